@@ -1,0 +1,186 @@
+"""Pictures -> pixels, prompts -> token ids. Names and signatures are upstream LLaVA's."""
+
+import ast
+import base64
+import urllib.request
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import StoppingCriteria
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.utils import InputError, one_line
+
+
+def load_image(image_file: str | Path) -> Image.Image:
+    """Open a local file or an http(s) URL as an RGB image, fully decoded.
+
+    Raises InputError, naming the file, if it is missing, truncated, or not an image.
+    """
+    try:
+        if str(image_file).startswith(("http://", "https://")):
+            with urllib.request.urlopen(str(image_file), timeout=60) as response:
+                image_file_object = BytesIO(response.read())
+        else:
+            image_file_object = image_file
+        with Image.open(image_file_object) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read the image {image_file}: {one_line(error)}") from error
+
+
+def load_image_from_base64(image: str | bytes) -> Image.Image:
+    """Decode a base64 image file."""
+    return Image.open(BytesIO(base64.b64decode(image)))
+
+
+def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Image.Image:
+    """Centre the image on a square of its longer side, filled with `background_color`."""
+    width, height = pil_img.size
+    if width == height:
+        return pil_img
+    side = max(width, height)
+    square = Image.new(pil_img.mode, (side, side), background_color)
+    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def _scaled_within(original_size: tuple[int, int], bound: tuple[int, int]) -> tuple[float, float, float]:
+    """Scale that fits `original_size` (W, H) into `bound` (W, H), and the scaled width and height, unrounded."""
+    width, height = original_size
+    scale = min(bound[0] / width, bound[1] / height)
+    return scale, width * scale, height * scale
+
+
+def select_best_resolution(original_size: tuple[int, int], possible_resolutions: list) -> tuple[int, int]:
+    """The resolution (W, H) that keeps most of the image's pixels and, among those, wastes least."""
+
+    def fitness(resolution: tuple[int, int]) -> tuple[int, int]:
+        _, width, height = _scaled_within(original_size, resolution)
+        effective = min(int(width) * int(height), original_size[0] * original_size[1])
+        return effective, effective - resolution[0] * resolution[1]
+
+    return tuple(max(possible_resolutions, key=fitness))
+
+
+def resize_and_pad_image(image: Image.Image, target_resolution: tuple[int, int]) -> Image.Image:
+    """Scale the image into `target_resolution` (W, H), centred on black."""
+    target_width, target_height = target_resolution
+    scale_w, scale_h = target_width / image.width, target_height / image.height
+    if scale_w < scale_h:
+        new_size = (target_width, min(-int(-(image.height * scale_w) // 1), target_height))
+    else:
+        new_size = (min(-int(-(image.width * scale_h) // 1), target_width), target_height)
+    padded = Image.new("RGB", (target_width, target_height), (0, 0, 0))
+    padded.paste(image.resize(new_size), ((target_width - new_size[0]) // 2, (target_height - new_size[1]) // 2))
+    return padded
+
+
+def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
+    """Cut the image into squares of `patch_size` pixels, row by row."""
+    return [
+        image.crop((left, top, left + patch_size, top + patch_size))
+        for top in range(0, image.height, patch_size)
+        for left in range(0, image.width, patch_size)
+    ]
+
+
+def parse_grid_pinpoints(grid_pinpoints: list | str) -> list:
+    """A config's `image_grid_pinpoints`, a list of (W, H) or its text, as a list."""
+    return ast.literal_eval(grid_pinpoints) if isinstance(grid_pinpoints, str) else grid_pinpoints
+
+
+def get_anyres_image_grid_shape(
+    image_size: tuple[int, int], grid_pinpoints: list | str, patch_size: int
+) -> tuple[int, int]:
+    """How many crops of `patch_size` pixels an image of `image_size` (W, H) is cut into: (across, down)."""
+    width, height = select_best_resolution(image_size, parse_grid_pinpoints(grid_pinpoints))
+    return width // patch_size, height // patch_size
+
+
+def process_anyres_image(image: Image.Image, processor, grid_pinpoints: list | str) -> torch.Tensor:
+    """The whole image at the tower's resolution, then its crops row by row: (crops, 3, H, W) float32."""
+    best_resolution = select_best_resolution(image.size, parse_grid_pinpoints(grid_pinpoints))
+    crops = divide_to_patches(resize_and_pad_image(image, best_resolution), processor.crop_size["height"])
+    side = processor.size["shortest_edge"]
+    views = [image.resize((side, side)), *crops]
+    return torch.cat([processor.preprocess(view, return_tensors="pt")["pixel_values"] for view in views])
+
+
+def process_images(images: list[Image.Image], image_processor, model_cfg) -> torch.Tensor | list[torch.Tensor]:
+    """Turn RGB images into the vision tower's pixels, as the checkpoint's `image_aspect_ratio` says.
+
+    Returns float32: (B, 3, H, W) for `pad` and plain; (B, crops, 3, H, W) for `anyres`, or a list of
+    (crops, 3, H, W) where the images have different numbers of crops.
+    """
+    aspect_ratio = getattr(model_cfg, "image_aspect_ratio", None)
+    if aspect_ratio == "anyres":
+        pixels = [process_anyres_image(image, image_processor, model_cfg.image_grid_pinpoints) for image in images]
+    elif aspect_ratio == "pad":
+        mean_color = tuple(int(x * 255) for x in image_processor.image_mean)
+        squares = [expand2square(image, mean_color) for image in images]
+        pixels = [image_processor.preprocess(image, return_tensors="pt")["pixel_values"][0] for image in squares]
+    else:
+        return image_processor.preprocess(images, return_tensors="pt")["pixel_values"]
+    if all(x.shape == pixels[0].shape for x in pixels):
+        return torch.stack(pixels)
+    return pixels
+
+
+def tokenizer_image_token(
+    prompt: str, tokenizer, image_token_index: int = IMAGE_TOKEN_INDEX, return_tensors: str | None = None
+) -> list[int] | torch.LongTensor:
+    """Token ids of a prompt, with `image_token_index` for each `<image>` and one BOS at the front.
+
+    Returns a list, or with `return_tensors="pt"` a (length,) int64 tensor.
+    """
+    chunks = [tokenizer(chunk).input_ids for chunk in prompt.split(DEFAULT_IMAGE_TOKEN)]
+    has_bos = bool(chunks[0]) and chunks[0][0] == tokenizer.bos_token_id
+    ids = chunks[0][:1] if has_bos else []
+    for i, chunk in enumerate(chunks):
+        ids += ([image_token_index] if i else []) + chunk[has_bos:]
+    if return_tensors is None:
+        return ids
+    if return_tensors != "pt":
+        raise ValueError(f"unsupported tensor type {return_tensors!r}: only 'pt'")
+    return torch.tensor(ids, dtype=torch.long)
+
+
+def get_model_name_from_path(model_path: str) -> str:
+    """The checkpoint's name: the last part of its path, with the run's in front of a `checkpoint-N`."""
+    *parents, name = str(model_path).strip("/").split("/")
+    return f"{parents[-1]}_{name}" if name.startswith("checkpoint-") and parents else name
+
+
+class KeywordsStoppingCriteria(StoppingCriteria):
+    """Stop a sample once its newest tokens are, or their text contains, one of the keywords.
+
+    `input_ids` is the prompt (B, length); where the ids under test begin with it, it is not searched.
+    """
+
+    def __init__(self, keywords: list[str], tokenizer, input_ids: torch.LongTensor):
+        self.keywords = keywords
+        self.tokenizer = tokenizer
+        self.prompt_ids = input_ids
+        self.start_len = input_ids.shape[1]
+        self.keyword_ids = []
+        for keyword in keywords:
+            ids = tokenizer(keyword).input_ids
+            self.keyword_ids.append(ids[1:] if len(ids) > 1 and ids[0] == tokenizer.bos_token_id else ids)
+        self.max_keyword_len = max(map(len, self.keyword_ids), default=0)
+
+    def _is_done(self, new_ids: torch.LongTensor) -> bool:
+        tail = new_ids[-self.max_keyword_len :].tolist() if self.max_keyword_len else []
+        if any(tail[-len(ids) :] == ids for ids in self.keyword_ids):
+            return True
+        text = self.tokenizer.decode(tail, skip_special_tokens=True)
+        return any(keyword in text for keyword in self.keywords)
+
+    def __call__(self, output_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
+        """(B, length) ids generated so far -> (B,) bool, true where generation should stop."""
+        head = output_ids[:, : self.start_len]
+        repeats_prompt = head.shape == self.prompt_ids.shape and torch.equal(head, self.prompt_ids.to(head.device))
+        new_ids = output_ids[:, self.start_len :] if repeats_prompt else output_ids
+        return torch.tensor([self._is_done(ids) for ids in new_ids], device=output_ids.device)

@@ -1,0 +1,14 @@
+"""The model: checkpoints in, answers out."""
+
+from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from llava.model.language_model.llava_mistral import LlavaMistralConfig, LlavaMistralForCausalLM
+from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+
+__all__ = [
+    "LlavaConfig",
+    "LlavaLlamaForCausalLM",
+    "LlavaMistralConfig",
+    "LlavaMistralForCausalLM",
+    "LlavaQwenConfig",
+    "LlavaQwenForCausalLM",
+]

@@ -1,0 +1,62 @@
+"""Putting the crops of one high-resolution picture back together after each was pruned on its own.
+
+Liu et al., "LLaVA-NeXT: Improved reasoning, OCR, and world knowledge" (2024): the whole picture first, then the crops
+as one large picture read row by row. Shapes: K crops, the whole picture first; T kept tokens of each; D channels.
+"""
+
+import torch
+
+
+def merge_crops(
+    tokens: torch.Tensor,
+    kept: torch.Tensor | None,
+    grid: tuple[int, int],
+    side: int,
+    image_size: tuple[int, int],
+    newline: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Join the crops of one image into one sequence.
+
+    Args:
+        tokens: (K, T, D), of the whole picture, then of its crops row by row.
+        kept: (K, T) patch indices of the tokens; None for all patches in order.
+        grid: crops (across, down) of the large picture; K = 1 + across * down.
+        side: patches along one side of a crop.
+        image_size: the picture's original (width, height).
+        newline: (D,); if given, patches that are padding lose their tokens, and this one ends each row that is left.
+
+    Returns: (length, D).
+    """
+    across, down = grid
+    y, x = _positions(kept, across, down, side, tokens.device)
+    rest, width = tokens[1:].flatten(0, 1), across * side
+    if newline is not None:
+        top, bottom, left, right = unpad_box(width, down * side, image_size)
+        inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
+        row_ends = torch.arange(top, bottom, device=y.device)
+        rest = torch.cat([rest[inside], newline.to(rest).expand(len(row_ends), -1)])
+        y, x = torch.cat([y[inside], row_ends]), torch.cat([x[inside], torch.full_like(row_ends, width)])
+    return torch.cat([tokens[0], rest[(y * (width + 1) + x).argsort()]])
+
+
+def unpad_box(width: int, height: int, original_size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Where, in a grid of `width` x `height` patches, the picture of `original_size` (W, H) lies inside its padding.
+
+    Returns (top, bottom, left, right), the ends exclusive.
+    """
+    original_width, original_height = original_size
+    if original_width / original_height > width / height:
+        padding = (height - int(original_height * (width / original_width))) // 2
+        return padding, height - padding, 0, width
+    padding = (width - int(original_width * (height / original_height))) // 2
+    return 0, height, padding, width - padding
+
+
+def _positions(
+    kept: torch.Tensor | None, across: int, down: int, side: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and column in the large picture of each kept patch of crops 1 to K - 1: two ((K - 1) * T,) int64."""
+    crop = torch.arange(across * down, device=device).unsqueeze(1)
+    every_patch = torch.arange(side * side, device=device).repeat(across * down, 1)
+    patches = every_patch if kept is None else kept[1:].to(device)
+    return (crop // across * side + patches // side).flatten(), (crop % across * side + patches % side).flatten()

@@ -1,0 +1,165 @@
+"""Published key layouts -> this model's keys, strictly.
+
+A weight that is missing, left over or of another shape is an error that names it: a model that answers with some of its
+weights random is the worst outcome there is, since its answers look like answers.
+"""
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from llava.utils import InputError, one_line, read_json
+
+StateDict = dict[str, torch.Tensor]
+
+WEIGHT_FILES = (
+    ("model.safetensors.index.json", "model.safetensors"),
+    ("pytorch_model.bin.index.json", "pytorch_model.bin"),
+)
+TOWER_PREFIX = "model.vision_tower.vision_tower."
+# Buffers that older versions of transformers saved and newer ones compute.
+_OLD_BUFFERS = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
+_CLIP_TEXT_SIDE = re.compile(r"(text_model\.|text_projection|visual_projection|logit_scale)")
+
+
+def find_folder(name: str, what: str, relative_to: Path | None = None) -> Path:
+    """The local folder that `name` means: a path relative to `relative_to`, a path, or a hub id (downloaded).
+
+    Raises InputError, calling it `what`, if it is none of these.
+    """
+    candidates = [relative_to / name] if relative_to else []
+    for folder in [*candidates, Path(name)]:
+        if folder.is_dir():
+            return folder
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+        raise InputError(f"no such {what} folder: {candidates[0] if candidates else name}")
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.model", "*.txt", "mm_projector.bin"]))
+        for weights in ("model*.safetensors", "pytorch_model*.bin"):
+            snapshot_download(name, allow_patterns=[weights])
+            if any(folder.glob(weights)):
+                break
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} {name}: no such folder, and as a hub id: {one_line(error)}") from error
+    return folder
+
+
+def read_config(folder: str | Path) -> dict:
+    """A folder's config.json. Raises InputError if it is missing or not a JSON object."""
+    values = read_json(Path(folder) / "config.json", "config")
+    if not isinstance(values, dict):
+        raise InputError(f"{folder}/config.json is not a JSON object")
+    return values
+
+
+def read_weights(folder: str | Path) -> StateDict:
+    """All tensors of a checkpoint folder, memory-mapped: safetensors if there, else `.bin`, sharded or not.
+
+    Raises InputError if there are none, a shard is missing or unreadable, or a tensor is in no shard.
+    """
+    folder = Path(folder)
+    for index_name, single_name in WEIGHT_FILES:
+        index = folder / index_name
+        if index.exists():
+            weight_map = _read_index(index)
+            shards = sorted(set(weight_map.values()))
+            if missing := [name for name in shards if not (folder / name).exists()]:
+                raise InputError(f"{folder} lacks {', '.join(missing)}, which {index_name} lists")
+            tensors = {key: tensor for name in shards for key, tensor in read_weight_file(folder / name).items()}
+            if lost := weight_map.keys() - tensors.keys():
+                raise InputError(f"{folder}: {_names(lost)} in {index_name} but in no shard")
+            return tensors
+        if (folder / single_name).exists():
+            return read_weight_file(folder / single_name)
+    names = ", ".join(name for pair in WEIGHT_FILES for name in pair)
+    raise InputError(f"no weights in {folder}: none of {names}")
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    values = read_json(index, "weight index")
+    if not isinstance(values, dict) or not isinstance(values.get("weight_map"), dict):
+        raise InputError(f"{index} has no weight_map")
+    return values["weight_map"]
+
+
+def read_weight_file(path: Path) -> StateDict:
+    """The tensors of one `.safetensors` or `.bin` file. Raises InputError, naming the file, if it cannot be read."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+        raise InputError(f"cannot read weights from {path}: {one_line(error)}") from error
+
+
+def split_tower(weights: StateDict) -> tuple[StateDict, StateDict]:
+    """A LLaVA checkpoint's tensors as (language model and projector, vision tower), the tower's without prefix."""
+    tower = {key.removeprefix(TOWER_PREFIX): value for key, value in weights.items() if key.startswith(TOWER_PREFIX)}
+    return {key: value for key, value in weights.items() if not key.startswith(TOWER_PREFIX)}, tower
+
+
+def load_clip_weights(
+    cls: type[PreTrainedModel], config: PreTrainedConfig, folder: str, weights: StateDict | None, **placement
+) -> PreTrainedModel:
+    """A CLIP vision model with `weights`, or with those in `folder`, whose keys may stand behind `vision_model.`."""
+    weights = read_weights(folder) if weights is None else weights
+    prefix = "vision_model." if hasattr(_skeleton(cls, config), "vision_model") else ""
+    weights = {
+        prefix + key.removeprefix("vision_model."): tensor
+        for key, tensor in weights.items()
+        if not _CLIP_TEXT_SIDE.match(key)
+    }
+    return load_weights(cls, config, weights, f"vision tower {folder}", **placement)
+
+
+def load_weights(
+    cls: type[PreTrainedModel], config: PreTrainedConfig, weights: StateDict, source: str, **placement
+) -> PreTrainedModel:
+    """Build `cls(config)` with exactly `weights`; `placement` is dtype, device_map, quantization_config and the like.
+
+    Raises InputError, naming `source` and the keys, unless keys and shapes are exactly the model's.
+    """
+    skeleton = _skeleton(cls, config)
+    expected = {key: tuple(tensor.shape) for key, tensor in skeleton.state_dict().items()}
+    is_tied = getattr(config, "tie_word_embeddings", False)
+    tied = set(skeleton._tied_weights_keys or ()) if is_tied else set()
+    weights = {key: tensor for key, tensor in weights.items() if not _OLD_BUFFERS.search(key)}
+    if "model.image_newline" not in expected:  # another mm_patch_merge_type than the checkpoint's own has no newlines
+        weights.pop("model.image_newline", None)
+
+    missing, unexpected = expected.keys() - weights.keys() - tied, weights.keys() - expected.keys()
+    reshaped = {key for key in expected.keys() & weights.keys() if tuple(weights[key].shape) != expected[key]}
+    problems = [
+        f"{kind} {_names(keys)}"
+        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if keys
+    ]
+    if problems:
+        raise InputError(f"{source} does not fit {cls.__name__}: {'; '.join(problems)}")
+    try:
+        model, report = cls.from_pretrained(
+            None, config=config, state_dict=weights, output_loading_info=True, **placement
+        )
+    except ImportError as error:
+        raise InputError(f"{source} needs a package that is not installed: {one_line(error)}") from error
+    if lost := set(report["missing_keys"]) | {key for key, *_ in report["mismatched_keys"]}:
+        raise InputError(f"{source}: transformers did not load {_names(lost)}")
+    return model
+
+
+def _skeleton(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+    """The model without memory, for its keys and shapes."""
+    with torch.device("meta"):
+        return cls(config)
+
+
+def _names(keys: set[str]) -> str:
+    shown = sorted(keys)[:4]
+    return ", ".join(shown) + (f" and {len(keys) - len(shown)} more" if len(keys) > len(shown) else "")

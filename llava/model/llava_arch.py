@@ -1,0 +1,334 @@
+"""The way of a picture into the language model: encode, select, project, splice.
+
+Liu et al., "Improved Baselines with Visual Instruction Tuning", arXiv 2310.03744, with VisPruner (arXiv 2412.01818)
+between vision tower and projector; every line where pruning enters carries a `# [VisPruner]` comment.
+
+Shapes: B prompts, I images, K crops of one image, N patches, T kept tokens, C vision channels, D model channels.
+"""
+
+import logging
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.mm_utils import get_anyres_image_grid_shape
+from llava.model.anyres import merge_crops
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.model.visual_token_pruning import check_budget, select_visual_tokens
+from llava.utils import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class LlavaMetaConfig:
+    """What a LLaVA config adds to its language model's, with the values that an absent key stands for."""
+
+    mm_vision_tower: str | None = None
+    mm_hidden_size: int | None = None
+    mm_vision_select_layer: int = -2
+    mm_vision_select_feature: str = "patch"
+    mm_projector_type: str = "linear"
+    mm_patch_merge_type: str = "flat"
+    mm_use_im_start_end: bool = False
+    mm_use_im_patch_token: bool = False
+    unfreeze_mm_vision_tower: bool = False
+    image_aspect_ratio: str | None = None
+    image_grid_pinpoints: list | str | None = None
+    tokenizer_padding_side: str = "right"
+    tokenizer_model_max_length: int | None = None
+
+
+class LlavaMetaModel:
+    """Adds the vision side to a decoder stack (LlamaModel, MistralModel, Qwen2Model)."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.vision_tower = None
+        self.mm_projector = build_vision_projector(config)
+        if "unpad" in config.mm_patch_merge_type:
+            self.image_newline = nn.Parameter(torch.randn(config.hidden_size) / config.hidden_size**0.5)
+
+    def get_vision_tower(self) -> CLIPVisionTower | None:
+        return self.vision_tower
+
+
+class LlavaMetaForCausalLM:
+    """Makes a `...ForCausalLM` class of transformers see: the one mixin of every LLaVA language model.
+
+    `visual_token_num` (T per crop; None keeps all) and `important_ratio` may be changed between calls.
+    `num_visual_tokens` lists, for the last call, the visual tokens of each image, newline tokens included.
+    """
+
+    model_class: type[nn.Module]
+
+    def __init__(self, config):
+        PreTrainedModel.__init__(self, config)
+        self.model = self.model_class(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._visual_token_num = None  # [VisPruner]
+        self._important_ratio = 0.5  # [VisPruner]
+        self.num_visual_tokens: list[int] = []
+        self.post_init()
+
+    def get_model(self) -> nn.Module:
+        return self.model
+
+    def get_vision_tower(self) -> CLIPVisionTower | None:
+        return self.model.get_vision_tower()
+
+    @property
+    def visual_token_num(self) -> int | None:  # [VisPruner]
+        """Visual tokens kept of each crop; None means no pruning. Setting anything but an integer >= 1 is an error."""
+        return self._visual_token_num
+
+    @visual_token_num.setter
+    def visual_token_num(self, value: int | None) -> None:  # [VisPruner]
+        check_budget(value, self._important_ratio)
+        self._visual_token_num = value
+
+    @property
+    def important_ratio(self) -> float:  # [VisPruner]
+        """Share in [0, 1] of the kept tokens that is chosen by [CLS] attention."""
+        return self._important_ratio
+
+    @important_ratio.setter
+    def important_ratio(self, value: float) -> None:  # [VisPruner]
+        check_budget(self._visual_token_num, value)
+        self._important_ratio = value
+
+    def encode_images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Encode, select, project crops.
+
+        Args:
+            pixels: (K, 3, height, width).
+
+        Returns:
+            Projected tokens (K, T, D) in raster order and the indices (K, T) of their patches, None if all are kept.
+        """
+        tower, projector = self.get_vision_tower(), self.model.mm_projector
+        if self.visual_token_num is None:
+            features, kept = tower(pixels), None
+        else:  # [VisPruner]
+            if tower.select_feature != "patch":
+                raise InputError("pruning needs mm_vision_select_feature 'patch', not 'cls_patch'")
+            features, cls_attention = tower(pixels, output_attentions=True)
+            kept = select_visual_tokens(
+                features, cls_attention.float().mean(dim=1), self.visual_token_num, self.important_ratio
+            )
+            features = features.gather(1, kept.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+        like = next(projector.parameters(), self.model.embed_tokens.weight)
+        return projector(features.to(like.device, like.dtype)), kept
+
+    def embed_images(
+        self, images: torch.Tensor | list[torch.Tensor], image_sizes: list[tuple[int, int]] | None
+    ) -> list[torch.Tensor]:
+        """Visual tokens of each image, as the language model sees them: I tensors (length, D).
+
+        Args:
+            images: (I, 3, h, w) or (I, K, 3, h, w), or a list of (3, h, w) and (K, 3, h, w).
+            image_sizes: original (width, height) of each image; needed where one has several crops.
+        """
+        has_crops = isinstance(images, list) or images.ndim == 5
+        crops = [image.unsqueeze(0) if image.ndim == 3 else image for image in images]
+        embedded = []
+        for i, (tokens, kept) in enumerate(self._encode_each(crops)):
+            size = image_sizes[i] if image_sizes is not None else None
+            embedded.append(self._merge_crops(tokens, kept, size) if has_crops else tokens[0])
+        return embedded
+
+    def _encode_each(self, crops: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """`encode_images` for each image's crops, in one batch where that cannot change what is kept.
+
+        In float32 every image is encoded by itself: the size of a batch changes the last bits of the features, and the
+        selection can turn on them, so that an answer would depend on what else is in the batch.
+        """
+        if self.get_vision_tower().dtype is torch.float32:
+            return [self.encode_images(image) for image in crops]
+        counts = [len(image) for image in crops]
+        tokens, kept = self.encode_images(torch.cat(crops))
+        return list(zip(tokens.split(counts), kept.split(counts) if kept is not None else [None] * len(counts)))
+
+    def _merge_crops(
+        self, tokens: torch.Tensor, kept: torch.Tensor | None, image_size: tuple[int, int] | None
+    ) -> torch.Tensor:
+        """One sequence (length, D) of the visual tokens (K, T, D) of one image, as `mm_patch_merge_type` says."""
+        merge_type = self.config.mm_patch_merge_type
+        if not merge_type.startswith("spatial"):
+            return tokens.flatten(0, 1)
+        newline = self.model.image_newline if "unpad" in merge_type else None
+        if len(tokens) == 1:
+            return tokens[0] if newline is None else torch.cat([tokens[0], newline.unsqueeze(0).to(tokens)])
+        if image_size is None:
+            raise InputError("image_sizes is needed: an image in several crops is put together by its original size")
+        tower = self.get_vision_tower()
+        grid = get_anyres_image_grid_shape(image_size, self.config.image_grid_pinpoints, tower.config.image_size)
+        if len(tokens) != 1 + grid[0] * grid[1]:
+            raise InputError(f"an image of size {image_size} takes 1 + {grid[0]} x {grid[1]} crops, not {len(tokens)}")
+        return merge_crops(tokens, kept, grid, tower.num_patches_per_side, image_size, newline)
+
+    def prepare_inputs_labels_for_multimodal(
+        self, input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes=None
+    ):
+        """Replace each image token by its image's visual tokens (upstream's name, arguments and results).
+
+        Args:
+            input_ids: (B, length) int64, with -200 for each image; padding, on either side, is where `attention_mask`
+                is 0, or without a mask the pad tokens at the ends of a row.
+            labels: (B, length) int64 or None.
+            images, image_sizes: the images of all prompts in order (see `embed_images`).
+
+        Returns:
+            (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels). With images `input_ids`
+            is None and the others are (B, longest, ...), padded on the side `config.tokenizer_padding_side`; without
+            images everything comes back as it was.
+
+        Raises:
+            InputError: if images and image tokens do not match, or a prompt is longer than the context.
+        """
+        if images is None and past_key_values is not None:  # a decoding step: nothing to see, and no time to look
+            return input_ids, position_ids, attention_mask, past_key_values, None, labels
+        if images is None and not (input_ids == IMAGE_TOKEN_INDEX).any():
+            self.num_visual_tokens = []
+            self._check_context(input_ids.shape[1])
+            return input_ids, position_ids, attention_mask, past_key_values, None, labels
+        inputs_embeds, attention_mask, labels = self._embed_prompts(
+            input_ids, attention_mask, labels, images, image_sizes, self.config.tokenizer_padding_side
+        )
+        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        return None, position_ids, attention_mask, past_key_values, inputs_embeds, labels
+
+    def _embed_prompts(
+        self, input_ids, attention_mask, labels, images, image_sizes, padding_side: str
+    ) -> tuple[torch.Tensor, torch.LongTensor, torch.LongTensor | None]:
+        """Prompts with their images as embeddings (B, longest, D), attention mask and labels (B, longest)."""
+        placeholders = int((input_ids == IMAGE_TOKEN_INDEX).sum())
+        image_num = 0 if images is None else len(images)
+        if image_num != placeholders:
+            raise InputError(f"{image_num} image(s) for {placeholders} <image> placeholder(s) in the prompt")
+        if image_sizes is not None and len(image_sizes) != image_num:
+            raise InputError(f"{len(image_sizes)} image size(s) for {image_num} image(s)")
+        visual = self.embed_images(images, image_sizes) if image_num else []
+        self.num_visual_tokens = [len(tokens) for tokens in visual]
+
+        mask, remaining = self._text_mask(input_ids, attention_mask), iter(visual)
+        row_labels = labels if labels is not None else torch.full_like(input_ids, IGNORE_INDEX)
+        rows = [self._splice(ids[m], lab[m], remaining) for ids, lab, m in zip(input_ids, row_labels, mask)]
+        self._check_context(max(len(embeds) for embeds, _ in rows))
+
+        def pad(sequences: list[torch.Tensor], value: int = 0) -> torch.Tensor:
+            return pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=padding_side)
+
+        new_mask = pad([torch.ones_like(row) for _, row in rows])
+        new_labels = pad([row for _, row in rows], IGNORE_INDEX) if labels is not None else None
+        return pad([embeds for embeds, _ in rows]), new_mask, new_labels
+
+    def _text_mask(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None) -> torch.BoolTensor:
+        """(B, length) bool: the mask given, or else all but the runs of pad tokens at the ends of each row."""
+        if attention_mask is not None:
+            return attention_mask.bool()
+        token = input_ids != self.generation_config.pad_token_id
+        return (token.cumsum(dim=1) > 0) & (token.flip(1).cumsum(dim=1).flip(1) > 0)
+
+    def _splice(
+        self, input_ids: torch.LongTensor, labels: torch.LongTensor, visual: Iterator[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.LongTensor]:
+        """One prompt's embeddings (length, D) and labels (length,), with the next images of `visual` in place."""
+        is_image = input_ids == IMAGE_TOKEN_INDEX
+        cuts = [-1, *is_image.nonzero().flatten().tolist(), len(input_ids)]
+        lengths = [end - start - 1 for start, end in pairwise(cuts)]
+        text = self.model.embed_tokens(input_ids[~is_image]).split(lengths)
+        text_labels = labels[~is_image].split(lengths)
+        embeds, new_labels = [text[0]], [text_labels[0]]
+        for after, after_labels in zip(text[1:], text_labels[1:]):
+            tokens = next(visual).to(after)
+            embeds += [tokens, after]
+            new_labels += [labels.new_full((len(tokens),), IGNORE_INDEX), after_labels]
+        embeds, new_labels = torch.cat(embeds), torch.cat(new_labels)
+        limit = self.config.tokenizer_model_max_length
+        if self.training and limit and len(embeds) > limit:
+            logger.warning("a training sample of %d tokens is cut to tokenizer_model_max_length %d", len(embeds), limit)
+            embeds, new_labels = embeds[:limit], new_labels[:limit]
+        return embeds, new_labels
+
+    def _check_context(self, length: int) -> None:
+        limit = self.config.max_position_embeddings
+        if length > limit:
+            raise InputError(f"the prompt is longer than the context: {length} tokens, the model takes {limit}")
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values=None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        images: torch.Tensor | list[torch.Tensor] | None = None,
+        image_sizes: list[tuple[int, int]] | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ):
+        """The language model's forward, for prompts with images; see `prepare_inputs_labels_for_multimodal`."""
+        if inputs_embeds is None:
+            input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
+                self.prepare_inputs_labels_for_multimodal(
+                    input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes
+                )
+            )
+        options = {
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+            "return_dict": return_dict,
+        }
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **{name: value for name, value in options.items() if value is not None},
+            **kwargs,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: torch.LongTensor | None = None,
+        images: torch.Tensor | list[torch.Tensor] | None = None,
+        image_sizes: list[tuple[int, int]] | None = None,
+        **kwargs,
+    ) -> torch.LongTensor:
+        """Answer prompts: (B, length) ids with -200 for each image -> (B, new) ids of the answers alone.
+
+        `kwargs` are transformers' generation options, `attention_mask` among them; without `max_new_tokens` an answer
+        goes on to the end of the context. Raises InputError as `prepare_inputs_labels_for_multimodal` does.
+        """
+        inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
+        if inputs is None or "inputs_embeds" in kwargs:
+            raise ValueError("generate takes token ids (`inputs`), not `inputs_embeds`")
+        kwargs.pop("position_ids", None)
+        inputs_embeds, attention_mask, _ = self._embed_prompts(
+            inputs, kwargs.pop("attention_mask", None), None, images, image_sizes, "left"
+        )
+        room = max(1, self.config.max_position_embeddings - inputs_embeds.shape[1])
+        if kwargs.get("max_new_tokens") is None and kwargs.get("max_length") is None:
+            kwargs["max_new_tokens"] = room
+        elif (kwargs.get("max_new_tokens") or 0) > room:
+            logger.warning("max_new_tokens %d goes beyond the context: %d are left", kwargs["max_new_tokens"], room)
+        if not kwargs.get("do_sample", self.generation_config.do_sample):
+            kwargs |= {"temperature": None, "top_p": None}  # without meaning here; transformers would complain of them
+        return super().generate(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)

@@ -1,0 +1,157 @@
+"""The CLIP vision tower: patch features of one layer and, on demand, that layer's [CLS]-to-patch attention."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from llava.model.checkpoint import load_clip_weights, read_config
+from llava.utils import InputError, one_line
+
+
+class CLIPVisionTower(nn.Module):
+    """CLIP's image encoder up to the layer that LLaVA reads (`mm_vision_select_layer`), frozen.
+
+    Shapes: B images, N patches, C channels, H heads.
+    """
+
+    def __init__(self, vision_tower: str | Path, args, delay_load: bool = False):
+        """`vision_tower` is a folder in CLIP's format; `args` holds `mm_vision_select_layer` and `_feature`."""
+        super().__init__()
+        self.is_loaded = False
+        self.vision_tower_name = str(vision_tower)
+        self.select_layer = args.mm_vision_select_layer
+        self.select_feature = getattr(args, "mm_vision_select_feature", "patch")
+        if self.select_feature not in ("patch", "cls_patch"):
+            raise InputError(f"mm_vision_select_feature must be 'patch' or 'cls_patch', not {self.select_feature!r}")
+        self.cfg_only = self._read_config()
+        if not delay_load:
+            self.load_model()
+
+    def _read_config(self) -> CLIPVisionConfig:
+        values = read_config(self.vision_tower_name)
+        if values.get("model_type") not in ("clip", "clip_vision_model"):
+            raise InputError(f"the vision tower {self.vision_tower_name} is not CLIP but {values.get('model_type')!r}")
+        config = CLIPVisionConfig.from_dict(values.get("vision_config", values))
+        layers = config.num_hidden_layers
+        if not -layers <= self.select_layer <= layers or self.select_layer == 0:
+            raise InputError(f"mm_vision_select_layer {self.select_layer} is outside the tower's {layers} layers")
+        return config
+
+    def load_model(
+        self,
+        device_map=None,
+        dtype: torch.dtype | None = None,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        attn_implementation: str | None = None,
+    ) -> None:
+        """Load weights and image processor; does nothing the second time.
+
+        Args:
+            device_map: the device, or {"": device}; CPU if None.
+            dtype: the weights' dtype; float32 if None.
+            state_dict: a fine-tuned tower's weights, to be used in place of those in the tower's folder.
+            attn_implementation: as in transformers; its own choice (SDPA) if None.
+
+        Raises InputError if weights are missing, unexpected, or of the wrong shape.
+        """
+        if self.is_loaded:
+            return
+        self.vision_tower = load_clip_weights(
+            CLIPVisionModel,
+            self.cfg_only,
+            self.vision_tower_name,
+            state_dict,
+            device_map=device_map,
+            dtype=dtype or torch.float32,
+            attn_implementation=attn_implementation,
+        )
+        self.vision_tower.requires_grad_(False)
+        try:
+            # The PIL processor by name: where torchvision is installed, transformers' choice resizes differently.
+            self.image_processor = CLIPImageProcessorPil.from_pretrained(self.vision_tower_name)
+        except (OSError, ValueError) as error:
+            name = f"{self.vision_tower_name}/preprocessor_config.json"
+            raise InputError(f"{name} is missing or unusable: {one_line(error)}") from error
+        self.is_loaded = True
+
+    def feature_select(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Tokens of the selected layer that are features: (B, 1 + N, C) -> (B, N, C), or all for `cls_patch`."""
+        return hidden_states[:, 1:] if self.select_feature == "patch" else hidden_states
+
+    @torch.no_grad()
+    def forward(
+        self, images: torch.Tensor | list[torch.Tensor], output_attentions: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor] | list:
+        """Encode images.
+
+        Args:
+            images: (B, 3, height, width), or a list of (3, height, width) that are encoded one by one.
+            output_attentions: also return the attention of [CLS] to the patches in the selected layer, after the
+                softmax over all 1 + N keys and without the [CLS] column.
+
+        Returns:
+            Features (B, N, C) in the tower's dtype, or with `output_attentions` (features, attention (B, H, N));
+            for a list, a list of these with B = 1.
+        """
+        if isinstance(images, list):
+            return [self(image.unsqueeze(0), output_attentions) for image in images]
+        tower = self.vision_tower
+        hidden_states = tower.pre_layrnorm(tower.embeddings(images.to(self.device, self.dtype)))
+        for layer in tower.encoder.layers[: self._depth - 1]:
+            hidden_states = layer(hidden_states, None)
+        selected = tower.encoder.layers[self._depth - 1]
+        features = self.feature_select(selected(hidden_states, None))
+        if not output_attentions:
+            return features
+        return features, self._cls_attention(selected, hidden_states)  # [VisPruner]
+
+    def _cls_attention(self, layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:  # [VisPruner]
+        """[CLS] row of a layer's attention, from the layer's input (B, 1 + N, C): (B, H, N).
+
+        One query instead of a full map, so that the layer itself can use any attention kernel.
+        """
+        attention = layer.self_attn
+        normed = layer.layer_norm1(hidden_states)
+        query = attention.q_proj(normed[:, :1]).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        keys = attention.k_proj(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        scores = (query @ keys.transpose(-1, -2)) * attention.scale
+        return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)[:, :, 0, 1:]
+
+    @property
+    def _depth(self) -> int:
+        """How many layers run: hidden state k is the output of layer k, and negative k count from the end."""
+        return self.select_layer if self.select_layer > 0 else self.config.num_hidden_layers + 1 + self.select_layer
+
+    @property
+    def dummy_feature(self) -> torch.Tensor:
+        """(1, C) of zeros."""
+        return torch.zeros(1, self.hidden_size, device=self.device, dtype=self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.vision_tower.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.vision_tower.device
+
+    @property
+    def config(self) -> CLIPVisionConfig:
+        return self.vision_tower.config if self.is_loaded else self.cfg_only
+
+    @property
+    def hidden_size(self) -> int:
+        """C."""
+        return self.config.hidden_size
+
+    @property
+    def num_patches_per_side(self) -> int:
+        return self.config.image_size // self.config.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        """N."""
+        return self.num_patches_per_side**2

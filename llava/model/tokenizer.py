@@ -1,0 +1,108 @@
+"""Tokenizers: token ids exactly as the checkpoint was trained with."""
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+from sentencepiece import SentencePieceProcessor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+
+from llava.utils import InputError, one_line
+
+SPIECE_UNDERLINE = "▁"
+
+# A serialized sentencepiece ModelProto that holds nothing but normalizer_spec { add_dummy_prefix: false }. Protocol
+# buffers merge when they are concatenated, so this behind a model switches its automatic leading space off.
+_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+
+
+class LlamaSentencePieceTokenizer(SentencePieceBackend):
+    """The Llama tokenizer over sentencepiece itself.
+
+    transformers 5 rebuilds `tokenizer.model` in another library, and the ids come out different: no leading space,
+    or other pieces where two spaces meet. This one gives the ids of the tokenizer the checkpoints were trained with
+    (transformers 4.37, `use_fast=False`), in both of its modes: a checkpoint whose `tokenizer_config.json` says
+    `legacy: false` has a leading space in front of the whole text alone, any other in front of every stretch of text
+    between special tokens.
+    """
+
+    model_input_names: ClassVar = ["input_ids", "attention_mask"]
+    padding_side = "left"
+
+    def __init__(
+        self,
+        vocab_file: str,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token=None,
+        add_bos_token: bool = True,
+        add_eos_token: bool = False,
+        legacy: bool | None = None,
+        **kwargs,
+    ):
+        self.add_bos_token, self.add_eos_token = add_bos_token, add_eos_token
+        kwargs.setdefault("clean_up_tokenization_spaces", False)
+        super().__init__(
+            vocab_file=vocab_file,
+            unk_token=unk_token,
+            bos_token=bos_token,
+            eos_token=eos_token,
+            pad_token=pad_token,
+            legacy=True,  # the base class then leaves the sentencepiece model as it is, and needs no protobuf
+            **kwargs,
+        )
+        self.legacy = legacy is None or legacy
+        self.init_kwargs.update(legacy=self.legacy, add_bos_token=add_bos_token, add_eos_token=add_eos_token)
+        if not self.legacy:
+            proto = self.sp_model.serialized_model_proto() + _NO_DUMMY_PREFIX
+            self.sp_model = SentencePieceProcessor(model_proto=proto, **self.sp_model_kwargs)
+
+    def tokenize(self, text: str, **kwargs) -> list[str]:
+        """Pieces of a text; special tokens in it stay whole."""
+        if self.legacy or not text:
+            return super().tokenize(text, **kwargs)
+        pieces = super().tokenize(SPIECE_UNDERLINE + text.replace(SPIECE_UNDERLINE, " "), **kwargs)
+        if len(pieces) > 1 and pieces[0] == SPIECE_UNDERLINE and pieces[1] in self.all_special_tokens:
+            return pieces[1:]
+        return pieces
+
+    def _tokenize(self, text: str, **kwargs) -> list[str]:
+        return self.sp_model.encode(text, out_type=str)
+
+    def build_inputs_with_special_tokens(self, token_ids_0: list[int], token_ids_1: list[int] | None = None):
+        """Put BOS in front and EOS behind each sequence, where the checkpoint's settings say so."""
+        bos = [self.bos_token_id] if self.add_bos_token else []
+        eos = [self.eos_token_id] if self.add_eos_token else []
+        second = bos + token_ids_1 + eos if token_ids_1 is not None else []
+        return bos + token_ids_0 + eos + second
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """The text of some pieces; the leading space that encoding added is taken off."""
+        if tokens and tokens[0].startswith(SPIECE_UNDERLINE):
+            tokens = [tokens[0][1:], *tokens[1:]]
+        special = set(self.all_special_tokens)
+        text, plain = "", []
+        for token in tokens:
+            if token in special:
+                text += self._decode_pieces(plain) + token
+                plain = []
+            else:
+                plain.append(token)
+        return text + self._decode_pieces(plain)
+
+    def _decode_pieces(self, pieces: list[str]) -> str:
+        return self.sp_model.decode(pieces) if pieces else ""
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a checkpoint folder: of its `tokenizer.model` (Llama, Mistral), else transformers' choice.
+
+    Raises InputError, naming the folder, if there is none or it cannot be read.
+    """
+    cls = LlamaSentencePieceTokenizer if (folder / "tokenizer.model").exists() else AutoTokenizer
+    try:
+        return cls.from_pretrained(folder)
+    except (OSError, ValueError, RuntimeError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"cannot load a tokenizer from {folder}: {one_line(error)}") from error

@@ -1,0 +1,71 @@
+"""What every command shares: the error for bad input, and the one place that turns it into one line and exit code 2."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used. The message is one line that names the cause."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line on stderr and exit code 2, like any other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help lists the options)\n")
+
+
+def run_command(main: Callable[[], None]) -> NoReturn:
+    """Run a command's `main` and exit: 0 when it returns, 2 with one line on stderr for an InputError.
+
+    A closed stdout (`| head`) ends it quietly with the shell's code for SIGPIPE, Ctrl-C with that for SIGINT.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        main()
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(0)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type's name: for quoting another library's error."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """A file's text. Raises InputError, calling the file `what`, if it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the {what} {path}: {one_line(error)}") from error
+
+
+def read_json(path: str | Path, what: str):
+    """A JSON file's value. Raises InputError, calling the file `what`, if it cannot be read or is not JSON."""
+    try:
+        return json.loads(read_text(path, what))
+    except json.JSONDecodeError as error:
+        raise InputError(f"the {what} {path} is not JSON: {error}") from error
+
+
+def disable_torch_init() -> None:
+    """Keep code written for upstream LLaVA running.
+
+    Upstream calls this to spare the random initialisation of weights that are about to be loaded; here
+    `load_pretrained_model` builds on the meta device and never initialises, so there is nothing to switch off.
+    """
