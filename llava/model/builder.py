@@ -103,7 +103,7 @@ def load_pretrained_model(
     )
     model.config.name_or_path = str(model_path)
     _add_image_tokens(tokenizer, model)
-    model.generation_config = _generation_config(folder, model.config, tokenizer)
+    _set_generation_defaults(model, tokenizer, folder)
 
     tower_device = {"": model.model.embed_tokens.weight.device}
     tower.load_model(tower_device, dtype, fine_tuned_tower, attn_implementation)
@@ -201,20 +201,16 @@ def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
         raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model embeddings for {rows}")
 
 
-def _generation_config(folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    """The checkpoint's generation defaults, and a pad token, which generating in batches needs."""
+def _set_generation_defaults(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Give the model its checkpoint's generation defaults, and a pad token, which generating in batches needs."""
     path = folder / "generation_config.json"
     if path.exists():
         values = read_json(path, "generation config")
-        # Set after construction, since transformers warns of sampling defaults in a config that does not sample.
-        sampling = {name: values.pop(name) for name in ("temperature", "top_p", "top_k") if name in values}
-        generation_config = GenerationConfig.from_dict(values)
-        for name, value in sampling.items():
-            setattr(generation_config, name, value)
-    else:
-        generation_config = GenerationConfig.from_model_config(config)
-    generation_config.max_length = None  # `generate` goes on to the end of the context unless told otherwise
-    if generation_config.pad_token_id is None:
+        # Kept apart, since transformers warns in every run of sampling settings in a config that does not sample.
+        names = [name for name in ("temperature", "top_p", "top_k") if name in values]
+        model.sampling_defaults = {name: values.pop(name) for name in names}
+        model.generation_config = GenerationConfig.from_dict(values)
+    model.generation_config.max_length = None  # `generate` goes on to the end of the context unless told otherwise
+    if model.generation_config.pad_token_id is None:
         pad = tokenizer.pad_token_id
-        generation_config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
-    return generation_config
+        model.generation_config.pad_token_id = tokenizer.eos_token_id if pad is None else pad

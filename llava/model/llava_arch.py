@@ -63,6 +63,7 @@ class LlavaMetaForCausalLM:
 
     `visual_token_num` (T per crop; None keeps all) and `important_ratio` may be changed between calls.
     `num_visual_tokens` lists, for the last call, the visual tokens of each image, newline tokens included.
+    `sampling_defaults` (temperature, top_p, top_k) hold where a call asks for `do_sample` and does not set them.
     """
 
     model_class: type[nn.Module]
@@ -75,6 +76,7 @@ class LlavaMetaForCausalLM:
         self._visual_token_num = None  # [VisPruner]
         self._important_ratio = 0.5  # [VisPruner]
         self.num_visual_tokens: list[int] = []
+        self.sampling_defaults: dict[str, float] = {}
         self.post_init()
 
     def get_model(self) -> nn.Module:
@@ -329,6 +331,6 @@ class LlavaMetaForCausalLM:
             kwargs["max_new_tokens"] = room
         elif (kwargs.get("max_new_tokens") or 0) > room:
             logger.warning("max_new_tokens %d goes beyond the context: %d are left", kwargs["max_new_tokens"], room)
-        if not kwargs.get("do_sample", self.generation_config.do_sample):
-            kwargs |= {"temperature": None, "top_p": None}  # without meaning here; transformers would complain of them
+        if kwargs.get("do_sample", self.generation_config.do_sample):
+            kwargs = self.sampling_defaults | kwargs
         return super().generate(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)

@@ -1,0 +1,111 @@
+"""POPE: does the model see objects that are not there?
+
+Li et al., "Evaluating Object Hallucination in Large Vision-Language Models", EMNLP 2023, arXiv 2305.10355.
+"""
+
+import json
+from pathlib import Path
+
+from llava.eval.answers import atomic_writer, read_jsonl
+from llava.utils import CommandParser, InputError, run_command
+
+PREFIX = "coco_pope_"
+
+
+def says_yes(answer: str) -> bool:
+    """POPE's reading of an answer: no if its first sentence has the word No, no or not, else yes."""
+    words = answer.split(".")[0].replace(",", "").split()
+    return not {"No", "no", "not"} & set(words)
+
+
+def score(said: list[bool], truth: list[bool]) -> dict[str, float]:
+    """Counts, and accuracy, precision, recall, F1 and share of yes in percent (0 where nothing can be divided)."""
+    pairs = list(zip(said, truth, strict=True))
+    tp, fp = pairs.count((True, True)), pairs.count((True, False))
+    tn, fn = pairs.count((False, False)), pairs.count((False, True))
+
+    def percent(part: int, whole: int) -> float:
+        return 100 * part / whole if whole else 0.0
+
+    return {
+        "samples": len(pairs),
+        "tp": tp,
+        "fp": fp,
+        "tn": tn,
+        "fn": fn,
+        "accuracy": percent(tp + tn, len(pairs)),
+        "precision": percent(tp, tp + fp),
+        "recall": percent(tp, tp + fn),
+        "f1": percent(2 * tp, 2 * tp + fp + fn),
+        "yes_ratio": percent(tp + fp, len(pairs)),
+    }
+
+
+def read_labels(file: Path) -> dict[tuple[str, str], bool]:
+    """Whether the answer is yes, by (image, question)."""
+    labels = {}
+    for row in read_jsonl(file, "annotation file", ["image", "text", "label"]):
+        if row["label"] not in ("yes", "no"):
+            raise InputError(f"{file}: the label of {row['text']!r} is {row['label']!r}, neither yes nor no")
+        if labels.setdefault((row["image"], row["text"]), row["label"] == "yes") != (row["label"] == "yes"):
+            raise InputError(f"{file} has contradictory labels for {row['text']!r} on {row['image']}")
+    return labels
+
+
+def evaluate(annotation_dir: Path, question_file: Path, result_file: Path, allow_missing: bool = False) -> dict:
+    """POPE's scores by category, joined by (image, question).
+
+    Raises InputError if a question has no answer or, without `allow_missing`, no label; those without are counted.
+    """
+    questions = read_jsonl(question_file, "question file", ["question_id", "image", "text", "category"])
+    rows = read_jsonl(result_file, "result file", ["question_id", "text"])
+    answers = {row["question_id"]: row["text"] for row in rows}
+    if len(answers) < len(rows):
+        raise InputError(f"{result_file} answers {len(rows) - len(answers)} question(s) more than once")
+    if unanswered := [q["question_id"] for q in questions if q["question_id"] not in answers]:
+        raise InputError(f"{result_file} lacks {len(unanswered)} of the {len(questions)} questions")
+    files = sorted(annotation_dir.glob(f"{PREFIX}*.json"))
+    if not files:
+        raise InputError(f"no annotation files {PREFIX}*.json in {annotation_dir}")
+
+    categories = {}
+    for file in files:
+        category, labels = file.stem.removeprefix(PREFIX), read_labels(file)
+        asked = [(q, (q["image"], q["text"].split("\n")[0])) for q in questions if q["category"] == category]
+        labelled = [(q, key) for q, key in asked if key in labels]
+        missing = len(asked) - len(labelled)
+        if missing and not allow_missing:
+            raise InputError(f"{missing} of the {len(asked)} {category} questions have no label in {file}")
+        if labelled:
+            said = [says_yes(answers[q["question_id"]]) for q, _ in labelled]
+            categories[category] = score(said, [labels[key] for _, key in labelled]) | {"missing_labels": missing}
+    if unknown := {q["category"] for q in questions} - {file.stem.removeprefix(PREFIX) for file in files}:
+        raise InputError(f"no annotation file in {annotation_dir} for the category {', '.join(sorted(unknown))}")
+    if not categories:
+        raise InputError(f"no question of {question_file} has a label in {annotation_dir}")
+    return {"categories": categories, "mean_f1": sum(c["f1"] for c in categories.values()) / len(categories)}
+
+
+def main() -> None:
+    parser = CommandParser(description="Score POPE answers.")
+    parser.add_argument("--annotation-dir", required=True, type=Path, help=f"folder of {PREFIX}<category>.json")
+    parser.add_argument("--question-file", required=True, type=Path)
+    parser.add_argument("--result-file", required=True, type=Path)
+    parser.add_argument("--allow-missing", action="store_true", help="score only the questions that have a label")
+    parser.add_argument("--output", type=Path, help="scores as JSON (the result file's name with .score.json)")
+    args = parser.parse_args()
+    scores = evaluate(args.annotation_dir, args.question_file, args.result_file, args.allow_missing)
+    for name, values in scores["categories"].items():
+        print(f"Category: {name}, # samples: {values['samples']}")
+        if values["missing_labels"]:
+            print(f"NOT SCORED, no label: {values['missing_labels']}")
+        print("TP\tFP\tTN\tFN\n{tp}\t{fp}\t{tn}\t{fn}".format(**values))
+        for key in ("accuracy", "precision", "recall", "f1", "yes_ratio"):
+            print(f"{key.replace('_', ' ').capitalize()}: {values[key]:.2f} %")
+    print(f"Mean F1: {scores['mean_f1']:.2f} %")
+    with atomic_writer(args.output or args.result_file.with_suffix(".score.json")) as file:
+        json.dump(scores, file, indent=2)
+
+
+if __name__ == "__main__":
+    run_command(main)

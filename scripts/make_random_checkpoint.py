@@ -1,0 +1,219 @@
+"""Make a tiny LLaVA with random weights in the published checkpoints' on-disk format.
+
+It answers nonsense; it is for trying the commands and for the tests, without downloading 14 GB. Next to each other in the
+folder come `llava-v1.5-tiny-random` (or v1.6) and the CLIP folder that its config names.
+"""
+
+import argparse
+import io
+import json
+from pathlib import Path
+
+import torch
+from sentencepiece import SentencePieceTrainer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from llava.conversation import conv_templates
+from llava.model.builder import MODEL_CLASSES
+
+CLIP = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "patch_size": 14,
+    "image_size": 168,
+    "projection_dim": 32,
+}
+LANGUAGE_MODEL = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_act": "silu",
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+LLAVA = {
+    "mm_hidden_size": CLIP["hidden_size"],
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_use_im_patch_token": False,
+    "mm_use_im_start_end": False,
+    "mm_vision_select_feature": "patch",
+    "mm_vision_select_layer": -2,
+    "mm_vision_tower": "../clip-vit-tiny-random",
+    "tokenizer_padding_side": "right",
+    "torch_dtype": "float16",
+    "use_mm_proj": True,
+}
+VERSIONS = {
+    "v1.5": {"image_aspect_ratio": "pad", "unfreeze_mm_vision_tower": False},
+    "v1.6": {
+        "image_aspect_ratio": "anyres",
+        "image_grid_pinpoints": [[168, 336], [336, 168], [336, 336], [504, 168], [168, 504]],
+        "mm_patch_merge_type": "spatial_unpad",
+        "unfreeze_mm_vision_tower": True,
+    },
+}
+ARCHITECTURES = {"llama": "llava", "mistral": "llava_mistral", "qwen": "llava_qwen"}
+
+
+def make_checkpoint(
+    parent: Path, version: str = "v1.5", language_model: str = "llama", shards: int = 2, seed: int = 0, **config
+) -> Path:
+    """Write a checkpoint and its CLIP folder below `parent`; returns the checkpoint's folder.
+
+    Args:
+        parent: existing folder.
+        version: v1.5 (`.bin` shards, tower from the CLIP folder) or v1.6 (safetensors, a tower of its own inside).
+        language_model: llama, mistral or qwen.
+        shards: weight files.
+        seed: of the random weights.
+        config: keys of config.json to set.
+    """
+    torch.manual_seed(seed)
+    clip_folder = parent / "clip-vit-tiny-random"
+    if not clip_folder.exists():
+        write_clip(clip_folder)
+    folder = parent / f"llava-{version}-{language_model}-tiny-random"
+    folder.mkdir()
+    special = write_qwen_tokenizer(folder) if language_model == "qwen" else write_llama_tokenizer(folder)
+    values = LANGUAGE_MODEL | LLAVA | VERSIONS[version] | special | config
+    cls = MODEL_CLASSES[ARCHITECTURES[language_model]]
+    values |= {"model_type": ARCHITECTURES[language_model], "architectures": [cls.__name__]}
+    write_json(folder / "config.json", values)
+
+    model = cls(cls.config_class.from_dict({k: v for k, v in values.items() if k != "model_type"}))
+    weights = dict(model.state_dict())
+    if values["tie_word_embeddings"]:
+        del weights["lm_head.weight"]
+    tower = clip_weights(random_clip() if values["unfreeze_mm_vision_tower"] else clip_folder)
+    weights |= {f"model.vision_tower.vision_tower.{key}": tensor for key, tensor in tower.items()}
+    if version == "v1.5":
+        inv_freq = model.model.rotary_emb.inv_freq
+        weights |= {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": inv_freq.clone() for i in range(3)}
+    write_shards(folder, {k: v.half().contiguous() for k, v in weights.items()}, shards, safetensors=version == "v1.6")
+    return folder
+
+
+def random_clip() -> CLIPVisionModel:
+    """A CLIP vision model whose attention differs from patch to patch, as a trained one's does."""
+    model = CLIPVisionModel(CLIPVisionConfig(**CLIP))
+    for name, parameter in model.named_parameters():
+        if name.endswith(("q_proj.weight", "k_proj.weight", "position_embedding.weight")):
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def clip_weights(source: CLIPVisionModel | Path) -> dict[str, torch.Tensor]:
+    """A CLIP vision model's weights under the published keys, which begin with `vision_model.`."""
+    if isinstance(source, Path):
+        return torch.load(source / "pytorch_model.bin", weights_only=True)
+    return {f"vision_model.{key.removeprefix('vision_model.')}": tensor for key, tensor in source.state_dict().items()}
+
+
+def write_clip(folder: Path) -> None:
+    """A CLIP vision tower's folder."""
+    folder.mkdir()
+    model = random_clip()
+    write_json(folder / "config.json", {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModel"], **CLIP})
+    processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "crop_size": {"height": CLIP["image_size"], "width": CLIP["image_size"]},
+        "size": {"shortest_edge": CLIP["image_size"]},
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "do_center_crop": True,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "resample": 3,
+    }
+    write_json(folder / "preprocessor_config.json", processor)
+    torch.save({key: tensor.half() for key, tensor in clip_weights(model).items()}, folder / "pytorch_model.bin")
+
+
+def sample_text() -> list[str]:
+    """Sentences to train a tokenizer on: those that every prompt contains."""
+    turns = ["<image>\nIs there a dog in the image?\nAnswer the question using a single word or phrase.", "Yes", "No"]
+    return [line for template in conv_templates.values() for line in template.get_prompt().splitlines()] + turns * 20
+
+
+def write_llama_tokenizer(folder: Path) -> dict:
+    """`tokenizer.model` as Vicuna's is: BPE with byte fallback, ids 0, 1, 2 = unk, bos, eos. Returns config keys."""
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(sample_text()),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=800,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        split_digits=True,
+        minloglevel=2,
+    )
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    write_json(folder / "special_tokens_map.json", names | {"pad_token": "<unk>"})
+    settings = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, "padding_side": "right"}
+    write_json(folder / "tokenizer_config.json", names | settings | {"model_max_length": 2048})
+    return {"vocab_size": 800, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+
+
+def write_qwen_tokenizer(folder: Path) -> dict:
+    """`tokenizer.json` as Qwen2's is: byte-level BPE and no BOS. Returns config keys."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(sample_text(), trainer)
+    tokenizer.add_special_tokens(special)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": None}
+    write_json(folder / "tokenizer_config.json", names | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    eos, pad = (tokenizer.token_to_id(name) for name in ("<|im_end|>", "<|endoftext|>"))
+    return {"vocab_size": tokenizer.get_vocab_size(), "bos_token_id": None, "eos_token_id": eos, "pad_token_id": pad}
+
+
+def write_shards(folder: Path, weights: dict[str, torch.Tensor], shards: int, safetensors: bool) -> None:
+    """Weight files with their index, or a single file without one."""
+    from safetensors.torch import save_file
+
+    stem, ending = ("model", "safetensors") if safetensors else ("pytorch_model", "bin")
+    keys = sorted(weights)
+    weight_map = {}
+    for i in range(shards):
+        name = f"{stem}-{i + 1:05d}-of-{shards:05d}.{ending}" if shards > 1 else f"{stem}.{ending}"
+        part = {key: weights[key] for key in keys[i::shards]}
+        weight_map |= dict.fromkeys(part, name)
+        if safetensors:
+            save_file({key: tensor.clone() for key, tensor in part.items()}, folder / name, metadata={"format": "pt"})
+        else:
+            torch.save(part, folder / name)
+    if shards > 1:
+        write_json(folder / f"{stem}.{ending}.index.json", {"metadata": {}, "weight_map": weight_map})
+
+
+def write_json(path: Path, values: dict) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the two folders go; made if need be")
+    parser.add_argument("--version", choices=VERSIONS, default="v1.5")
+    parser.add_argument("--language-model", choices=ARCHITECTURES, default="llama")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    print(make_checkpoint(args.folder, args.version, args.language_model))
+
+
+if __name__ == "__main__":
+    main()
