@@ -122,7 +122,7 @@ class LlavaMetaForCausalLM:
                 raise InputError("pruning needs mm_vision_select_feature 'patch', not 'cls_patch'")
             features, cls_attention = tower(pixels, output_attentions=True)
             kept = select_visual_tokens(
-                features, cls_attention.float().mean(dim=1), self.visual_token_num, self.important_ratio
+                features, cls_attention.mean(dim=1), self.visual_token_num, self.important_ratio
             )
             features = features.gather(1, kept.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
         like = next(projector.parameters(), self.model.embed_tokens.weight)

@@ -93,7 +93,7 @@ class CLIPVisionTower(nn.Module):
                 softmax over all 1 + N keys and without the [CLS] column.
 
         Returns:
-            Features (B, N, C) in the tower's dtype, or with `output_attentions` (features, attention (B, H, N));
+            Features (B, N, C) in the tower's dtype, or with `output_attentions` (features, float32 attention (B, H, N));
             for a list, a list of these with B = 1.
         """
         if isinstance(images, list):
@@ -109,7 +109,7 @@ class CLIPVisionTower(nn.Module):
         return features, self._cls_attention(selected, hidden_states)  # [VisPruner]
 
     def _cls_attention(self, layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:  # [VisPruner]
-        """[CLS] row of a layer's attention, from the layer's input (B, 1 + N, C): (B, H, N).
+        """[CLS] row of a layer's attention, from the layer's input (B, 1 + N, C): (B, H, N) float32.
 
         One query instead of a full map, so that the layer itself can use any attention kernel.
         """
@@ -118,7 +118,7 @@ class CLIPVisionTower(nn.Module):
         query = attention.q_proj(normed[:, :1]).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
         keys = attention.k_proj(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
         scores = (query @ keys.transpose(-1, -2)) * attention.scale
-        return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)[:, :, 0, 1:]
+        return scores.softmax(dim=-1, dtype=torch.float32)[:, :, 0, 1:]
 
     @property
     def _depth(self) -> int:

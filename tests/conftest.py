@@ -1,0 +1,103 @@
+"""What the tests share: tiny random checkpoints, pictures, and the reference cases where they are to be had."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.mm_utils import process_images, tokenizer_image_token
+from llava.model.builder import load_pretrained_model
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def load_script(name: str):
+    """A file of scripts/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Folder of inputs with the results of the original implementations."""
+    folder = SHARED / "reference"
+    if not folder.is_dir():
+        pytest.skip("the reference cases (../shared/reference) are not here")
+    return folder
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path):
+    """Write a tiny random checkpoint of its own for a test that breaks it."""
+    return lambda **options: load_script("make_random_checkpoint").make_checkpoint(tmp_path, **options)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """Folder of a tiny random checkpoint, made once: checkpoints("v1.6", "qwen")."""
+    parent, made = tmp_path_factory.mktemp("checkpoints"), {}
+
+    def get(version: str = "v1.5", language_model: str = "llama") -> Path:
+        key = (version, language_model)
+        if key not in made:
+            made[key] = load_script("make_random_checkpoint").make_checkpoint(parent, version, language_model)
+        return made[key]
+
+    return get
+
+
+def load(folder: Path, **options) -> tuple:
+    """`load_pretrained_model` on the CPU."""
+    return load_pretrained_model(str(folder), None, folder.name, device="cpu", **options)
+
+
+@pytest.fixture(scope="session")
+def loaded(checkpoints):
+    """A loaded tiny checkpoint, once per version, language model and options; budget None at the start of each use."""
+    cache = {}
+
+    def get(version: str = "v1.5", language_model: str = "llama", **options) -> tuple:
+        key = (version, language_model, repr(sorted(options.items())))
+        if key not in cache:
+            cache[key] = load(checkpoints(version, language_model), **options)
+        model = cache[key][1]
+        model.visual_token_num, model.important_ratio = None, 0.5
+        return cache[key]
+
+    return get
+
+
+def picture(width: int = 200, height: int = 150, seed: int = 0) -> Image.Image:
+    """An RGB picture with coloured shapes on noise, different for each seed."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, 256, (height // 8 + 1, width // 8 + 1, 3), generator=generator, dtype=torch.uint8)
+    image = Image.fromarray(noise.numpy()).resize((width, height))
+    draw = ImageDraw.Draw(image)
+    for _ in range(4):
+        x, y, r, *color = torch.randint(0, 256, (6,), generator=generator).tolist()
+        x, y, r = x * width // 256, y * height // 256, 6 + r // 12
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(color))
+    return image
+
+
+def ask(loaded: tuple, prompts: list[str], images: list[Image.Image], new: int = 8, pad: str = "left") -> list[list[int]]:
+    """Greedy answers, as token ids up to the end-of-sequence token, to several prompts in one batch."""
+    tokenizer, model, image_processor, _ = loaded
+    ids = [tokenizer_image_token(prompt, tokenizer, return_tensors="pt") for prompt in prompts]
+    pad_id = model.generation_config.pad_token_id
+    batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=pad_id, padding_side=pad)
+    pixels = process_images(images, image_processor, model.config) if images else None
+    sizes = [image.size for image in images]
+    output = model.generate(batch, images=pixels, image_sizes=sizes, do_sample=False, max_new_tokens=new)
+    eos = tokenizer.eos_token_id
+    rows = output.tolist()
+    return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
+
+
+IMAGE = DEFAULT_IMAGE_TOKEN

@@ -1,0 +1,199 @@
+"""A picture's way into the language model: batches, budgets, crops, labels, and what must be refused."""
+
+import pytest
+import torch
+
+import llava.model.llava_arch as llava_arch
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.mm_utils import process_images
+from llava.utils import InputError
+from tests.conftest import IMAGE, ask, picture
+
+FAMILIES = [("v1.5", "llama"), ("v1.6", "llama"), ("v1.5", "mistral"), ("v1.6", "qwen")]
+
+
+@pytest.mark.parametrize(("version", "language_model"), FAMILIES)
+@pytest.mark.parametrize("budget", [None, 16])
+@pytest.mark.parametrize("pad", ["left", "right"])
+def test_a_batch_gets_the_answers_that_each_prompt_gets_alone(loaded, version, language_model, budget, pad):
+    llava = loaded(version, language_model)
+    llava[1].visual_token_num = budget
+    images = [picture(200, 150, 1), picture(90, 300, 2), picture(400, 120, 3), picture(168, 168, 4)]
+    prompts = [f"A {IMAGE} dog?", f"{IMAGE}\nand a much longer question about {IMAGE} the two", "no picture", f"{IMAGE} e"]
+    batch = ask(llava, prompts, images, pad=pad)
+    alone = [
+        ask(llava, [prompts[0]], images[:1])[0],
+        ask(llava, [prompts[1]], images[1:3])[0],
+        ask(llava, [prompts[2]], [])[0],
+        ask(llava, [prompts[3]], images[3:])[0],
+    ]
+    assert batch == alone
+    assert len({tuple(answer) for answer in alone}) > 1
+
+
+def test_the_answer_depends_on_the_picture(loaded):
+    llava = loaded()
+    llava[1].visual_token_num = 16
+    logits = []
+    for seed in range(2):
+        pixels = process_images([picture(seed=seed)], llava[2], llava[1].config)
+        logits.append(llava[1](torch.tensor([[1, IMAGE_TOKEN_INDEX, 5]]), images=pixels).logits[0, -1])
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("budget", [1, 16, 143, 144, 1000, None])
+def test_a_square_picture_takes_as_many_tokens_as_its_budget(loaded, budget):
+    llava = loaded()
+    llava[1].visual_token_num = budget
+    ask(llava, [IMAGE, f"{IMAGE}{IMAGE}"], [picture(seed=i) for i in range(3)])
+    assert llava[1].num_visual_tokens == [min(budget or 144, 144)] * 3
+
+
+def test_the_budget_of_anyres_holds_for_each_crop(loaded):
+    llava = loaded("v1.6", mm_patch_merge_type="spatial", image_grid_pinpoints=[[336, 336]])
+    for budget, total in ((None, 5 * 144), (16, 5 * 16)):
+        llava[1].visual_token_num = budget
+        ask(llava, [IMAGE], [picture(300, 200)])
+        assert llava[1].num_visual_tokens == [total]
+
+
+def test_unpadding_drops_the_tokens_of_padding_and_ends_each_row_with_a_newline(loaded, monkeypatch):
+    """A 400 x 100 picture takes 1 + 3 crops in a 36 x 12 grid, of which 9 rows are picture and 2 of padding above."""
+    llava = loaded("v1.6")
+    model = llava[1]
+    kept = torch.arange(0, 144, 9).repeat(4, 1)
+    monkeypatch.setattr(llava_arch, "select_visual_tokens", lambda *args: kept)
+    model.visual_token_num = 16
+    pixels = process_images([picture(400, 100)], llava[2], model.config)
+    embeds = model.embed_images(pixels, [(400, 100)])[0]
+    padding = (12 - int(100 * 36 / 400)) // 2
+    rows = range(padding, 12 - padding)
+    tokens, _ = model.encode_images(pixels[0])
+    expected = list(tokens[0])
+    for row in rows:
+        for crop in (1, 2, 3):
+            expected += [tokens[crop, i] for i, patch in enumerate(kept[crop].tolist()) if patch // 12 == row]
+        expected.append(model.model.image_newline)
+    torch.testing.assert_close(embeds, torch.stack(expected))
+
+
+def test_only_the_kept_tokens_are_projected(loaded):
+    llava = loaded()
+    llava[1].visual_token_num = 16
+    shapes = []
+    hook = llava[1].model.mm_projector.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+    ask(llava, [IMAGE], [picture()])
+    hook.remove()
+    assert shapes == [(1, 16, 64)]
+
+
+def test_generate_returns_the_new_tokens_as_a_tensor(loaded):
+    tokenizer, model, image_processor, _ = loaded()
+    pixels = process_images([picture()], image_processor, model.config)
+    output = model.generate(torch.tensor([[1, IMAGE_TOKEN_INDEX, 9]]), images=pixels, do_sample=False, max_new_tokens=3)
+    assert isinstance(output, torch.Tensor)
+    assert output.shape == (1, 3)
+
+
+def test_beams_sampling_and_streaming_work(loaded):
+    tokenizer, model, image_processor, _ = loaded()
+    model.visual_token_num = 16
+    pixels = process_images([picture()], image_processor, model.config)
+    ids = torch.tensor([[1, IMAGE_TOKEN_INDEX, 9]])
+    assert model.generate(ids, images=pixels, num_beams=3, do_sample=False, max_new_tokens=4).shape[0] == 1
+    torch.manual_seed(0)
+    sampled = {
+        tuple(model.generate(ids, images=pixels, do_sample=True, temperature=2.0, max_new_tokens=4)[0].tolist())
+        for _ in range(4)
+    }
+    assert len(sampled) > 1
+
+
+@pytest.mark.parametrize("budget", [None, 16])
+@pytest.mark.parametrize(("version", "language_model"), FAMILIES)
+def test_training_gives_a_finite_loss_and_gradients_reach_the_projector(loaded, version, language_model, budget):
+    _, model, image_processor, _ = loaded(version, language_model)
+    model.visual_token_num = budget
+    images = [picture(200, 150), picture(90, 200)]
+    pixels = process_images(images, image_processor, model.config)
+    ids = torch.tensor([[3, IMAGE_TOKEN_INDEX, 5, 6, 7], [3, 4, IMAGE_TOKEN_INDEX, 8, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
+    labels = torch.tensor([[IGNORE_INDEX] * 3 + [6, 7], [IGNORE_INDEX] * 3 + [8, IGNORE_INDEX]])
+    model.train()
+    output = model(ids, attention_mask=mask, labels=labels, images=pixels, image_sizes=[i.size for i in images])
+    output.loss.backward()
+    grads = [p.grad.abs().max().item() for p in model.model.mm_projector.parameters()]
+    model.zero_grad(set_to_none=True)
+    model.eval()
+    assert torch.isfinite(output.loss)
+    assert min(grads) > 0
+
+
+def test_labels_stay_with_their_tokens(loaded):
+    _, model, image_processor, _ = loaded()
+    model.visual_token_num = 4
+    pixels = process_images([picture()], image_processor, model.config)
+    ids = torch.tensor([[1, IMAGE_TOKEN_INDEX, 5, 6], [0, 1, 7, 8]])
+    labels = torch.tensor([[IGNORE_INDEX, IGNORE_INDEX, 50, 60], [IGNORE_INDEX, 10, 70, 80]])
+    mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])
+    _, position_ids, new_mask, _, embeds, new_labels = model.prepare_inputs_labels_for_multimodal(
+        ids, None, mask, None, labels, pixels
+    )
+    assert new_labels.tolist() == [[IGNORE_INDEX] * 5 + [50, 60], [10, 70, 80] + [IGNORE_INDEX] * 4]
+    assert new_mask.tolist() == [[1] * 7, [1, 1, 1, 0, 0, 0, 0]]
+    assert position_ids[0].tolist() == list(range(7))
+    torch.testing.assert_close(embeds[1, :3], model.model.embed_tokens(torch.tensor([1, 7, 8])))
+
+
+def test_a_loss_ignores_padding_and_pictures(loaded):
+    """The loss of a padded batch is the mean over its answer tokens, as computed sample by sample."""
+    _, model, image_processor, _ = loaded()
+    pixels = process_images([picture()], image_processor, model.config)
+    first, first_labels = torch.tensor([[1, IMAGE_TOKEN_INDEX, 5, 6]]), torch.tensor([[IGNORE_INDEX] * 3 + [6]])
+    second, second_labels = torch.tensor([[1, 7, 0, 0]]), torch.tensor([[IGNORE_INDEX, 7, IGNORE_INDEX, IGNORE_INDEX]])
+    with torch.no_grad():
+        alone = model(first, labels=first_labels, images=pixels).loss
+        other = model(second[:, :2], labels=second_labels[:, :2]).loss
+        mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+        labels = torch.cat([first_labels, second_labels])
+        both = model(torch.cat([first, second]), attention_mask=mask, labels=labels, images=pixels).loss
+    torch.testing.assert_close(both, (alone + other) / 2)
+
+
+@pytest.mark.parametrize(("images", "tokens"), [(0, 1), (1, 0), (2, 1), (1, 2)])
+def test_images_that_do_not_match_their_placeholders_are_refused(loaded, images, tokens):
+    _, model, image_processor, _ = loaded()
+    pixels = process_images([picture()] * images, image_processor, model.config) if images else None
+    ids = torch.tensor([[1] + [IMAGE_TOKEN_INDEX] * tokens + [5]])
+    with pytest.raises(InputError, match=rf"{images} image\(s\) for {tokens} <image>"):
+        model.generate(ids, images=pixels, max_new_tokens=1)
+    with pytest.raises(InputError, match=rf"{images} image\(s\) for {tokens} <image>"):
+        model(ids, images=pixels)
+
+
+def test_a_prompt_longer_than_the_context_is_refused(loaded):
+    _, model, image_processor, context_len = loaded()
+    pixels = process_images([picture()], image_processor, model.config)
+    ids = torch.full((1, context_len - 100), 5)
+    ids[0, 0] = IMAGE_TOKEN_INDEX
+    with pytest.raises(InputError, match="longer than the context: 4139 tokens, the model takes 4096"):
+        model.generate(ids, images=pixels, max_new_tokens=1)
+    model.visual_token_num = 16
+    assert model.generate(ids, images=pixels, max_new_tokens=1).shape == (1, 1)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "64", True])
+def test_an_impossible_budget_is_refused_and_the_old_one_stays(loaded, value):
+    model = loaded()[1]
+    model.visual_token_num = 7
+    with pytest.raises(ValueError, match="visual_token_num"):
+        model.visual_token_num = value
+    assert model.visual_token_num == 7
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), "0.5"])
+def test_an_impossible_ratio_is_refused(loaded, value):
+    model = loaded()[1]
+    with pytest.raises(ValueError, match="important_ratio"):
+        model.important_ratio = value
+    assert model.important_ratio == 0.5
