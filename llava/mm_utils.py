@@ -136,7 +136,8 @@ def tokenizer_image_token(
 
     Returns a list, or with `return_tensors="pt"` a (length,) int64 tensor.
     """
-    chunks = [tokenizer(chunk).input_ids for chunk in prompt.split(DEFAULT_IMAGE_TOKEN)]
+    # Not verbose: the model checks the length, and against its context rather than the tokenizer's setting.
+    chunks = [tokenizer(chunk, verbose=False).input_ids for chunk in prompt.split(DEFAULT_IMAGE_TOKEN)]
     has_bos = bool(chunks[0]) and chunks[0][0] == tokenizer.bos_token_id
     ids = chunks[0][:1] if has_bos else []
     for i, chunk in enumerate(chunks):

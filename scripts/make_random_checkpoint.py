@@ -1,7 +1,7 @@
 """Make a tiny LLaVA with random weights in the published checkpoints' on-disk format.
 
-It answers nonsense; it is for trying the commands and for the tests, without downloading 14 GB. Next to each other in the
-folder come `llava-v1.5-tiny-random` (or v1.6) and the CLIP folder that its config names.
+It answers nonsense; it is for trying the commands and for the tests, without downloading 14 GB. The folder gets the
+checkpoint, `llava-v1.5-llama-tiny-random` for instance, and beside it the CLIP folder that its config names.
 """
 
 import argparse
@@ -119,7 +119,9 @@ def write_clip(folder: Path) -> None:
     """A CLIP vision tower's folder."""
     folder.mkdir()
     model = random_clip()
-    write_json(folder / "config.json", {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModel"], **CLIP})
+    write_json(
+        folder / "config.json", {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModel"], **CLIP}
+    )
     processor = {
         "image_processor_type": "CLIPImageProcessor",
         "crop_size": {"height": CLIP["image_size"], "width": CLIP["image_size"]},

@@ -86,7 +86,9 @@ def picture(width: int = 200, height: int = 150, seed: int = 0) -> Image.Image:
     return image
 
 
-def ask(loaded: tuple, prompts: list[str], images: list[Image.Image], new: int = 8, pad: str = "left") -> list[list[int]]:
+def ask(
+    loaded: tuple, prompts: list[str], images: list[Image.Image], new: int = 8, pad: str = "left"
+) -> list[list[int]]:
     """Greedy answers, as token ids up to the end-of-sequence token, to several prompts in one batch."""
     tokenizer, model, image_processor, _ = loaded
     ids = [tokenizer_image_token(prompt, tokenizer, return_tensors="pt") for prompt in prompts]

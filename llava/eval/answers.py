@@ -15,7 +15,7 @@ import shortuuid
 from llava.utils import CommandParser, InputError, one_line, read_text, run_command
 
 
-def read_jsonl(path: str | Path, what: str, fields: Iterable[str] = ()) -> list[dict]:
+def read_jsonl(path: str | Path, what: str, fields: Iterable[str], may_be_empty: bool = False) -> list[dict]:
     """The objects of a JSON-lines file. Raises InputError, naming the line, if one is broken or lacks a field."""
     rows = []
     for number, line in enumerate(read_text(path, what).splitlines(), start=1):
@@ -28,7 +28,7 @@ def read_jsonl(path: str | Path, what: str, fields: Iterable[str] = ()) -> list[
         if missing := [name for name in fields if not isinstance(row, dict) or name not in row]:
             raise InputError(f"{what} {path}, line {number}: no {', '.join(missing)}")
         rows.append(row)
-    if not rows:
+    if not rows and not may_be_empty:
         raise InputError(f"the {what} {path} is empty")
     return rows
 

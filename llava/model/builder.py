@@ -147,8 +147,11 @@ def _require_extras(attn_implementation: str | None, load_8bit: bool, load_4bit:
 
 def _placement(device_map: str | dict, device: str) -> str | dict:
     """The device map that `device_map` and `device` ask for, or the CPU where they ask for a GPU and there is none."""
-    if device != "cuda":
-        device_map = {"": device}
+    try:
+        if torch.device(device) != torch.device("cuda"):
+            device_map = {"": device}
+    except RuntimeError:
+        raise InputError(f"no such device: {device}") from None
     wanted = device_map.values() if isinstance(device_map, dict) else [device_map]
     if all(str(place) == "cpu" for place in wanted):
         return {"": "cpu"}
@@ -169,7 +172,7 @@ def _dtype(torch_dtype: str | torch.dtype | None, device_map: str | dict) -> tor
 
 def _quantization(load_8bit: bool, load_4bit: bool, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     """Upstream's settings; projector and output layer stay as they are."""
-    skip = ["mm_projector", "lm_head"]
+    skip = ["model.mm_projector", "lm_head"]
     if load_8bit:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
     if load_4bit:

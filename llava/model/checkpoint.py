@@ -95,8 +95,13 @@ def read_weight_file(path: Path) -> StateDict:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+    except OSError as error:
         raise InputError(f"cannot read weights from {path}: {one_line(error)}") from error
+    except (EOFError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+        with path.open("rb") as file:
+            is_pointer = file.read(20).startswith(b"version https://git")
+        cause = "a Git LFS pointer, not the file itself" if is_pointer else "damaged, incomplete or not weights"
+        raise InputError(f"cannot read weights from {path}: it is {cause}") from error
 
 
 def split_tower(weights: StateDict) -> tuple[StateDict, StateDict]:

@@ -124,6 +124,8 @@ def test_the_projectors_have_the_layers_their_names_say(loaded):
     assert kinds["identity"] == [nn.Identity]
     assert kinds["mlp1x_gelu"] == [nn.Sequential, nn.Linear]
     assert kinds["mlp3x_gelu"] == [nn.Sequential, nn.Linear, nn.GELU, nn.Linear, nn.GELU, nn.Linear]
-    config_like = type("Config", (), {"mm_projector_type": "qformer", "mm_hidden_size": 8, "hidden_size": config.hidden_size})
+    config_like = type(
+        "Config", (), {"mm_projector_type": "qformer", "mm_hidden_size": 8, "hidden_size": config.hidden_size}
+    )
     with pytest.raises(InputError, match="qformer"):
         build_vision_projector(config_like)

@@ -19,7 +19,12 @@ def test_a_batch_gets_the_answers_that_each_prompt_gets_alone(loaded, version, l
     llava = loaded(version, language_model)
     llava[1].visual_token_num = budget
     images = [picture(200, 150, 1), picture(90, 300, 2), picture(400, 120, 3), picture(168, 168, 4)]
-    prompts = [f"A {IMAGE} dog?", f"{IMAGE}\nand a much longer question about {IMAGE} the two", "no picture", f"{IMAGE} e"]
+    prompts = [
+        f"A {IMAGE} dog?",
+        f"{IMAGE}\nand a much longer question about {IMAGE} the two",
+        "no picture",
+        f"{IMAGE} e",
+    ]
     batch = ask(llava, prompts, images, pad=pad)
     alone = [
         ask(llava, [prompts[0]], images[:1])[0],
@@ -88,15 +93,15 @@ def test_only_the_kept_tokens_are_projected(loaded):
 
 
 def test_generate_returns_the_new_tokens_as_a_tensor(loaded):
-    tokenizer, model, image_processor, _ = loaded()
+    _, model, image_processor, _ = loaded()
     pixels = process_images([picture()], image_processor, model.config)
     output = model.generate(torch.tensor([[1, IMAGE_TOKEN_INDEX, 9]]), images=pixels, do_sample=False, max_new_tokens=3)
     assert isinstance(output, torch.Tensor)
     assert output.shape == (1, 3)
 
 
-def test_beams_sampling_and_streaming_work(loaded):
-    tokenizer, model, image_processor, _ = loaded()
+def test_beams_and_sampling_work(loaded):
+    _, model, image_processor, _ = loaded()
     model.visual_token_num = 16
     pixels = process_images([picture()], image_processor, model.config)
     ids = torch.tensor([[1, IMAGE_TOKEN_INDEX, 9]])

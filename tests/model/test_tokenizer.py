@@ -20,7 +20,8 @@ def pieces(tokenizer, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "text", ["the", " the", "the  image", "  two in front", "", " ", "tabs\tand\nlines\n", "héllo 😀", "a ▁ b", "x" * 50]
+    "text",
+    ["the", " the", "the  image", "  two in front", "", " ", "tabs\tand\nlines\n", "héllo 😀", "a ▁ b", "x" * 50],
 )
 def test_text_survives_the_way_there_and_back(tokenizer, text):
     ids = tokenizer(text).input_ids

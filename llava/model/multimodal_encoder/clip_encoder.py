@@ -93,8 +93,8 @@ class CLIPVisionTower(nn.Module):
                 softmax over all 1 + N keys and without the [CLS] column.
 
         Returns:
-            Features (B, N, C) in the tower's dtype, or with `output_attentions` (features, float32 attention (B, H, N));
-            for a list, a list of these with B = 1.
+            Features (B, N, C) in the tower's dtype, or with `output_attentions` the pair of features and float32
+            attention (B, H, N); for a list, a list of these with B = 1.
         """
         if isinstance(images, list):
             return [self(image.unsqueeze(0), output_attentions) for image in images]

@@ -1,0 +1,216 @@
+"""The commands, as a user calls them: answers, and one line with exit code 2 for what cannot be."""
+
+import json
+import sys
+
+import pytest
+
+from llava.eval import answers, eval_pope, model_vqa_loader, run_llava
+from llava.serve import cli
+from llava.utils import run_command
+from tests.conftest import picture
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a command's module with arguments; returns exit code, stdout and stderr."""
+
+    def run(module, *args, stdin: list[str] | None = None) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, args)])
+        if stdin is not None:
+            lines = iter(stdin)
+            monkeypatch.setattr("builtins.input", lambda _: next(lines))
+        with pytest.raises(SystemExit) as ended:
+            run_command(module.main)
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "image.png"
+    picture().save(path)
+    return path
+
+
+@pytest.fixture
+def asked(checkpoints, image):
+    """Arguments of a question that can be answered."""
+    return ["--model-path", checkpoints(), "--device", "cpu", "--image-file", image, "--temperature", "0"]
+
+
+def assert_one_line(result: tuple[int, str, str], named: str) -> None:
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert named in err
+
+
+def test_run_llava_answers_and_sees_only_its_budget(call, asked):
+    full = call(run_llava, *asked, "--query", "What is it?", "--max_new_tokens", 8)
+    assert full[0] == 0
+    assert full[1].strip()
+    assert call(run_llava, *asked, "--query", "<image-placeholder>\nWhat is it?", "--max_new_tokens", 8)[1] == full[1]
+    pruned = call(run_llava, *asked, "--query", "What is it?", "--max_new_tokens", 8, "--visual_token_num", 1)
+    assert pruned[0] == 0
+    assert pruned[1] != full[1]
+
+
+def test_run_llava_takes_several_pictures(call, asked, image):
+    two = [*asked, "--image-file", f"{image};{image}", "--sep", ";", "--max_new_tokens", 2]
+    assert call(run_llava, *two, "--query", "<image-placeholder> or <image-placeholder>?")[0] == 0
+    assert_one_line(call(run_llava, *two, "--query", "Which?"), "2 image(s) for 1 <image> placeholder(s)")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--visual_token_num", "0"], "--visual_token_num: must be an integer of at least 1, got '0'"),
+        (["--visual_token_num", "6.4"], "got '6.4'"),
+        (["--visual_token_num", "many"], "got 'many'"),
+        (["--important_ratio", "1.5"], "--important_ratio: must be a number in [0, 1], got '1.5'"),
+        (["--important_ratio", "nan"], "got 'nan'"),
+        (["--image-file", "missing.png"], "missing.png"),
+        (["--conv-mode", "vicuna"], "unknown conversation mode 'vicuna'"),
+        (["--query", "<image-placeholder> <image-placeholder>"], "1 image(s) for 2 <image> placeholder(s)"),
+        (["--query", "word " * 5000], "longer than the context"),
+        (["--model-path", "/nowhere"], "no such checkpoint folder: /nowhere"),
+        (["--temperature", "-1"], "temperature"),
+        (["--top_p", "0"], "top_p"),
+        (["--tokens", "64"], "unrecognized arguments: --tokens"),
+        (["--device", "gpu"], "no such device: gpu"),
+    ],
+)
+def test_run_llava_names_what_is_wrong(call, asked, options, named):
+    assert_one_line(call(run_llava, *asked, "--query", "What?", *options), named)
+
+
+def test_a_truncated_picture_is_named(call, asked, image):
+    image.write_bytes(image.read_bytes()[:2000])
+    assert_one_line(call(run_llava, *asked, "--query", "What?"), str(image))
+
+
+def test_the_chat_remembers_what_was_said(call, asked):
+    options = ["--max-new-tokens", 3, "--debug", "--visual_token_num", 16]
+    code, out, _ = call(cli, *asked, *options, stdin=["Is it red?", "Why?", ""])
+    assert code == 0
+    debug = [line for line in out.splitlines() if line.startswith("{'prompt'")]
+    assert len(debug) == 2
+    assert debug[1].count("<image>") == 1
+    assert "Is it red? ASSISTANT:" in debug[1]
+    assert "USER: Why? ASSISTANT:" in debug[1]
+    assert "'visual_tokens': [16]" in debug[1]
+    shown = out.splitlines()[0].removeprefix("ASSISTANT: ")
+    assert shown.strip()
+    assert f"'answer': {shown.strip()!r}" in debug[0]
+
+
+@pytest.fixture
+def pope(tmp_path):
+    """A POPE of two pictures, two categories and six questions, in the real format."""
+    folder = tmp_path / "pope"
+    (folder / "coco").mkdir(parents=True)
+    (folder / "val2014").mkdir()
+    for seed in range(2):
+        picture(seed=seed).save(folder / "val2014" / f"{seed}.png")
+    questions, labels = [], {"popular": [], "random": []}
+    for i in range(6):
+        category, text = ("popular", "random")[i // 3], f"Is there a {('dog', 'cat', 'car')[i % 3]} in the image?"
+        questions.append({"question_id": i, "image": f"{i % 2}.png", "text": f"{text}\nAnswer.", "category": category})
+        labels[category].append(
+            {"question_id": i, "image": f"{i % 2}.png", "text": text, "label": ("yes", "no")[i % 2]}
+        )
+    write_jsonl(folder / "llava_pope_test.jsonl", questions)
+    for category, rows in labels.items():
+        write_jsonl(folder / "coco" / f"coco_pope_{category}.json", reversed(rows))
+    return folder
+
+
+def write_jsonl(path, rows) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def loader_options(checkpoints, pope):
+    return [
+        *("--model-path", checkpoints(), "--device", "cpu", "--temperature", "0", "--max_new_tokens", "4"),
+        *("--question-file", pope / "llava_pope_test.jsonl", "--image-folder", pope / "val2014"),
+    ]
+
+
+def test_questions_are_answered_in_chunks_and_merged_in_order(call, loader_options, pope, tmp_path):
+    files = [tmp_path / f"{i}.jsonl" for i in range(4)]
+    for i, file in enumerate(files):
+        chunk = ["--num-chunks", 4, "--chunk-idx", i]
+        code, _, err = call(model_vqa_loader, *loader_options, "--answers-file", file, *chunk)
+        assert (code, "Traceback" in err) == (0, False)
+    whole = tmp_path / "whole.jsonl"
+    call(model_vqa_loader, *loader_options, "--answers-file", whole)
+    merged = tmp_path / "merged.jsonl"
+    options = ["--question-file", pope / "llava_pope_test.jsonl", "--output", merged]
+    assert call(answers, *options, "--answers-files", *reversed(files))[0] == 0
+    rows, expected = ([json.loads(line) for line in file.read_text().splitlines()] for file in (merged, whole))
+    assert [row["question_id"] for row in rows] == list(range(6))
+    assert [row["text"] for row in rows] == [row["text"] for row in expected]
+    assert set(rows[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
+    files[1].write_text(files[0].read_text())
+    assert_one_line(call(answers, *options, "--answers-files", *files), "2 question(s) unanswered: 2, 3")
+    assert_one_line(call(answers, *options, "--answers-files", whole, files[0]), "answered more than once: 0, 1")
+
+
+@pytest.mark.parametrize("bad", ["missing", "truncated", "question"])
+def test_bad_input_leaves_no_answers_behind(call, loader_options, pope, tmp_path, bad):
+    if bad == "missing":
+        (pope / "val2014" / "1.png").unlink()
+    elif bad == "truncated":
+        (pope / "val2014" / "1.png").write_bytes((pope / "val2014" / "0.png").read_bytes()[:3000])
+    else:
+        with (pope / "llava_pope_test.jsonl").open("a") as file:
+            file.write('{"question_id": 7, "text"\n')
+    out = tmp_path / "out"
+    named = "line 7: not JSON" if bad == "question" else "1.png"
+    assert_one_line(call(model_vqa_loader, *loader_options, "--answers-file", out / "a.jsonl"), named)
+    assert not out.exists()
+
+
+def test_a_question_too_long_for_the_context_leaves_no_answers_behind(call, loader_options, pope, tmp_path):
+    questions = pope / "llava_pope_test.jsonl"
+    rows = [json.loads(line) for line in questions.read_text().splitlines()]
+    rows[-1]["text"] = "word " * 5000
+    write_jsonl(questions, rows)
+    out = tmp_path / "out"
+    code, _, err = call(model_vqa_loader, *loader_options, "--answers-file", out / "a.jsonl")
+    assert code == 2
+    assert "longer than the context" in err.splitlines()[-1]
+    assert not list(out.iterdir())
+
+
+def test_pope_is_scored_by_image_and_question(call, pope, tmp_path):
+    """Of popular, yes no yes is answered Yes Yes No: TP 1, FP 1, FN 1; of random, no yes no is answered right."""
+    said = ["Yes.", "Yes, there is", "No, there is not.", "no", "Yes", "There is not a car."]
+    result = tmp_path / "answers.jsonl"
+    write_jsonl(result, [{"question_id": i, "text": text} for i, text in reversed(list(enumerate(said)))])
+    files = ["--question-file", pope / "llava_pope_test.jsonl", "--result-file", result]
+    code, out, _ = call(eval_pope, "--annotation-dir", pope / "coco", *files)
+    assert code == 0
+    assert "Category: popular, # samples: 3" in out
+    scores = json.loads((tmp_path / "answers.score.json").read_text())
+    assert scores["categories"]["popular"] == {
+        **{"samples": 3, "tp": 1, "fp": 1, "tn": 0, "fn": 1, "missing_labels": 0},
+        **{name: pytest.approx(value) for name, value in (("accuracy", 100 / 3), ("precision", 50), ("recall", 50))},
+        **{"f1": 50.0, "yes_ratio": pytest.approx(200 / 3)},
+    }
+    assert scores["categories"]["random"]["f1"] == 100
+    assert scores["mean_f1"] == 75
+
+    labels = pope / "coco" / "coco_pope_random.json"
+    labels.write_text("".join(labels.read_text().splitlines(keepends=True)[1:]))
+    options = ["--annotation-dir", pope / "coco", *files]
+    assert_one_line(call(eval_pope, *options), "1 of the 3 random questions have no label")
+    assert "NOT SCORED, no label: 1" in call(eval_pope, *options, "--allow-missing")[1]
+    result.write_text("".join(result.read_text().splitlines(keepends=True)[1:]))
+    assert_one_line(call(eval_pope, *options), "lacks 1 of the 6 questions")

@@ -1,0 +1,334 @@
+"""From a path to a model: every published layout loads, and nothing loads wrongly in silence."""
+
+import json
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import CLIPConfig, CLIPModel
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.mm_utils import process_images
+from llava.model.builder import load_pretrained_model
+from llava.model.checkpoint import TOWER_PREFIX, find_folder
+from llava.utils import InputError
+from tests.conftest import load, load_script, picture
+
+TOWER_KEY = "vision_model.encoder.layers.0.mlp.fc1.weight"
+
+
+def edit_json(path, **values) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def edit_weights(path, change) -> None:
+    """Rewrite one weight file as `change` of its tensors."""
+    tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    tensors = change(tensors)
+    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
+
+
+def logits(loaded: tuple) -> torch.Tensor:
+    """What a model says about a picture and a word."""
+    _, model, image_processor, _ = loaded
+    pixels = process_images([picture()], image_processor, model.config)
+    with torch.no_grad():
+        return model(torch.tensor([[1, IMAGE_TOKEN_INDEX, 5]]), images=pixels, image_sizes=[(200, 150)]).logits[0, -1]
+
+
+def test_what_is_loaded_is_what_the_files_say(checkpoints):
+    folder = checkpoints("v1.6")
+    model = load(folder)[1]
+    stored = load_file(folder / "model-00001-of-00002.safetensors") | load_file(
+        folder / "model-00002-of-00002.safetensors"
+    )
+    state = model.state_dict()
+    for key, tensor in stored.items():
+        ours = key if key in state else TOWER_PREFIX + key.removeprefix(TOWER_PREFIX + "vision_model.")
+        assert torch.equal(state[ours], tensor.float()), key
+    assert len(state) == len(stored)
+
+
+def test_a_fine_tuned_tower_wins_over_the_clip_folder_s(checkpoints):
+    for version, from_checkpoint in (("v1.5", False), ("v1.6", True)):
+        folder = checkpoints(version)
+        tower = load(folder)[1].get_vision_tower().vision_tower
+        loaded = tower.encoder.layers[0].mlp.fc1.weight
+        clip = torch.load(folder.parent / "clip-vit-tiny-random" / "pytorch_model.bin", weights_only=True)[TOWER_KEY]
+        assert torch.equal(loaded, clip.float()) is not from_checkpoint
+
+
+def test_clip_keys_may_stand_without_vision_model(make_checkpoint):
+    folder = make_checkpoint(version="v1.6")
+    expected = logits(load(folder))
+
+    def strip(keyed: dict) -> dict:
+        return {key.replace(".vision_model.", "."): value for key, value in keyed.items()}
+
+    for shard in folder.glob("*.safetensors"):
+        edit_weights(shard, strip)
+    index = folder / "model.safetensors.index.json"
+    edit_json(index, weight_map=strip(json.loads(index.read_text())["weight_map"]))
+    assert torch.equal(logits(load(folder)), expected)
+
+
+def test_a_whole_clip_model_serves_as_tower(make_checkpoint):
+    """The published tower's folder holds the text side too, and its config nests the vision side's."""
+    folder = make_checkpoint()
+    expected = logits(load(folder))
+    clip = folder.parent / "clip-vit-tiny-random"
+    vision = json.loads((clip / "config.json").read_text())
+    whole = CLIPModel(CLIPConfig(vision_config=vision, text_config={"hidden_size": 64, "num_attention_heads": 4}))
+    text_side = {k: v for k, v in whole.state_dict().items() if not k.startswith("vision_model.")}
+    buffers = {"vision_model.embeddings.position_ids": torch.arange(145)}
+    edit_weights(clip / "pytorch_model.bin", lambda tensors: tensors | text_side | buffers)
+    (clip / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": vision}))
+    assert torch.equal(logits(load(folder)), expected)
+
+
+@pytest.mark.parametrize("version", ["v1.5", "v1.6"])
+def test_one_file_and_many_shards_load_alike(make_checkpoint, tmp_path, version):
+    first, second = (tmp_path / name for name in "ab")
+    answers = []
+    for parent, shards in ((first, 1), (second, 5)):
+        parent.mkdir()
+        maker = load_script("make_random_checkpoint")
+        answers.append(logits(load(maker.make_checkpoint(parent, version, shards=shards))))
+    assert torch.equal(*answers)
+
+
+def test_tied_embeddings_need_no_lm_head(make_checkpoint):
+    model = load(make_checkpoint(language_model="qwen", tie_word_embeddings=True))[1]
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_a_projector_alone_loads_onto_its_base_model(make_checkpoint, tmp_path):
+    folder = make_checkpoint()
+    expected = logits(load(folder))
+    projector, base = tmp_path / "llava-projector", tmp_path / "base"
+    projector.mkdir()
+    tensors = {}
+    for shard in sorted(folder.glob("*.bin")):
+        tensors |= torch.load(shard, weights_only=True)
+    torch.save({k: v for k, v in tensors.items() if "mm_projector" in k}, projector / "mm_projector.bin")
+    (projector / "config.json").write_text((folder / "config.json").read_text())
+    folder.rename(base)
+    for shard in base.glob("*.bin*"):
+        shard.unlink()
+    language_model = {k: v for k, v in tensors.items() if "mm_projector" not in k and not k.startswith(TOWER_PREFIX)}
+    torch.save(language_model, base / "pytorch_model.bin")
+    loaded = load_pretrained_model(str(projector), str(base), "llava-projector", device="cpu")
+    assert torch.equal(logits(loaded), expected)
+    (projector / "mm_projector.bin").unlink()
+    with pytest.raises(InputError, match=r"no mm_projector\.bin"):
+        load_pretrained_model(str(projector), str(base), "llava-projector", device="cpu")
+
+
+def test_the_tower_may_be_named_by_an_absolute_path_or_from_here(make_checkpoint, monkeypatch):
+    folder = make_checkpoint()
+    expected = logits(load(folder))
+    edit_json(folder / "config.json", mm_vision_tower=str(folder.parent / "clip-vit-tiny-random"))
+    assert torch.equal(logits(load(folder)), expected)
+    monkeypatch.chdir(folder.parent)
+    edit_json(folder / "config.json", mm_vision_tower="clip-vit-tiny-random")
+    assert torch.equal(logits(load(folder)), expected)
+
+
+def test_a_saved_model_loads_again(make_checkpoint):
+    folder = make_checkpoint(version="v1.6")
+    loaded = load(folder)
+    again = folder.parent / "again"
+    loaded[1].save_pretrained(again)
+    loaded[0].save_pretrained(again)
+    assert torch.equal(logits(load(again)), logits(loaded))
+
+
+def test_config_keys_can_be_overridden_and_others_are_not_swallowed(checkpoints):
+    model = load(checkpoints("v1.6"), mm_patch_merge_type="spatial", image_grid_pinpoints=[[336, 336]])[1]
+    assert (model.config.mm_patch_merge_type, model.config.image_grid_pinpoints) == ("spatial", [[336, 336]])
+    with pytest.raises(TypeError, match="multimodal"):
+        load(checkpoints(), multimodal=True)
+    with pytest.raises(InputError, match="mm_patch_merge_type 'maxpool'"):
+        load(checkpoints(), mm_patch_merge_type="maxpool")
+    with pytest.raises(InputError, match=r"missing model\.image_newline"):
+        load(checkpoints(), mm_patch_merge_type="spatial_unpad")
+
+
+def test_the_budget_can_be_given_and_is_checked_before_anything_is_loaded(checkpoints):
+    model = load(checkpoints(), visual_token_num=16, important_ratio=0.25)[1]
+    assert (model.visual_token_num, model.important_ratio) == (16, 0.25)
+    with pytest.raises(ValueError, match="visual_token_num"):
+        load_pretrained_model("nowhere", None, "nowhere", visual_token_num=0)
+
+
+def test_the_tuple_is_upstream_s(loaded):
+    tokenizer, model, image_processor, context_len = loaded()
+    assert tokenizer.decode([1]) == "<s>"
+    assert not model.training
+    assert image_processor.crop_size["height"] == 168
+    assert image_processor.size["shortest_edge"] == 168
+    assert context_len == 4096
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("device_map", ["auto", "cuda:0", {"": 0}, {"": "cuda"}])
+def test_a_missing_gpu_becomes_the_cpu_with_a_message(checkpoints, caplog, device_map):
+    if device_map == {"": 0}:
+        device_map = {"": "cuda:0"}
+    with caplog.at_level(logging.WARNING):
+        model = load_pretrained_model(str(checkpoints()), None, "llava", device_map=device_map)[1]
+    assert "no GPU is available" in caplog.text
+    assert model.device.type == "cpu"
+    assert model.dtype is torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.float16])
+def test_another_dtype_holds_for_all_parts(checkpoints, dtype):
+    model = load(checkpoints(), torch_dtype=dtype, visual_token_num=16)[1]
+    wanted = torch.bfloat16 if dtype == "bfloat16" else dtype
+    assert {parameter.dtype for parameter in model.parameters()} == {wanted}
+    assert torch.isfinite(logits((None, model, load(checkpoints())[2], None))).all()
+
+
+@pytest.mark.parametrize("option", ["load_8bit", "load_4bit"])
+def test_quantized_weights_leave_projector_and_tower_alone(checkpoints, option):
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes (the extra quant) is not installed")
+    quantized = load(checkpoints(), **{option: True})
+    model = quantized[1]
+    assert "bit" in type(model.model.layers[0].mlp.up_proj).__name__
+    for part in (
+        model.model.mm_projector[0],
+        model.lm_head,
+        model.get_vision_tower().vision_tower.encoder.layers[0].mlp.fc1,
+    ):
+        assert type(part) is torch.nn.Linear
+    exact = logits(load(checkpoints()))
+    assert torch.corrcoef(torch.stack([logits(quantized), exact]))[0, 1] > 0.9
+
+
+def _with_two_more_tokens(tensors: dict) -> dict:
+    by_token = ("lm_head.weight", "model.embed_tokens.weight")
+    return {key: torch.cat([value, value[:2]]) if key in by_token else value for key, value in tensors.items()}
+
+
+def test_image_start_and_end_tokens_need_embeddings(make_checkpoint):
+    folder = make_checkpoint()
+    edit_json(folder / "config.json", mm_use_im_start_end=True, vocab_size=802)
+    with pytest.raises(InputError, match="another shape"):
+        load(folder)
+    for shard in folder.glob("*.bin"):
+        edit_weights(shard, _with_two_more_tokens)
+    tokenizer, *_ = load(folder)
+    assert tokenizer("<im_start><im_end>").input_ids == [1, 800, 801]
+    edit_json(folder / "config.json", mm_use_im_patch_token=True)
+    with pytest.raises(InputError, match="803 tokens, the model embeddings for 802"):
+        load(folder)
+
+
+def _without(key):
+    return lambda tensors: {k: v for k, v in tensors.items() if not k.endswith(key)}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (_without("layers.1.mlp.up_proj.weight"), r"layers\.1\.mlp\.up_proj\.weight in .*index\.json but in no shard"),
+        (lambda t: t | {"model.layers.7.extra": torch.zeros(1)}, r"unexpected model\.layers\.7\.extra"),
+        (lambda t: {k: v[:5] if k == "lm_head.weight" else v for k, v in t.items()}, r"another shape lm_head\.weight"),
+    ],
+)
+def test_a_key_that_does_not_fit_is_named(make_checkpoint, change, named):
+    folder = make_checkpoint()
+    for shard in folder.glob("*.bin"):
+        edit_weights(shard, change)
+    with pytest.raises(InputError, match=named):
+        load(folder)
+
+
+@pytest.mark.parametrize("key", ["model.norm.weight", "mm_projector.2.bias", "model.image_newline"])
+def test_a_missing_key_of_a_single_file_is_named(make_checkpoint, key):
+    folder = make_checkpoint(version="v1.6", shards=1)
+    edit_weights(folder / "model.safetensors", _without(key))
+    with pytest.raises(InputError, match=f"missing .*{key}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("version", ["v1.5", "v1.6"])
+def test_a_missing_key_of_the_tower_is_named(make_checkpoint, version):
+    folder = make_checkpoint(version=version, shards=1)
+    clip = folder.parent / "clip-vit-tiny-random" / "pytorch_model.bin"
+    edit_weights(clip if version == "v1.5" else folder / "model.safetensors", _without(TOWER_KEY))
+    with pytest.raises(InputError, match=r"missing .*encoder\.layers\.0\.mlp\.fc1\.weight"):
+        load(folder)
+
+
+def test_a_fine_tuned_tower_that_is_absent_is_not_replaced(make_checkpoint):
+    folder = make_checkpoint(version="v1.6", shards=1)
+    edit_weights(folder / "model.safetensors", lambda t: {k: v for k, v in t.items() if not k.startswith(TOWER_PREFIX)})
+    with pytest.raises(InputError, match="trained with its vision tower"):
+        load(folder)
+
+
+def test_files_that_are_missing_or_broken_are_named(make_checkpoint):
+    folder = make_checkpoint()
+    shard = folder / "pytorch_model-00002-of-00002.bin"
+    whole = shard.read_bytes()
+    for content, named in (
+        (whole[:1000], "damaged"),
+        (b"", "damaged"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer"),
+    ):
+        shard.write_bytes(content)
+        with pytest.raises(InputError, match=f"{shard.name}: it is .*{named}"):
+            load(folder)
+    shard.unlink()
+    with pytest.raises(InputError, match=f"lacks {shard.name}"):
+        load(folder)
+    for path in folder.glob("*.bin*"):
+        path.unlink()
+    with pytest.raises(InputError, match="no weights in"):
+        load(folder)
+
+
+def test_folders_that_are_no_checkpoint_are_named(make_checkpoint, tmp_path):
+    folder = make_checkpoint()
+    with pytest.raises(InputError, match="clip-vit-tiny-random is not a LLaVA checkpoint"):
+        load(folder.parent / "clip-vit-tiny-random")
+    with pytest.raises(InputError, match="transformers' own LLaVA format"):
+        edit_json(folder / "config.json", text_config={})
+        load(folder)
+    with pytest.raises(InputError, match="no such checkpoint folder: /nowhere"):
+        find_folder("/nowhere", "checkpoint")
+
+
+def test_a_tower_that_does_not_belong_is_refused(make_checkpoint):
+    folder = make_checkpoint()
+    config = folder / "config.json"
+    edit_json(config, mm_hidden_size=32)
+    with pytest.raises(InputError, match="64 channels, the checkpoint's mm_hidden_size is 32"):
+        load(folder)
+    edit_json(config, mm_hidden_size=64, mm_vision_tower="../nowhere-else")
+    with pytest.raises(InputError, match="no such vision tower folder"):
+        load(folder)
+    clip = folder.parent / "clip-vit-tiny-random"
+    edit_json(config, mm_vision_tower="../clip-vit-tiny-random")
+    edit_json(clip / "config.json", num_hidden_layers=5)
+    with pytest.raises(InputError, match=r"vision tower .* missing encoder\.layers\.4"):
+        load(folder)
+    edit_json(clip / "config.json", model_type="siglip_vision_model")
+    with pytest.raises(InputError, match="not CLIP but 'siglip_vision_model'"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"torch_dtype": "float99"}, "torch_dtype"),
+        ({"device": "nonsense"}, "no such device: nonsense"),
+        ({"load_8bit": True, "load_4bit": True}, "one of"),
+    ],
+)
+def test_impossible_options_are_named(checkpoints, options, named):
+    with pytest.raises(InputError, match=named):
+        load_pretrained_model(str(checkpoints()), None, "llava", **{"device": "cpu"} | options)

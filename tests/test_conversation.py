@@ -1,0 +1,72 @@
+"""Prompt templates: turns, copies and pictures in a conversation."""
+
+import pytest
+
+from llava.conversation import conv_templates, get_conversation
+from llava.utils import InputError
+from tests.conftest import picture
+
+
+def test_vicuna_joins_turns_with_space_and_eos():
+    conversation = get_conversation("vicuna_v1")
+    for i, text in enumerate(["Hi", "Hello.", "And?", None]):
+        conversation.append_message(conversation.roles[i % 2], text)
+    assert conversation.get_prompt().endswith("questions. USER: Hi ASSISTANT: Hello.</s>USER: And? ASSISTANT:")
+
+
+def test_mistral_wraps_the_user_in_inst_and_has_no_system_message():
+    conversation = get_conversation("mistral_instruct")
+    for i, text in enumerate(["Hi", "Hello.", "And?", None]):
+        conversation.append_message(conversation.roles[i % 2], text)
+    assert conversation.get_prompt() == "[INST] Hi [/INST] Hello. </s>[INST] And? [/INST]"
+
+
+def test_qwen_writes_chatml():
+    conversation = get_conversation("qwen_1_5")
+    conversation.append_message(conversation.roles[0], "Hi")
+    conversation.append_message(conversation.roles[1], None)
+    assert conversation.get_prompt() == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize("mode", sorted(conv_templates))
+def test_a_copy_does_not_change_its_template(mode):
+    before = conv_templates[mode].get_prompt() if mode not in ("plain", "v0_plain") else ""
+    conversation = get_conversation(mode)
+    conversation.append_message(conversation.roles[0], "<image>\nWhat is it?")
+    conversation.append_message(conversation.roles[1], None)
+    assert "<image>\nWhat is it?" in conversation.get_prompt()
+    after = conv_templates[mode].get_prompt() if mode not in ("plain", "v0_plain") else ""
+    assert before == after
+
+
+def test_a_picture_in_the_first_turn_goes_in_front_of_its_text():
+    conversation = get_conversation("vicuna_v1")
+    conversation.append_message(conversation.roles[0], ("What is it? <image>", picture(), "Pad"))
+    conversation.append_message(conversation.roles[1], None)
+    assert conversation.get_prompt().endswith("USER: <image>\nWhat is it? ASSISTANT:")
+    assert [image.size for image in conversation.get_images(return_pil=True)] == [(200, 200)]
+    assert conversation.to_gradio_chatbot()[0][0].startswith('<img src="data:image/jpeg;base64,')
+    assert conversation.dict()["messages"] == [["USER", "What is it? <image>"], ["ASSISTANT", None]]
+
+
+def test_mmtag_gives_the_picture_a_turn_of_its_own():
+    conversation = get_conversation("v1_mmtag")
+    conversation.append_message(conversation.roles[0], ("What is it?", picture(), "Default"))
+    conversation.append_message(conversation.roles[1], None)
+    assert (
+        "USER: <Image><image></Image> ASSISTANT: Received.</s>USER: What is it? ASSISTANT:" in conversation.get_prompt()
+    )
+
+
+def test_large_pictures_are_cut_down_for_display():
+    conversation = get_conversation("vicuna_v1")
+    shown = conversation.process_image(picture(3000, 1000), "Default", return_pil=True)
+    assert shown.size == (1344, 448)
+
+
+def test_an_unknown_template_is_named():
+    with pytest.raises(InputError, match="unknown conversation mode 'vicuna_v7'; known: .*vicuna_v1"):
+        get_conversation("vicuna_v7")
