@@ -68,5 +68,5 @@ def test_large_pictures_are_cut_down_for_display():
 
 
 def test_an_unknown_template_is_named():
-    with pytest.raises(InputError, match="unknown conversation mode 'vicuna_v7'; known: .*vicuna_v1"):
+    with pytest.raises(InputError, match=r"unknown conversation mode 'vicuna_v7'; known: .*vicuna_v1"):
         get_conversation("vicuna_v7")

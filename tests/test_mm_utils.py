@@ -60,9 +60,9 @@ def test_patches_are_cut_row_by_row():
 
 def test_pixels_come_stacked_where_they_can_be(loaded):
     _, model, image_processor, _ = loaded("v1.6")
-    same = process_images([picture(200, 150), picture(200, 150)], image_processor, model.config)
+    same = process_images([picture(400, 300), picture(400, 300)], image_processor, model.config)
     assert same.shape == (2, 5, 3, 168, 168)
-    different = process_images([picture(200, 150), picture(600, 100)], image_processor, model.config)
+    different = process_images([picture(400, 300), picture(600, 100)], image_processor, model.config)
     assert [x.shape[0] for x in different] == [5, 4]
     plain = type("Config", (), {"image_aspect_ratio": None})
     assert process_images([picture()], image_processor, plain).shape == (1, 3, 168, 168)

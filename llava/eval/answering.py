@@ -143,9 +143,8 @@ def answer_questions(
     loaded: tuple, questions: list[dict], image_folder: Path, conv_mode: str, options: dict
 ) -> Iterator[tuple[dict, str]]:
     """Each of `questions` (with `image` and `text`) and its answer, one by one in order, behind a progress bar."""
-    prefix = image_token(loaded[1].config)
     for question in tqdm(questions, desc="answering", unit="question"):
-        prompt = single_turn_prompt(f"{prefix}\n{question['text']}", conv_mode)
+        prompt = single_turn_prompt(f"{image_token(loaded[1].config)}\n{question['text']}", conv_mode)
         yield question, answer(loaded, prompt, [load_image(image_folder / question["image"])], **options)
 
 

@@ -18,7 +18,7 @@ from llava.utils import CommandParser, InputError, one_line, read_text, run_comm
 def read_jsonl(path: str | Path, what: str, fields: Iterable[str], may_be_empty: bool = False) -> list[dict]:
     """The objects of a JSON-lines file. Raises InputError, naming the line, if one is broken or lacks a field."""
     rows = []
-    for number, line in enumerate(read_text(path, what).splitlines(), start=1):
+    for number, line in enumerate(read_text(path, what).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -77,9 +77,8 @@ def merge_answers(question_file: str | Path, answers_files: list[str], output: s
     wanted = [
         (q["question_id"], q["text"]) for q in read_jsonl(question_file, "question file", ["question_id", "text"])
     ]
-    rows = [
-        row for file in answers_files for row in read_jsonl(file, "answers file", ["question_id", "prompt", "text"])
-    ]
+    fields = ["question_id", "prompt", "text"]
+    rows = [row for file in answers_files for row in read_jsonl(file, "answers file", fields, may_be_empty=True)]
     found = Counter((row["question_id"], row["prompt"]) for row in rows)
     for what, keys in (
         ("unanswered", [key for key in wanted if key not in found]),

@@ -17,11 +17,11 @@ from llava.utils import CommandParser, InputError, run_command
 
 
 def get_chunk(questions: list, num_chunks: int, chunk_idx: int) -> list:
-    """Part `chunk_idx` of `num_chunks` contiguous parts of nearly the same size."""
+    """Part `chunk_idx` of `num_chunks` contiguous parts whose sizes differ by one at most."""
     if not 0 <= chunk_idx < num_chunks:
         raise InputError(f"chunk-idx must be in [0, num-chunks), got {chunk_idx} of {num_chunks}")
-    size = -(-len(questions) // num_chunks)
-    return questions[chunk_idx * size : (chunk_idx + 1) * size]
+    start, end = (len(questions) * i // num_chunks for i in (chunk_idx, chunk_idx + 1))
+    return questions[start:end]
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     questions = read_jsonl(args.question_file, "question file", ["question_id", "image", "text"])
     questions = get_chunk(questions, args.num_chunks, args.chunk_idx)
     check_images(args.image_folder / question["image"] for question in questions)
-    loaded = load_model(args)
+    loaded = load_model(args) if questions else None
     answers = answer_questions(loaded, questions, args.image_folder, args.conv_mode, options)
     model_id = get_model_name_from_path(args.model_path)
     with atomic_writer(args.answers_file) as file:
