@@ -7,5 +7,5 @@ install "[dev]"
 cd "$ROOT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check --quiet .
-find scripts .ci -name '*.sh' -o -path .ci/run | xargs .venv/bin/shellcheck -x -P .
+.venv/bin/shellcheck -x -P . .ci/run scripts/*.sh scripts/*/*/*.sh
 "$PYTHON" -m pytest "$@"
