@@ -1,6 +1,7 @@
 """What the tests share: tiny random checkpoints, pictures, and the reference cases where they are to be had."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 
+IMAGE = DEFAULT_IMAGE_TOKEN
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
@@ -102,4 +104,26 @@ def ask(
     return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
 
 
-IMAGE = DEFAULT_IMAGE_TOKEN
+@pytest.fixture
+def pope(tmp_path):
+    """A POPE of two pictures, two categories and six questions, in the real format."""
+    folder = tmp_path / "pope"
+    (folder / "coco").mkdir(parents=True)
+    (folder / "val2014").mkdir()
+    for seed in range(2):
+        picture(seed=seed).save(folder / "val2014" / f"{seed}.png")
+    questions, labels = [], {"popular": [], "random": []}
+    for i in range(6):
+        category, text = ("popular", "random")[i // 3], f"Is there a {('dog', 'cat', 'car')[i % 3]} in the image?"
+        questions.append({"question_id": i, "image": f"{i % 2}.png", "text": f"{text}\nAnswer.", "category": category})
+        labels[category].append(
+            {"question_id": i, "image": f"{i % 2}.png", "text": text, "label": ("yes", "no")[i % 2]}
+        )
+    write_jsonl(folder / "llava_pope_test.jsonl", questions)
+    for category, rows in labels.items():
+        write_jsonl(folder / "coco" / f"coco_pope_{category}.json", reversed(rows))
+    return folder
+
+
+def write_jsonl(path, rows) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

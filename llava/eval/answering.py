@@ -66,16 +66,10 @@ def load_model(args: argparse.Namespace) -> tuple:
     """Tokenizer, model, image processor and context length that the command line asks for."""
     if not sys.stderr.isatty():
         disable_progress_bar()
-    return load_pretrained_model(
-        args.model_path,
-        args.model_base,
-        get_model_name_from_path(args.model_path),
-        load_8bit=args.load_8bit,
-        load_4bit=args.load_4bit,
-        device=args.device,
-        visual_token_num=args.visual_token_num,
-        important_ratio=args.important_ratio,
-    )
+    # Those that are there: upstream's clients make `args` by hand, without the options that upstream lacks.
+    names = ("load_8bit", "load_4bit", "device", "visual_token_num", "important_ratio")
+    options = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    return load_pretrained_model(args.model_path, args.model_base, get_model_name_from_path(args.model_path), **options)
 
 
 def generation_options(args: argparse.Namespace) -> dict:

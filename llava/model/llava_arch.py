@@ -50,7 +50,8 @@ class LlavaMetaModel:
     def __init__(self, config):
         super().__init__(config)
         self.vision_tower = None
-        self.mm_projector = build_vision_projector(config)
+        if config.mm_vision_tower:
+            self.mm_projector = build_vision_projector(config)
         if "unpad" in config.mm_patch_merge_type:
             self.image_newline = nn.Parameter(torch.randn(config.hidden_size) / config.hidden_size**0.5)
 
@@ -216,6 +217,8 @@ class LlavaMetaForCausalLM:
             raise InputError(f"{image_num} image(s) for {placeholders} <image> placeholder(s) in the prompt")
         if image_sizes is not None and len(image_sizes) != image_num:
             raise InputError(f"{len(image_sizes)} image size(s) for {image_num} image(s)")
+        if image_num and self.get_vision_tower() is None:
+            raise InputError("this model has no vision tower: load it with llava.model.builder.load_pretrained_model")
         visual = self.embed_images(images, image_sizes) if image_num else []
         self.num_visual_tokens = [len(tokens) for tokens in visual]
 
@@ -232,11 +235,18 @@ class LlavaMetaForCausalLM:
         return pad([embeds for embeds, _ in rows]), new_mask, new_labels
 
     def _text_mask(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None) -> torch.BoolTensor:
-        """(B, length) bool: the mask given, or else all but the runs of pad tokens at the ends of each row."""
+        """(B, length) bool: the mask given, or else all but the runs of pad tokens at the ends of each row.
+
+        Where the end-of-sequence token serves as pad token, those at the end of a row are taken for what they say.
+        """
         if attention_mask is not None:
             return attention_mask.bool()
-        token = input_ids != self.generation_config.pad_token_id
-        return (token.cumsum(dim=1) > 0) & (token.flip(1).cumsum(dim=1).flip(1) > 0)
+        pad, eos = self.generation_config.pad_token_id, self.generation_config.eos_token_id
+        token = input_ids != pad
+        is_text = token.cumsum(dim=1) > 0
+        if pad in (eos if isinstance(eos, list) else [eos]):
+            return is_text
+        return is_text & (token.flip(1).cumsum(dim=1).flip(1) > 0)
 
     def _splice(
         self, input_ids: torch.LongTensor, labels: torch.LongTensor, visual: Iterator[torch.Tensor]

@@ -8,7 +8,7 @@ import pytest
 from llava.eval import answers, eval_pope, model_vqa_loader, run_llava
 from llava.serve import cli
 from llava.utils import run_command
-from tests.conftest import picture
+from tests.conftest import picture, write_jsonl
 
 
 @pytest.fixture
@@ -107,31 +107,6 @@ def test_the_chat_remembers_what_was_said(call, asked):
     shown = out.splitlines()[0].removeprefix("ASSISTANT: ")
     assert shown.strip()
     assert f"'answer': {shown.strip()!r}" in debug[0]
-
-
-@pytest.fixture
-def pope(tmp_path):
-    """A POPE of two pictures, two categories and six questions, in the real format."""
-    folder = tmp_path / "pope"
-    (folder / "coco").mkdir(parents=True)
-    (folder / "val2014").mkdir()
-    for seed in range(2):
-        picture(seed=seed).save(folder / "val2014" / f"{seed}.png")
-    questions, labels = [], {"popular": [], "random": []}
-    for i in range(6):
-        category, text = ("popular", "random")[i // 3], f"Is there a {('dog', 'cat', 'car')[i % 3]} in the image?"
-        questions.append({"question_id": i, "image": f"{i % 2}.png", "text": f"{text}\nAnswer.", "category": category})
-        labels[category].append(
-            {"question_id": i, "image": f"{i % 2}.png", "text": text, "label": ("yes", "no")[i % 2]}
-        )
-    write_jsonl(folder / "llava_pope_test.jsonl", questions)
-    for category, rows in labels.items():
-        write_jsonl(folder / "coco" / f"coco_pope_{category}.json", reversed(rows))
-    return folder
-
-
-def write_jsonl(path, rows) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture

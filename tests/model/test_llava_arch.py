@@ -7,7 +7,7 @@ import llava.model.llava_arch as llava_arch
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images
 from llava.utils import InputError
-from tests.conftest import IMAGE, ask, picture
+from tests.conftest import IMAGE, ask, load, picture
 
 FAMILIES = [("v1.5", "llama"), ("v1.6", "llama"), ("v1.5", "mistral"), ("v1.6", "qwen")]
 
@@ -202,3 +202,53 @@ def test_an_impossible_ratio_is_refused(loaded, value):
     with pytest.raises(ValueError, match="important_ratio"):
         model.important_ratio = value
     assert model.important_ratio == 0.5
+
+
+def test_padding_is_told_from_text_where_eos_pads(loaded):
+    """Without a mask, eos in front of a row is padding and eos behind it is text."""
+    _, model, image_processor, _ = loaded("v1.5", "mistral")
+    config, before = model.generation_config, model.generation_config.pad_token_id
+    pixels = process_images([picture()], image_processor, model.config)
+    config.pad_token_id = config.eos_token_id
+    ids = torch.tensor([[2, 2, 1, IMAGE_TOKEN_INDEX, 5, 2]])
+    mask = model.prepare_inputs_labels_for_multimodal(ids, None, None, None, None, pixels)[2]
+    config.pad_token_id = before
+    assert mask.tolist() == [[1] * (1 + 144 + 2)]
+
+
+def test_a_long_prompt_is_not_turned_into_logits(loaded):
+    """A prefill of 2880 visual tokens would otherwise make 2880 rows of the vocabulary's size."""
+    llava = loaded()
+    rows = []
+    hook = llava[1].lm_head.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[1]))
+    ask(llava, [IMAGE], [picture()], new=3)
+    hook.remove()
+    assert set(rows) == {1}
+
+
+def test_half_precision_encodes_a_batch_at_once_and_keeps_images_apart(checkpoints):
+    llava = load(checkpoints("v1.6"), torch_dtype="bfloat16", visual_token_num=16)
+    images = [picture(400, 100, 1), picture(150, 150, 2), picture(90, 300, 3)]
+    pixels = process_images(images, llava[2], llava[1].config)
+    together = llava[1].embed_images(pixels, [image.size for image in images])
+    assert [len(x) for x in together] == [len(llava[1].embed_images([p], [i.size])[0]) for p, i in zip(pixels, images)]
+    model = llava[1]
+    model.visual_token_num = None
+    together = model.embed_images(pixels, [image.size for image in images])
+    for tokens, image_pixels, image in zip(together, pixels, images):
+        alone = model.embed_images([image_pixels], [image.size])[0]
+        torch.testing.assert_close(tokens, alone, rtol=0.1, atol=0.05)
+
+
+def test_pixels_may_come_in_another_dtype_than_the_model_s(loaded):
+    _, model, image_processor, _ = loaded()
+    pixels = process_images([picture()], image_processor, model.config).half()
+    assert model.generate(torch.tensor([[1, IMAGE_TOKEN_INDEX]]), images=pixels, max_new_tokens=1).shape == (1, 1)
+
+
+def test_a_model_without_tower_says_so(loaded):
+    model = loaded()[1]
+    tower, model.model.vision_tower = model.model.vision_tower, None
+    with pytest.raises(InputError, match="no vision tower"):
+        model.generate(torch.tensor([[1, IMAGE_TOKEN_INDEX]]), images=torch.zeros(1, 3, 168, 168))
+    model.model.vision_tower = tower
