@@ -8,7 +8,7 @@ import dataclasses
 from enum import Enum, auto
 from io import BytesIO
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from llava.utils import InputError
 
@@ -100,9 +100,7 @@ class Conversation:
         base64 text in `image_format`.
         """
         if image_process_mode == "Pad":
-            from llava.mm_utils import expand2square
-
-            image = expand2square(image, (122, 116, 104))
+            image = ImageOps.pad(image, (max(image.size),) * 2, color=(122, 116, 104))
         elif image_process_mode == "Resize":
             image = image.resize((336, 336))
         elif image_process_mode not in ("Default", "Crop"):

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import math
 import urllib.request
 from io import BytesIO
 from pathlib import Path
@@ -47,20 +48,16 @@ def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Im
     return square
 
 
-def _scaled_within(original_size: tuple[int, int], bound: tuple[int, int]) -> tuple[float, float, float]:
-    """Scale that fits `original_size` (W, H) into `bound` (W, H), and the scaled width and height, unrounded."""
-    width, height = original_size
-    scale = min(bound[0] / width, bound[1] / height)
-    return scale, width * scale, height * scale
-
-
 def select_best_resolution(original_size: tuple[int, int], possible_resolutions: list) -> tuple[int, int]:
     """The resolution (W, H) that keeps most of the image's pixels and, among those, wastes least."""
+    original_width, original_height = original_size
 
     def fitness(resolution: tuple[int, int]) -> tuple[int, int]:
-        _, width, height = _scaled_within(original_size, resolution)
-        effective = min(int(width) * int(height), original_size[0] * original_size[1])
-        return effective, effective - resolution[0] * resolution[1]
+        width, height = resolution
+        scale = min(width / original_width, height / original_height)
+        scaled = int(original_width * scale) * int(original_height * scale)
+        effective = min(scaled, original_width * original_height)
+        return effective, effective - width * height
 
     return tuple(max(possible_resolutions, key=fitness))
 
@@ -70,9 +67,9 @@ def resize_and_pad_image(image: Image.Image, target_resolution: tuple[int, int])
     target_width, target_height = target_resolution
     scale_w, scale_h = target_width / image.width, target_height / image.height
     if scale_w < scale_h:
-        new_size = (target_width, min(-int(-(image.height * scale_w) // 1), target_height))
+        new_size = (target_width, min(math.ceil(image.height * scale_w), target_height))
     else:
-        new_size = (min(-int(-(image.width * scale_h) // 1), target_width), target_height)
+        new_size = (min(math.ceil(image.width * scale_h), target_width), target_height)
     padded = Image.new("RGB", (target_width, target_height), (0, 0, 0))
     padded.paste(image.resize(new_size), ((target_width - new_size[0]) // 2, (target_height - new_size[1]) // 2))
     return padded

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from llava.model.checkpoint import load_clip_weights, read_config
+from llava.model.checkpoint import find_folder, load_clip_weights, read_config
 from llava.utils import InputError, one_line
 
 
@@ -18,10 +18,10 @@ class CLIPVisionTower(nn.Module):
     """
 
     def __init__(self, vision_tower: str | Path, args, delay_load: bool = False):
-        """`vision_tower` is a folder in CLIP's format; `args` holds `mm_vision_select_layer` and `_feature`."""
+        """`vision_tower` is a folder or hub id in CLIP's format; `args` holds `mm_vision_select_layer`, `_feature`."""
         super().__init__()
         self.is_loaded = False
-        self.vision_tower_name = str(vision_tower)
+        self.vision_tower_name = str(find_folder(str(vision_tower), "vision tower"))
         self.select_layer = args.mm_vision_select_layer
         self.select_feature = getattr(args, "mm_vision_select_feature", "patch")
         if self.select_feature not in ("patch", "cls_patch"):
