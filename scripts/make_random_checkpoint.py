@@ -45,6 +45,7 @@ LLAVA = {
     "mm_vision_select_feature": "patch",
     "mm_vision_select_layer": -2,
     "mm_vision_tower": "../clip-vit-tiny-random",
+    "max_length": 4096,
     "tokenizer_padding_side": "right",
     "torch_dtype": "float16",
     "use_mm_proj": True,
@@ -85,6 +86,8 @@ def make_checkpoint(
     cls = MODEL_CLASSES[ARCHITECTURES[language_model]]
     values |= {"model_type": ARCHITECTURES[language_model], "architectures": [cls.__name__]}
     write_json(folder / "config.json", values)
+    generation = {"max_length": 4096, "temperature": 0.9, "top_p": 0.6}
+    write_json(folder / "generation_config.json", {k: v for k, v in special.items() if k != "vocab_size"} | generation)
 
     model = cls(cls.config_class.from_dict({k: v for k, v in values.items() if k != "model_type"}))
     weights = dict(model.state_dict())

@@ -121,8 +121,8 @@ def _read_llava_config(folder: Path, overrides: dict) -> tuple[type[PreTrainedMo
     architecture = (values.get("architectures") or [None])[0]
     model_type = values.pop("model_type", None)
     cls = by_name.get(architecture) or MODEL_CLASSES.get(model_type)
-    if cls is None or not values.get("mm_vision_tower"):
-        raise InputError(f"{folder} is not a LLaVA checkpoint: {architecture or model_type}, or no mm_vision_tower")
+    if cls is None:
+        raise InputError(f"{folder} is not a LLaVA checkpoint but {architecture or model_type}")
     try:
         config = cls.config_class.from_dict(values)
     except (ValueError, TypeError, KeyError) as error:
@@ -131,6 +131,8 @@ def _read_llava_config(folder: Path, overrides: dict) -> tuple[type[PreTrainedMo
         if not hasattr(config, name) or callable(getattr(config, name)):
             raise TypeError(f"load_pretrained_model() got an unexpected keyword argument {name!r}")
         setattr(config, name, value)
+    if not config.mm_vision_tower:
+        raise InputError(f"{folder} is not a LLaVA checkpoint: its config names no mm_vision_tower")
     if config.mm_patch_merge_type not in PATCH_MERGE_TYPES:
         raise InputError(f"unknown mm_patch_merge_type {config.mm_patch_merge_type!r}: {', '.join(PATCH_MERGE_TYPES)}")
     return cls, config
@@ -155,7 +157,8 @@ def _placement(device_map: str | dict, device: str) -> str | dict:
     wanted = device_map.values() if isinstance(device_map, dict) else [device_map]
     if all(str(place) == "cpu" for place in wanted):
         return {"": "cpu"}
-    if torch.cuda.is_available() or not any(str(place).startswith(("auto", "balanced", "cuda")) for place in wanted):
+    for_gpu = any(isinstance(place, int) or str(place).startswith(("auto", "balanced", "cuda")) for place in wanted)
+    if torch.cuda.is_available() or not for_gpu:
         return device_map
     logger.warning("no GPU is available: the model runs on the CPU")
     return {"": "cpu"}

@@ -74,7 +74,7 @@ def test_clip_keys_may_stand_without_vision_model(make_checkpoint):
 
 
 def test_a_whole_clip_model_serves_as_tower(make_checkpoint):
-    """The published tower's folder holds the text side too, and its config nests the vision side's."""
+    """The published tower's folder holds the text side too; its configs nest, and date from transformers 4.21."""
     folder = make_checkpoint()
     expected = logits(load(folder))
     clip = folder.parent / "clip-vit-tiny-random"
@@ -83,7 +83,13 @@ def test_a_whole_clip_model_serves_as_tower(make_checkpoint):
     text_side = {k: v for k, v in whole.state_dict().items() if not k.startswith("vision_model.")}
     buffers = {"vision_model.embeddings.position_ids": torch.arange(145)}
     edit_weights(clip / "pytorch_model.bin", lambda tensors: tensors | text_side | buffers)
-    (clip / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": vision}))
+    generation = {"max_length": 20, "temperature": 1.0, "bad_words_ids": None, "id2label": {"0": "LABEL_0"}}
+    config = {"model_type": "clip", "vision_config": vision | generation, "vision_config_dict": vision}
+    (clip / "config.json").write_text(json.dumps(config))
+    processor = json.loads((clip / "preprocessor_config.json").read_text())
+    old = {key: processor[key] for key in ("image_mean", "image_std", "resample", "do_resize", "do_center_crop")}
+    old |= {"size": 168, "crop_size": 168, "feature_extractor_type": "CLIPFeatureExtractor"}
+    (clip / "preprocessor_config.json").write_text(json.dumps(old))
     assert torch.equal(logits(load(folder)), expected)
 
 
@@ -162,6 +168,19 @@ def test_the_budget_can_be_given_and_is_checked_before_anything_is_loaded(checkp
         load_pretrained_model("nowhere", None, "nowhere", visual_token_num=0)
 
 
+def test_sampling_takes_the_checkpoint_s_defaults_and_greedy_decoding_warns_of_nothing(loaded, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    _, model, _, _ = loaded()
+    assert model.sampling_defaults == {"temperature": 0.9, "top_p": 0.6}
+    ids = torch.tensor([[1, 5, 6]])
+    with caplog.at_level(logging.WARNING):
+        answers = {tuple(model.generate(ids, do_sample=False, max_new_tokens=5)[0].tolist()) for _ in range(3)}
+        assert len(answers) == 1
+    assert caplog.text == ""
+    monkeypatch.setitem(model.sampling_defaults, "top_p", 1e-9)  # the likeliest token alone
+    assert tuple(model.generate(ids, do_sample=True, max_new_tokens=5)[0].tolist()) in answers
+
+
 def test_the_tuple_is_upstream_s(loaded):
     tokenizer, model, image_processor, context_len = loaded()
     assert tokenizer.decode([1]) == "<s>"
@@ -174,8 +193,6 @@ def test_the_tuple_is_upstream_s(loaded):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("device_map", ["auto", "cuda:0", {"": 0}, {"": "cuda"}])
 def test_a_missing_gpu_becomes_the_cpu_with_a_message(checkpoints, caplog, device_map):
-    if device_map == {"": 0}:
-        device_map = {"": "cuda:0"}
     with caplog.at_level(logging.WARNING):
         model = load_pretrained_model(str(checkpoints()), None, "llava", device_map=device_map)[1]
     assert "no GPU is available" in caplog.text
