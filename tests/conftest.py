@@ -117,7 +117,7 @@ def pope(tmp_path):
         category, text = ("popular", "random")[i // 3], f"Is there a {('dog', 'cat', 'car')[i % 3]} in the image?"
         questions.append({"question_id": i, "image": f"{i % 2}.png", "text": f"{text}\nAnswer.", "category": category})
         labels[category].append(
-            {"question_id": i, "image": f"{i % 2}.png", "text": text, "label": ("yes", "no")[i % 2]}
+            {"question_id": i, "image": f"{i % 2}.png", "text": text, "label": "yes" if i in (0, 4, 5) else "no"}
         )
     write_jsonl(folder / "llava_pope_test.jsonl", questions)
     for category, rows in labels.items():

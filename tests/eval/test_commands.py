@@ -164,8 +164,8 @@ def test_a_question_too_long_for_the_context_leaves_no_answers_behind(call, load
 
 
 def test_pope_is_scored_by_image_and_question(call, pope, tmp_path):
-    """Of popular, yes no yes is answered Yes Yes No: TP 1, FP 1, FN 1; of random, no yes no is answered right."""
-    said = ["Yes.", "Yes, there is", "No, there is not.", "no", "Yes", "There is not a car."]
+    """Of popular, yes no no is answered Yes Yes No: TP 1, FP 1, TN 1; of random, no yes yes is answered right."""
+    said = ["Yes.", "Yes, there is", "No, there is not.", "There is not a dog.", "Yes", "yes"]
     result = tmp_path / "answers.jsonl"
     write_jsonl(result, [{"question_id": i, "text": text} for i, text in reversed(list(enumerate(said)))])
     files = ["--question-file", pope / "llava_pope_test.jsonl", "--result-file", result]
@@ -174,12 +174,11 @@ def test_pope_is_scored_by_image_and_question(call, pope, tmp_path):
     assert "Category: popular, # samples: 3" in out
     scores = json.loads((tmp_path / "answers.score.json").read_text())
     assert scores["categories"]["popular"] == {
-        **{"samples": 3, "tp": 1, "fp": 1, "tn": 0, "fn": 1, "missing_labels": 0},
-        **{name: pytest.approx(value) for name, value in (("accuracy", 100 / 3), ("precision", 50), ("recall", 50))},
-        **{"f1": 50.0, "yes_ratio": pytest.approx(200 / 3)},
+        **{"samples": 3, "tp": 1, "fp": 1, "tn": 1, "fn": 0, "missing_labels": 0, "precision": 50, "recall": 100},
+        **dict.fromkeys(("accuracy", "f1", "yes_ratio"), pytest.approx(200 / 3)),
     }
     assert scores["categories"]["random"]["f1"] == 100
-    assert scores["mean_f1"] == 75
+    assert scores["mean_f1"] == pytest.approx(500 / 6)
 
     labels = pope / "coco" / "coco_pope_random.json"
     labels.write_text("".join(labels.read_text().splitlines(keepends=True)[1:]))

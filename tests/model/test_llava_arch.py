@@ -82,6 +82,23 @@ def test_unpadding_drops_the_tokens_of_padding_and_ends_each_row_with_a_newline(
     torch.testing.assert_close(embeds, torch.stack(expected))
 
 
+def test_in_float32_the_selection_sees_the_same_bits_alone_and_in_a_batch(loaded, monkeypatch):
+    """The selection amplifies rounding, which depends on the size of a batch."""
+    _, model, image_processor, _ = loaded()
+    model.visual_token_num = 16
+    seen, select = [], llava_arch.select_visual_tokens
+    monkeypatch.setattr(llava_arch, "select_visual_tokens", lambda *args: seen.append(args) or select(*args))
+    pixels = process_images([picture(seed=i) for i in range(4)], image_processor, model.config)
+    model.embed_images(pixels, None)
+    batch = [torch.cat(part) for part in zip(*(args[:2] for args in seen))]
+    seen.clear()
+    for image in pixels:
+        model.embed_images(image.unsqueeze(0), None)
+    alone = [torch.cat(part) for part in zip(*(args[:2] for args in seen))]
+    assert torch.equal(batch[0], alone[0])
+    assert torch.equal(batch[1], alone[1])
+
+
 def test_only_the_kept_tokens_are_projected(loaded):
     llava = loaded()
     llava[1].visual_token_num = 16
