@@ -32,6 +32,7 @@ MODEL_CLASSES = {
     "llava_qwen": LlavaQwenForCausalLM,
 }
 PATCH_MERGE_TYPES = ("flat", "spatial", "spatial_unpad")
+IMAGE_ASPECT_RATIOS = ("square", "pad", "anyres")
 
 
 def load_pretrained_model(
@@ -133,9 +134,18 @@ def _read_llava_config(folder: Path, overrides: dict) -> tuple[type[PreTrainedMo
         setattr(config, name, value)
     if not config.mm_vision_tower:
         raise InputError(f"{folder} is not a LLaVA checkpoint: its config names no mm_vision_tower")
+    _check_picture_options(config)
+    return cls, config
+
+
+def _check_picture_options(config: PreTrainedConfig) -> None:
+    """Raise InputError for a way of cutting or joining pictures that this package does not know."""
     if config.mm_patch_merge_type not in PATCH_MERGE_TYPES:
         raise InputError(f"unknown mm_patch_merge_type {config.mm_patch_merge_type!r}: {', '.join(PATCH_MERGE_TYPES)}")
-    return cls, config
+    if config.image_aspect_ratio not in (None, *IMAGE_ASPECT_RATIOS):
+        raise InputError(f"unknown image_aspect_ratio {config.image_aspect_ratio!r}: {', '.join(IMAGE_ASPECT_RATIOS)}")
+    if config.image_aspect_ratio == "anyres" and not config.image_grid_pinpoints:
+        raise InputError("image_aspect_ratio 'anyres' needs image_grid_pinpoints")
 
 
 def _require_extras(attn_implementation: str | None, load_8bit: bool, load_4bit: bool) -> None:

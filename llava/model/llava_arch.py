@@ -138,7 +138,7 @@ class LlavaMetaForCausalLM:
             images: (I, 3, h, w) or (I, K, 3, h, w), or a list of (3, h, w) and (K, 3, h, w).
             image_sizes: original (width, height) of each image; needed where one has several crops.
         """
-        has_crops = isinstance(images, list) or images.ndim == 5
+        has_crops = not isinstance(images, torch.Tensor) or images.ndim == 5
         crops = [image.unsqueeze(0) if image.ndim == 3 else image for image in images]
         embedded = []
         for i, (tokens, kept) in enumerate(self._encode_each(crops)):

@@ -155,6 +155,10 @@ def test_config_keys_can_be_overridden_and_others_are_not_swallowed(checkpoints)
     assert (model.config.mm_patch_merge_type, model.config.image_grid_pinpoints) == ("spatial", [[336, 336]])
     with pytest.raises(TypeError, match="multimodal"):
         load(checkpoints(), multimodal=True)
+    with pytest.raises(InputError, match="image_aspect_ratio 'anyres_max_9'"):
+        load(checkpoints(), image_aspect_ratio="anyres_max_9")
+    with pytest.raises(InputError, match="needs image_grid_pinpoints"):
+        load(checkpoints(), image_aspect_ratio="anyres")
     with pytest.raises(InputError, match="mm_patch_merge_type 'maxpool'"):
         load(checkpoints(), mm_patch_merge_type="maxpool")
     with pytest.raises(InputError, match=r"missing model\.image_newline"):
