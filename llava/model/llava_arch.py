@@ -211,7 +211,8 @@ class LlavaMetaForCausalLM:
         self, input_ids, attention_mask, labels, images, image_sizes, padding_side: str
     ) -> tuple[torch.Tensor, torch.LongTensor, torch.LongTensor | None]:
         """Prompts with their images as embeddings (B, longest, D), attention mask and labels (B, longest)."""
-        placeholders = int((input_ids == IMAGE_TOKEN_INDEX).sum())
+        mask = self._text_mask(input_ids, attention_mask)
+        placeholders = int(((input_ids == IMAGE_TOKEN_INDEX) & mask).sum())
         image_num = 0 if images is None else len(images)
         if image_num != placeholders:
             raise InputError(f"{image_num} image(s) for {placeholders} <image> placeholder(s) in the prompt")
@@ -222,7 +223,7 @@ class LlavaMetaForCausalLM:
         visual = self.embed_images(images, image_sizes) if image_num else []
         self.num_visual_tokens = [len(tokens) for tokens in visual]
 
-        mask, remaining = self._text_mask(input_ids, attention_mask), iter(visual)
+        remaining = iter(visual)
         row_labels = labels if labels is not None else torch.full_like(input_ids, IGNORE_INDEX)
         rows = [self._splice(ids[m], lab[m], remaining) for ids, lab, m in zip(input_ids, row_labels, mask)]
         self._check_context(max(len(embeds) for embeds, _ in rows))

@@ -193,6 +193,17 @@ def test_images_that_do_not_match_their_placeholders_are_refused(loaded, images,
         model(ids, images=pixels)
 
 
+def test_a_placeholder_under_the_mask_takes_no_image(loaded):
+    """Else the images behind it would move up by one."""
+    _, model, image_processor, _ = loaded()
+    pixels = process_images([picture(seed=0), picture(seed=1)], image_processor, model.config)
+    ids = torch.tensor([[IMAGE_TOKEN_INDEX, 1, IMAGE_TOKEN_INDEX, 5]])
+    mask = torch.tensor([[0, 1, 1, 1]])
+    with pytest.raises(InputError, match=r"2 image\(s\) for 1 <image>"):
+        model.generate(ids, attention_mask=mask, images=pixels, max_new_tokens=1)
+    assert model.generate(ids, attention_mask=mask, images=pixels[:1], max_new_tokens=1).shape == (1, 1)
+
+
 def test_a_prompt_longer_than_the_context_is_refused(loaded):
     _, model, image_processor, context_len = loaded()
     pixels = process_images([picture()], image_processor, model.config)
