@@ -55,12 +55,15 @@ def read_text(path: str | Path, what: str) -> str:
         raise InputError(f"cannot read the {what} {path}: {one_line(error)}") from error
 
 
-def read_json(path: str | Path, what: str):
-    """A JSON file's value. Raises InputError, calling the file `what`, if it cannot be read or is not JSON."""
+def read_json_object(path: str | Path, what: str) -> dict:
+    """The object in a JSON file. Raises InputError, calling the file `what`, if it cannot be read or is no object."""
     try:
-        return json.loads(read_text(path, what))
+        values = json.loads(read_text(path, what))
     except json.JSONDecodeError as error:
         raise InputError(f"the {what} {path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"the {what} {path} is not a JSON object")
+    return values
 
 
 def disable_torch_init() -> None:

@@ -49,14 +49,14 @@ answers_dir() {
 generate() {
     local module=$1 dir=$2 questions=$3
     shift 3
-    local -a gpus=() pids=() files=()
+    local -a gpus=() pids=() files=() on_gpu=()
     IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES-}"
     local count=${#gpus[@]} i status=0
     if [ "$count" -eq 0 ]; then count=1; fi
     for ((i = 0; i < count; i++)); do
         files+=("$dir/${count}_$i.jsonl")
-        if [ "${#gpus[@]}" -gt 0 ]; then export CUDA_VISIBLE_DEVICES=${gpus[i]}; fi
-        "$PYTHON" -m "$module" --model-path "$CKPT" --question-file "$questions" --answers-file "${files[i]}" \
+        if [ "${#gpus[@]}" -gt 0 ]; then on_gpu=(env "CUDA_VISIBLE_DEVICES=${gpus[i]}"); fi
+        "${on_gpu[@]}" "$PYTHON" -m "$module" --model-path "$CKPT" --question-file "$questions" --answers-file "${files[i]}" \
             --visual_token_num "$TOKENS" --important_ratio "$RATIO" --temperature 0 \
             --num-chunks "$count" --chunk-idx "$i" "$@" &
         pids+=($!)

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from sentencepiece import SentencePieceTrainer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -63,7 +64,7 @@ ARCHITECTURES = {"llama": "llava", "mistral": "llava_mistral", "qwen": "llava_qw
 
 
 def make_checkpoint(
-    parent: Path, version: str = "v1.5", language_model: str = "llama", shards: int = 2, seed: int = 0, **config
+    parent: Path, version: str = "v1.5", language_model: str = "llama", shards: int = 2, **config
 ) -> Path:
     """Write a checkpoint and its CLIP folder below `parent`; returns the checkpoint's folder.
 
@@ -72,10 +73,9 @@ def make_checkpoint(
         version: v1.5 (`.bin` shards, tower from the CLIP folder) or v1.6 (safetensors, a tower of its own inside).
         language_model: llama, mistral or qwen.
         shards: weight files.
-        seed: of the random weights.
         config: keys of config.json to set.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     clip_folder = parent / "clip-vit-tiny-random"
     if not clip_folder.exists():
         write_clip(clip_folder)
@@ -97,7 +97,10 @@ def make_checkpoint(
     weights |= {f"model.vision_tower.vision_tower.{key}": tensor for key, tensor in tower.items()}
     if version == "v1.5":
         inv_freq = model.model.rotary_emb.inv_freq
-        weights |= {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": inv_freq.clone() for i in range(3)}
+        weights |= {
+            f"model.layers.{i}.self_attn.rotary_emb.inv_freq": inv_freq.clone()
+            for i in range(values["num_hidden_layers"])
+        }
     write_shards(folder, {k: v.half().contiguous() for k, v in weights.items()}, shards, safetensors=version == "v1.6")
     return folder
 
@@ -189,8 +192,6 @@ def write_qwen_tokenizer(folder: Path) -> dict:
 
 def write_shards(folder: Path, weights: dict[str, torch.Tensor], shards: int, safetensors: bool) -> None:
     """Weight files with their index, or a single file without one."""
-    from safetensors.torch import save_file
-
     stem, ending = ("model", "safetensors") if safetensors else ("pytorch_model", "bin")
     keys = sorted(weights)
     weight_map = {}

@@ -64,13 +64,15 @@ def evaluate(annotation_dir: Path, question_file: Path, result_file: Path, allow
         raise InputError(f"{result_file} answers {len(rows) - len(answers)} question(s) more than once")
     if unanswered := [q["question_id"] for q in questions if q["question_id"] not in answers]:
         raise InputError(f"{result_file} lacks {len(unanswered)} of the {len(questions)} questions")
-    files = sorted(annotation_dir.glob(f"{PREFIX}*.json"))
+    files = {path.stem.removeprefix(PREFIX): path for path in sorted(annotation_dir.glob(f"{PREFIX}*.json"))}
     if not files:
         raise InputError(f"no annotation files {PREFIX}*.json in {annotation_dir}")
+    if unknown := {q["category"] for q in questions} - files.keys():
+        raise InputError(f"no annotation file in {annotation_dir} for the category {', '.join(sorted(unknown))}")
 
     categories = {}
-    for file in files:
-        category, labels = file.stem.removeprefix(PREFIX), read_labels(file)
+    for category, file in files.items():
+        labels = read_labels(file)
         asked = [(q, (q["image"], q["text"].split("\n")[0])) for q in questions if q["category"] == category]
         labelled = [(q, key) for q, key in asked if key in labels]
         missing = len(asked) - len(labelled)
@@ -79,8 +81,6 @@ def evaluate(annotation_dir: Path, question_file: Path, result_file: Path, allow
         if labelled:
             said = [says_yes(answers[q["question_id"]]) for q, _ in labelled]
             categories[category] = score(said, [labels[key] for _, key in labelled]) | {"missing_labels": missing}
-    if unknown := {q["category"] for q in questions} - {file.stem.removeprefix(PREFIX) for file in files}:
-        raise InputError(f"no annotation file in {annotation_dir} for the category {', '.join(sorted(unknown))}")
     if not categories:
         raise InputError(f"no question of {question_file} has a label in {annotation_dir}")
     return {"categories": categories, "mean_f1": sum(c["f1"] for c in categories.values()) / len(categories)}

@@ -14,14 +14,14 @@ from transformers import (
 )
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
-from llava.model.checkpoint import find_folder, load_weights, read_config, read_weight_file, read_weights, split_tower
+from llava.model.checkpoint import find_folder, load_weights, read_weight_file, read_weights, split_tower
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.language_model.llava_mistral import LlavaMistralForCausalLM
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.tokenizer import load_tokenizer
 from llava.model.visual_token_pruning import check_budget
-from llava.utils import InputError, one_line, read_json
+from llava.utils import InputError, one_line, read_json_object
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def load_pretrained_model(
 
 def _read_llava_config(folder: Path, overrides: dict) -> tuple[type[PreTrainedModel], PreTrainedConfig]:
     """The model class of a checkpoint and its config with `overrides`."""
-    values = read_config(folder)
+    values = read_json_object(folder / "config.json", "config")
     if "text_config" in values:
         raise InputError(f"{folder} is a checkpoint in transformers' own LLaVA format, not in LLaVA's (liuhaotian/...)")
     by_name = {cls.__name__: cls for cls in MODEL_CLASSES.values()}
@@ -221,7 +221,7 @@ def _set_generation_defaults(model: PreTrainedModel, tokenizer: PreTrainedTokeni
     """Give the model its checkpoint's generation defaults, and a pad token, which generating in batches needs."""
     path = folder / "generation_config.json"
     if path.exists():
-        values = read_json(path, "generation config")
+        values = read_json_object(path, "generation config")
         # Kept apart, since transformers warns in every run of sampling settings in a config that does not sample.
         names = [name for name in ("temperature", "top_p", "top_k") if name in values]
         model.sampling_defaults = {name: values.pop(name) for name in names}

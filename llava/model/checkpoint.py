@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from llava.utils import InputError, one_line, read_json
+from llava.utils import InputError, one_line, read_json_object
 
 StateDict = dict[str, torch.Tensor]
 
@@ -51,14 +51,6 @@ def find_folder(name: str, what: str, relative_to: Path | None = None) -> Path:
     return folder
 
 
-def read_config(folder: str | Path) -> dict:
-    """A folder's config.json. Raises InputError if it is missing or not a JSON object."""
-    values = read_json(Path(folder) / "config.json", "config")
-    if not isinstance(values, dict):
-        raise InputError(f"{folder}/config.json is not a JSON object")
-    return values
-
-
 def read_weights(folder: str | Path) -> StateDict:
     """All tensors of a checkpoint folder, memory-mapped: safetensors if there, else `.bin`, sharded or not.
 
@@ -83,10 +75,10 @@ def read_weights(folder: str | Path) -> StateDict:
 
 
 def _read_index(index: Path) -> dict[str, str]:
-    values = read_json(index, "weight index")
-    if not isinstance(values, dict) or not isinstance(values.get("weight_map"), dict):
+    weight_map = read_json_object(index, "weight index").get("weight_map")
+    if not isinstance(weight_map, dict):
         raise InputError(f"{index} has no weight_map")
-    return values["weight_map"]
+    return weight_map
 
 
 def read_weight_file(path: Path) -> StateDict:
@@ -115,11 +107,8 @@ def load_clip_weights(
 ) -> PreTrainedModel:
     """A CLIP vision model with `weights`, or with those in `folder`, whose keys may stand behind `vision_model.`."""
     weights = read_weights(folder) if weights is None else weights
-    prefix = "vision_model." if hasattr(_skeleton(cls, config), "vision_model") else ""
     weights = {
-        prefix + key.removeprefix("vision_model."): tensor
-        for key, tensor in weights.items()
-        if not _CLIP_TEXT_SIDE.match(key)
+        key.removeprefix("vision_model."): tensor for key, tensor in weights.items() if not _CLIP_TEXT_SIDE.match(key)
     }
     return load_weights(cls, config, weights, f"vision tower {folder}", **placement)
 
@@ -131,7 +120,8 @@ def load_weights(
 
     Raises InputError, naming `source` and the keys, unless keys and shapes are exactly the model's.
     """
-    skeleton = _skeleton(cls, config)
+    with torch.device("meta"):  # the model without memory, for its keys and shapes
+        skeleton = cls(config)
     expected = {key: tuple(tensor.shape) for key, tensor in skeleton.state_dict().items()}
     is_tied = getattr(config, "tie_word_embeddings", False)
     tied = set(skeleton._tied_weights_keys or ()) if is_tied else set()
@@ -157,12 +147,6 @@ def load_weights(
     if lost := set(report["missing_keys"]) | {key for key, *_ in report["mismatched_keys"]}:
         raise InputError(f"{source}: transformers did not load {_names(lost)}")
     return model
-
-
-def _skeleton(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
-    """The model without memory, for its keys and shapes."""
-    with torch.device("meta"):
-        return cls(config)
 
 
 def _names(keys: set[str]) -> str:

@@ -7,8 +7,8 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from llava.model.checkpoint import find_folder, load_clip_weights, read_config
-from llava.utils import InputError, one_line
+from llava.model.checkpoint import find_folder, load_clip_weights
+from llava.utils import InputError, one_line, read_json_object
 
 
 class CLIPVisionTower(nn.Module):
@@ -31,7 +31,7 @@ class CLIPVisionTower(nn.Module):
             self.load_model()
 
     def _read_config(self) -> CLIPVisionConfig:
-        values = read_config(self.vision_tower_name)
+        values = read_json_object(Path(self.vision_tower_name) / "config.json", "config")
         if values.get("model_type") not in ("clip", "clip_vision_model"):
             raise InputError(f"the vision tower {self.vision_tower_name} is not CLIP but {values.get('model_type')!r}")
         config = CLIPVisionConfig.from_dict(values.get("vision_config", values))
