@@ -14,19 +14,8 @@ fi
 TOKENS=$1
 RATIO=${2:-0.5}
 
-# The python of the active environment, or of the one that scripts/test.sh and scripts/quickstart.sh make.
-if [ -z "${PYTHON:-}" ]; then
-    PYTHON=$(command -v python || command -v python3 || true)
-    if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$ROOT/.venv/bin/python" ]; then
-        PYTHON=$ROOT/.venv/bin/python
-    fi
-fi
-if ! "$PYTHON" -c 'import importlib.util as u; assert all(map(u.find_spec, ("torch", "transformers", "sentencepiece")))' \
-    2>/dev/null; then
-    echo "error: ${PYTHON:-python} lacks the packages this needs: activate their environment (see README.md)" >&2
-    exit 2
-fi
-export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
+# shellcheck source=scripts/python.sh
+source "$ROOT/scripts/python.sh"
 
 # need PATH... : stop at once if something the recipe reads is missing
 need() {

@@ -6,6 +6,8 @@ as one large picture read row by row. Shapes: K crops, the whole picture first; 
 
 import torch
 
+from llava.mm_utils import get_anyres_image_grid_shape
+
 
 def merge_crops(
     tokens: torch.Tensor,
@@ -37,6 +39,18 @@ def merge_crops(
         rest = torch.cat([rest[inside], newline.to(rest).expand(len(row_ends), -1)])
         y, x = torch.cat([y[inside], row_ends]), torch.cat([x[inside], torch.full_like(row_ends, width)])
     return torch.cat([tokens[0], rest[(y * (width + 1) + x).argsort()]])
+
+
+def count_merged_tokens(image_size: tuple[int, int], config, side: int, image_processor) -> int:
+    """Visual tokens of an image of `image_size` (W, H) as `config` has it cut and joined, none of them pruned."""
+    if config.image_aspect_ratio != "anyres":
+        return side * side
+    crop = image_processor.crop_size["height"]
+    across, down = get_anyres_image_grid_shape(image_size, config.image_grid_pinpoints, crop)
+    if "unpad" not in config.mm_patch_merge_type:
+        return (1 + across * down) * side * side
+    top, bottom, left, right = unpad_box(across * side, down * side, image_size)
+    return side * side + (bottom - top) * (right - left + 1)
 
 
 def unpad_box(width: int, height: int, original_size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -104,7 +104,7 @@ def load_pretrained_model(
     )
     model.config.name_or_path = str(model_path)
     _add_image_tokens(tokenizer, model)
-    _set_generation_defaults(model, tokenizer, folder)
+    set_generation_defaults(model, tokenizer, folder)
 
     tower_device = {"": model.model.embed_tokens.weight.device}
     tower.load_model(tower_device, dtype, fine_tuned_tower, attn_implementation)
@@ -134,11 +134,11 @@ def _read_llava_config(folder: Path, overrides: dict) -> tuple[type[PreTrainedMo
         setattr(config, name, value)
     if not config.mm_vision_tower:
         raise InputError(f"{folder} is not a LLaVA checkpoint: its config names no mm_vision_tower")
-    _check_picture_options(config)
+    check_picture_options(config)
     return cls, config
 
 
-def _check_picture_options(config: PreTrainedConfig) -> None:
+def check_picture_options(config: PreTrainedConfig) -> None:
     """Raise InputError for a way of cutting or joining pictures that this package does not know."""
     if config.mm_patch_merge_type not in PATCH_MERGE_TYPES:
         raise InputError(f"unknown mm_patch_merge_type {config.mm_patch_merge_type!r}: {', '.join(PATCH_MERGE_TYPES)}")
@@ -217,7 +217,7 @@ def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
         raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model embeddings for {rows}")
 
 
-def _set_generation_defaults(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def set_generation_defaults(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Give the model its checkpoint's generation defaults, and a pad token, which generating in batches needs."""
     path = folder / "generation_config.json"
     if path.exists():

@@ -14,9 +14,11 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.mm_utils import get_anyres_image_grid_shape
+from llava.model.answer_loss import answer_loss
 from llava.model.anyres import merge_crops
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
@@ -149,10 +151,10 @@ class LlavaMetaForCausalLM:
     def _encode_each(self, crops: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """`encode_images` for each image's crops, in one batch where that cannot change what is kept.
 
-        In float32 every image is encoded by itself: the size of a batch changes the last bits of the features, and the
-        selection can turn on them, so that an answer would depend on what else is in the batch.
+        To answer in float32 every image is encoded by itself: the size of a batch changes the last bits of the
+        features, and the selection can turn on them, so that an answer would depend on what else is in the batch.
         """
-        if self.get_vision_tower().dtype is torch.float32:
+        if self.get_vision_tower().dtype is torch.float32 and not self.training:
             return [self.encode_images(image) for image in crops]
         counts = [len(image) for image in crops]
         tokens, kept = self.encode_images(torch.cat(crops))
@@ -207,6 +209,7 @@ class LlavaMetaForCausalLM:
         position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         return None, position_ids, attention_mask, past_key_values, inputs_embeds, labels
 
+    @torch.compiler.disable  # its shapes depend on the data: compiling it never ends
     def _embed_prompts(
         self, input_ids, attention_mask, labels, images, image_sizes, padding_side: str
     ) -> tuple[torch.Tensor, torch.LongTensor, torch.LongTensor | None]:
@@ -234,6 +237,26 @@ class LlavaMetaForCausalLM:
         new_mask = pad([torch.ones_like(row) for _, row in rows])
         new_labels = pad([row for _, row in rows], IGNORE_INDEX) if labels is not None else None
         return pad([embeds for embeds, _ in rows]), new_mask, new_labels
+
+    def _training_loss(
+        self, input_ids, attention_mask, labels, images, image_sizes, num_items: torch.Tensor | int | None
+    ) -> CausalLMOutputWithPast:
+        """The loss on the labels that are not -100, without logits (see `answer_loss`).
+
+        Sequences are padded on the right, where causal attention needs no mask. Every step has a gradient for the
+        projector, zero where the batch has no image, as DDP demands.
+        """
+        embeds, _, labels = self._embed_prompts(input_ids, attention_mask, labels, images, image_sizes, "right")
+        if not self.num_visual_tokens:
+            embeds = embeds + self._no_gradient()
+        hidden = self.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        return CausalLMOutputWithPast(loss=answer_loss(hidden, labels, self.lm_head, num_items))
+
+    def _no_gradient(self) -> torch.Tensor:
+        """Zero, computed from the vision side's trained weights."""
+        like = self.model.embed_tokens.weight
+        vision = [*self.model.mm_projector.parameters(), getattr(self.model, "image_newline", None)]
+        return sum((weight.sum() * 0 for weight in vision if weight is not None), like.new_zeros(()))
 
     def _text_mask(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None) -> torch.BoolTensor:
         """(B, length) bool: the mask given, or else all but the runs of pad tokens at the ends of each row.
@@ -292,7 +315,13 @@ class LlavaMetaForCausalLM:
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ):
-        """The language model's forward, for prompts with images; see `prepare_inputs_labels_for_multimodal`."""
+        """The language model's forward, for prompts with images; see `prepare_inputs_labels_for_multimodal`.
+
+        In training mode, ids with labels give the loss alone (see `_training_loss`).
+        """
+        if self.training and labels is not None and inputs_embeds is None:
+            items = kwargs.get("num_items_in_batch")
+            return self._training_loss(input_ids, attention_mask, labels, images, image_sizes, items)
         if inputs_embeds is None:
             input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
                 self.prepare_inputs_labels_for_multimodal(

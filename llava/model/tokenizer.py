@@ -8,7 +8,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
-from llava.utils import InputError, one_line
+from llava.utils import InputError, one_line, read_json_object
 
 SPIECE_UNDERLINE = "▁"
 
@@ -77,6 +77,20 @@ class LlamaSentencePieceTokenizer(SentencePieceBackend):
         eos = [self.eos_token_id] if self.add_eos_token else []
         second = bos + token_ids_1 + eos if token_ids_1 is not None else []
         return bos + token_ids_0 + eos + second
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> tuple[str, ...]:
+        """Write the tokenizer's files as the published checkpoints have them, for `LlamaTokenizer`."""
+        files = super().save_pretrained(save_directory, **kwargs)
+        path = Path(save_directory) / "tokenizer_config.json"
+        settings = read_json_object(path, "tokenizer config")
+        for name in ("backend", "is_local", "local_files_only"):
+            settings.pop(name, None)
+        settings |= {"add_bos_token": self.add_bos_token, "add_eos_token": self.add_eos_token}
+        settings["tokenizer_class"] = "LlamaTokenizer"
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        special = path.with_name("special_tokens_map.json")
+        special.write_text(json.dumps(self.special_tokens_map, indent=2) + "\n", encoding="utf-8")
+        return (*files, str(special))
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """The text of some pieces; the leading space that encoding added is taken off."""

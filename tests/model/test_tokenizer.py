@@ -1,5 +1,6 @@
 """Token ids: leading spaces, double spaces, special tokens, and back to text."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,12 @@ def test_a_broken_tokenizer_is_named(make_checkpoint):
     (folder / "tokenizer.model").write_bytes(b"not a model")
     with pytest.raises(InputError, match="tokenizer"):
         load_tokenizer(folder)
+
+
+def test_a_saved_tokenizer_names_the_published_class_and_keeps_its_settings(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    expected = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, "add_eos_token": False}
+    assert {key: settings[key] for key in expected} == expected
+    special = json.loads((tmp_path / "special_tokens_map.json").read_text())
+    assert special == {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}

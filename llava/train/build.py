@@ -1,0 +1,138 @@
+"""Language model, vision tower and projector -> the model that is trained."""
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from llava.mm_utils import parse_grid_pinpoints
+from llava.model.builder import check_picture_options, set_generation_defaults
+from llava.model.checkpoint import StateDict, find_folder, load_weights, read_weight_file, read_weights
+from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from llava.model.language_model.llava_mistral import LlavaMistralForCausalLM
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.utils import InputError, one_line, read_json_object
+
+_CLASSES = {"llama": LlavaLlamaForCausalLM, "mistral": LlavaMistralForCausalLM}
+_VISION_PREFIXES = ("model.mm_projector.", "model.image_newline")
+
+
+class Blueprint:
+    """What is to be trained, read from small files and checked, without the language model's weights."""
+
+    def __init__(self, model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments):
+        """Raises InputError if a folder or file is missing, or they do not fit each other."""
+        self.model_args, self.training_args = model_args, training_args
+        self.folder = find_folder(model_args.model_name_or_path, "language model")
+        self.cls, self.config = _read_config(self.folder)
+        self.config.update(_llava_values(model_args, data_args, training_args))
+        check_picture_options(self.config)
+        self.tower = CLIPVisionTower(
+            _find_tower(model_args.vision_tower, training_args.output_dir), self.config, delay_load=True
+        )
+        limit, patches = training_args.model_max_length, self.tower.num_patches
+        if patches >= limit:
+            raise InputError(f"model_max_length {limit} has no room for an image of {patches} tokens")
+        self.config.mm_hidden_size = self.tower.hidden_size
+        self.vision_weights = self._vision_weights()
+
+    def _vision_weights(self) -> StateDict:
+        """The projector's weights, and the newline of anyres, where they begin: given or random."""
+        set_seed(self.training_args.seed)
+        projector = build_vision_projector(self.config)
+        weights = {f"model.mm_projector.{key}": tensor for key, tensor in projector.state_dict().items()}
+        if "unpad" in self.config.mm_patch_merge_type:
+            weights["model.image_newline"] = torch.randn(self.config.hidden_size) / self.config.hidden_size**0.5
+        path = self.model_args.pretrain_mm_mlp_adapter
+        if path is None:
+            return weights
+        given = read_weight_file(Path(path))
+        shapes, expected = ({key: tuple(t.shape) for key, t in tensors.items()} for tensors in (given, weights))
+        if shapes != expected:
+            raise InputError(f"the projector {path} does not fit: it has {shapes}, the model takes {expected}")
+        return given
+
+    def build(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The model on the CPU, its tower loaded. What is trained is float32 and requires gradients, the rest not."""
+        alone, args = self.model_args.tune_mm_mlp_adapter, self.training_args
+        frozen = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+        self.tower.load_model()
+        if len(tokenizer) > self.config.vocab_size:
+            raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model {self.config.vocab_size}")
+        weights = read_weights(self.folder)
+        if unwanted := [key for key in weights if key.startswith("model.vision_tower.")]:
+            raise InputError(f"{self.folder} is not a plain language model: it has {unwanted[0]}")
+        model = load_weights(
+            self.cls,
+            self.config,
+            weights | self.vision_weights,
+            f"language model {self.folder}",
+            dtype=frozen if alone else torch.float32,
+        )
+        model.config.pad_token_id = tokenizer.pad_token_id
+        set_generation_defaults(model, tokenizer, self.folder)
+        model.model.vision_tower = self.tower
+        if alone:
+            model.requires_grad_(False)
+        elif self.model_args.freeze_backbone:
+            model.model.requires_grad_(False)
+        self.tower.requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            if name.startswith(_VISION_PREFIXES):
+                parameter.data = parameter.data.float()
+                parameter.requires_grad_(not args.freeze_mm_mlp_adapter)
+        return model
+
+
+def _read_config(folder: Path) -> tuple[type[PreTrainedModel], PreTrainedConfig]:
+    values = read_json_object(folder / "config.json", "config")
+    model_type = values.pop("model_type", None)
+    if model_type not in _CLASSES:
+        raise InputError(f"{folder} is not a plain language model ({', '.join(_CLASSES)}) but {model_type!r}")
+    cls = _CLASSES[model_type]
+    values |= {"architectures": [cls.__name__], "_name_or_path": ""}
+    try:
+        return cls, cls.config_class.from_dict(values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder}/config.json: {one_line(error)}") from error
+
+
+def _llava_values(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict:
+    """What LLaVA adds to the language model's config."""
+    values = {
+        "image_aspect_ratio": data_args.image_aspect_ratio,
+        "freeze_mm_mlp_adapter": training_args.freeze_mm_mlp_adapter,
+        "mm_projector_type": model_args.mm_projector_type,
+        "mm_use_im_patch_token": False,
+        "mm_use_im_start_end": False,
+        "mm_vision_select_feature": model_args.mm_vision_select_feature,
+        "mm_vision_select_layer": model_args.mm_vision_select_layer,
+        "mm_vision_tower": model_args.vision_tower,
+        "tokenizer_model_max_length": training_args.model_max_length,
+        "tokenizer_padding_side": "right",
+        "tune_mm_mlp_adapter": model_args.tune_mm_mlp_adapter,
+        "unfreeze_mm_vision_tower": False,
+    }
+    if data_args.image_aspect_ratio == "anyres":
+        values["image_grid_pinpoints"] = _read_pinpoints(data_args.image_grid_pinpoints)
+        values["mm_patch_merge_type"] = model_args.mm_patch_merge_type
+    elif model_args.mm_patch_merge_type != "flat" or data_args.image_grid_pinpoints:
+        raise InputError("mm_patch_merge_type and image_grid_pinpoints are for --image_aspect_ratio anyres")
+    return values
+
+
+def _read_pinpoints(text: str | None) -> list | None:
+    try:
+        sizes = parse_grid_pinpoints(text)
+        return sizes and [[int(width), int(height)] for width, height in sizes]
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise InputError(f"image_grid_pinpoints must be a list of [width, height], not {text!r}") from error
+
+
+def _find_tower(name: str, output_dir: str) -> Path:
+    """The tower's folder as the result in `output_dir` will find it, whether or not `output_dir` is there yet."""
+    beside = Path(os.path.normpath(Path(output_dir) / name))
+    return beside if beside.is_dir() else find_folder(name, "vision tower")

@@ -1,0 +1,110 @@
+"""Conversations -> token ids and labels: the loss is on the answers alone.
+
+The ids are those of the whole prompt, as a user of the model gets them. Which of them are answers is told by following
+the prompt's text token by token; a token that cannot be followed, or that an answer begins or ends inside of, is an
+error, so that a label is never silently off by one.
+"""
+
+import re
+
+from transformers import PreTrainedTokenizerBase
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.conversation import get_conversation
+from llava.mm_utils import tokenizer_image_token
+from llava.model.tokenizer import SPIECE_UNDERLINE, LlamaSentencePieceTokenizer
+from llava.utils import InputError
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+def build_prompt(turns: tuple[tuple[str, str], ...], version: str) -> tuple[str, list[tuple[int, int]]]:
+    """The text of a conversation in the template `version`, and where in it the answers are.
+
+    An answer includes what ends it (`</s>` in v1) and the space in front. `plain` is upstream's format of stage 1:
+    the image, the caption and a line break, without the question.
+
+    Returns: the text, and (start, end) of each answer in characters.
+    """
+    conversation = get_conversation(version)
+    if version == "plain":
+        text = DEFAULT_IMAGE_TOKEN + turns[0][1] + conversation.sep
+        return text, [(len(DEFAULT_IMAGE_TOKEN), len(text))]
+    spans, prompts = [], []
+    for question, answer in turns:
+        conversation.append_message(conversation.roles[0], question)
+        conversation.append_message(conversation.roles[1], None)
+        asked = conversation.get_prompt()
+        conversation.messages[-1][1] = answer
+        answered = conversation.get_prompt()
+        spans.append((len(asked), len(answered)))
+        prompts += [asked, answered]
+    text = prompts[-1]
+    if not all(text.startswith(prompt) for prompt in prompts):
+        raise InputError(f"version {version!r} cannot be trained: a later turn changes the text of an earlier one")
+    return text, spans
+
+
+class PromptTokenizer:
+    """Token ids and labels of conversations in one template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, version: str):
+        """Raises InputError unless `tokenizer` is a sentencepiece one (Llama, Mistral)."""
+        if not isinstance(tokenizer, LlamaSentencePieceTokenizer):
+            raise InputError("training needs a language model with a tokenizer.model (Llama, Mistral)")
+        self.tokenizer, self.version = tokenizer, version
+        self.special = set(tokenizer.all_special_ids)
+        pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        self.bytes = {i: self._piece_bytes(i, piece) for i, piece in enumerate(pieces)}
+        self.bytes[IMAGE_TOKEN_INDEX] = DEFAULT_IMAGE_TOKEN.encode()
+
+    def _piece_bytes(self, token: int, piece: str) -> bytes:
+        if byte := _BYTE_PIECE.fullmatch(piece):
+            return bytes.fromhex(byte[1])
+        return (piece if token in self.special else piece.replace(SPIECE_UNDERLINE, " ")).encode()
+
+    def __call__(self, turns: tuple[tuple[str, str], ...], name: str) -> tuple[list[int], list[int]]:
+        """Ids (-200 for the image) and labels (-100 outside answers) of a conversation, equally long.
+
+        Raises InputError, calling the conversation `name`, if the answers' tokens cannot be told from the others.
+        """
+        text, spans = build_prompt(turns, self.version)
+        ids = tokenizer_image_token(text, self.tokenizer)
+        text = text.replace(SPIECE_UNDERLINE, " ")  # which the tokenizer takes for the same
+        places = self._follow(text.encode(), ids)
+        if places is None:
+            raise InputError(f"{name}: the tokenizer changes its text, so that the answers cannot be found in it")
+        labels = [IGNORE_INDEX] * len(ids)
+        spans = iter([(len(text[:start].encode()), len(text[:end].encode())) for start, end in spans])
+        start, end = next(spans)
+        for i, (first, last) in enumerate(places):
+            while first >= end:
+                start, end = next(spans, (len(text) * 4 + 1, len(text) * 4 + 2))
+            if first < start < last or first < end < last:
+                raise InputError(f"{name}: token {i} of its prompt is partly answer, partly not")
+            if first >= start:
+                labels[i] = ids[i]
+        return ids, labels
+
+    def _follow(self, data: bytes, ids: list[int]) -> list[tuple[int, int]] | None:
+        """Where in the text's UTF-8 `data` each token begins and ends; None if the tokens do not spell the text.
+
+        The tokenizer puts a space of its own in front of a text, after an image, and in some modes after a special
+        token; that space takes no room.
+        """
+        places, position, may_add_space = [], 0, True
+        for i, token in enumerate(ids):
+            piece = self.bytes[token]
+            if i == 0 and token == self.tokenizer.bos_token_id and self.tokenizer.add_bos_token:
+                size = 0
+            elif data.startswith(piece, position):
+                size = len(piece)
+            elif may_add_space and piece.startswith(b" ") and data.startswith(piece[1:], position):
+                size, may_add_space = len(piece) - 1, False
+            else:
+                return None
+            places.append((position, position + size))
+            position += size
+            if token == IMAGE_TOKEN_INDEX or token in self.special:
+                may_add_space = True
+        return places if position == len(data) else None

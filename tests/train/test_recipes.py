@@ -1,0 +1,35 @@
+"""The recipes of the two stages, as a user calls them."""
+
+import json
+
+from tests.test_scripts import run_recipe
+from tests.train.conftest import CAPTIONS, INSTRUCTIONS
+
+
+def test_both_stages_run_one_after_the_other_and_extra_options_come_last(starting_point, tmp_path):
+    settings = {
+        "MODEL": starting_point / "vicuna",
+        "VISION_TOWER": starting_point / "clip",
+        "IMAGES": starting_point / "images",
+        "DATA": tmp_path / "data.json",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+    options = ["--max_steps", 1, "--gradient_accumulation_steps", 1, "--dataloader_num_workers", 0]
+    settings["DATA"].write_text(json.dumps(CAPTIONS))
+    done = run_recipe("v1_5/pretrain.sh", *options, **settings, OUTPUT=tmp_path / "pretrain")
+    assert done.returncode == 0, done.stderr
+    projector = tmp_path / "pretrain" / "mm_projector.bin"
+
+    settings["DATA"].write_text(json.dumps(INSTRUCTIONS))
+    settings["PROJECTOR"] = projector
+    done = run_recipe("v1_5/finetune.sh", *options, **settings, OUTPUT=tmp_path / "llava")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "llava" / "config.json").read_text())
+    assert config["image_aspect_ratio"] == "pad"
+    assert config["mm_vision_tower"] == str(starting_point / "clip")
+
+    projector.unlink()
+    done = run_recipe("v1_5/finetune.sh", *options, **settings, OUTPUT=tmp_path / "other")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: cannot read weights from {projector}")

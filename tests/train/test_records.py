@@ -1,0 +1,70 @@
+"""Training data: what is read from a record, and which records are refused with one line that names them."""
+
+import json
+
+import pytest
+
+from llava.constants import DEFAULT_IMAGE_TOKEN as IMAGE
+from llava.train.records import read_records
+from llava.utils import InputError
+from tests.train.conftest import CAPTIONS, INSTRUCTIONS, conversation
+
+
+def read(tmp_path, starting_point, rows, version: str = "v1"):
+    path = tmp_path / "data.json"
+    path.write_text(rows if isinstance(rows, str) else json.dumps(rows))
+    return read_records(path, starting_point / "images", version)
+
+
+def test_the_image_comes_first_in_its_question_wherever_the_data_has_it(tmp_path, starting_point):
+    records = read(tmp_path, starting_point, INSTRUCTIONS)
+    assert records[1].turns == ((f"{IMAGE}\nWhat is it?", "A cat, I think."),)
+    assert records[4].turns[1] == (f"{IMAGE}\nWhat is it?", "A car")
+    assert records[0].image == starting_point / "images" / "0.png"
+    assert records[2].image is None
+
+
+def test_a_question_may_be_the_image_alone(tmp_path, starting_point):
+    row = {"id": "a", "image": "0.png", "conversations": conversation(IMAGE, "A dog")}
+    assert read(tmp_path, starting_point, [row])[0].turns == ((IMAGE, "A dog"),)
+
+
+GOOD = INSTRUCTIONS[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ("{", "is not JSON"),
+        ([], "at least one record"),
+        ({"a": 1}, "at least one record"),
+        ([GOOD, "text"], "record number 1 is not"),
+        ([GOOD | {"id": 7, "image": "none.png"}], "record 7: no such image file: "),
+        ([GOOD | {"image": ["0.png"]}], "record 'one': its image is not one path"),
+        ([GOOD | {"conversations": []}], "record 'one': no conversations"),
+        ([{"conversations": conversation("Hello")}], "record number 0: its conversation ends without an answer"),
+        ([GOOD | {"conversations": conversation("a", "b")[::-1]}], "turn 0 of its conversation is not from 'human'"),
+        ([GOOD | {"conversations": conversation("a", "b") * 2 + conversation("c", "d")[1:]}], "turn 4"),
+        ([GOOD | {"conversations": conversation(f"{IMAGE} a", " \n")}], "turn 1 of its conversation is empty"),
+        ([GOOD | {"conversations": conversation("a", "b")}], "record 'one': 0 <image> in its questions"),
+        ([GOOD | {"conversations": conversation(f"{IMAGE}{IMAGE}", "b")}], "2 <image> in its questions"),
+        ([{"id": 3, "conversations": conversation(f"{IMAGE}", "b")}], "record 3: 1 <image> in its questions"),
+        ([GOOD | {"conversations": conversation(f"{IMAGE}", f"b {IMAGE}")}], "record 'one': <image> in an answer"),
+    ],
+)
+def test_a_bad_record_is_named(tmp_path, starting_point, rows, named):
+    with pytest.raises(InputError) as error:
+        read(tmp_path, starting_point, rows)
+    assert named in str(error.value)
+
+
+def test_stage_1_takes_one_image_and_one_caption(tmp_path, starting_point):
+    assert len(read(tmp_path, starting_point, CAPTIONS, "plain")) == len(CAPTIONS)
+    for row in (INSTRUCTIONS[2], INSTRUCTIONS[3]):
+        with pytest.raises(InputError, match=f"record '{row['id']}': version 'plain' takes one image"):
+            read(tmp_path, starting_point, [row], "plain")
+
+
+def test_data_that_is_not_there_is_named(starting_point, tmp_path):
+    with pytest.raises(InputError, match="cannot read the training data"):
+        read_records(tmp_path / "none.json", None, "v1")
