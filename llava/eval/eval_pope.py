@@ -3,10 +3,10 @@
 Li et al., "Evaluating Object Hallucination in Large Vision-Language Models", EMNLP 2023, arXiv 2305.10355.
 """
 
-import json
 from pathlib import Path
 
-from llava.eval.answers import atomic_writer, read_jsonl
+from llava.eval.files import read_jsonl
+from llava.eval.scoring import add_result_arguments, join_answers, read_answers, save_scores
 from llava.utils import CommandParser, InputError, run_command
 
 PREFIX = "coco_pope_"
@@ -58,12 +58,7 @@ def evaluate(annotation_dir: Path, question_file: Path, result_file: Path, allow
     Raises InputError if a question has no answer or, without `allow_missing`, no label; those without are counted.
     """
     questions = read_jsonl(question_file, "question file", ["question_id", "image", "text", "category"])
-    rows = read_jsonl(result_file, "result file", ["question_id", "text"])
-    answers = {row["question_id"]: row["text"] for row in rows}
-    if len(answers) < len(rows):
-        raise InputError(f"{result_file} answers {len(rows) - len(answers)} question(s) more than once")
-    if unanswered := [q["question_id"] for q in questions if q["question_id"] not in answers]:
-        raise InputError(f"{result_file} lacks {len(unanswered)} of the {len(questions)} questions")
+    answers = join_answers(read_answers(result_file), [q["question_id"] for q in questions], result_file)
     files = {path.stem.removeprefix(PREFIX): path for path in sorted(annotation_dir.glob(f"{PREFIX}*.json"))}
     if not files:
         raise InputError(f"no annotation files {PREFIX}*.json in {annotation_dir}")
@@ -79,7 +74,7 @@ def evaluate(annotation_dir: Path, question_file: Path, result_file: Path, allow
         if missing and not allow_missing:
             raise InputError(f"{missing} of the {len(asked)} {category} questions have no label in {file}")
         if labelled:
-            said = [says_yes(answers[q["question_id"]]) for q, _ in labelled]
+            said = [says_yes(answers[str(q["question_id"])]) for q, _ in labelled]
             categories[category] = score(said, [labels[key] for _, key in labelled]) | {"missing_labels": missing}
     if not categories:
         raise InputError(f"no question of {question_file} has a label in {annotation_dir}")
@@ -90,9 +85,8 @@ def main() -> None:
     parser = CommandParser(description="Score POPE answers.")
     parser.add_argument("--annotation-dir", required=True, type=Path, help=f"folder of {PREFIX}<category>.json")
     parser.add_argument("--question-file", required=True, type=Path)
-    parser.add_argument("--result-file", required=True, type=Path)
+    add_result_arguments(parser)
     parser.add_argument("--allow-missing", action="store_true", help="score only the questions that have a label")
-    parser.add_argument("--output", type=Path, help="scores as JSON (the result file's name with .score.json)")
     args = parser.parse_args()
     scores = evaluate(args.annotation_dir, args.question_file, args.result_file, args.allow_missing)
     for name, values in scores["categories"].items():
@@ -103,8 +97,7 @@ def main() -> None:
         for key in ("accuracy", "precision", "recall", "f1", "yes_ratio"):
             print(f"{key.replace('_', ' ').capitalize()}: {values[key]:.2f} %")
     print(f"Mean F1: {scores['mean_f1']:.2f} %")
-    with atomic_writer(args.output or args.result_file.with_suffix(".score.json")) as file:
-        json.dump(scores, file, indent=2)
+    save_scores(scores, args)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,13 @@
 """The commands, as a user calls them: answers, and one line with exit code 2 for what cannot be."""
 
 import json
-import sys
 
 import pytest
 
 from llava.eval import answers, eval_pope, model_vqa_loader, run_llava
 from llava.serve import cli
-from llava.utils import run_command
 from tests.conftest import picture, write_jsonl
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command's module with arguments; returns exit code, stdout and stderr."""
-
-    def run(module, *args, stdin: list[str] | None = None) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, args)])
-        if stdin is not None:
-            lines = iter(stdin)
-            monkeypatch.setattr("builtins.input", lambda _: next(lines))
-        with pytest.raises(SystemExit) as ended:
-            run_command(module.main)
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
+from tests.eval.conftest import assert_one_line
 
 
 @pytest.fixture
@@ -39,15 +21,6 @@ def image(tmp_path):
 def asked(checkpoints, image):
     """Arguments of a question that can be answered."""
     return ["--model-path", checkpoints(), "--device", "cpu", "--image-file", image, "--temperature", "0"]
-
-
-def assert_one_line(result: tuple[int, str, str], named: str) -> None:
-    code, out, err = result
-    assert code == 2
-    assert out == ""
-    assert len(err.splitlines()) == 1
-    assert err.startswith("error: ")
-    assert named in err
 
 
 def test_run_llava_answers_and_sees_only_its_budget(call, asked):
@@ -136,6 +109,11 @@ def test_questions_are_answered_in_chunks_and_merged_in_order(call, loader_optio
     assert_one_line(call(answers, *options, "--answers-files", whole, files[1]), "answered more than once: 0")
 
 
+def test_a_batch_of_none_is_refused(call, loader_options, tmp_path):
+    options = [*loader_options, "--answers-file", tmp_path / "a.jsonl", "--batch-size", 0]
+    assert_one_line(call(model_vqa_loader, *options), "batch-size must be at least 1, got 0")
+
+
 @pytest.mark.parametrize("bad", ["missing", "truncated", "question"])
 def test_bad_input_leaves_no_answers_behind(call, loader_options, pope, tmp_path, bad):
     if bad == "missing":
@@ -186,4 +164,6 @@ def test_pope_is_scored_by_image_and_question(call, pope, tmp_path):
     assert_one_line(call(eval_pope, *options), "1 of the 3 random questions have no label")
     assert "NOT SCORED, no label: 1" in call(eval_pope, *options, "--allow-missing")[1]
     result.write_text("".join(result.read_text().splitlines(keepends=True)[1:]))
-    assert_one_line(call(eval_pope, *options), "lacks 1 of the 6 questions")
+    assert_one_line(call(eval_pope, *options), "lacks 1 of the 6 questions, such as '5'")
+    write_jsonl(result, [{"question_id": i, "text": "Yes"} for i in (*range(6), 77)])
+    assert_one_line(call(eval_pope, *options), "answers 1 question(s) that have no label, such as '77'")

@@ -1,0 +1,58 @@
+"""GQA: exact match, also per structural and semantic type of question.
+
+Hudson and Manning, "GQA: A New Dataset for Real-World Visual Reasoning and Compositional Question Answering",
+CVPR 2019, arXiv 1902.09506.
+"""
+
+from pathlib import Path
+
+from llava.eval.files import require_fields
+from llava.eval.scoring import (
+    accuracy,
+    accuracy_by,
+    join_answers,
+    print_scores,
+    read_answers,
+    save_scores,
+    score_parser,
+)
+from llava.utils import InputError, read_json_object, run_command
+
+TYPES = ("structural", "semantic")
+
+
+def gqa_prediction(text: str) -> str:
+    """An answer as GQA compares it: in lower case, without one full stop at its end."""
+    return text.lower().removesuffix(".")
+
+
+def evaluate(annotation_file: Path, result_file: Path) -> dict:
+    """`samples` and `accuracy` in percent, in all and under `structural` and `semantic` by type, joined by id.
+
+    Raises InputError if a question has no answer or several, or an answer no question.
+    """
+    labels = read_json_object(annotation_file, "annotation file")
+    if not labels:
+        raise InputError(f"the annotation file {annotation_file} has no questions")
+    for question_id, label in labels.items():
+        where = f"annotation file {annotation_file}, question {question_id}"
+        require_fields(label, ["answer", "types"], where)
+        require_fields(label["types"], TYPES, f"{where}, types")
+    answers = join_answers(read_answers(result_file), labels, result_file)
+    hits = [gqa_prediction(answers[question_id]) == label["answer"] for question_id, label in labels.items()]
+    scores = accuracy(hits)
+    for kind in TYPES:
+        # Absent types are null in the file.
+        scores[kind] = accuracy_by([str(label["types"][kind]) for label in labels.values()], hits)
+    return scores
+
+
+def main() -> None:
+    args = score_parser("Score GQA answers.").parse_args()
+    scores = evaluate(args.annotation_file, args.result_file)
+    print_scores(scores)
+    save_scores(scores, args)
+
+
+if __name__ == "__main__":
+    run_command(main)

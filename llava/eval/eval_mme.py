@@ -1,0 +1,133 @@
+"""MME: yes or no, two questions to an image.
+
+Fu et al., "MME: A Comprehensive Evaluation Benchmark for Multimodal Large Language Models", arXiv 2306.13394.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+
+from llava.eval.scoring import add_result_arguments, group_answers, read_answers, save_scores
+from llava.utils import CommandParser, InputError, read_text, run_command
+
+PERCEPTION = (
+    "existence",
+    "count",
+    "position",
+    "color",
+    "posters",
+    "celebrity",
+    "scene",
+    "landmark",
+    "artwork",
+    "OCR",
+)
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+FORMAT_SENTENCES = ("Answer the question using a single word or phrase.", "Please answer yes or no.")
+
+Key = tuple[str, str, str]
+
+
+def question_key(category: str, image: str, question: str) -> Key:
+    """What joins an answer to its label: category, the image's name without ending, and the question alone.
+
+    The sentences that say how to answer are cut off: labels have one of them, prompts another or both.
+    """
+    question = question.strip()
+    for sentence in FORMAT_SENTENCES:
+        question = question.removesuffix(sentence).rstrip()
+    return category, image.rpartition(".")[0] or image, " ".join(question.split())
+
+
+def says(answer: str) -> str | None:
+    """`yes` or `no`, whichever the first four characters of an answer hold; None for neither."""
+    start = answer.lower()[:4]
+    return next((word for word in ("yes", "no") if word in start), None)
+
+
+def read_labels(data_dir: Path) -> dict[Key, str]:
+    """`yes` or `no` by `question_key`, for the categories whose folders are there.
+
+    A category's text files lie in its folder or in `questions_answers_YN` inside. Raises InputError if there is no
+    category, a category has no questions, or a line is not `question<TAB>Yes` or `No`.
+    """
+    labels = {}
+    for category in (*PERCEPTION, *COGNITION):
+        folder = data_dir / category
+        if not folder.is_dir():
+            continue
+        if (folder / "questions_answers_YN").is_dir():
+            folder = folder / "questions_answers_YN"
+        files = sorted(folder.glob("*.txt"))
+        if not files:
+            raise InputError(f"no questions (*.txt) in {folder}")
+        for file in files:
+            for line in filter(str.strip, read_text(file, "label file").split("\n")):
+                question, _, label = line.rpartition("\t")
+                key = question_key(category, file.name, question)
+                if not question or label.strip().lower() not in ("yes", "no") or key in labels:
+                    raise InputError(f"{file}: {line!r} is not a new question, a tab, and Yes or No")
+                labels[key] = label.strip().lower()
+    if not labels:
+        raise InputError(f"no folder of an MME category (existence, count, ...) in {data_dir}")
+    return labels
+
+
+def answer_key(row: dict) -> Key:
+    """The `question_key` of a row of an answer file, whose id is `<category>/.../<image>`."""
+    parts = str(row["question_id"]).split("/")
+    return question_key(parts[0], parts[-1], row["prompt"])
+
+
+def evaluate(data_dir: Path, result_file: Path) -> dict:
+    """MME's scores, of the categories that `data_dir` has, joined by image and question.
+
+    Returns:
+        `categories`: by name `samples`, `accuracy` (of questions) and `accuracy_plus` (of images with every question
+        right) in percent, and `score`, their sum; `perception` and `cognition`: the sums of scores over the categories
+        of each, None where `data_dir` has none of them.
+
+    Raises InputError if a question has no answer or several, or an answer no question.
+    """
+    labels = read_labels(data_dir)
+    pairs = [(answer_key(row), row["text"]) for row in read_answers(result_file, ["prompt"])]
+    images = defaultdict(lambda: defaultdict(list))
+    for key, (text,) in group_answers(pairs, labels, result_file).items():
+        images[key[0]][key[1]].append(says(text) == labels[key])
+    categories = {}
+    for category in filter(images.__contains__, (*PERCEPTION, *COGNITION)):
+        hits = [hit for of_image in images[category].values() for hit in of_image]
+        plain = 100 * sum(hits) / len(hits)
+        plus = 100 * sum(map(all, images[category].values())) / len(images[category])
+        categories[category] = {
+            "samples": len(hits),
+            "accuracy": plain,
+            "accuracy_plus": plus,
+            "score": plain + plus,
+        }
+
+    def total(names: tuple[str, ...]) -> float | None:
+        present = [categories[name]["score"] for name in names if name in categories]
+        return sum(present) if present else None
+
+    return {"perception": total(PERCEPTION), "cognition": total(COGNITION), "categories": categories}
+
+
+def main() -> None:
+    parser = CommandParser(description="Score MME answers.")
+    parser.add_argument("--data-dir", required=True, type=Path, help="MME_Benchmark_release_version")
+    add_result_arguments(parser)
+    args = parser.parse_args()
+    scores = evaluate(args.data_dir, args.result_file)
+    for kind, names in (("perception", PERCEPTION), ("cognition", COGNITION)):
+        present = [name for name in names if name in scores["categories"]]
+        total = "none" if scores[kind] is None else f"{scores[kind]:.2f}"
+        print(f"{kind.capitalize()}: {total} ({len(present)} of {len(names)} categories)")
+        for name in present:
+            print(
+                "  {0}: {score:.2f} = {accuracy:.2f} + {accuracy_plus:.2f}".format(name, **scores["categories"][name])
+            )
+    save_scores(scores, args)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,88 @@
+"""TextVQA: VQA accuracy of answers that are to be read in the image.
+
+Singh et al., "Towards VQA Models That Can Read", CVPR 2019, arXiv 1904.08920.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+
+from llava.eval.files import require_fields
+from llava.eval.scoring import accuracy, add_result_arguments, group_answers, print_scores, read_answers, save_scores
+from llava.eval.vqa_accuracy import vqa_accuracy
+from llava.utils import CommandParser, InputError, read_json_object, run_command
+
+OCR = "Reference OCR token:"
+
+
+def question_of(prompt: str) -> str:
+    """The question of a prompt, without its line of OCR tokens and the sentence that says how to answer."""
+    question, ocr, _ = prompt.partition(OCR)
+    lines = prompt.strip().split("\n")
+    if ocr and not question.strip():  # the tokens come first
+        return "\n".join(lines[1:-1])
+    if ocr:
+        return question
+    return "\n".join(lines[:-1] or lines)
+
+
+def question_key(image_id: str, question: str) -> tuple[str, str]:
+    """What joins an answer to its label: the image's id and the question in lower case, on one line."""
+    return image_id, " ".join(question.lower().split())
+
+
+def read_labels(annotation_file: Path) -> dict[tuple[str, str], list[list[str]]]:
+    """The ten annotators' answers by `question_key`; several lists where a question stands in the file several times.
+
+    Raises InputError if the file is not TextVQA's with answers.
+    """
+    labels = defaultdict(list)
+    for item in read_json_object(annotation_file, "annotation file").get("data") or []:
+        require_fields(item, ["image_id", "question", "answers"], f"annotation file {annotation_file}")
+        if not isinstance(item["answers"], list) or not item["answers"]:
+            raise InputError(f"annotation file {annotation_file}: no answers to {item['question']!r}")
+        labels[question_key(item["image_id"], item["question"])].append(item["answers"])
+    if not labels:
+        raise InputError(f"the annotation file {annotation_file} has no questions under data")
+    return labels
+
+
+def evaluate(annotation_file: Path, result_file: Path) -> dict[str, float]:
+    """Number of `samples` and VQA `accuracy` in percent, joined by (image, question in lower case).
+
+    The answers' `question_id` is the image's id. Raises InputError if a question has no answer or too many, or an
+    answer no question. A question that stands in both files twice has no order: each of its answers is scored by the
+    mean over its labels.
+    """
+    labels = read_labels(annotation_file)
+    rows = read_answers(result_file, ["prompt"])
+    pairs = [(question_key(row["question_id"], question_of(row["prompt"])), row["text"]) for row in rows]
+    answers = group_answers(pairs, [key for key, lists in labels.items() for _ in lists], result_file)
+    return accuracy(
+        [
+            sum(vqa_accuracy(text, annotators) for annotators in labels[key]) / len(labels[key])
+            for key, texts in answers.items()
+            for text in texts
+        ]
+    )
+
+
+def main() -> None:
+    parser = CommandParser(description="Score TextVQA answers.")
+    parser.add_argument("--annotation-file", required=True, type=Path, help="TextVQA_0.5.1_val.json")
+    add_result_arguments(parser, required=False)
+    parser.add_argument("--result-dir", type=Path, help="score every .jsonl of this folder instead")
+    args = parser.parse_args()
+    if (args.result_file is None) == (args.result_dir is None) or (args.output and args.result_dir):
+        raise InputError("give either --result-file, and --output or not, or --result-dir")
+    files = [args.result_file] if args.result_file else sorted(args.result_dir.glob("*.jsonl"))
+    if not files:
+        raise InputError(f"no .jsonl files in {args.result_dir}")
+    for args.result_file in files:
+        scores = evaluate(args.annotation_file, args.result_file)
+        print(args.result_file.stem)
+        print_scores(scores)
+        save_scores(scores, args)
+
+
+if __name__ == "__main__":
+    run_command(main)

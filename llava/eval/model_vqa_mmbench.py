@@ -1,0 +1,20 @@
+"""Answer MMBench or MMBench-CN, a table with the images inside."""
+
+from llava.eval.answering import answer_question_file, question_parser
+from llava.eval.questions import LETTER_SENTENCE, read_mmbench_questions
+from llava.utils import run_command
+
+
+def main() -> None:
+    parser = question_parser(__doc__, max_new_tokens=1024)
+    parser.add_argument("--image-folder", help="not read: the images are in the question file")
+    parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter")
+    parser.add_argument("--lang", choices=LETTER_SENTENCE, default="en", help="language that asks for it (en)")
+    parser.add_argument("--all-rounds", action="store_true", help="ask once with each option in first place")
+    args = parser.parse_args()
+    questions = read_mmbench_questions(args.question_file, args.single_pred_prompt, args.lang, args.all_rounds)
+    answer_question_file(args, questions)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,20 @@
+"""Answer ScienceQA, whose questions have an image or none."""
+
+from pathlib import Path
+
+from llava.eval.answering import answer_question_file, question_parser
+from llava.eval.questions import read_science_questions
+from llava.utils import run_command
+
+
+def main() -> None:
+    parser = question_parser(__doc__, max_new_tokens=1024)
+    parser.add_argument("--image-folder", required=True, type=Path)
+    parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter")
+    args = parser.parse_args()
+    questions = read_science_questions(args.question_file, args.image_folder, args.single_pred_prompt)
+    answer_question_file(args, questions)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,114 @@
+"""What the scorers share: answers joined to labels by id, accuracies in percent, the score file."""
+
+import argparse
+import re
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.eval.answers import mismatches
+from llava.eval.files import read_jsonl, write_json
+from llava.utils import CommandParser, InputError
+
+
+def read_answers(result_file: Path, fields: Iterable[str] = ()) -> list[dict]:
+    """The rows of an answer file, each with `question_id`, `text` and `fields`.
+
+    Raises InputError if the file cannot be read or has a row without one of them or with a text that is no string.
+    """
+    rows = read_jsonl(result_file, "result file", ["question_id", "text", *fields])
+    for row in rows:
+        if not isinstance(row["text"], str) or not isinstance(row.get("prompt", ""), str):
+            raise InputError(f"{result_file}: the answer to {row['question_id']!r} is not a string")
+    return rows
+
+
+def group_answers(
+    pairs: Iterable[tuple[Hashable, Any]], wanted: Collection[Hashable], result_file: Path
+) -> dict[Hashable, list]:
+    """Answers, of (question's key, answer), by key: as many as the key stands in `wanted`.
+
+    Raises InputError, naming how many and an example, if a question is not answered or too often, or is not wanted.
+    """
+    pairs = list(pairs)
+    missing, surplus, unknown = mismatches((key for key, _ in pairs), wanted)
+    for keys, says in (
+        (missing, "lacks {} of the {} questions"),
+        (surplus, "answers {} question(s) more than once"),
+        (unknown, "answers {} question(s) that have no label"),
+    ):
+        if keys:
+            raise InputError(f"{result_file} {says.format(len(keys), len(wanted))}, such as {keys[0]!r}")
+    grouped = defaultdict(list)
+    for key, text in pairs:
+        grouped[key].append(text)
+    return grouped
+
+
+def join_answers(rows: list[dict], wanted: Collection[Hashable], result_file: Path) -> dict[str, str]:
+    """The one answer to each `question_id` of `wanted`, by its text: 7 and "7" are the same id.
+
+    Raises InputError as `group_answers` does, also where an id is labelled more than once.
+    """
+    wanted = list(map(str, wanted))
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"what {result_file} is to answer has {len(wanted) - len(set(wanted))} id(s) more than once")
+    grouped = group_answers([(str(row["question_id"]), row["text"]) for row in rows], wanted, result_file)
+    return {key: texts[0] for key, texts in grouped.items()}
+
+
+def accuracy(hits: Sequence[float]) -> dict[str, float]:
+    """Number of `samples` and mean of `hits` (each in [0, 1]) in percent. There must be one at least."""
+    return {"samples": len(hits), "accuracy": 100 * sum(hits) / len(hits)}
+
+
+def accuracy_by(groups: Iterable[str], hits: Iterable[float]) -> dict[str, dict[str, float]]:
+    """`accuracy` of each group, in alphabetical order; the two run in parallel."""
+    members = defaultdict(list)
+    for group, hit in zip(groups, hits, strict=True):
+        members[group].append(hit)
+    return {group: accuracy(members[group]) for group in sorted(members)}
+
+
+def chosen_option(text: str, letters: Collection[str]) -> str | None:
+    """The option that an answer chooses, by ScienceQA's rule; None if it chooses none.
+
+    It is an option's letter, or starts with `X. `, or says once `The answer is X.`.
+    """
+    letters = set(letters)  # of a string, "AB" would be part
+    if text in letters:
+        return text
+    if text[:1] in letters and text[1:3] == ". ":
+        return text[0]
+    said = re.findall(r"The answer is ([A-Z])\.", text)
+    return said[0] if len(said) == 1 and said[0] in letters else None
+
+
+def score_parser(description: str) -> CommandParser:
+    """The options of a scorer with one file of labels."""
+    parser = CommandParser(description=description)
+    parser.add_argument("--annotation-file", required=True, type=Path, help="the benchmark's labels")
+    add_result_arguments(parser)
+    return parser
+
+
+def add_result_arguments(parser: CommandParser, required: bool = True) -> None:
+    """Which answers are scored, and where to."""
+    parser.add_argument("--result-file", required=required, type=Path, help="answers, JSON lines")
+    parser.add_argument("--output", type=Path, help="scores as JSON (the result file's name with .score.json)")
+
+
+def print_scores(scores: dict) -> None:
+    """A line for the whole, and one for each group of each grouping."""
+    print(f"Samples: {scores['samples']}\nAccuracy: {scores['accuracy']:.2f} %")
+    for grouping, groups in scores.items():
+        if isinstance(groups, dict):
+            print(f"By {grouping.replace('_', ' ')}:")
+            for name, values in groups.items():
+                print(f"  {name}: {values['accuracy']:.2f} % of {values['samples']}")
+
+
+def save_scores(scores: dict, args: argparse.Namespace) -> None:
+    """Write the score file. Raises InputError if it cannot be written."""
+    write_json(args.output or args.result_file.with_suffix(".score.json"), scores)

@@ -1,0 +1,34 @@
+"""What the tests of the commands share: calling one, and what bad input must look like."""
+
+import sys
+
+import pytest
+
+from llava.utils import run_command
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a command's module with arguments; returns exit code, stdout and stderr."""
+
+    def run(module, *args, stdin: list[str] | None = None) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, args)])
+        if stdin is not None:
+            lines = iter(stdin)
+            monkeypatch.setattr("builtins.input", lambda _: next(lines))
+        with pytest.raises(SystemExit) as ended:
+            run_command(module.main)
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+def assert_one_line(result: tuple[int, str, str], named: str) -> None:
+    """Exit code 2, nothing on stdout, and one line on stderr that has `named` in it."""
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert named in err

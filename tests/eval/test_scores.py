@@ -1,0 +1,223 @@
+"""The scores of the benchmarks, on files in their formats, and what is refused."""
+
+import json
+
+import pytest
+
+from llava.eval import eval_gqa, eval_mmbench, eval_seed, eval_textvqa, eval_vqav2
+from llava.eval.scoring import chosen_option
+from tests.conftest import write_jsonl
+from tests.eval.conftest import assert_one_line
+from tests.eval.test_questions import write_table
+
+WORD = "Answer the question using a single word or phrase."
+
+
+def approx(accuracy: float, samples: int) -> dict:
+    return {"samples": samples, "accuracy": pytest.approx(accuracy)}
+
+
+def textvqa(folder):
+    """Two questions on one image and one on another: 10, 2 and 0 of ten annotators agree."""
+    asked = [("b", "What is it?"), ("a", "What does it say?"), ("a", "what Time is it?")]
+    labels = [["no"] * 10, ["Stop"] * 10, ["two"] * 2 + [f"{i}:00" for i in range(8)]]
+    data = [
+        {"question_id": i, "image_id": image, "question": text, "answers": given}
+        for i, ((image, text), given) in enumerate(zip(asked, labels))
+    ]
+    (folder / "labels.json").write_text(json.dumps({"data": data}))
+    ocr = "\nReference OCR token: STOP, 7\n"
+    return [folder / "labels.json"], [
+        {"question_id": "a", "prompt": f"What time is it?{ocr}{WORD}", "text": "2."},
+        {"question_id": "a", "prompt": f"What does it say?\n{WORD}", "text": "stop"},
+        {"question_id": "b", "prompt": f"What is it?{ocr}{WORD}", "text": "yes"},
+    ]
+
+
+def gqa(folder):
+    labels = {
+        "1": {"answer": "yes", "types": {"structural": "verify", "semantic": "attr", "detailed": "x"}},
+        "2": {"answer": "red", "types": {"structural": "query", "semantic": "attr", "detailed": "x"}},
+        "3": {"answer": "dog", "types": {"structural": "query", "semantic": "obj", "detailed": "x"}},
+    }
+    (folder / "labels.json").write_text(json.dumps(labels))
+    texts = {"3": "a dog", "1": "Yes.", "2": "Red"}
+    return [folder / "labels.json"], [{"question_id": i, "prompt": "", "text": text} for i, text in texts.items()]
+
+
+def vqav2(folder):
+    def label(question_id, kind, *given):
+        answers = [{"answer": a, "answer_confidence": "yes", "answer_id": i} for i, a in enumerate(given)]
+        return {"question_id": question_id, "image_id": 1, "answer_type": kind, "answers": answers}
+
+    labels = [
+        label(10, "yes/no", *["yes"] * 10),
+        label(11, "number", "2", *["3"] * 9),
+        label(12, "other", *["cat"] * 10),
+    ]
+    (folder / "labels.json").write_text(json.dumps({"annotations": labels}))
+    texts = {12: "dog", 11: "two", 10: "Yes"}
+    return [folder / "labels.json"], [{"question_id": i, "prompt": "", "text": text} for i, text in texts.items()]
+
+
+def seed(folder):
+    questions = [
+        {"question_id": "1", "question_type_id": 1, "data_type": "image", "answer": "A"},
+        {"question_id": "2", "question_type_id": 2, "data_type": "image", "answer": "B"},
+        {"question_id": "v3", "question_type_id": 2, "data_type": "video", "answer": "C"},
+    ]
+    (folder / "labels.json").write_text(
+        json.dumps({"question_type": {"Scene": 1, "Action": 2}, "questions": questions})
+    )
+    texts = {"v3": "C. running", "1": "A", "2": "D"}
+    return [folder / "labels.json"], [{"question_id": i, "prompt": "", "text": text} for i, text in texts.items()]
+
+
+def mmbench(folder):
+    rows = [
+        {"index": 1, "question": "?", "A": "x", "B": "y", "answer": "B", "category": "ocr", "image": "AAAA"},
+        {"index": 2, "question": "?", "A": "x", "B": "y", "answer": "A", "category": "ocr", "image": "AAAA"},
+        {"index": 3, "question": "?", "A": "x", "B": "y", "answer": "A", "category": "emotion", "image": "AAAA"},
+    ]
+    write_table(folder / "labels.tsv", rows)
+    texts = {3: "A", 1: "B", 2: "It is x"}
+    return [folder / "labels.tsv"], [{"question_id": i, "round_id": 0, "text": text} for i, text in texts.items()]
+
+
+CASES = {
+    "textvqa": (textvqa, eval_textvqa, approx(160 / 3, 3)),
+    "gqa": (
+        gqa,
+        eval_gqa,
+        approx(200 / 3, 3)
+        | {"structural": {"verify": approx(100, 1), "query": approx(50, 2)}}
+        | {"semantic": {"attr": approx(100, 2), "obj": approx(0, 1)}},
+    ),
+    "vqav2": (
+        vqav2,
+        eval_vqav2,
+        # "2" agrees with one of ten: nine of them see it once (1/3), the one sees none: 0.3.
+        approx(130 / 3, 3)
+        | {"answer_type": {"yes/no": approx(100, 1), "number": approx(30, 1), "other": approx(0, 1)}},
+    ),
+    "seed": (
+        seed,
+        eval_seed,
+        approx(200 / 3, 3)
+        | {"data_type": {"image": approx(50, 2), "video": approx(100, 1)}}
+        | {"question_type": {"Scene": approx(100, 1), "Action": approx(50, 2)}},
+    ),
+    "mmbench": (
+        mmbench,
+        eval_mmbench,
+        approx(200 / 3, 3) | {"category": {"ocr": approx(50, 2), "emotion": approx(100, 1)}},
+    ),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request, tmp_path):
+    """A scorer, the options that name its labels, its answers' rows, and the scores they have."""
+    make, module, expected = CASES[request.param]
+    (labels,), rows = make(tmp_path)
+    return module, ["--annotation-file", labels, "--result-file", tmp_path / "answers.jsonl"], rows, expected
+
+
+def test_scores_are_printed_and_written(call, case, tmp_path):
+    module, options, rows, expected = case
+    write_jsonl(tmp_path / "answers.jsonl", rows)
+    code, out, _ = call(module, *options)
+    assert code == 0
+    assert f"Samples: 3\nAccuracy: {json.loads((tmp_path / 'answers.score.json').read_text())['accuracy']:.2f} %" in out
+    assert json.loads((tmp_path / "answers.score.json").read_text()) == expected
+    write_jsonl(tmp_path / "answers.jsonl", rows[::-1])
+    assert call(module, *options, "--output", tmp_path / "scores" / "s.json")[0] == 0
+    assert json.loads((tmp_path / "scores" / "s.json").read_text()) == expected
+    for grouping in (value for value in expected.values() if isinstance(value, dict)):
+        for name in grouping:
+            assert f"  {name}: " in out
+
+
+def test_answers_and_labels_that_do_not_match_are_refused(call, case, tmp_path):
+    module, options, rows, _ = case
+    result = tmp_path / "answers.jsonl"
+    write_jsonl(result, rows[1:])
+    assert_one_line(call(module, *options), f"{result} lacks 1 of the 3 questions, such as ")
+    write_jsonl(result, [*rows, rows[0]])
+    assert_one_line(call(module, *options), "answers 1 question(s) more than once, such as ")
+    write_jsonl(result, [*rows, rows[0] | {"question_id": 999}])
+    assert_one_line(call(module, *options), "answers 1 question(s) that have no label, such as ")
+    write_jsonl(result, [*rows[1:], rows[0] | {"text": None}])
+    assert_one_line(call(module, *options), "is not a string")
+    result.write_text('{"question_id": ')
+    assert_one_line(call(module, *options), "line 1: not JSON")
+    result.unlink()
+    assert_one_line(call(module, *options), "cannot read the result file")
+    assert not list(tmp_path.glob("*.score.json*"))
+
+
+def test_labels_that_cannot_be_read_are_named(call, case, tmp_path):
+    module, options, rows, _ = case
+    write_jsonl(tmp_path / "answers.jsonl", rows)
+    labels = options[1]
+    for text in ("{}", "[]", "nothing", '{"data": [{}], "annotations": [{}], "question_type": {}, "questions": [{}]}'):
+        labels.write_text(text)
+        assert_one_line(call(module, *options), str(labels))
+    labels.unlink()
+    assert_one_line(call(module, *options), f"{labels}")
+
+
+def test_textvqa_scores_a_question_that_was_asked_twice_by_both_labels(call, tmp_path):
+    (labels,), rows = textvqa(tmp_path)
+    data = json.loads(labels.read_text())["data"]
+    data.append(data[1] | {"question_id": 9, "answers": ["go"] * 10})
+    labels.write_text(json.dumps({"data": data}))
+    options = ["--annotation-file", labels, "--result-dir", tmp_path]
+    write_jsonl(tmp_path / "a.jsonl", [*rows, rows[1]])
+    assert call(eval_textvqa, *options)[0] == 0
+    assert json.loads((tmp_path / "a.score.json").read_text()) == approx((60 + 50 + 50) / 4, 4)
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    assert_one_line(call(eval_textvqa, *options), "lacks 1 of the 4 questions, such as ('a', 'what does it say?')")
+    assert_one_line(call(eval_textvqa, "--annotation-file", labels), "give either --result-file")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "question"),
+    [
+        (f"What?\nReference OCR token: A, B\n{WORD}", "What?"),
+        (f"Two\nlines?\nReference OCR token: \n{WORD}", "Two lines?"),
+        (f"Reference OCR token: A\nWhat?\n{WORD}", "What?"),
+        (f"What?\n{WORD}", "What?"),
+        ("What?", "What?"),
+    ],
+)
+def test_textvqa_s_question_is_found_in_its_prompt(prompt, question):
+    key = eval_textvqa.question_key("i", eval_textvqa.question_of(prompt))
+    assert key == ("i", question.lower())
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        *[("B", "B"), ("B. red", "B"), ("So. The answer is B. It is", "B"), ("E", None), ("", None), ("AB", None)],
+        *[("B.", None), ("b", None), ("The answer is A. The answer is B.", None), ("The answer is both.", None)],
+    ],
+)
+def test_an_option_is_read_from_an_answer(text, option):
+    assert chosen_option(text, "ABCD") == option
+
+
+def test_mmbench_in_all_rounds_counts_what_is_right_in_each(call, tmp_path):
+    """In round 1 the options of two are swapped: B stands for A. The first is right twice, the others once."""
+    (labels,), _ = mmbench(tmp_path)
+    texts = {(1, 0): "B", (1, 1): "A", (2, 0): "A", (2, 1): "A", (3, 0): "B", (3, 1): "B"}
+    rows = [
+        {"question_id": i, "round_id": r, "text": text, "option_char": ["A", "B"][::-1] if r else ["A", "B"]}
+        for (i, r), text in texts.items()
+    ]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    options = ["--annotation-file", labels, "--result-file", tmp_path / "a.jsonl"]
+    assert call(eval_mmbench, *options)[0] == 0
+    assert json.loads((tmp_path / "a.score.json").read_text())["accuracy"] == pytest.approx(100 / 3)
+    write_jsonl(tmp_path / "a.jsonl", rows[:-1])
+    assert_one_line(call(eval_mmbench, *options), "lacks 1 of the 6 questions, such as (3, 1)")
