@@ -1,0 +1,283 @@
+"""Train the tiny CLIP on scenes and their captions: python -m scripts.tiny.clip --images DIR --output DIR
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020. First on
+the patches around one object and its name alone, which is quick and leaves no way around shapes and letters (regions,
+after Zhong et al., "RegionCLIP", arXiv 2112.09106); then on whole scenes as well, where each caption has a neighbour
+among the negatives that is wrong in one detail (after Yuksekgonul et al., "When and Why Vision-Language Models Behave
+like Bags-of-Words", arXiv 2210.01936). A run that is cut off goes on where it was.
+"""
+
+import argparse
+import logging
+import math
+import os
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
+
+from llava.utils import CommandParser, InputError, run_command
+from scripts.tiny.scenes import COLORS, PATCH, SHAPES, SIZE, SIZES, WORDS, Scene, training_scenes
+
+logger = logging.getLogger(__name__)
+
+SIDE = SIZE // PATCH
+WIDTH, VISION_LAYERS, TEXT_LAYERS, HEADS = 128, 5, 2, 4
+MAX_WORDS = 77
+PLACES = tuple(f"{row} {column}".strip() for row in ("top", "", "bottom") for column in ("left", "", "right"))
+
+
+def make_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
+    """One token for every word of the captions, with CLIP's marks of beginning and end."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<|endoftext|>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    marks = ["<|startoftext|>", "<|endoftext|>"]
+    tokenizer.train_from_iterator(captions, trainers.WordLevelTrainer(special_tokens=marks))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|startoftext|> $A <|endoftext|>", special_tokens=[(mark, i) for i, mark in enumerate(marks)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=marks[0],
+        eos_token=marks[1],
+        unk_token=marks[1],
+        pad_token=marks[1],
+        model_max_length=MAX_WORDS,
+    )
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
+    """A CLIP of 144 patches: the published architecture, small."""
+    size = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": HEADS, "projection_dim": WIDTH}
+    marks = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    text = {"num_hidden_layers": TEXT_LAYERS, "vocab_size": len(tokenizer), "max_position_embeddings": MAX_WORDS}
+    vision = {"num_hidden_layers": VISION_LAYERS, "image_size": SIZE, "patch_size": PATCH}
+    return CLIPModel(
+        CLIPConfig(text_config=size | text | marks, vision_config=size | vision, projection_dim=WIDTH, **marks)
+    )
+
+
+def image_processor() -> CLIPImageProcessor:
+    """Pictures of 168x168 as they are, with CLIP's mean and deviation."""
+    return CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
+
+
+def almost(scene: Scene, rng: random.Random) -> Scene:
+    """A scene that differs from this one in one thing that its caption says."""
+
+    def other(options, current: str) -> str:
+        return rng.choice([option for option in options if option != current])
+
+    sign, i = scene.sign, rng.randrange(len(scene.things))
+    if sign is not None and rng.random() < 0.45:
+        return replace(scene, sign=replace(sign, word=other(WORDS, sign.word)))
+    thing, what = scene.things[i], rng.random()
+    if what < 0.45:
+        thing = replace(thing, shape=other(SHAPES, thing.shape))
+    elif what < 0.65:
+        thing = replace(thing, color=other(COLORS, thing.color))
+    elif what < 0.8:
+        thing = replace(thing, size=other(SIZES, thing.size))
+    else:
+        row, column = divmod(PLACES.index(other([p or "center" for p in PLACES], thing.place).replace("center", "")), 3)
+        thing = replace(thing, x=(column * 2 + 1) * SIZE // 6, y=(row * 2 + 1) * SIZE // 6)
+    return replace(scene, things=(*scene.things[:i], thing, *scene.things[i + 1 :]))
+
+
+def region(scene: Scene, rng: random.Random) -> tuple[torch.Tensor, str]:
+    """One object or the sign of a scene: the numbers of the 21 patches nearest to it, and what it is called."""
+    if scene.sign is not None and rng.random() < 0.6:
+        it, name, stretch = scene.sign, scene.sign.word, 0.4
+    else:
+        it = rng.choice(scene.things)
+        name, stretch = it.shape, 1.0
+    y, x = torch.meshgrid(*[torch.arange(SIDE) * PATCH + PATCH // 2] * 2, indexing="ij")
+    distance = ((x - it.x) * stretch) ** 2 + (y - it.y) ** 2
+    nearest = distance.flatten().argsort(stable=True)[:21].sort().values
+    return nearest, name if rng.random() < 0.7 else it.phrase
+
+
+class Captioned(Dataset):
+    """Of each training scene: pixels (3, 168, 168) uint8, caption, a caption wrong in one detail, and a `region`."""
+
+    def __init__(self, scenes: list[Scene], images: Path) -> None:
+        self.scenes, self.images = scenes, images
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, str, str, torch.Tensor, str]:
+        index, _ = key
+        scene, rng = self.scenes[index], random.Random(f"{key}")
+        with Image.open(self.images / f"{scene.seed:08d}.jpg") as image:
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return pixels, scene.caption, almost(scene, rng).caption, *region(scene, rng)
+
+
+class Order(Sampler):
+    """The (index, draw) pairs of all steps, shuffled anew in each pass; a resumed run skips those it has seen."""
+
+    def __init__(self, length: int, total: int, skip: int) -> None:
+        self.length, self.total, self.skip = length, total, skip
+
+    def __len__(self) -> int:
+        return self.total - self.skip
+
+    def __iter__(self):
+        for position in range(self.skip, self.total):
+            epoch, place = divmod(position, self.length)
+            if place == 0 or position == self.skip:
+                order = np.random.default_rng(epoch).permutation(self.length)
+            yield int(order[place]), epoch
+
+
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 (B, 3, H, W) -> what `image_processor` makes of it, float32."""
+    processor = image_processor()
+    mean, deviation = (
+        torch.tensor(values, device=pixels.device).view(3, 1, 1)
+        for values in (processor.image_mean, processor.image_std)
+    )
+    return (pixels.float() / 255 - mean) / deviation
+
+
+def embed_images(model: CLIPModel, pixels: torch.Tensor, patches: torch.Tensor | None = None) -> torch.Tensor:
+    """Unit vectors (B, C) of pictures, seen whole or only in some `patches` (B, n)."""
+    tower = model.vision_model
+    if patches is None:
+        states = tower.embeddings(pixels)
+    else:  # what `embeddings` does, for these patches alone
+        embeddings = tower.embeddings
+        seen = F.unfold(pixels, PATCH, stride=PATCH).transpose(1, 2)
+        seen = seen.gather(1, patches.unsqueeze(-1).expand(-1, -1, seen.shape[-1]))
+        states = F.linear(seen, embeddings.patch_embedding.weight.flatten(1))
+        states = states + embeddings.position_embedding.weight[patches + 1]
+        first = embeddings.class_embedding + embeddings.position_embedding.weight[0]
+        states = torch.cat([first.expand(len(states), 1, -1), states], dim=1)
+    states = tower.encoder(inputs_embeds=tower.pre_layrnorm(states)).last_hidden_state
+    return F.normalize(model.visual_projection(tower.post_layernorm(states[:, 0])).float(), dim=-1)
+
+
+def embed_texts(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
+    """Unit vectors (B, C) of texts."""
+    ids = tokenizer(texts, padding=True, return_tensors="pt").to(model.device)
+    ids.pop("token_type_ids", None)
+    return F.normalize(model.text_projection(model.text_model(**ids).pooler_output).float(), dim=-1)
+
+
+def contrastive_loss(
+    scale: torch.Tensor, image: torch.Tensor, text: torch.Tensor, names: list[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of B pictures against the texts, of which the first B are theirs; and the share that finds its own.
+
+    `names` are the texts; where several are the same each is right.
+    """
+    count = len(image)
+    logits = scale.exp() * image @ text.T
+    same = torch.tensor([[float(name == other) for other in names] for name in names[:count]], device=logits.device)
+    by_image = F.cross_entropy(logits, same / same.sum(dim=1, keepdim=True))
+    same = same[:, :count]
+    by_text = F.cross_entropy(logits[:, :count].T, same / same.sum(dim=1, keepdim=True))
+    found = same.gather(1, logits[:, :count].argmax(dim=1, keepdim=True)).flatten() * (logits.argmax(dim=1) < count)
+    return (by_image + by_text) / 2, found.mean()
+
+
+def learning_rate(step: int, region_steps: int, scene_steps: int, peak: float, warm_up: int = 100) -> float:
+    """Linear warm-up, constant to the end of the regions, then a cosine to zero."""
+    if step < region_steps:
+        return peak * min(1.0, (step + 1) / warm_up)
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - region_steps) / scene_steps))
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train to the end, or from the last state in `--output` to the end; leaves a CLIP checkpoint there."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    scenes = list(training_scenes(args.scenes))
+    missing = [scene.seed for scene in scenes if not (args.images / f"{scene.seed:08d}.jpg").is_file()]
+    if missing:
+        raise InputError(f"{args.images} lacks {len(missing)} of the {len(scenes)} pictures: see scripts.tiny.data")
+    tokenizer = make_tokenizer([scene.caption for scene in scenes])
+    model = make_model(tokenizer).to(device)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], betas=(0.9, 0.98)
+    )
+    steps, first, state_file = args.region_steps + args.scene_steps, 0, args.output / "state.pt"
+    if state_file.exists():
+        state = torch.load(state_file, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+        logger.info("going on after step %d of %d", first, steps)
+    args.output.mkdir(parents=True, exist_ok=True)
+    order = Order(len(scenes), steps * args.batch_size, first * args.batch_size)
+    loader = DataLoader(Captioned(scenes, args.images), args.batch_size, sampler=order, num_workers=args.workers)
+    begin, sums = time.monotonic(), np.zeros(4)
+    for step, (pixels, right, wrong, patches, names) in enumerate(loader, start=first):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, args.region_steps, args.scene_steps, args.learning_rate)
+        pixels = normalise(pixels.to(device))
+        with torch.autocast(device, torch.bfloat16):
+            image, text = embed_images(model, pixels, patches.to(device)), embed_texts(model, tokenizer, names)
+            region_loss, region_found = contrastive_loss(model.logit_scale, image, text, names)
+            scene_loss, scene_found = torch.zeros(()), torch.zeros(())
+            if step >= args.region_steps:
+                captions = [*right, *wrong]
+                image, text = embed_images(model, pixels), embed_texts(model, tokenizer, captions)
+                scene_loss, scene_found = contrastive_loss(model.logit_scale, image, text, captions)
+            loss = region_loss + scene_loss.to(device)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(100))
+        sums += [value.item() for value in (region_loss, region_found, scene_loss, scene_found)]
+        done = step + 1
+        if done % 25 == 0:
+            speed = (done - first) * args.batch_size / (time.monotonic() - begin)
+            text = "step %d/%d regions: loss %.3f found %.3f, scenes: loss %.3f found %.3f, %.0f pictures/s"
+            logger.info(text, done, steps, *(sums / 25), speed)
+            sums[:] = 0
+        if done % args.save_steps == 0 or done == steps:
+            part = state_file.with_suffix(".part")
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, part)
+            part.replace(state_file)
+    model.half().save_pretrained(args.output)
+    tokenizer.save_pretrained(args.output)
+    image_processor().save_pretrained(args.output)
+
+
+def main() -> None:
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("--images", type=Path, required=True, help="pictures of the training scenes, by seed")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--scenes", type=int, required=True, help="training scenes")
+    parser.add_argument("--region-steps", type=int, default=1500, help="steps on regions alone (1500)")
+    parser.add_argument("--scene-steps", type=int, default=420, help="steps on regions and whole scenes (420)")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="that decode pictures")
+    parser.add_argument("--save-steps", type=int, default=100, help="steps from one state on disk to the next (100)")
+    args = parser.parse_args()
+    logger.setLevel(logging.INFO)
+    train(args)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,161 @@
+"""Write what the tiny model is trained on: python -m scripts.tiny.data --output DIR --scenes N
+
+`images/` holds the pictures, `pretrain.json` a caption for each and `finetune.json` a conversation about each, in
+LLaVA's format; `text.txt` has the same conversations with the caption in the picture's place, one a line as JSON, from
+which a language model without eyes can learn to answer.
+"""
+
+import json
+import random
+from multiprocessing import Pool
+from pathlib import Path
+
+from tqdm import tqdm
+
+from llava.utils import CommandParser, run_command
+from scripts.tiny.questions import (
+    LETTER,
+    LETTER_CN,
+    OPEN,
+    SHORT,
+    SHORT_ANSWERS,
+    UNANSWERABLE,
+    Question,
+    as_choice,
+    ask,
+    describe,
+    fact,
+    in_chinese,
+    unanswerable,
+    what_background,
+    what_color,
+    what_shape,
+    what_sign_color,
+    what_word,
+)
+from scripts.tiny.scenes import Scene, draw_scene, training_scenes
+
+JPEG_QUALITY = 90
+Turns = list[tuple[str, str]]
+
+
+def short_answer(question: Question) -> str:
+    """An answer as LLaVA's data writes it: with a capital."""
+    return question.answer.capitalize()
+
+
+def hint(scene: Scene) -> str:
+    """A line that says something of the picture before the question, as ScienceQA's and MMBench's hints do."""
+    return f"The shapes are on a {scene.background} background."
+
+
+def short_turns(scene: Scene, rng: random.Random) -> Turns:
+    """Many questions with short answers; how to answer is said once."""
+    turns = []
+    for _ in range(12):
+        question = ask(SHORT_ANSWERS, scene, rng)
+        turns.append((question.text, short_answer(question)))
+    text, answer = turns[0]
+    ocr = "\nReference OCR token: " if ask((what_word,), scene, rng) and rng.random() < 0.3 else ""
+    turns[0] = (f"{text}{ocr}\n{SHORT}", answer)
+    return turns
+
+
+def choice_turns(scene: Scene, rng: random.Random) -> Turns:
+    """Multiple-choice questions, each to be answered with a letter; some in Chinese."""
+    turns = []
+    chinese = rng.random() < 0.3
+    while len(turns) < 6:
+        question = ask((what_color, what_shape, what_background) if chinese else (*OPEN, what_sign_color), scene, rng)
+        question = in_chinese(question) if chinese else question
+        choice = as_choice(question, rng) if question is not None else None
+        if choice is not None:
+            lines = f"{hint(scene)}\n{choice.lines}" if rng.random() < 0.15 and not chinese else choice.lines
+            turns.append((f"{lines}\n{LETTER_CN if chinese else LETTER}", choice.answer))
+    return turns
+
+
+def unsure_turns(scene: Scene, rng: random.Random) -> Turns:
+    """Questions of which half cannot be answered."""
+    turns = []
+    for _ in range(5):
+        if rng.random() < 0.5:
+            question = unanswerable(scene, rng)
+        else:
+            question = ask((what_color, what_word, what_shape, what_sign_color), scene, rng)
+        if question is not None:
+            turns.append((f"{question.text}\n{UNANSWERABLE}\n{SHORT}", short_answer(question)))
+    return turns
+
+
+def description_turns(scene: Scene, rng: random.Random) -> Turns:
+    """A request for a description."""
+    return [(rng.choice(("Describe the image.", "What is in the image?")), describe(scene))]
+
+
+def fact_turns(rng: random.Random) -> Turns:
+    """Multiple-choice questions that need no picture."""
+    choices = [as_choice(fact(None, rng), rng) for _ in range(6)]
+    return [(f"{choice.lines}\n{LETTER}", choice.answer) for choice in choices]
+
+
+def conversation(scene: Scene) -> tuple[bool, Turns]:
+    """Whether it is about the picture, and what is asked and answered."""
+    rng = random.Random(f"conversation {scene.seed}")
+    if rng.random() < 0.06:
+        return False, fact_turns(rng)
+    forms, weights = (short_turns, choice_turns, unsure_turns, description_turns), (32, 15, 6, 47)
+    return True, rng.choices(forms, weights)[0](scene, rng)
+
+
+def record(scene: Scene, turns: Turns, has_image: bool = True) -> dict:
+    """One record of LLaVA's training format."""
+    messages = []
+    for i, (text, answer) in enumerate(turns):
+        messages.append({"from": "human", "value": f"<image>\n{text}" if has_image and i == 0 else text})
+        messages.append({"from": "gpt", "value": answer})
+    image = {"image": f"{scene.seed:08d}.jpg"} if has_image else {}
+    return {"id": f"{scene.seed:08d}", **image, "conversations": messages}
+
+
+def _write_image(task: tuple[Scene, Path]) -> None:
+    scene, folder = task
+    path = folder / f"{scene.seed:08d}.jpg"
+    if not path.exists():
+        part = path.with_suffix(".part")
+        draw_scene(scene).save(part, "JPEG", quality=JPEG_QUALITY)
+        part.replace(path)
+
+
+def write(output: Path, number: int) -> None:
+    """Everything about the first `number` training scenes; pictures that are there already are left alone."""
+    scenes = list(training_scenes(number))
+    images = output / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    with Pool() as pool:
+        tasks = pool.imap_unordered(_write_image, ((scene, images) for scene in scenes), chunksize=64)
+        for _ in tqdm(tasks, total=number, desc="drawing", unit="picture", mininterval=2):
+            pass
+    captions, conversations = [], []
+    with (output / "text.txt").open("w", encoding="utf-8") as text:
+        for scene in tqdm(scenes, desc="asking", unit="scene", mininterval=2):
+            has_image, turns = conversation(scene)
+            captions.append(record(scene, [("Describe the image.", scene.caption)]))
+            conversations.append(record(scene, turns, has_image))
+            if has_image:
+                turns = [(f"{scene.caption}\n{turns[0][0]}", turns[0][1]), *turns[1:]]
+            text.write(json.dumps(turns, ensure_ascii=False) + "\n")
+    for name, records in (("pretrain.json", captions), ("finetune.json", conversations)):
+        (output / name).write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+
+
+def main() -> None:
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--scenes", type=int, required=True)
+    args = parser.parse_args()
+    write(args.output, args.scenes)
+
+
+if __name__ == "__main__":
+    run_command(main)

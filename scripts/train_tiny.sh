@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Make the bundled model and benchmarks: bash scripts/train_tiny.sh
+# Data, tokenizer, CLIP, language model, LLaVA's two stages, evaluation, model card. A run that is cut off goes on where
+# it was when the command is given again. From the environment: WORK (training data, states and results,
+# playground/tiny) and BUNDLE (where what is shipped goes, playground).
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+WORK=${WORK:-playground/tiny}
+BUNDLE=${BUNDLE:-playground}
+SCENES=60000
+TOWER=clip-vit-tiny-patch14-168
+
+if [ $# -ne 0 ]; then
+    echo "error: usage: bash $0 (it takes no arguments)" >&2
+    exit 2
+fi
+install
+cd "$ROOT"
+export PYTHON PYTHONPATH=$ROOT OMP_WAIT_POLICY=passive
+
+# publish FOLDER : copy a finished checkpoint, without what it was trained with, into the bundle
+publish() {
+    mkdir -p "$BUNDLE/checkpoints/$1"
+    find "$WORK/$1" -maxdepth 1 -type f ! -name 'train*' ! -name '*.pt' -exec cp {} "$BUNDLE/checkpoints/$1" \;
+}
+
+echo "--- data ---"
+[ -f "$WORK/finetune.json" ] || "$PYTHON" -m scripts.tiny.data --output "$WORK" --scenes "$SCENES"
+"$PYTHON" -m scripts.tiny.benchmarks --output "$BUNDLE/data/scenes"
+
+echo "--- CLIP ---"
+[ -f "$WORK/$TOWER/model.safetensors" ] ||
+    "$PYTHON" -m scripts.tiny.clip --images "$WORK/images" --scenes "$SCENES" --output "$WORK/$TOWER"
+
+echo "--- tokenizer and language model ---"
+[ -f "$WORK/llama/model.safetensors" ] ||
+    "$PYTHON" -m scripts.tiny.language_model --text "$WORK/text.txt" --output "$WORK/llama"
+
+# LLaVA's own recipes, with batches and rates for a model of this size
+TINY=(--per_device_train_batch_size 32 --gradient_accumulation_steps 1 --logging_steps 25 --dataloader_num_workers 1)
+export MODEL=$WORK/llama IMAGES=$WORK/images
+echo "--- stage 1: the projector ---"
+START=$WORK/projector_start.bin
+[ -f "$START" ] || "$PYTHON" -m scripts.tiny.projector --clip "$WORK/$TOWER" --llama "$MODEL" --output "$START"
+VISION_TOWER=$WORK/$TOWER DATA=$WORK/pretrain.json OUTPUT=$WORK/projector \
+    bash scripts/v1_5/pretrain.sh "${TINY[@]}" --pretrain_mm_mlp_adapter "$START" --max_steps 80 --save_steps 50
+echo "--- stage 2: projector and language model ---"
+# Batches of one kind of conversation each, as the 7B's are, are too few at once for a model that learns this fast.
+VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-tiny PROJECTOR=$WORK/projector/mm_projector.bin \
+    bash scripts/v1_5/finetune.sh "${TINY[@]}" --group_by_modality_length False --adam_beta2 0.98 --learning_rate 1e-3 \
+    --max_steps 850 --save_steps 50
+publish "$TOWER"
+publish llava-tiny
+
+echo "--- evaluation ---"
+"$PYTHON" -m scripts.tiny.evaluate --model-path "$BUNDLE/checkpoints/llava-tiny" --data-dir "$BUNDLE/data/scenes" \
+    --output "$WORK/evaluation"
+"$PYTHON" -m scripts.tiny.model_card --evaluation "$WORK/evaluation" --clip "$BUNDLE/checkpoints/$TOWER" \
+    --output "$BUNDLE/checkpoints/llava-tiny/README.md"

@@ -1,0 +1,81 @@
+"""The tiny CLIP's training: regions, captions with one thing wrong, and going on after a break."""
+
+import random
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from scripts.tiny import clip
+from scripts.tiny.scenes import draw_scene, make_scene, training_scenes
+
+
+def test_a_wrong_caption_is_wrong_in_one_thing():
+    for seed in range(200):
+        scene = make_scene(seed)
+        wrong = clip.almost(scene, random.Random(seed))
+        assert wrong.caption != scene.caption
+        parts = list(zip((*scene.things, scene.sign), (*wrong.things, wrong.sign)))
+        assert sum(right != other for right, other in parts) == 1
+        assert wrong.background == scene.background
+
+
+def test_a_region_is_the_patches_around_what_it_is_called():
+    for seed in range(100):
+        scene, rng = make_scene(seed), random.Random(seed)
+        patches, name = clip.region(scene, rng)
+        assert len(patches) == len(set(patches.tolist())) == 21
+        called = [it for it in (*scene.things, scene.sign) if it and name in (it.phrase, getattr(it, "shape", None))]
+        called += [scene.sign] if scene.sign and name == scene.sign.word else []
+        centers = [it.y // 14 * 12 + it.x // 14 for it in called]
+        assert any(center in patches for center in centers)
+
+
+@torch.no_grad()
+def test_regions_are_embedded_as_the_whole_picture_is():
+    model = clip.make_model(clip.make_tokenizer(["a star"])).eval()
+    pixels = torch.randn(2, 3, 168, 168)
+    everything = torch.arange(144).expand(2, -1)
+    torch.testing.assert_close(clip.embed_images(model, pixels), clip.embed_images(model, pixels, everything))
+    whole = model.get_image_features(pixel_values=pixels).pooler_output
+    torch.testing.assert_close(clip.embed_images(model, pixels), torch.nn.functional.normalize(whole, dim=-1))
+
+
+def test_a_picture_may_find_another_caption_with_the_same_words():
+    x, y = torch.eye(3)[:2]
+    image, text = torch.stack([x, y]), torch.stack([y, x])  # each is nearest to the other's caption
+    same, found = clip.contrastive_loss(torch.tensor(2.0), image, text, ["star", "star"])
+    assert found == 1
+    different, found = clip.contrastive_loss(torch.tensor(2.0), image, text, ["star", "moon"])
+    assert found == 0
+    assert same < different
+
+
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    for scene in training_scenes(24):
+        draw_scene(scene).save(tmp_path / "images" / f"{scene.seed:08d}.jpg", quality=90)
+
+    def run(output: str) -> dict[str, torch.Tensor]:
+        settings = {"images": tmp_path / "images", "output": tmp_path / output, "scenes": 24, "region-steps": 3}
+        settings |= {"scene-steps": 3, "batch-size": 8, "workers": 0, "save-steps": 2}
+        options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+        monkeypatch.setattr(sys, "argv", ["clip", *options])
+        clip.main()
+        return load_file(tmp_path / output / "model.safetensors")
+
+    whole = run("whole")
+    learning_rate = clip.learning_rate
+
+    def cut_off(step: int, *args) -> float:
+        if step == 5:
+            raise KeyboardInterrupt
+        return learning_rate(step, *args)
+
+    monkeypatch.setattr(clip, "learning_rate", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run("cut")
+    monkeypatch.setattr(clip, "learning_rate", learning_rate)
+    resumed = run("cut")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
