@@ -17,6 +17,7 @@ from llava.train.arguments import DataArguments, ModelArguments, TrainingArgumen
 from llava.utils import InputError, one_line, read_json_object
 
 _CLASSES = {"llama": LlavaLlamaForCausalLM, "mistral": LlavaMistralForCausalLM}
+_TOWER = "model.vision_tower."
 _VISION_PREFIXES = ("model.mm_projector.", "model.image_newline")
 
 
@@ -62,13 +63,13 @@ class Blueprint:
         self.tower.load_model()
         if len(tokenizer) > self.config.vocab_size:
             raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model {self.config.vocab_size}")
-        weights = read_weights(self.folder)
-        if unwanted := [key for key in weights if key.startswith("model.vision_tower.")]:
-            raise InputError(f"{self.folder} is not a plain language model: it has {unwanted[0]}")
+        # A LLaVA checkpoint has a projector of its own, and a copy of its tower, which is not what is trained.
+        weights = {key: tensor for key, tensor in read_weights(self.folder).items() if not key.startswith(_TOWER)}
+        given = self.model_args.pretrain_mm_mlp_adapter is not None
         model = load_weights(
             self.cls,
             self.config,
-            weights | self.vision_weights,
+            weights | self.vision_weights if given else self.vision_weights | weights,
             f"language model {self.folder}",
             dtype=frozen if alone else torch.float32,
         )
@@ -88,11 +89,15 @@ class Blueprint:
 
 
 def _read_config(folder: Path) -> tuple[type[PreTrainedModel], PreTrainedConfig]:
+    """Class and config of a plain Llama or Mistral, or of a LLaVA on one of them."""
     values = read_json_object(folder / "config.json", "config")
     model_type = values.pop("model_type", None)
-    if model_type not in _CLASSES:
-        raise InputError(f"{folder} is not a plain language model ({', '.join(_CLASSES)}) but {model_type!r}")
-    cls = _CLASSES[model_type]
+    of_llava = {cls.__name__: cls for cls in _CLASSES.values()}
+    cls = _CLASSES.get(model_type) or of_llava.get((values.get("architectures") or [None])[0])
+    if cls is None:
+        raise InputError(f"{folder} is neither {' nor '.join(_CLASSES)} nor a LLaVA on one of them, but {model_type!r}")
+    if values.get("unfreeze_mm_vision_tower"):
+        raise InputError(f"{folder} has a vision tower of its own: training on from such a checkpoint is not supported")
     values |= {"architectures": [cls.__name__], "_name_or_path": ""}
     try:
         return cls, cls.config_class.from_dict(values)

@@ -33,3 +33,8 @@ def test_both_stages_run_one_after_the_other_and_extra_options_come_last(startin
     done = run_recipe("v1_5/finetune.sh", *options, **settings, OUTPUT=tmp_path / "other")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"error: cannot read weights from {projector}")
+
+    settings |= {"PROJECTOR": "", "MODEL": tmp_path / "llava"}
+    done = run_recipe("v1_5/finetune.sh", *options, **settings, OUTPUT=tmp_path / "further")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "further" / "config.json").exists()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -315,9 +316,28 @@ def test_a_projector_of_another_shape_is_refused(command, tmp_path):
         train(command("stage2", pretrain_mm_mlp_adapter=path))
 
 
-def test_a_llava_checkpoint_is_not_a_language_model_to_start_from(command, checkpoints):
-    with pytest.raises(InputError, match="not a plain language model"):
-        train(command("stage2", model_name_or_path=checkpoints()))
+def test_a_llava_checkpoint_is_trained_on_with_its_own_projector(command, tmp_path):
+    first = command("stage2", "first", max_steps=2)
+    train(first)
+    again = command("stage2", "again", max_steps=1, learning_rate=0, model_name_or_path=output_dir(first))
+    train(again)
+    assert_equal(read_weights(output_dir(again)), read_weights(output_dir(first)))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}, "neither llama nor mistral nor a LLaVA"),
+        ({"unfreeze_mm_vision_tower": True}, "a vision tower of its own"),
+    ],
+)
+def test_a_model_that_cannot_be_started_from_is_named(command, starting_point, tmp_path, change, named):
+    folder = tmp_path / "start"
+    shutil.copytree(starting_point / "vicuna", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(InputError, match=named):
+        train(command("stage2", model_name_or_path=folder))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
