@@ -45,11 +45,14 @@ START=$WORK/projector_start.bin
 [ -f "$START" ] || "$PYTHON" -m scripts.tiny.projector --clip "$WORK/$TOWER" --llama "$MODEL" --output "$START"
 VISION_TOWER=$WORK/$TOWER DATA=$WORK/pretrain.json OUTPUT=$WORK/projector \
     bash scripts/v1_5/pretrain.sh "${TINY[@]}" --pretrain_mm_mlp_adapter "$START" --max_steps 80 --save_steps 50
-echo "--- stage 2: projector and language model ---"
 # Batches of one kind of conversation each, as the 7B's are, are too few at once for a model that learns this fast.
-VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-tiny PROJECTOR=$WORK/projector/mm_projector.bin \
-    bash scripts/v1_5/finetune.sh "${TINY[@]}" --group_by_modality_length False --adam_beta2 0.98 --learning_rate 1e-3 \
-    --max_steps 850 --save_steps 50
+STAGE2=("${TINY[@]}" --group_by_modality_length False --adam_beta2 0.98 --learning_rate 1e-3 --save_steps 50)
+echo "--- stage 2: projector and language model, first on descriptions, of which every word is about the picture ---"
+VISION_TOWER=../$TOWER DATA=$WORK/describe.json OUTPUT=$WORK/llava-describe PROJECTOR=$WORK/projector/mm_projector.bin \
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 600 --save_dtype float32 \
+    --lr_scheduler_type constant_with_warmup
+MODEL=$WORK/llava-describe VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-tiny PROJECTOR='' \
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 850
 publish "$TOWER"
 publish llava-tiny
 

@@ -1,10 +1,11 @@
 """Train the tiny CLIP on scenes and their captions: python -m scripts.tiny.clip --images DIR --output DIR
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020. First on
-the patches around one object and its name alone, which is quick and leaves no way around shapes and letters (regions,
-after Zhong et al., "RegionCLIP", arXiv 2112.09106); then on whole scenes as well, where each caption has a neighbour
-among the negatives that is wrong in one detail (after Yuksekgonul et al., "When and Why Vision-Language Models Behave
-like Bags-of-Words", arXiv 2210.01936). A run that is cut off goes on where it was.
+the patches around one object and its name alone, which is quick and leaves no way around shapes and letters. Then on
+whole scenes, where each caption has a neighbour among the negatives that is wrong in one detail (after Yuksekgonul et
+al., "When and Why Vision-Language Models Behave like Bags-of-Words", arXiv 2210.01936), and on the mean of an object's
+patches and its name, so that patches say what they are part of (after Zhong et al., "RegionCLIP", arXiv 2112.09106). A
+run that is cut off goes on where it was.
 """
 
 import argparse
@@ -106,8 +107,7 @@ def region(scene: Scene, rng: random.Random) -> tuple[torch.Tensor, str]:
         name, stretch = it.shape, 1.0
     y, x = torch.meshgrid(*[torch.arange(SIDE) * PATCH + PATCH // 2] * 2, indexing="ij")
     distance = ((x - it.x) * stretch) ** 2 + (y - it.y) ** 2
-    nearest = distance.flatten().argsort(stable=True)[:21].sort().values
-    return nearest, name if rng.random() < 0.7 else it.phrase
+    return distance.flatten().argsort(stable=True)[:21], name if rng.random() < 0.7 else it.phrase
 
 
 class Captioned(Dataset):
@@ -154,21 +154,30 @@ def normalise(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels.float() / 255 - mean) / deviation
 
 
-def embed_images(model: CLIPModel, pixels: torch.Tensor, patches: torch.Tensor | None = None) -> torch.Tensor:
-    """Unit vectors (B, C) of pictures, seen whole or only in some `patches` (B, n)."""
+def embed_regions(model: CLIPModel, pixels: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+    """Unit vectors (B, C) of pictures (B, 3, H, W) of which only some `patches` (B, n) are seen."""
     tower = model.vision_model
-    if patches is None:
-        states = tower.embeddings(pixels)
-    else:  # what `embeddings` does, for these patches alone
-        embeddings = tower.embeddings
-        seen = F.unfold(pixels, PATCH, stride=PATCH).transpose(1, 2)
-        seen = seen.gather(1, patches.unsqueeze(-1).expand(-1, -1, seen.shape[-1]))
-        states = F.linear(seen, embeddings.patch_embedding.weight.flatten(1))
-        states = states + embeddings.position_embedding.weight[patches + 1]
-        first = embeddings.class_embedding + embeddings.position_embedding.weight[0]
-        states = torch.cat([first.expand(len(states), 1, -1), states], dim=1)
+    embeddings = tower.embeddings
+    seen = F.unfold(pixels, PATCH, stride=PATCH).transpose(1, 2)
+    seen = seen.gather(1, patches.unsqueeze(-1).expand(-1, -1, seen.shape[-1]))
+    states = F.linear(seen, embeddings.patch_embedding.weight.flatten(1))
+    states = states + embeddings.position_embedding.weight[patches + 1]
+    first = embeddings.class_embedding + embeddings.position_embedding.weight[0]
+    states = torch.cat([first.expand(len(states), 1, -1), states], dim=1)
     states = tower.encoder(inputs_embeds=tower.pre_layrnorm(states)).last_hidden_state
-    return F.normalize(model.visual_projection(tower.post_layernorm(states[:, 0])).float(), dim=-1)
+    return _project(model, states[:, 0])
+
+
+def embed_scenes(model: CLIPModel, pixels: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit vectors (B, C) of whole pictures, and of one object in each: the mean of its `patches` (B, n)."""
+    states = model.vision_model(pixel_values=pixels).last_hidden_state
+    inside = states.gather(1, (patches + 1).unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+    return _project(model, states[:, 0]), _project(model, inside.mean(dim=1))
+
+
+def _project(model: CLIPModel, states: torch.Tensor) -> torch.Tensor:
+    states = model.visual_projection(model.vision_model.post_layernorm(states))
+    return F.normalize(states.float(), dim=-1)
 
 
 def embed_texts(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
@@ -233,13 +242,16 @@ def train(args: argparse.Namespace) -> None:
             group["lr"] = learning_rate(step, args.region_steps, args.scene_steps, args.learning_rate)
         pixels = normalise(pixels.to(device))
         with torch.autocast(device, torch.bfloat16):
-            image, text = embed_images(model, pixels, patches.to(device)), embed_texts(model, tokenizer, names)
-            region_loss, region_found = contrastive_loss(model.logit_scale, image, text, names)
-            scene_loss, scene_found = torch.zeros(()), torch.zeros(())
-            if step >= args.region_steps:
+            patches, scene_loss, scene_found = patches.to(device), torch.zeros(()), torch.zeros(())
+            if step < args.region_steps:
+                regions = embed_regions(model, pixels, patches)
+            else:
                 captions = [*right, *wrong]
-                image, text = embed_images(model, pixels), embed_texts(model, tokenizer, captions)
-                scene_loss, scene_found = contrastive_loss(model.logit_scale, image, text, captions)
+                scene, regions = embed_scenes(model, pixels, patches[:, :9])
+                text = embed_texts(model, tokenizer, captions)
+                scene_loss, scene_found = contrastive_loss(model.logit_scale, scene, text, captions)
+            text = embed_texts(model, tokenizer, names)
+            region_loss, region_found = contrastive_loss(model.logit_scale, regions, text, names)
             loss = region_loss + scene_loss.to(device)
         optimizer.zero_grad()
         loss.backward()

@@ -1,8 +1,8 @@
 """Write what the tiny model is trained on: python -m scripts.tiny.data --output DIR --scenes N
 
-`images/` holds the pictures, `pretrain.json` a caption for each and `finetune.json` a conversation about each, in
-LLaVA's format; `text.txt` has the same conversations with the caption in the picture's place, one a line as JSON, from
-which a language model without eyes can learn to answer.
+`images/` holds the pictures; in LLaVA's format `pretrain.json` has a caption for each, `describe.json` a request for a
+description of each, and `finetune.json` a conversation about each; `text.txt` has the conversations with the caption in
+the picture's place, one a line as JSON, from which a language model without eyes can learn to answer.
 """
 
 import json
@@ -136,16 +136,18 @@ def write(output: Path, number: int) -> None:
         tasks = pool.imap_unordered(_write_image, ((scene, images) for scene in scenes), chunksize=64)
         for _ in tqdm(tasks, total=number, desc="drawing", unit="picture", mininterval=2):
             pass
-    captions, conversations = [], []
+    captions, descriptions, conversations = [], [], []
     with (output / "text.txt").open("w", encoding="utf-8") as text:
         for scene in tqdm(scenes, desc="asking", unit="scene", mininterval=2):
             has_image, turns = conversation(scene)
             captions.append(record(scene, [("Describe the image.", scene.caption)]))
+            descriptions.append(record(scene, description_turns(scene, random.Random(f"describe {scene.seed}"))))
             conversations.append(record(scene, turns, has_image))
             if has_image:
                 turns = [(f"{scene.caption}\n{turns[0][0]}", turns[0][1]), *turns[1:]]
             text.write(json.dumps(turns, ensure_ascii=False) + "\n")
-    for name, records in (("pretrain.json", captions), ("finetune.json", conversations)):
+    files = {"pretrain.json": captions, "describe.json": descriptions, "finetune.json": conversations}
+    for name, records in files.items():
         (output / name).write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
 
 

@@ -33,13 +33,23 @@ def test_a_region_is_the_patches_around_what_it_is_called():
 
 
 @torch.no_grad()
-def test_regions_are_embedded_as_the_whole_picture_is():
+def test_a_region_of_all_patches_is_the_whole_picture():
     model = clip.make_model(clip.make_tokenizer(["a star"])).eval()
-    pixels = torch.randn(2, 3, 168, 168)
-    everything = torch.arange(144).expand(2, -1)
-    torch.testing.assert_close(clip.embed_images(model, pixels), clip.embed_images(model, pixels, everything))
-    whole = model.get_image_features(pixel_values=pixels).pooler_output
-    torch.testing.assert_close(clip.embed_images(model, pixels), torch.nn.functional.normalize(whole, dim=-1))
+    pixels, everything = torch.randn(2, 3, 168, 168), torch.arange(144).expand(2, -1)
+    whole = torch.nn.functional.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
+    scenes, _ = clip.embed_scenes(model, pixels, everything)
+    torch.testing.assert_close(scenes, whole)
+    torch.testing.assert_close(clip.embed_regions(model, pixels, everything), whole)
+
+
+@torch.no_grad()
+def test_an_object_in_a_scene_is_the_mean_of_its_patches():
+    model = clip.make_model(clip.make_tokenizer(["a star"])).eval()
+    pixels = torch.randn(1, 3, 168, 168)
+    states = model.vision_model(pixel_values=pixels).last_hidden_state
+    mean = model.vision_model.post_layernorm(states[:, [1 + 5, 1 + 17]].mean(dim=1))
+    expected = torch.nn.functional.normalize(model.visual_projection(mean), dim=-1)
+    torch.testing.assert_close(clip.embed_scenes(model, pixels, torch.tensor([[17, 5]]))[1], expected)
 
 
 def test_a_picture_may_find_another_caption_with_the_same_words():
