@@ -251,18 +251,21 @@ def draw_scene(scene: Scene) -> Image.Image:
     return image
 
 
+def cover(thing: Thing | Sign) -> np.ndarray:
+    """(12, 12) float: the share of each patch that an object, or the sign, covers."""
+    pixels = np.zeros((SIZE, SIZE), np.float32)
+    width, height = (thing.width, thing.height) if isinstance(thing, Sign) else (thing.extent, thing.extent)
+    left, top = thing.x - width // 2, thing.y - height // 2
+    mask = 1.0 if isinstance(thing, Sign) else np.asarray(_shape_mask(thing.shape, thing.extent), np.float32) / 255
+    pixels[top : top + height, left : left + width] = mask
+    side = SIZE // PATCH
+    return pixels.reshape(side, PATCH, side, PATCH).mean(axis=(1, 3))
+
+
 def object_patches(scene: Scene, min_share: float = 0.2) -> np.ndarray:
     """(12, 12) bool: the patches of which objects and the sign cover at least `min_share`."""
-    cover = np.zeros((SIZE, SIZE), np.float32)
-    for thing in scene.things:
-        mask = np.asarray(_shape_mask(thing.shape, thing.extent), np.float32) / 255
-        left, top = thing.x - thing.extent // 2, thing.y - thing.extent // 2
-        cover[top : top + thing.extent, left : left + thing.extent] += mask
-    if scene.sign is not None:
-        left, top = scene.sign.x - scene.sign.width // 2, scene.sign.y - scene.sign.height // 2
-        cover[top : top + scene.sign.height, left : left + scene.sign.width] = 1
-    side = SIZE // PATCH
-    return cover.reshape(side, PATCH, side, PATCH).mean(axis=(1, 3)) >= min_share
+    shown = (*scene.things, *([scene.sign] if scene.sign is not None else []))
+    return sum(cover(thing) for thing in shown) >= min_share
 
 
 def _background(kind: str, rng: np.random.Generator) -> np.ndarray:
