@@ -49,7 +49,7 @@ VISION_TOWER=$WORK/$TOWER DATA=$WORK/pretrain.json OUTPUT=$WORK/projector \
 STAGE2=("${TINY[@]}" --group_by_modality_length False --adam_beta2 0.98 --learning_rate 1e-3 --save_steps 50)
 echo "--- stage 2: projector and language model, first on descriptions, of which every word is about the picture ---"
 VISION_TOWER=../$TOWER DATA=$WORK/describe.json OUTPUT=$WORK/llava-describe PROJECTOR=$WORK/projector/mm_projector.bin \
-    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 600 --save_dtype float32 \
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 1200 --save_dtype float32 \
     --lr_scheduler_type constant_with_warmup
 MODEL=$WORK/llava-describe VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-tiny PROJECTOR='' \
     bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 850
