@@ -11,10 +11,8 @@ from llava.eval.scoring import (
     accuracy,
     accuracy_by,
     join_answers,
-    print_scores,
     read_answers,
-    save_scores,
-    score_parser,
+    score_command,
 )
 from llava.utils import InputError, read_json_object, run_command
 
@@ -48,10 +46,7 @@ def evaluate(annotation_file: Path, result_file: Path) -> dict:
 
 
 def main() -> None:
-    args = score_parser("Score GQA answers.").parse_args()
-    scores = evaluate(args.annotation_file, args.result_file)
-    print_scores(scores)
-    save_scores(scores, args)
+    score_command("Score GQA answers.", evaluate)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ from llava.eval.scoring import (
     accuracy_by,
     chosen_option,
     group_answers,
-    print_scores,
     read_answers,
-    save_scores,
-    score_parser,
+    score_command,
 )
 from llava.utils import InputError, run_command
 
@@ -57,10 +55,7 @@ def evaluate(annotation_file: Path, result_file: Path) -> dict:
 
 
 def main() -> None:
-    args = score_parser("Score MMBench answers.").parse_args()
-    scores = evaluate(args.annotation_file, args.result_file)
-    print_scores(scores)
-    save_scores(scores, args)
+    score_command("Score MMBench answers.", evaluate)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,8 @@ from llava.eval.scoring import (
     accuracy_by,
     chosen_option,
     join_answers,
-    print_scores,
     read_answers,
-    save_scores,
-    score_parser,
+    score_command,
 )
 from llava.utils import InputError, read_json_object, run_command
 
@@ -46,10 +44,7 @@ def evaluate(annotation_file: Path, result_file: Path) -> dict:
 
 
 def main() -> None:
-    args = score_parser("Score SEED-Bench answers.").parse_args()
-    scores = evaluate(args.annotation_file, args.result_file)
-    print_scores(scores)
-    save_scores(scores, args)
+    score_command("Score SEED-Bench answers.", evaluate)
 
 
 if __name__ == "__main__":

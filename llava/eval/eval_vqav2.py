@@ -10,10 +10,8 @@ from llava.eval.scoring import (
     accuracy,
     accuracy_by,
     join_answers,
-    print_scores,
     read_answers,
-    save_scores,
-    score_parser,
+    score_command,
 )
 from llava.eval.vqa_accuracy import vqa_accuracy
 from llava.utils import InputError, read_json_object, run_command
@@ -42,10 +40,7 @@ def evaluate(annotation_file: Path, result_file: Path) -> dict:
 
 
 def main() -> None:
-    args = score_parser("Score VQAv2 answers.").parse_args()
-    scores = evaluate(args.annotation_file, args.result_file)
-    print_scores(scores)
-    save_scores(scores, args)
+    score_command("Score VQAv2 answers.", evaluate)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 import re
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +85,6 @@ def chosen_option(text: str, letters: Collection[str]) -> str | None:
     return said[0] if len(said) == 1 and said[0] in letters else None
 
 
-def score_parser(description: str) -> CommandParser:
-    """The options of a scorer with one file of labels."""
-    parser = CommandParser(description=description)
-    parser.add_argument("--annotation-file", required=True, type=Path, help="the benchmark's labels")
-    add_result_arguments(parser)
-    return parser
-
-
 def add_result_arguments(parser: CommandParser, required: bool = True) -> None:
     """Which answers are scored, and where to."""
     parser.add_argument("--result-file", required=required, type=Path, help="answers, JSON lines")
@@ -112,3 +104,14 @@ def print_scores(scores: dict) -> None:
 def save_scores(scores: dict, args: argparse.Namespace) -> None:
     """Write the score file. Raises InputError if it cannot be written."""
     write_json(args.output or args.result_file.with_suffix(".score.json"), scores)
+
+
+def score_command(description: str, evaluate: Callable[[Path, Path], dict]) -> None:
+    """The whole of a scorer with one file of labels: `evaluate` takes it and the answers, and returns the scores."""
+    parser = CommandParser(description=description)
+    parser.add_argument("--annotation-file", required=True, type=Path, help="the benchmark's labels")
+    add_result_arguments(parser)
+    args = parser.parse_args()
+    scores = evaluate(args.annotation_file, args.result_file)
+    print_scores(scores)
+    save_scores(scores, args)
