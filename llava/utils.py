@@ -1,6 +1,7 @@
 """What every command shares: the error for bad input, and the one place that turns it into one line and exit code 2."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -64,6 +65,28 @@ def read_json_object(path: str | Path, what: str) -> dict:
     if not isinstance(values, dict):
         raise InputError(f"the {what} {path} is not a JSON object")
     return values
+
+
+@contextlib.contextmanager
+def atomic_writer(path: str | Path):
+    """A text file open for writing that appears under its name only when it is complete.
+
+    Until then it is `<name>.part`; an InputError on the way removes that, any other end leaves what was written.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = part.open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {one_line(error)}") from error
+    with file:
+        try:
+            yield file
+        except InputError:
+            part.unlink()
+            raise
+    part.replace(path)
 
 
 def disable_torch_init() -> None:

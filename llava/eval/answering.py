@@ -16,12 +16,11 @@ from transformers.utils.logging import disable_progress_bar
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import get_conversation
 from llava.eval.answers import answer_line
-from llava.eval.files import atomic_writer
 from llava.eval.questions import Question, get_chunk
 from llava.mm_utils import get_model_name_from_path, load_image, process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 from llava.model.visual_token_pruning import check_budget
-from llava.utils import CommandParser, InputError, one_line
+from llava.utils import CommandParser, InputError, atomic_writer, one_line
 
 
 def visual_token_num(text: str) -> int:

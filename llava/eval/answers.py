@@ -11,9 +11,9 @@ from pathlib import Path
 
 import shortuuid
 
-from llava.eval.files import atomic_writer, read_jsonl
+from llava.eval.files import read_jsonl
 from llava.eval.questions import Question, read_mmbench_questions, read_science_questions
-from llava.utils import CommandParser, InputError, read_text, run_command
+from llava.utils import CommandParser, InputError, atomic_writer, read_text, run_command
 
 
 def answer_line(question: Question, text: str, model_id: str) -> str:

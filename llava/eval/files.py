@@ -1,11 +1,10 @@
 """The benchmarks' files: JSON lines and JSON lists in, results out whole or not at all."""
 
-import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from llava.utils import InputError, one_line, read_text
+from llava.utils import InputError, atomic_writer, read_text
 
 
 def read_jsonl(path: str | Path, what: str, fields: Iterable[str], may_be_empty: bool = False) -> list[dict]:
@@ -42,28 +41,6 @@ def require_fields(row: object, fields: Iterable[str], where: str) -> None:
     """Raise InputError, saying where, unless `row` is an object with all of `fields`."""
     if missing := [name for name in fields if not isinstance(row, dict) or name not in row]:
         raise InputError(f"{where}: no {', '.join(missing)}")
-
-
-@contextlib.contextmanager
-def atomic_writer(path: str | Path):
-    """A text file open for writing that appears under its name only when it is complete.
-
-    Until then it is `<name>.part`; an InputError on the way removes that, any other end leaves what was written.
-    """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = part.open("w", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {one_line(error)}") from error
-    with file:
-        try:
-            yield file
-        except InputError:
-            part.unlink()
-            raise
-    part.replace(path)
 
 
 def write_json(path: str | Path, value: object) -> None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from llava.utils import InputError, one_line, read_json_object
+from llava.utils import InputError, atomic_writer, one_line, read_json_object
 
 StateDict = dict[str, torch.Tensor]
 
@@ -251,10 +251,9 @@ def _dtype_name(dtype: torch.dtype) -> str:
 
 
 def write_json(path: Path, values: dict) -> None:
-    """Write a JSON file that is there whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(path)
+    """Write a JSON file that is there whole or not at all. Raises InputError if it cannot be written."""
+    with atomic_writer(path) as file:
+        file.write(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def _names(keys: set[str]) -> str:

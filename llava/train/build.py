@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from llava.mm_utils import parse_grid_pinpoints
 from llava.model.builder import check_picture_options, set_generation_defaults
-from llava.model.checkpoint import StateDict, find_folder, load_weights, read_weight_file, read_weights
+from llava.model.checkpoint import StateDict, find_folder, load_weights, read_weight_file, read_weights, split_tower
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.language_model.llava_mistral import LlavaMistralForCausalLM
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
@@ -17,7 +17,6 @@ from llava.train.arguments import DataArguments, ModelArguments, TrainingArgumen
 from llava.utils import InputError, one_line, read_json_object
 
 _CLASSES = {"llama": LlavaLlamaForCausalLM, "mistral": LlavaMistralForCausalLM}
-_TOWER = "model.vision_tower."
 _VISION_PREFIXES = ("model.mm_projector.", "model.image_newline")
 
 
@@ -64,7 +63,7 @@ class Blueprint:
         if len(tokenizer) > self.config.vocab_size:
             raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model {self.config.vocab_size}")
         # A LLaVA checkpoint has a projector of its own, and a copy of its tower, which is not what is trained.
-        weights = {key: tensor for key, tensor in read_weights(self.folder).items() if not key.startswith(_TOWER)}
+        weights, _ = split_tower(read_weights(self.folder))
         given = self.model_args.pretrain_mm_mlp_adapter is not None
         model = load_weights(
             self.cls,

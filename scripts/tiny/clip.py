@@ -26,14 +26,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
 from llava.utils import CommandParser, InputError, run_command
-from scripts.tiny.scenes import COLORS, PATCH, SHAPES, SIZE, SIZES, WORDS, Scene, training_scenes
+from scripts.tiny.scenes import COLORS, PATCH, PLACES, SHAPES, SIZE, SIZES, WORDS, Scene, training_scenes
 
 logger = logging.getLogger(__name__)
 
 SIDE = SIZE // PATCH
 WIDTH, VISION_LAYERS, TEXT_LAYERS, HEADS = 128, 5, 2, 4
 MAX_WORDS = 77
-PLACES = tuple(f"{row} {column}".strip() for row in ("top", "", "bottom") for column in ("left", "", "right"))
 
 
 def make_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
@@ -93,7 +92,7 @@ def almost(scene: Scene, rng: random.Random) -> Scene:
     elif what < 0.8:
         thing = replace(thing, size=other(SIZES, thing.size))
     else:
-        row, column = divmod(PLACES.index(other([p or "center" for p in PLACES], thing.place).replace("center", "")), 3)
+        row, column = divmod(PLACES.index(other(PLACES, thing.place)), 3)
         thing = replace(thing, x=(column * 2 + 1) * SIZE // 6, y=(row * 2 + 1) * SIZE // 6)
     return replace(scene, things=(*scene.things[:i], thing, *scene.things[i + 1 :]))
 

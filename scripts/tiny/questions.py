@@ -8,14 +8,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from scripts.tiny.scenes import BACKGROUNDS, COLORS, SHAPES, SIGN_COLORS, SIZE, WORDS, Scene, Thing, place
+from scripts.tiny.scenes import BACKGROUNDS, COLORS, PLACES, SHAPES, SIGN_COLORS, SIZE, WORDS, Scene, Thing
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 LETTER_CN = "请直接回答选项字母。"
 UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 NUMBERS = ("0", "1", "2", "3", "4", "5")
-PLACES = tuple(dict.fromkeys(place(x, y) for y in (28, 84, 140) for x in (28, 84, 140)))
 THINGS_OF_COLOR = {
     "red": "a tomato",
     "green": "grass",

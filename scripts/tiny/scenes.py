@@ -79,6 +79,10 @@ def place(x: float, y: float) -> str:
     return f"{row} {column}".strip() or "center"
 
 
+# The nine names, in the order of reading.
+PLACES = tuple(place(x, y) for y in (28, 84, 140) for x in (28, 84, 140))
+
+
 @dataclass(frozen=True)
 class Thing:
     """One object: `x`, `y` is its centre and `extent` its width and height, in pixels."""
