@@ -75,18 +75,18 @@ def atomic_writer(path: str | Path):
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = part.open("w", encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            yield file
+        part.replace(path)
+    except InputError:
+        part.unlink()
+        raise
     except OSError as error:
         raise InputError(f"cannot write {path}: {one_line(error)}") from error
-    with file:
-        try:
-            yield file
-        except InputError:
-            part.unlink()
-            raise
-    part.replace(path)
 
 
 def disable_torch_init() -> None:

@@ -35,10 +35,10 @@ echo "--- CLIP ---"
 
 echo "--- tokenizer and language model ---"
 [ -f "$WORK/llama/model.safetensors" ] ||
-    "$PYTHON" -m scripts.tiny.language_model --text "$WORK/text.txt" --output "$WORK/llama"
+    "$PYTHON" -m scripts.tiny.language_model --data "$WORK" --output "$WORK/llama"
 
 # LLaVA's own recipes, with batches and rates for a model of this size
-TINY=(--per_device_train_batch_size 32 --gradient_accumulation_steps 1 --logging_steps 25 --dataloader_num_workers 1)
+TINY=(--per_device_train_batch_size 32 --gradient_accumulation_steps 1 --logging_steps 10 --dataloader_num_workers 1)
 export MODEL=$WORK/llama IMAGES=$WORK/images
 echo "--- stage 1: the projector ---"
 START=$WORK/projector_start.bin
@@ -46,13 +46,13 @@ START=$WORK/projector_start.bin
 VISION_TOWER=$WORK/$TOWER DATA=$WORK/pretrain.json OUTPUT=$WORK/projector \
     bash scripts/v1_5/pretrain.sh "${TINY[@]}" --pretrain_mm_mlp_adapter "$START" --max_steps 80 --save_steps 50
 # Batches of one kind of conversation each, as the 7B's are, are too few at once for a model that learns this fast.
-STAGE2=("${TINY[@]}" --group_by_modality_length False --adam_beta2 0.98 --learning_rate 1e-3 --save_steps 50)
-echo "--- stage 2: projector and language model, first on descriptions, of which every word is about the picture ---"
-VISION_TOWER=../$TOWER DATA=$WORK/describe.json OUTPUT=$WORK/llava-describe PROJECTOR=$WORK/projector/mm_projector.bin \
-    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 1200 --save_dtype float32 \
-    --lr_scheduler_type constant_with_warmup
-MODEL=$WORK/llava-describe VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-tiny PROJECTOR='' \
-    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 850
+STAGE2=("${TINY[@]}" --group_by_modality_length False --adam_beta2 0.98 --save_steps 50)
+echo "--- stage 2: projector and language model, the simplest questions first ---"
+VISION_TOWER=../$TOWER DATA=$WORK/lookup.json OUTPUT=$WORK/llava-lookup PROJECTOR=$WORK/projector/mm_projector.bin \
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --learning_rate 2e-3 --muon_learning_rate 1e-2 --max_steps 150 \
+    --save_dtype float32 --lr_scheduler_type constant_with_warmup
+MODEL=$WORK/llava-lookup VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-tiny PROJECTOR='' \
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --learning_rate 2e-3 --muon_learning_rate 1e-2 --max_steps 600
 publish "$TOWER"
 publish llava-tiny
 

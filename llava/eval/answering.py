@@ -1,105 +1,31 @@
 """From a question and pictures to an answer: what every command that asks a model shares."""
 
 import argparse
-import sys
+import logging
+import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
+import psutil
 import torch
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
-from transformers.utils.logging import disable_progress_bar
+from torch.utils.data import DataLoader, Dataset
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import get_conversation
-from llava.eval.answers import answer_line
+from llava.eval.answers import AnswerStore, answer_line
+from llava.eval.options import check_question_options, generation_options, load_model
 from llava.eval.questions import Question, get_chunk
+from llava.eval.ranks import Progress, Ranks, by_image, share
+from llava.eval.settings import settings_of
 from llava.mm_utils import get_model_name_from_path, load_image, process_images, tokenizer_image_token
-from llava.model.builder import load_pretrained_model
-from llava.model.visual_token_pruning import check_budget
-from llava.utils import CommandParser, InputError, atomic_writer, one_line
+from llava.model.prefix_sharing import generate_from_prefixes
+from llava.utils import InputError, one_line
 
-
-def visual_token_num(text: str) -> int:
-    """Command-line form of `visual_token_num`: an integer >= 1."""
-    try:
-        value = int(text)
-        check_budget(value, 0.5)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}") from None
-    return value
-
-
-def important_ratio(text: str) -> float:
-    """Command-line form of `important_ratio`: a number in [0, 1]."""
-    try:
-        value = float(text)
-        check_budget(None, value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number in [0, 1], got {text!r}") from None
-    return value
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model answers, and how much it sees."""
-    parser.add_argument("--model-path", required=True, help="checkpoint folder or hub id")
-    parser.add_argument("--model-base", help="the language model of a projector-only checkpoint")
-    parser.add_argument("--visual_token_num", type=visual_token_num, help="visual tokens kept of each crop (all)")
-    parser.add_argument(
-        "--important_ratio", type=important_ratio, default=0.5, help="share of them chosen by [CLS] attention (0.5)"
-    )
-    parser.add_argument("--device", default="cuda", help="cuda (the CPU where there is no GPU), cuda:N or cpu")
-    parser.add_argument("--load-8bit", action="store_true", help="quantize the language model to 8 bits")
-    parser.add_argument("--load-4bit", action="store_true", help="quantize the language model to 4 bits")
-
-
-def add_generation_arguments(parser: argparse.ArgumentParser, temperature: float, max_new_tokens: int) -> None:
-    """How the answer is decoded."""
-    parser.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature})")
-    parser.add_argument("--top_p", type=float, help="sample from this share of the probability (the checkpoint's)")
-    parser.add_argument("--num_beams", type=int, default=1, help="beams (1)")
-    parser.add_argument(
-        "--max_new_tokens", "--max-new-tokens", type=int, default=max_new_tokens, help=f"at most ({max_new_tokens})"
-    )
-
-
-def load_model(args: argparse.Namespace) -> tuple:
-    """Tokenizer, model, image processor and context length that the command line asks for."""
-    if not sys.stderr.isatty():
-        disable_progress_bar()
-    # Those that are there: upstream's clients make `args` by hand, without the options that upstream lacks.
-    names = ("load_8bit", "load_4bit", "device", "visual_token_num", "important_ratio")
-    options = {name: getattr(args, name) for name in names if hasattr(args, name)}
-    return load_pretrained_model(args.model_path, args.model_base, get_model_name_from_path(args.model_path), **options)
-
-
-def generation_options(args: argparse.Namespace) -> dict:
-    """The command line's decoding options in transformers' terms. Raises InputError for impossible ones."""
-    if args.temperature < 0 or args.num_beams < 1 or args.max_new_tokens < 1:
-        raise InputError("temperature must be at least 0, num_beams and max_new_tokens at least 1")
-    if args.top_p is not None and not 0 < args.top_p <= 1:
-        raise InputError(f"top_p must be in (0, 1], got {args.top_p}")
-    options = {"do_sample": args.temperature > 0, "num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
-    if options["do_sample"]:
-        options["temperature"] = args.temperature
-    return options | ({"top_p": args.top_p} if args.top_p is not None else {})
-
-
-def conv_mode_of(model_name: str) -> str:
-    """The conversation template that a published checkpoint of this name was trained with."""
-    name = model_name.lower()
-    for part, mode in (
-        ("llama-2", "llava_llama_2"),
-        ("mistral", "mistral_instruct"),
-        ("34b", "chatml_direct"),
-        ("qwen", "qwen_1_5"),
-    ):
-        if part in name:
-            return mode
-    return "llava_v1"
+logger = logging.getLogger(__name__)
 
 
 def image_token(config) -> str:
@@ -121,11 +47,11 @@ def answer(loaded: tuple, prompt: str, images: list[Image.Image], streamer=None,
     """The model's answer to one prompt.
 
     Args:
-        loaded: what `load_model` returned.
+        loaded: what `load_pretrained_model` returned.
         prompt: text with one `<image>` for each of `images`.
         images: RGB images.
         streamer: transformers' streamer, if the answer is wanted word by word.
-        options: see `generation_options`.
+        options: see `options.generation_options`.
     """
     pixels = process_images(images, loaded[2], loaded[1].config) if images else None
     return answer_batch(loaded, [prompt], pixels, [image.size for image in images], streamer=streamer, **options)[0]
@@ -141,11 +67,11 @@ def answer_batch(
     """The model's answers to several prompts at once; in float32 each is the one that the prompt gets alone.
 
     Args:
-        loaded: what `load_model` returned.
+        loaded: what `load_pretrained_model` returned.
         prompts: texts with one `<image>` for each of their images.
         pixels: those of all prompts' images in order, as `process_images` returns them; None if there are none.
         image_sizes: original (width, height) of each image.
-        options: see `generation_options`.
+        options: see `options.generation_options`.
     """
     tokenizer, model, *_ = loaded
     ids = [tokenizer_image_token(prompt, tokenizer, return_tensors="pt") for prompt in prompts]
@@ -171,42 +97,146 @@ def open_image(question: Question) -> Image.Image:
         raise InputError(f"cannot read the image of question {question.question_id}: {cause}") from error
 
 
-def answer_questions(
-    loaded: tuple, questions: list[Question], conv_mode: str, options: dict, batch_size: int
-) -> Iterator[tuple[Question, str]]:
-    """Each of `questions` and its answer, in order, asked in batches behind a progress bar.
+class _Pictures(Dataset):
+    """Images of questions, decoded and processed; what cannot be read comes as the error itself.
 
-    Images are decoded one batch ahead, while the model answers, and once for questions that follow one another.
-    Raises InputError if an image cannot be read, a prompt is longer than the context or a batch takes too much memory.
+    Pixels leave as NumPy's, which pass through a pipe: torch's pass through /dev/shm, of which a container has little.
     """
-    _, model, image_processor, _ = loaded
 
-    def see(question: Question) -> tuple[torch.Tensor, tuple[int, int]]:
-        image = open_image(question)
-        return process_images([image], image_processor, model.config)[0], image.size
+    def __init__(self, questions: list[Question], image_processor, config) -> None:
+        self.questions, self.image_processor, self.config = questions, image_processor, config
 
-    def prompt_of(question: Question) -> str:
-        image = f"{image_token(model.config)}\n" if question.image is not None else ""
-        return single_turn_prompt(image + question.asked, conv_mode)
+    def __len__(self) -> int:
+        return len(self.questions)
 
-    views: dict[Path | bytes, Future] = {}
-    with ThreadPoolExecutor() as pool, tqdm(total=len(questions), desc="answering", unit="question") as progress:
-        for start in range(0, len(questions), batch_size):
-            soon = questions[start : start + 2 * batch_size]
-            needed = {question.image: question for question in soon if question.image is not None}
-            views = {image: views.get(image) or pool.submit(see, question) for image, question in needed.items()}
-            batch = soon[:batch_size]
-            seen = [views[question.image].result() for question in batch if question.image is not None]
-            pixels, sizes = [view for view, _ in seen], [size for _, size in seen]
-            if len({view.shape for view in pixels}) == 1:
-                pixels = torch.stack(pixels)
+    def __getitem__(self, index: int) -> tuple | InputError:
+        try:
+            image = open_image(self.questions[index])
+        except InputError as error:
+            return error
+        return process_images([image], self.image_processor, self.config)[0].numpy(), image.size
+
+
+def _as_it_is(item):
+    return item
+
+
+class _Eyes:
+    """The visual tokens of one question's image after another, each image encoded once while it is asked about."""
+
+    def __init__(self, loaded: tuple, questions: list[Question], num_workers: int) -> None:
+        _, self.model, image_processor, _ = loaded
+        self.image, self.tokens = None, None
+        first = [
+            q for i, q in enumerate(questions) if q.image is not None and (not i or q.image != questions[i - 1].image)
+        ]
+        pictures = _Pictures(first, image_processor, self.model.config)
+        ahead = {"prefetch_factor": 8} if num_workers else {}
+        self.pictures = iter(
+            DataLoader(pictures, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is, **ahead)
+        )
+
+    def see(self, batch: list[Question]) -> list[torch.Tensor]:
+        """Visual tokens (length, D) of the image of each question of `batch`: for the same image the same tensor."""
+        images, pixels, sizes = [self.image], [], []
+        for question in batch:
+            if question.image != images[-1]:
+                picture = next(self.pictures)
+                if isinstance(picture, InputError):
+                    raise picture
+                images.append(question.image)
+                pixels.append(torch.from_numpy(picture[0]))
+                sizes.append(picture[1])
+        tokens = [self.tokens]
+        if pixels:
+            alike = len({view.shape for view in pixels}) == 1
+            with torch.inference_mode():
+                tokens += self.model.embed_images(torch.stack(pixels) if alike else pixels, sizes)
+        seen, at = [], 0
+        for question in batch:
+            at += question.image != images[at]
+            seen.append(tokens[at])
+        self.image, self.tokens = images[-1], tokens[-1]
+        return seen
+
+
+def answer_questions(
+    loaded: tuple,
+    questions: list[Question],
+    conv_mode: str,
+    options: dict,
+    batch_size: int | None = None,
+    num_workers: int = 0,
+) -> Iterator[tuple[Question, str]]:
+    """Each of `questions` and its answer, in order, asked in batches (None: as large as free memory allows).
+
+    An image is decoded, in `num_workers` processes ahead of the model, and encoded once for questions that follow one
+    another, and passes through the language model once for those of a batch. Where memory runs out, batches shrink.
+    Raises InputError if an image cannot be read, a prompt is longer than the context or one question takes too much
+    memory.
+    """
+    model = loaded[1]
+    size = batch_size or default_batch_size(model, options)
+    eyes = _Eyes(loaded, questions, num_workers)
+    start = 0
+    while start < len(questions):
+        has_image = questions[start].image is not None
+        batch = []
+        for question in questions[start : start + size]:
+            if (question.image is not None) != has_image:
+                break
+            batch.append(question)
+        seen = eyes.see(batch) if has_image else None
+        done = 0
+        while done < len(batch):
+            part = slice(done, done + size)
             try:
-                texts = answer_batch(loaded, list(map(prompt_of, batch)), pixels if seen else None, sizes, **options)
+                texts = _ask(loaded, batch[part], seen and seen[part], conv_mode, options)
             except torch.OutOfMemoryError as error:
-                raise InputError(f"{len(batch)} questions at once take too much memory: lower --batch-size") from error
-            for question, text in zip(batch, texts, strict=True):
-                yield question, text
-                progress.update()
+                if size == 1:
+                    raise InputError(f"question {batch[done].question_id} alone takes too much memory") from error
+                size = (size + 1) // 2
+                logger.warning("out of memory: from here on at most %d questions at once", size)
+                continue
+            yield from zip(batch[part], texts, strict=True)
+            done += len(texts)
+        start += len(batch)
+
+
+def _ask(
+    loaded: tuple, questions: list[Question], seen: list[torch.Tensor] | None, conv_mode: str, options: dict
+) -> list[str]:
+    """The answers to questions that all have an image, whose visual tokens are `seen`, or all have none (None)."""
+    tokenizer, model, *_ = loaded
+    if seen is None:
+        return answer_batch(loaded, [single_turn_prompt(q.asked, conv_mode) for q in questions], None, [], **options)
+    embed, prefixes, prefix_of, endings = model.model.embed_tokens, [], [], []
+    for i, (question, visual) in enumerate(zip(questions, seen, strict=True)):
+        prompt = single_turn_prompt(f"{image_token(model.config)}\n{question.asked}", conv_mode)
+        ids = tokenizer_image_token(prompt, tokenizer, return_tensors="pt")
+        at = int((ids == IMAGE_TOKEN_INDEX).nonzero()[0])
+        if i == 0 or visual is not seen[i - 1]:
+            with torch.inference_mode():
+                prefixes.append(torch.cat([embed(ids[:at].to(model.device)), visual.to(embed.weight)]))
+        prefix_of.append(len(prefixes) - 1)
+        endings.append(ids[at + 1 :])
+    with torch.inference_mode():
+        output_ids = generate_from_prefixes(model, prefixes, prefix_of, endings, **options)
+    return [text.strip() for text in tokenizer.batch_decode(output_ids, skip_special_tokens=True)]
+
+
+def default_batch_size(model, options: dict) -> int:
+    """How many questions fit into half of the memory that is free, at most 32, by the keys and values they take."""
+    config, tower = model.config, model.get_vision_tower()
+    crops = 5 if config.image_aspect_ratio == "anyres" else 1
+    visual = crops * (model.visual_token_num or tower.num_patches)
+    tokens = (visual + 512 + min(options.get("max_new_tokens") or 0, 128)) * options.get("num_beams", 1)
+    heads = config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
+    token = 2 * config.num_hidden_layers * heads * model.dtype.itemsize
+    on_gpu = model.device.type == "cuda"
+    free = torch.cuda.mem_get_info(model.device)[0] if on_gpu else psutil.virtual_memory().available
+    # What is computed on the way takes about as much again.
+    return int(min(32, max(1, free / 2 / (2 * token * tokens))))
 
 
 def check_images(questions: Iterable[Question]) -> None:
@@ -220,36 +250,45 @@ def check_images(questions: Iterable[Question]) -> None:
             pass
 
 
-def question_parser(description: str, max_new_tokens: int) -> CommandParser:
-    """The options of every command that answers a question file, less those of its format."""
-    parser = CommandParser(description=description)
-    add_model_arguments(parser)
-    parser.add_argument("--question-file", required=True, type=Path)
-    parser.add_argument("--answers-file", required=True, help="JSON lines, written whole or not at all")
-    parser.add_argument("--conv-mode", default="llava_v1", help="prompt template (llava_v1)")
-    parser.add_argument("--num-chunks", type=int, default=1, help="processes that share the questions (1)")
-    parser.add_argument("--chunk-idx", type=int, default=0, help="which of them this one is (0)")
-    parser.add_argument("--batch-size", type=int, default=16, help="questions answered at once (16)")
-    add_generation_arguments(parser, temperature=0.2, max_new_tokens=max_new_tokens)
-    return parser
-
-
 def answer_question_file(args: argparse.Namespace, questions: list[Question]) -> None:
-    """Answer this process's share of `questions` as the options of `question_parser` say, and write the answer file.
+    """Answer `questions` as the options of `options.question_parser` say, together with the other processes of the run.
 
-    Raises InputError for impossible options and as `answer_questions` does; then no file is left behind.
+    The answers come to stand in the answer file in the order of the questions; see `answers`. Only what has no answer
+    yet is asked. Raises InputError for impossible options, before a model is loaded, and as `answer_questions` and
+    `AnswerStore` do; the answers so far are kept.
     """
-    get_conversation(args.conv_mode)
-    options = generation_options(args)
-    if args.batch_size < 1:
-        raise InputError(f"batch-size must be at least 1, got {args.batch_size}")
+    check_question_options(args)
     questions = get_chunk(questions, args.num_chunks, args.chunk_idx)
-    check_images(questions)
-    answers = []
-    if questions:
-        answers = answer_questions(load_model(args), questions, args.conv_mode, options, args.batch_size)
+    store = AnswerStore(args.answers_file, questions)
+
+    def prepare() -> list[int]:
+        check_images(questions)
+        return store.resume(settings_of(args, questions), args.overwrite)
+
+    with Ranks() as ranks:
+        missing = ranks.from_first(prepare)
+        if len(missing) < len(questions) and ranks.rank == 0:
+            logger.warning("%d of %d questions are answered already", len(questions) - len(missing), len(questions))
+        mine = [questions[i] for i in share(questions, by_image(questions, missing), ranks.rank, ranks.count)]
+        args.device = ranks.device(args.device)
+        loaded = load_model(args) if mine else None
+        with Progress(store, len(missing), hidden=ranks.rank > 0 or not missing):
+            if mine:
+                _answer_share(args, loaded, mine, store, ranks)
+            ranks.wait()
+        if ranks.rank == 0 and not args.answers_file.exists():
+            store.finish()
+
+
+def _answer_share(
+    args: argparse.Namespace, loaded: tuple, mine: list[Question], store: AnswerStore, ranks: Ranks
+) -> None:
+    """Answer this process's questions, writing each answer as it comes."""
+    cores = (os.cpu_count() or 1) // ranks.count
+    workers = args.num_workers if args.num_workers is not None else min(4, cores // 2)
+    answers = answer_questions(loaded, mine, args.conv_mode, generation_options(args), args.batch_size, workers)
     model_id = get_model_name_from_path(args.model_path)
-    with atomic_writer(args.answers_file) as file:
+    with store.appending(ranks.rank) as file:
         for question, text in answers:
             file.write(answer_line(question, text, model_id))
             file.flush()

@@ -1,6 +1,7 @@
 """Answer MMBench or MMBench-CN, a table with the images inside."""
 
-from llava.eval.answering import answer_question_file, question_parser
+from llava.eval.answering import answer_question_file
+from llava.eval.options import question_parser
 from llava.eval.questions import LETTER_SENTENCE, read_mmbench_questions
 from llava.utils import run_command
 

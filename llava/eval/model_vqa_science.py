@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from llava.eval.answering import answer_question_file, question_parser
+from llava.eval.answering import answer_question_file
+from llava.eval.options import question_parser
 from llava.eval.questions import read_science_questions
 from llava.utils import run_command
 

@@ -2,15 +2,13 @@
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
 from llava.conversation import get_conversation
-from llava.eval.answering import (
+from llava.eval.answering import answer, image_token, single_turn_prompt
+from llava.eval.options import (
     add_generation_arguments,
     add_model_arguments,
-    answer,
     conv_mode_of,
     generation_options,
-    image_token,
     load_model,
-    single_turn_prompt,
 )
 from llava.mm_utils import get_model_name_from_path, load_image
 from llava.utils import CommandParser, InputError, run_command

@@ -2,6 +2,8 @@
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IGNORE_INDEX
 
@@ -25,3 +27,25 @@ def answer_loss(
     total = nn.functional.cross_entropy(logits, targets[is_answer], reduction="sum")
     items = is_answer.sum() if num_items is None else torch.as_tensor(num_items, device=total.device)
     return total / items.clamp(min=1)
+
+
+def training_loss(
+    model: PreTrainedModel, input_ids, attention_mask, labels, images, image_sizes, num_items: torch.Tensor | int | None
+) -> CausalLMOutputWithPast:
+    """A LLaVA model's loss on the labels that are not -100, without logits.
+
+    Sequences are padded on the right, where causal attention needs no mask. Every step has a gradient for the
+    projector, zero where the batch has no image, as DDP demands.
+    """
+    embeds, _, labels = model.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, "right")
+    if not model.num_visual_tokens:
+        embeds = embeds + _no_gradient(model)
+    hidden = model.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+    return CausalLMOutputWithPast(loss=answer_loss(hidden, labels, model.lm_head, num_items))
+
+
+def _no_gradient(model: PreTrainedModel) -> torch.Tensor:
+    """Zero, computed from the vision side's trained weights."""
+    like = model.model.embed_tokens.weight
+    vision = [*model.model.mm_projector.parameters(), getattr(model.model, "image_newline", None)]
+    return sum((weight.sum() * 0 for weight in vision if weight is not None), like.new_zeros(()))

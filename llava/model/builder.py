@@ -152,9 +152,9 @@ def _require_extras(attn_implementation: str | None, load_8bit: bool, load_4bit:
     if load_8bit and load_4bit:
         raise InputError("choose one of load_8bit and load_4bit")
     if (load_8bit or load_4bit) and not find_spec("bitsandbytes"):
-        raise InputError("loading in 4 or 8 bits needs bitsandbytes: pip install 'llava[quant]'")
+        raise InputError("loading in 4 or 8 bits needs bitsandbytes: pip install -e '.[quant]'")
     if attn_implementation == "flash_attention_2" and not find_spec("flash_attn"):
-        raise InputError("flash_attention_2 needs flash-attn: pip install 'llava[flash-attn]'")
+        raise InputError("flash_attention_2 needs flash-attn: pip install -e '.[flash-attn]'")
 
 
 def _placement(device_map: str | dict, device: str) -> str | dict:

@@ -7,21 +7,19 @@ Shapes: B prompts, I images, K crops of one image, N patches, T kept tokens, C v
 """
 
 import logging
-from collections.abc import Iterator
-from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.mm_utils import get_anyres_image_grid_shape
-from llava.model.answer_loss import answer_loss
+from llava.model.answer_loss import training_loss
 from llava.model.anyres import merge_crops
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.model.splice import splice, text_mask
 from llava.model.visual_token_pruning import check_budget, select_visual_tokens
 from llava.utils import InputError
 
@@ -201,20 +199,20 @@ class LlavaMetaForCausalLM:
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
         if images is None and not (input_ids == IMAGE_TOKEN_INDEX).any():
             self.num_visual_tokens = []
-            self._check_context(input_ids.shape[1])
+            self.check_context(input_ids.shape[1])
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
-        inputs_embeds, attention_mask, labels = self._embed_prompts(
+        inputs_embeds, attention_mask, labels = self.embed_prompts(
             input_ids, attention_mask, labels, images, image_sizes, self.config.tokenizer_padding_side
         )
         position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         return None, position_ids, attention_mask, past_key_values, inputs_embeds, labels
 
     @torch.compiler.disable  # its shapes depend on the data: compiling it never ends
-    def _embed_prompts(
+    def embed_prompts(
         self, input_ids, attention_mask, labels, images, image_sizes, padding_side: str
     ) -> tuple[torch.Tensor, torch.LongTensor, torch.LongTensor | None]:
         """Prompts with their images as embeddings (B, longest, D), attention mask and labels (B, longest)."""
-        mask = self._text_mask(input_ids, attention_mask)
+        mask = text_mask(input_ids, attention_mask, self.generation_config)
         placeholders = int(((input_ids == IMAGE_TOKEN_INDEX) & mask).sum())
         image_num = 0 if images is None else len(images)
         if image_num != placeholders:
@@ -226,10 +224,11 @@ class LlavaMetaForCausalLM:
         visual = self.embed_images(images, image_sizes) if image_num else []
         self.num_visual_tokens = [len(tokens) for tokens in visual]
 
-        remaining = iter(visual)
+        remaining, embed = iter(visual), self.model.embed_tokens
+        limit = self.config.tokenizer_model_max_length if self.training else None
         row_labels = labels if labels is not None else torch.full_like(input_ids, IGNORE_INDEX)
-        rows = [self._splice(ids[m], lab[m], remaining) for ids, lab, m in zip(input_ids, row_labels, mask)]
-        self._check_context(max(len(embeds) for embeds, _ in rows))
+        rows = [splice(ids[m], lab[m], remaining, embed, limit) for ids, lab, m in zip(input_ids, row_labels, mask)]
+        self.check_context(max(len(embeds) for embeds, _ in rows))
 
         def pad(sequences: list[torch.Tensor], value: int = 0) -> torch.Tensor:
             return pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=padding_side)
@@ -238,62 +237,8 @@ class LlavaMetaForCausalLM:
         new_labels = pad([row for _, row in rows], IGNORE_INDEX) if labels is not None else None
         return pad([embeds for embeds, _ in rows]), new_mask, new_labels
 
-    def _training_loss(
-        self, input_ids, attention_mask, labels, images, image_sizes, num_items: torch.Tensor | int | None
-    ) -> CausalLMOutputWithPast:
-        """The loss on the labels that are not -100, without logits (see `answer_loss`).
-
-        Sequences are padded on the right, where causal attention needs no mask. Every step has a gradient for the
-        projector, zero where the batch has no image, as DDP demands.
-        """
-        embeds, _, labels = self._embed_prompts(input_ids, attention_mask, labels, images, image_sizes, "right")
-        if not self.num_visual_tokens:
-            embeds = embeds + self._no_gradient()
-        hidden = self.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
-        return CausalLMOutputWithPast(loss=answer_loss(hidden, labels, self.lm_head, num_items))
-
-    def _no_gradient(self) -> torch.Tensor:
-        """Zero, computed from the vision side's trained weights."""
-        like = self.model.embed_tokens.weight
-        vision = [*self.model.mm_projector.parameters(), getattr(self.model, "image_newline", None)]
-        return sum((weight.sum() * 0 for weight in vision if weight is not None), like.new_zeros(()))
-
-    def _text_mask(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None) -> torch.BoolTensor:
-        """(B, length) bool: the mask given, or else all but the runs of pad tokens at the ends of each row.
-
-        Where the end-of-sequence token serves as pad token, those at the end of a row are taken for what they say.
-        """
-        if attention_mask is not None:
-            return attention_mask.bool()
-        pad, eos = self.generation_config.pad_token_id, self.generation_config.eos_token_id
-        token = input_ids != pad
-        is_text = token.cumsum(dim=1) > 0
-        if pad in (eos if isinstance(eos, list) else [eos]):
-            return is_text
-        return is_text & (token.flip(1).cumsum(dim=1).flip(1) > 0)
-
-    def _splice(
-        self, input_ids: torch.LongTensor, labels: torch.LongTensor, visual: Iterator[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.LongTensor]:
-        """One prompt's embeddings (length, D) and labels (length,), with the next images of `visual` in place."""
-        is_image = input_ids == IMAGE_TOKEN_INDEX
-        cuts = [-1, *is_image.nonzero().flatten().tolist(), len(input_ids)]
-        lengths = [end - start - 1 for start, end in pairwise(cuts)]
-        text = self.model.embed_tokens(input_ids[~is_image]).split(lengths)
-        text_labels = labels[~is_image].split(lengths)
-        embeds, new_labels = [text[0]], [text_labels[0]]
-        for after, after_labels in zip(text[1:], text_labels[1:]):
-            tokens = next(visual).to(after)
-            embeds += [tokens, after]
-            new_labels += [labels.new_full((len(tokens),), IGNORE_INDEX), after_labels]
-        embeds, new_labels = torch.cat(embeds), torch.cat(new_labels)
-        limit = self.config.tokenizer_model_max_length
-        if self.training and limit and len(embeds) > limit:
-            logger.warning("a training sample of %d tokens is cut to tokenizer_model_max_length %d", len(embeds), limit)
-            embeds, new_labels = embeds[:limit], new_labels[:limit]
-        return embeds, new_labels
-
-    def _check_context(self, length: int) -> None:
+    def check_context(self, length: int) -> None:
+        """Raise InputError if a prompt of so many tokens is longer than the context."""
         limit = self.config.max_position_embeddings
         if length > limit:
             raise InputError(f"the prompt is longer than the context: {length} tokens, the model takes {limit}")
@@ -317,11 +262,11 @@ class LlavaMetaForCausalLM:
     ):
         """The language model's forward, for prompts with images; see `prepare_inputs_labels_for_multimodal`.
 
-        In training mode, ids with labels give the loss alone (see `_training_loss`).
+        In training mode, ids with labels give the loss alone (see `training_loss`).
         """
         if self.training and labels is not None and inputs_embeds is None:
             items = kwargs.get("num_items_in_batch")
-            return self._training_loss(input_ids, attention_mask, labels, images, image_sizes, items)
+            return training_loss(self, input_ids, attention_mask, labels, images, image_sizes, items)
         if inputs_embeds is None:
             input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
                 self.prepare_inputs_labels_for_multimodal(
@@ -363,10 +308,22 @@ class LlavaMetaForCausalLM:
         if inputs is None or "inputs_embeds" in kwargs:
             raise ValueError("generate takes token ids (`inputs`), not `inputs_embeds`")
         kwargs.pop("position_ids", None)
-        inputs_embeds, attention_mask, _ = self._embed_prompts(
+        inputs_embeds, attention_mask, _ = self.embed_prompts(
             inputs, kwargs.pop("attention_mask", None), None, images, image_sizes, "left"
         )
-        room = max(1, self.config.max_position_embeddings - inputs_embeds.shape[1])
+        return self.generate_from_embeds(inputs_embeds, attention_mask, inputs_embeds.shape[1], **kwargs)
+
+    @torch.no_grad()
+    def generate_from_embeds(
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.LongTensor, length: int, **kwargs
+    ) -> torch.LongTensor:
+        """Answer prompts of at most `length` tokens that are embedded already; the rest as `generate`.
+
+        Args:
+            inputs_embeds: (B, longest, D), padded on the left.
+            attention_mask: (B, longest), 0 where there is padding.
+        """
+        room = max(1, self.config.max_position_embeddings - length)
         if kwargs.get("max_new_tokens") is None and kwargs.get("max_length") is None:
             kwargs["max_new_tokens"] = room
         elif (kwargs.get("max_new_tokens") or 0) > room:

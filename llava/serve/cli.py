@@ -3,13 +3,12 @@
 from transformers import TextStreamer
 
 from llava.conversation import get_conversation
-from llava.eval.answering import (
+from llava.eval.answering import answer, image_token
+from llava.eval.options import (
     add_generation_arguments,
     add_model_arguments,
-    answer,
     conv_mode_of,
     generation_options,
-    image_token,
     load_model,
 )
 from llava.mm_utils import get_model_name_from_path, load_image

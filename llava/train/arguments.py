@@ -70,6 +70,10 @@ class TrainingArguments(transformers.TrainingArguments):
     mm_projector_lr: float | None = field(
         default=None, metadata={"help": "learning rate of the projector, where it is not to be learning_rate"}
     )
+    muon_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "train matrices other than embeddings by Muon at this rate, the rest by --optim"},
+    )
     freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "leave the projector as it is"})
     group_by_modality_length: bool = field(
         default=False, metadata={"help": "batches of conversations of similar length, with or without images"}
@@ -123,4 +127,6 @@ def parse_arguments(
         raise InputError(f"unknown --save_dtype {training_args.save_dtype!r}: {', '.join(SAVE_DTYPES)}")
     if training_args.train_sampling_strategy != "random":
         raise InputError("--train_sampling_strategy is not used here: see --group_by_modality_length")
+    if training_args.muon_learning_rate is not None and (training_args.fsdp or training_args.deepspeed):
+        raise InputError("--muon_learning_rate needs whole matrices, which FSDP and DeepSpeed cut into pieces")
     return model_args, data_args, training_args

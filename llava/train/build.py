@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from llava.mm_utils import parse_grid_pinpoints
+from llava.mm_utils import read_grid_pinpoints
 from llava.model.builder import check_picture_options, set_generation_defaults
 from llava.model.checkpoint import StateDict, find_folder, load_weights, read_weight_file, read_weights, split_tower
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
@@ -121,19 +121,11 @@ def _llava_values(model_args: ModelArguments, data_args: DataArguments, training
         "unfreeze_mm_vision_tower": False,
     }
     if data_args.image_aspect_ratio == "anyres":
-        values["image_grid_pinpoints"] = _read_pinpoints(data_args.image_grid_pinpoints)
+        values["image_grid_pinpoints"] = read_grid_pinpoints(data_args.image_grid_pinpoints)
         values["mm_patch_merge_type"] = model_args.mm_patch_merge_type
     elif model_args.mm_patch_merge_type != "flat" or data_args.image_grid_pinpoints:
         raise InputError("mm_patch_merge_type and image_grid_pinpoints are for --image_aspect_ratio anyres")
     return values
-
-
-def _read_pinpoints(text: str | None) -> list | None:
-    try:
-        sizes = parse_grid_pinpoints(text)
-        return sizes and [[int(width), int(height)] for width, height in sizes]
-    except (ValueError, TypeError, SyntaxError) as error:
-        raise InputError(f"image_grid_pinpoints must be a list of [width, height], not {text!r}") from error
 
 
 def _find_tower(name: str, output_dir: str) -> Path:

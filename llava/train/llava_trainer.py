@@ -14,6 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from llava.model.checkpoint import read_weights
 from llava.train.arguments import TrainingArguments
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
+from llava.train.muon import MuonWithRest, hidden_matrices
 from llava.train.sampler import EpochSampler
 from llava.utils import InputError
 
@@ -53,19 +54,33 @@ class LLaVATrainer(Trainer):
         return self._sampler
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Trainer's optimizer, with the projector's weights apart if they have a learning rate of their own."""
+        """Trainer's, with a learning rate of its own for the projector and Muon for matrices where asked for."""
         is_new = self.optimizer is None
-        optimizer = super().create_optimizer(*(() if model is None else (model,)))
-        if self.args.mm_projector_lr is None or not is_new:
-            return optimizer
-        named = (self.model if model is None else model).named_parameters()
-        projector = {id(parameter) for name, parameter in named if "mm_projector" in name}
-        for group in list(optimizer.param_groups):
+        super().create_optimizer(*(() if model is None else (model,)))
+        if is_new and self.args.mm_projector_lr is not None:
+            self._set_projector_lr()
+        if is_new and self.args.muon_learning_rate is not None:
+            self._use_muon()
+        return self.optimizer
+
+    def _projector_weights(self) -> set[int]:
+        return {id(parameter) for name, parameter in self.model.named_parameters() if "mm_projector" in name}
+
+    def _set_projector_lr(self) -> None:
+        projector = self._projector_weights()
+        for group in list(self.optimizer.param_groups):
             apart = [parameter for parameter in group["params"] if id(parameter) in projector]
             if apart:
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projector]
-                optimizer.add_param_group(group | {"params": apart, "lr": self.args.mm_projector_lr})
-        return optimizer
+                self.optimizer.add_param_group(group | {"params": apart, "lr": self.args.mm_projector_lr})
+
+    def _use_muon(self) -> None:
+        args, matrices = self.args, hidden_matrices(self.model)
+        if args.mm_projector_lr is not None:
+            projector = self._projector_weights()
+            matrices = [matrix for matrix in matrices if id(matrix) not in projector]
+        if matrices:
+            self.optimizer = MuonWithRest(matrices, self.optimizer, args.muon_learning_rate, args.weight_decay)
 
     def compute_loss(self, model: nn.Module, inputs: dict, *args, **kwargs):
         """Trainer's, having counted the samples that were too long."""

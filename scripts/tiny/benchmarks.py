@@ -335,24 +335,27 @@ def write_mmvet(folder: Path, scenes: list[Scene]) -> None:
     save_json(folder / "mm-vet.json", truth)
 
 
-def write(output: Path) -> None:
-    """All benchmarks, no two on the same scene."""
+def write(output: Path, part: float = 1) -> None:
+    """All benchmarks, or a small part of each; no two on the same scene."""
     pools = evaluation_scenes()
     scenes, signs = iter(pools["any"]), iter(pools["sign"])
 
+    def size(number: int) -> int:
+        return max(1, int(number * part))
+
     def take(source, number: int) -> list[Scene]:
-        return [next(source) for _ in range(number)]
+        return [next(source) for _ in range(size(number))]
 
     write_pope(output / "pope", take(scenes, 80))
     write_gqa(output / "gqa", take(scenes, 90))
     write_vqav2(output / "vqav2", take(scenes, 90))
     write_seed(output / "seed_bench", take(scenes, 50))
     write_mmbench(output / "mmbench", take(scenes, 50))
-    write_scienceqa(output / "scienceqa", take(scenes, 60), 40)
+    write_scienceqa(output / "scienceqa", take(scenes, 60), size(40))
     write_vizwiz(output / "vizwiz", take(scenes, 80))
     write_mmvet(output / "mm-vet", take(scenes, 30))
     write_textvqa(output / "textvqa", take(signs, 220))
-    write_mme(output / "MME", {"any": list(scenes), "sign": list(signs), "code": pools["code"]}, 16)
+    write_mme(output / "MME", {"any": list(scenes), "sign": list(signs), "code": pools["code"]}, size(16))
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
 """Write what the tiny model is trained on: python -m scripts.tiny.data --output DIR --scenes N
 
-`images/` holds the pictures; in LLaVA's format `pretrain.json` has a caption for each, `describe.json` a request for a
-description of each, and `finetune.json` a conversation about each; `text.txt` has the conversations with the caption in
-the picture's place, one a line as JSON, from which a language model without eyes can learn to answer.
+`images/` holds the pictures; in LLaVA's format `pretrain.json` has a caption for each, `lookup.json` a conversation of
+the simplest questions about each, and `finetune.json` one of all kinds.
 """
 
 import json
@@ -16,10 +15,12 @@ from llava.utils import CommandParser, run_command
 from scripts.tiny.questions import (
     LETTER,
     LETTER_CN,
+    LOOKUPS,
     OPEN,
     SHORT,
     SHORT_ANSWERS,
     UNANSWERABLE,
+    Maker,
     Question,
     as_choice,
     ask,
@@ -40,8 +41,8 @@ Turns = list[tuple[str, str]]
 
 
 def short_answer(question: Question) -> str:
-    """An answer as LLaVA's data writes it: with a capital."""
-    return question.answer.capitalize()
+    """An answer of one word or phrase: yes and no with a capital, as LLaVA's data has them."""
+    return question.answer.capitalize() if question.answer.lower() in ("yes", "no") else question.answer
 
 
 def hint(scene: Scene) -> str:
@@ -49,11 +50,11 @@ def hint(scene: Scene) -> str:
     return f"The shapes are on a {scene.background} background."
 
 
-def short_turns(scene: Scene, rng: random.Random) -> Turns:
+def short_turns(scene: Scene, rng: random.Random, makers: tuple[Maker, ...] = SHORT_ANSWERS) -> Turns:
     """Many questions with short answers; how to answer is said once."""
     turns = []
     for _ in range(12):
-        question = ask(SHORT_ANSWERS, scene, rng)
+        question = ask(makers, scene, rng)
         turns.append((question.text, short_answer(question)))
     text, answer = turns[0]
     ocr = "\nReference OCR token: " if ask((what_word,), scene, rng) and rng.random() < 0.3 else ""
@@ -65,7 +66,7 @@ def choice_turns(scene: Scene, rng: random.Random) -> Turns:
     """Multiple-choice questions, each to be answered with a letter; some in Chinese."""
     turns = []
     chinese = rng.random() < 0.3
-    while len(turns) < 6:
+    while len(turns) < 5:
         question = ask((what_color, what_shape, what_background) if chinese else (*OPEN, what_sign_color), scene, rng)
         question = in_chinese(question) if chinese else question
         choice = as_choice(question, rng) if question is not None else None
@@ -95,7 +96,7 @@ def description_turns(scene: Scene, rng: random.Random) -> Turns:
 
 def fact_turns(rng: random.Random) -> Turns:
     """Multiple-choice questions that need no picture."""
-    choices = [as_choice(fact(None, rng), rng) for _ in range(6)]
+    choices = [as_choice(fact(None, rng), rng) for _ in range(5)]
     return [(f"{choice.lines}\n{LETTER}", choice.answer) for choice in choices]
 
 
@@ -104,7 +105,7 @@ def conversation(scene: Scene) -> tuple[bool, Turns]:
     rng = random.Random(f"conversation {scene.seed}")
     if rng.random() < 0.06:
         return False, fact_turns(rng)
-    forms, weights = (short_turns, choice_turns, unsure_turns, description_turns), (32, 15, 6, 47)
+    forms, weights = (short_turns, choice_turns, unsure_turns, description_turns), (62, 20, 8, 10)
     return True, rng.choices(forms, weights)[0](scene, rng)
 
 
@@ -136,17 +137,13 @@ def write(output: Path, number: int) -> None:
         tasks = pool.imap_unordered(_write_image, ((scene, images) for scene in scenes), chunksize=64)
         for _ in tqdm(tasks, total=number, desc="drawing", unit="picture", mininterval=2):
             pass
-    captions, descriptions, conversations = [], [], []
-    with (output / "text.txt").open("w", encoding="utf-8") as text:
-        for scene in tqdm(scenes, desc="asking", unit="scene", mininterval=2):
-            has_image, turns = conversation(scene)
-            captions.append(record(scene, [("Describe the image.", scene.caption)]))
-            descriptions.append(record(scene, description_turns(scene, random.Random(f"describe {scene.seed}"))))
-            conversations.append(record(scene, turns, has_image))
-            if has_image:
-                turns = [(f"{scene.caption}\n{turns[0][0]}", turns[0][1]), *turns[1:]]
-            text.write(json.dumps(turns, ensure_ascii=False) + "\n")
-    files = {"pretrain.json": captions, "describe.json": descriptions, "finetune.json": conversations}
+    captions, lookups, conversations = [], [], []
+    for scene in tqdm(scenes, desc="asking", unit="scene", mininterval=2):
+        has_image, turns = conversation(scene)
+        captions.append(record(scene, [("Describe the image.", scene.caption)]))
+        lookups.append(record(scene, short_turns(scene, random.Random(f"lookup {scene.seed}"), LOOKUPS)))
+        conversations.append(record(scene, turns, has_image))
+    files = {"pretrain.json": captions, "lookup.json": lookups, "finetune.json": conversations}
     for name, records in files.items():
         (output / name).write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
 

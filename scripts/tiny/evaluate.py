@@ -36,6 +36,7 @@ from llava.eval.eval_textvqa import evaluate as score_textvqa
 from llava.eval.eval_vqav2 import evaluate as score_vqav2
 from llava.eval.files import read_jsonl, write_json
 from llava.eval.questions import Question, read_mmbench_questions, read_question_file, read_science_questions
+from llava.eval.ranks import by_image
 from llava.eval.vqa_accuracy import normalize_answer, vqa_accuracy
 from llava.model.builder import load_pretrained_model
 from llava.utils import CommandParser, run_command
@@ -204,10 +205,15 @@ def answer_all(model_path: str, benchmarks: dict, setting: Setting, batch_size: 
     if setting.seed is not None:
         choose_at_random(model, setting.seed)
     options = {"do_sample": False, "num_beams": 1, "max_new_tokens": LONGEST}
-    return {
-        name: [text for _, text in answer_questions(loaded, questions, "vicuna_v1", options, batch_size)]
-        for name, questions in benchmarks.items()
-    }
+    return {name: _answers(loaded, questions, options, batch_size) for name, questions in benchmarks.items()}
+
+
+def _answers(loaded: tuple, questions: list[Question], options: dict, batch_size: int) -> list[str]:
+    """The answers in the order of the questions, asked image by image."""
+    order = by_image(questions, list(range(len(questions))))
+    answered = answer_questions(loaded, [questions[i] for i in order], "vicuna_v1", options, batch_size)
+    texts = {i: text for i, (_, text) in zip(order, answered, strict=True)}
+    return [texts[i] for i in range(len(questions))]
 
 
 def score_all(data: Path, benchmarks: dict, answers: dict[str, list[str]]) -> dict[str, float]:

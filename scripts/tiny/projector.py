@@ -8,7 +8,6 @@ tokens too.
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -16,19 +15,9 @@ from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.tokenizer import load_tokenizer
 from llava.utils import CommandParser, run_command
-from scripts.tiny.scenes import Scene, cover, draw_scene, training_scenes
+from scripts.tiny.scenes import draw_scene, training_scenes, words_of_patches
 
 SCENES = 800
-
-
-def words_of_patches(scene: Scene) -> list[list[str]]:
-    """The words for what each of the 144 patches shows most of."""
-    words = [[scene.background]] * 144
-    for thing in (*scene.things, scene.sign):
-        if thing is not None:
-            for patch in np.flatnonzero(cover(thing).reshape(-1) >= 0.15):
-                words[patch] = thing.phrase.removeprefix("a ").replace(" at the", "").split()
-    return words
 
 
 @torch.no_grad()
@@ -47,10 +36,9 @@ def make_projector(clip: Path, llama: Path) -> dict[str, torch.Tensor]:
     meanings: dict[str, torch.Tensor] = {}
     targets = []
     for words in (words for scene in scenes for words in words_of_patches(scene)):
-        key = " ".join(words)
-        if key not in meanings:
-            meanings[key] = embeddings(torch.tensor(tokenizer(key).input_ids[1:])).sum(dim=0)
-        targets.append(meanings[key])
+        if words not in meanings:
+            meanings[words] = embeddings(torch.tensor(tokenizer(words).input_ids[1:])).sum(dim=0)
+        targets.append(meanings[words])
 
     first, last = projector[0], projector[2]
     deviation, mean = torch.std_mean(features, dim=0)

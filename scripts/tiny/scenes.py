@@ -266,6 +266,16 @@ def cover(thing: Thing | Sign) -> np.ndarray:
     return pixels.reshape(side, PATCH, side, PATCH).mean(axis=(1, 3))
 
 
+def words_of_patches(scene: Scene) -> list[str]:
+    """The words for what each of the 144 patches shows most of: an object or the sign with its place, or background."""
+    words = [scene.background] * (SIZE // PATCH) ** 2
+    for thing in (*scene.things, scene.sign):
+        if thing is not None:
+            for patch in np.flatnonzero(cover(thing).reshape(-1) >= 0.15):
+                words[patch] = thing.phrase.removeprefix("a ").removeprefix("the ").replace(" at the", "")
+    return words
+
+
 def object_patches(scene: Scene, min_share: float = 0.2) -> np.ndarray:
     """(12, 12) bool: the patches of which objects and the sign cover at least `min_share`."""
     shown = (*scene.things, *([scene.sign] if scene.sign is not None else []))

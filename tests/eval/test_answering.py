@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,36 +63,90 @@ def test_an_answer_that_ends_early_has_no_padding_in_it(loaded, questions):
     assert [text for _, text in answers] == alone
 
 
-def test_pictures_of_following_questions_are_opened_once(loaded, questions, monkeypatch):
-    opened, load_image = [], answering.load_image
-    monkeypatch.setattr(answering, "load_image", lambda path: opened.append(path) or load_image(path))
+@pytest.mark.parametrize("budget", [None, 16])
+def test_beams_find_the_answers_that_they_find_alone(loaded, questions, budget):
+    llava = loaded()
+    llava[1].visual_token_num = budget
+    options = {"do_sample": False, "max_new_tokens": 6, "num_beams": 3}
+    alone = [asked_alone(llava, question, options) for question in questions]
+    assert [text for _, text in answer_questions(llava, questions, "llava_v1", options, 4)] == alone
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_pictures_of_following_questions_are_encoded_once(loaded, questions, num_workers):
+    llava = loaded()
+    encoded = []
+    hook = llava[1].get_vision_tower().register_forward_hook(lambda tower, inputs, out: encoded.append(len(inputs[0])))
     for batch_size in (1, 2, 16):
-        opened.clear()
-        list(answer_questions(loaded(), questions, "llava_v1", {"do_sample": False, "max_new_tokens": 1}, batch_size))
-        assert len(opened) == len(set(opened)) == 3
+        encoded.clear()
+        options = {"do_sample": False, "max_new_tokens": 1}
+        list(answer_questions(llava, questions, "llava_v1", options, batch_size, num_workers))
+        assert sum(encoded) == 3
+    hook.remove()
 
 
-def test_only_as_many_questions_as_fit_are_asked_at_once(loaded, questions, monkeypatch):
+def test_a_picture_that_cannot_be_read_on_the_way_is_named(loaded, questions):
+    questions[-1].image.write_bytes(questions[-1].image.read_bytes()[:1000])
+    answers = answer_questions(loaded(), questions, "llava_v1", {"do_sample": False, "max_new_tokens": 1}, 1, 1)
+    assert [next(answers)[0] for _ in range(5)] == questions[:5]
+    with pytest.raises(InputError, match=str(questions[-1].image)):
+        next(answers)
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """Notes how many prompts are answered at once: batches(model, limit), which runs out of memory above `limit`."""
+
+    def watch(model, limit: int) -> list[int]:
+        sizes, generate = [], model.generate_from_embeds
+
+        def counted(embeds, *args, **options):
+            if len(embeds) > limit:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            sizes.append(len(embeds))
+            return generate(embeds, *args, **options)
+
+        monkeypatch.setattr(model, "generate_from_embeds", counted)
+        return sizes
+
+    return watch
+
+
+def test_only_as_many_questions_as_wanted_are_asked_at_once(loaded, questions, batches):
     llava = loaded()
-    shapes, generate = [], llava[1].generate
-
-    def counted(input_ids, **options):
-        shapes.append(len(input_ids))
-        return generate(input_ids, **options)
-
-    monkeypatch.setattr(llava[1], "generate", counted)
-    list(answer_questions(llava, questions, "llava_v1", {"do_sample": False, "max_new_tokens": 1}, 3))
-    assert shapes == [3, 3, 1]
+    sizes = batches(llava[1], 16)
+    pictured = [question for question in questions if question.image is not None]
+    list(answer_questions(llava, pictured, "llava_v1", {"do_sample": False, "max_new_tokens": 1}, 4))
+    assert sizes == [4, 2]
 
 
-def test_too_large_a_batch_says_what_to_do(loaded, questions, monkeypatch):
-    def fail(*args, **options):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-
+def test_where_memory_runs_out_batches_get_smaller(loaded, questions, batches):
     llava = loaded()
-    monkeypatch.setattr(llava[1], "generate", fail)
-    with pytest.raises(InputError, match="lower --batch-size"):
+    options = {"do_sample": False, "max_new_tokens": 6}
+    pictured = [question for question in questions if question.image is not None]
+    whole = list(answer_questions(llava, pictured, "llava_v1", options, 6))
+    sizes = batches(llava[1], 2)
+    assert list(answer_questions(llava, pictured, "llava_v1", options, 6)) == whole
+    assert sizes == [2, 2, 2]
+
+
+def test_a_question_too_large_for_memory_is_named(loaded, questions, batches):
+    llava = loaded()
+    batches(llava[1], 0)
+    with pytest.raises(InputError, match="question 0 alone takes too much memory"):
         list(answer_questions(llava, questions, "llava_v1", {}, 16))
+
+
+def test_a_batch_is_as_large_as_memory_allows(loaded, monkeypatch):
+    llava = loaded()
+    memory = {}
+    monkeypatch.setattr(answering.psutil, "virtual_memory", lambda: SimpleNamespace(**memory))
+    sizes = []
+    for available in (1e12, 2e7, 1e7, 1e3):
+        memory["available"] = available
+        sizes.append(answering.default_batch_size(llava[1], {"max_new_tokens": 16}))
+    assert sizes[0] == 32
+    assert sizes[0] > sizes[1] > sizes[2] > sizes[3] == 1
 
 
 def test_a_picture_inside_the_question_file_is_named_by_its_question():

@@ -129,16 +129,17 @@ def test_bad_input_leaves_no_answers_behind(call, loader_options, pope, tmp_path
     assert not out.exists()
 
 
-def test_a_question_too_long_for_the_context_leaves_no_answers_behind(call, loader_options, pope, tmp_path):
+def test_a_question_too_long_for_the_context_leaves_the_other_answers(call, loader_options, pope, tmp_path):
     questions = pope / "llava_pope_test.jsonl"
     rows = [json.loads(line) for line in questions.read_text().splitlines()]
     rows[-1]["text"] = "word " * 5000
     write_jsonl(questions, rows)
     out = tmp_path / "out"
-    code, _, err = call(model_vqa_loader, *loader_options, "--answers-file", out / "a.jsonl")
+    code, _, err = call(model_vqa_loader, *loader_options, "--answers-file", out / "a.jsonl", "--batch-size", 1)
     assert code == 2
     assert "longer than the context" in err.splitlines()[-1]
-    assert not list(out.iterdir())
+    assert len((out / "a.parts" / "0.jsonl").read_text().splitlines()) == len(rows) - 1
+    assert not (out / "a.jsonl").exists()
 
 
 def test_pope_is_scored_by_image_and_question(call, pope, tmp_path):

@@ -108,10 +108,35 @@ def test_the_projector_may_have_its_own_learning_rate(command, starting_point):
     assert not torch.equal(weights[key], read_weights(output_dir(again))[key])
 
 
+def test_muon_trains_the_matrices_and_the_other_optimizer_the_rest(command, starting_point):
+    before = read_weights(starting_point / "vicuna")
+    embeddings = {"model.embed_tokens.weight", "lm_head.weight"}
+    matrices = {key for key, weight in before.items() if weight.ndim == 2} - embeddings
+    for name, rates, trained in (
+        ("muon", {"learning_rate": 0, "muon_learning_rate": 0.01}, matrices),
+        ("rest", {"learning_rate": 0.01, "muon_learning_rate": 0}, before.keys() - matrices),
+    ):
+        options = command("stage2", name, max_steps=2, **rates)
+        train(options)
+        weights = read_weights(output_dir(options))
+        assert {key for key in before if not torch.equal(weights[key], before[key])} == trained
+
+
+def test_muon_leaves_a_projector_with_its_own_learning_rate_alone(command):
+    folders = []
+    for name, projector_lr in (("a", 0), ("b", 0.01)):
+        options = command("stage2", name, max_steps=1, muon_learning_rate=0.01, mm_projector_lr=projector_lr)
+        train(options)
+        folders.append(read_weights(output_dir(options)))
+    start, moved = folders
+    assert {key for key in start if not torch.equal(start[key], moved[key])} == PROJECTOR
+
+
 @pytest.mark.parametrize(("stage", "stop"), [("stage1", 3), ("stage2", 3), ("stage2", 2), ("stage2", 5)])
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(command, stage, stop):
     """Two steps an epoch, a checkpoint every 2: stops inside and at the end of an epoch, at and after a checkpoint."""
     options = {
+        **({"muon_learning_rate": 0.01} if stop == 2 else {}),
         "group_by_modality_length": stop == 5,
         "dataloader_num_workers": int(stop == 2),
         "save_steps": 1 if stop == 3 else 2,

@@ -1,0 +1,41 @@
+"""`accelerate launch` for the commands that answer question files: one process per GPU, and what died by name.
+
+python -m llava.eval.launch [accelerate's flags] -m llava.eval.model_vqa_loader [its options]
+"""
+
+import logging
+import sys
+
+from accelerate.commands.launch import launch_command, launch_command_parser
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from llava.utils import InputError, one_line, run_command
+
+BAD_INPUT = 2
+
+
+def main() -> None:
+    parser = launch_command_parser()
+    args = parser.parse_args()
+    args.mixed_precision, args.dynamo_backend = args.mixed_precision or "no", args.dynamo_backend or "no"
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it tells at length what is told below
+    try:
+        launch_command(args)
+    except ChildFailedError as error:
+        sys.exit(_report(error))
+    except (ValueError, ConnectionError) as error:
+        raise InputError(f"accelerate launch: {one_line(error)}") from error
+
+
+def _report(error: ChildFailedError) -> int:
+    """Say which process ended, unless it has said itself that its input was bad; returns the exit code."""
+    rank, first = error.get_first_failure()
+    if first.exitcode == BAD_INPUT:
+        return BAD_INPUT
+    how = f"was ended by signal {-first.exitcode}" if first.exitcode < 0 else f"ended with exit code {first.exitcode}"
+    print(f"error: rank {rank} {how}; what has been answered is kept: the same command goes on", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,136 @@
+"""The processes that share a question file: which one this is, what they agree on, and one progress bar for all.
+
+They are started by `accelerate launch` (see `llava.eval.launch`), which says in the environment who is who. They talk
+over gloo, on a GPU machine too: it is a few bytes at the beginning and one barrier at the end.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Self, TypeVar
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from llava.eval.answers import AnswerStore
+from llava.eval.questions import Question
+from llava.utils import InputError
+
+Value = TypeVar("Value")
+LONGEST_WAIT = timedelta(days=7)  # of the rank that has the fewest questions for the one that has most
+
+
+class Ranks:
+    """This process among those of its run: `rank` of `count`. A context: within it they can talk."""
+
+    def __init__(self) -> None:
+        self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+    def __enter__(self) -> Self:
+        if self.count > 1:
+            dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self.count > 1:
+            dist.destroy_process_group()  # a process that exits with it alive may be aborted
+
+    def device(self, wanted: str) -> str:
+        """`wanted`, or this process's own GPU of several where that is "cuda"."""
+        if wanted == "cuda" and self.count > 1 and torch.cuda.is_available():
+            return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        return wanted
+
+    def from_first(self, get: Callable[[], Value]) -> Value:
+        """What `get` returns in the first process, in all of them.
+
+        An InputError there ends them all with exit code 2, and the first alone says why.
+        """
+        if self.count == 1:
+            return get()
+        error, said = None, [None, False]
+        if self.rank == 0:
+            try:
+                said[0] = get()
+            except InputError as caught:
+                error, said[1] = caught, True
+        dist.broadcast_object_list(said)
+        if error is not None:
+            raise error
+        if said[1]:
+            time.sleep(10)  # the first says why, and the launcher ends the others when it ends
+            sys.exit(2)
+        return said[0]
+
+    def wait(self) -> None:
+        """Return when all processes have come here; if one ends before, end this one with one line and exit code 1."""
+        if self.count == 1:
+            return
+        try:
+            dist.barrier()
+        except RuntimeError:
+            sys.exit("error: another process of this run ended before its questions were answered")
+
+
+def share(questions: list[Question], order: list[int], rank: int, count: int) -> list[int]:
+    """The part of `order`, numbers of questions, that process `rank` of `count` answers.
+
+    Questions on one image that stand together stay together; the parts follow one another and are of similar size.
+    """
+    mine, image, owner = [], object(), 0
+    for position, number in enumerate(order):
+        if position == 0 or questions[number].image is None or questions[number].image != image:
+            image, owner = questions[number].image, position * count // len(order)
+        if owner == rank:
+            mine.append(number)
+    return mine
+
+
+def by_image(questions: list[Question], numbers: list[int]) -> list[int]:
+    """The `numbers` of questions, reordered: first those without an image, then image by image as they first occur."""
+    first: dict = {}
+    for number in numbers:
+        first.setdefault(questions[number].image, number)
+    return sorted(numbers, key=lambda number: (questions[number].image is not None, first[questions[number].image]))
+
+
+class Progress(threading.Thread):
+    """A bar of the answers of all processes, which it counts in their files. A context that shows it."""
+
+    def __init__(self, store: AnswerStore, total: int, hidden: bool) -> None:
+        super().__init__(daemon=True)
+        self.store, self.read = store, store.lengths()
+        self.bar = tqdm(total=total, desc="answering", unit="question", disable=hidden, mininterval=1)
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.5):
+            self.update()
+
+    def update(self) -> None:
+        """Count the lines that have been added."""
+        for part, length in self.store.lengths().items():
+            start = self.read.get(part, 0)
+            if length > start:
+                with part.open("rb") as file:
+                    file.seek(start)
+                    self.bar.update(file.read(length - start).count(b"\n"))
+                self.read[part] = length
+
+    def __enter__(self) -> Self:
+        if not self.bar.disable:
+            self.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.ended.set()
+        if self.is_alive():
+            self.join()
+        if not self.bar.disable:
+            self.update()
+        self.bar.close()

@@ -1,0 +1,52 @@
+"""Generation for prompts that begin alike: system prompt and image pass through the language model once for them all.
+
+Shapes: P beginnings, B prompts, D model channels.
+"""
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, PreTrainedModel
+
+
+def generate_from_prefixes(
+    model: PreTrainedModel,
+    prefixes: list[torch.Tensor],
+    prefix_of: list[int],
+    endings: list[torch.LongTensor],
+    **options,
+) -> torch.LongTensor:
+    """Answer prompts of which each is one of `prefixes` and an ending of its own.
+
+    Args:
+        model: a LLaVA model in eval mode.
+        prefixes: P tensors (length, D), embedded beginnings, images included.
+        prefix_of: which of them each of the B prompts begins with.
+        endings: B tensors (length,) int64, the token ids that follow.
+        options: transformers' generation options.
+
+    Returns: (B, new) ids of the answers; in float32 each is the one that the whole prompt gets by itself.
+    Raises: InputError if a prompt is longer than the context.
+    """
+    device = model.device
+    begun, begun_mask = _pad_left([prefix.to(device) for prefix in prefixes])
+    ids, ids_mask = _pad_left([ending.to(device) for ending in endings])
+    rows = torch.tensor(prefix_of, device=device)
+    mask = torch.cat([begun_mask[rows], ids_mask], dim=1)
+    longest = int(mask.sum(dim=1).max())
+    model.check_context(longest)
+
+    cache = DynamicCache(config=model.config)
+    positions = (begun_mask.cumsum(dim=1) - 1).clamp(min=0)
+    model.model(
+        inputs_embeds=begun, attention_mask=begun_mask, position_ids=positions, past_key_values=cache, use_cache=True
+    )
+    # Beam search multiplies its inputs by the number of beams, but not a cache that it is given.
+    cache.batch_select_indices(rows.repeat_interleave(options.get("num_beams") or 1))
+    embeds = torch.cat([begun[rows], model.model.embed_tokens(ids)], dim=1)
+    return model.generate_from_embeds(embeds, mask, longest, past_key_values=cache, **options)
+
+
+def _pad_left(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.LongTensor]:
+    """Rows of differing length as one tensor, and the mask (rows, longest) of what is not padding."""
+    mask = [torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows]
+    return tuple(pad_sequence(part, batch_first=True, padding_side="left") for part in (rows, mask))

@@ -1,0 +1,54 @@
+"""Muon for the matrices, another optimizer for the rest: Jordan et al., "Muon: An optimizer for hidden layers in neural
+networks" (2024); the scale of its steps as in Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The trained weights that Muon is for: two-dimensional, neither the embeddings nor the output layer."""
+    outer = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
+    excluded = {id(parameter) for module in outer for parameter in module.parameters()}
+    return [p for p in model.parameters() if p.requires_grad and p.ndim == 2 and id(p) not in excluded]
+
+
+class MuonWithRest(torch.optim.Optimizer):
+    """Muon over some weights and an optimizer that exists already over others, stepped as one.
+
+    Args:
+        matrices: (rows, columns) float, taken out of `rest` if they are in it.
+        rest: any optimizer.
+        lr: Muon's learning rate. A step is scaled to the size of AdamW's, so that AdamW's rates are of its order.
+        weight_decay: Muon's.
+    """
+
+    def __init__(
+        self, matrices: list[nn.Parameter], rest: torch.optim.Optimizer, lr: float, weight_decay: float
+    ) -> None:
+        taken = {id(parameter) for parameter in matrices}
+        for group in rest.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in taken]
+        muon = torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        super().__init__(muon.param_groups + rest.param_groups, {})
+        self.parts = {"muon": muon, "rest": rest}
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        """A schedule that sets a rate in `param_groups` sets it in the parts."""
+        self.param_groups = [group for part in self.parts.values() for group in part.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for part in self.parts.values():
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state_dict[name])
+        self._share_groups()

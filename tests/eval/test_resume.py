@@ -1,0 +1,288 @@
+"""Answers outlive the process that made them: what a killed run leaves, and who may go on from it."""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llava.eval import model_vqa_loader
+from llava.eval.answers import AnswerStore, answer_line
+from llava.eval.questions import Question
+from llava.utils import InputError
+from tests.conftest import ROOT, picture, write_jsonl
+from tests.eval.conftest import assert_one_line
+
+SETTINGS = {"visual_token_num": 16, "temperature": 0}
+
+
+def question(number: int, text: str = "") -> Question:
+    return Question(number, text or f"Q{number}", None, text or f"Q{number}")
+
+
+@pytest.fixture
+def store(tmp_path) -> AnswerStore:
+    """For four questions, the last two alike."""
+    return AnswerStore(tmp_path / "out" / "merge.jsonl", [question(2), question(0), question(1), question(1)])
+
+
+def again(store: AnswerStore) -> AnswerStore:
+    """The store as the next run sees it."""
+    if store._lock is not None:
+        store._lock.close()
+    return AnswerStore(store.file, store.questions)
+
+
+def write(store: AnswerStore, rank: int, *numbers: int, end: str = "") -> None:
+    with store.appending(rank) as file:
+        file.write("".join(answer_line(question(number), "yes", "m") for number in numbers) + end)
+
+
+def texts(file: Path) -> list[tuple]:
+    return [(row["question_id"], row["text"]) for row in map(json.loads, file.read_text().splitlines())]
+
+
+def test_answers_of_several_processes_become_one_file_in_order(store):
+    assert store.resume(SETTINGS) == [0, 1, 2, 3]
+    write(store, 1, 1, 2, 1)
+    write(store, 0, 0)
+    store.finish()
+    assert texts(store.file) == [(2, "yes"), (0, "yes"), (1, "yes"), (1, "yes")]
+    assert sorted(path.name for path in store.file.parent.iterdir()) == ["merge.jsonl", "merge.settings.json"]
+    assert again(store).resume(SETTINGS) == []
+
+
+@pytest.mark.parametrize("end", ['{"question_id": 0, "pro', '{"question_id": 0, "pro\n', "\x00\x00\x00", ""])
+def test_what_was_answered_is_not_asked_again_and_half_a_line_is(store, end):
+    store.resume(SETTINGS)
+    write(store, 0, 2)
+    write(store, 3, 1, end=end)
+    store = again(store)
+    assert store.resume(SETTINGS) == [1, 3]
+    write(store, 0, 0, 1)
+    store.finish()
+    assert [number for number, _ in texts(store.file)] == [2, 0, 1, 1]
+
+
+def test_a_broken_line_in_the_middle_is_named(store):
+    store.resume(SETTINGS)
+    write(store, 0, 2, end="what?\n")
+    write(store, 0, 1)
+    with pytest.raises(InputError, match=r"0\.jsonl, line 2: not JSON"):
+        again(store).resume(SETTINGS)
+
+
+def test_missing_and_double_answers_are_not_merged(store):
+    store.resume(SETTINGS)
+    write(store, 0, 2, 1, 1)
+    with pytest.raises(InputError, match=r"1 question\(s\) unanswered: 0$"):
+        store.finish()
+    write(store, 1, 0, 2)
+    with pytest.raises(InputError, match=r"1 question\(s\) answered more than once: 2$"):
+        store.finish()
+    assert not store.file.exists()
+
+
+def test_a_run_killed_between_its_last_steps_is_finished(store):
+    store.resume(SETTINGS)
+    write(store, 0, 2, 0, 1, 1)
+    lines = (store.parts / "0.jsonl").read_text()
+    store.finish()
+    store.parts.mkdir()
+    (store.parts / "0.jsonl").write_text(lines)
+    assert again(store).resume(SETTINGS) == []
+    assert not store.parts.exists()
+
+
+def test_a_merged_file_that_was_cut_is_completed(store):
+    store.resume(SETTINGS)
+    write(store, 0, 2, 0, 1, 1)
+    store.finish()
+    lines = store.file.read_text().splitlines(keepends=True)
+    store.file.write_text(lines[0] + lines[1][:30])
+    store = again(store)
+    assert store.resume(SETTINGS) == [1, 2, 3]
+    write(store, 0, 0, 1, 1)
+    store.finish()
+    assert [number for number, _ in texts(store.file)] == [2, 0, 1, 1]
+
+
+def test_other_settings_do_not_go_on_from_old_answers(store):
+    store.resume(SETTINGS)
+    store = again(store)
+    other = SETTINGS | {"visual_token_num": 8}
+    assert store.resume(other) == [0, 1, 2, 3]  # there was nothing to lose
+    write(store, 0, 2)
+    for settings, named in (
+        (SETTINGS, "visual_token_num 8 is now 16"),
+        (other | {"temperature": 1}, "temperature 0 is now 1"),
+        (other | {"prompts": "new"}, "prompts None is now 'new'"),
+    ):
+        store = again(store)
+        with pytest.raises(InputError, match=f"other settings: {named}; --overwrite"):
+            store.resume(settings)
+    assert again(store).resume(other) == [1, 2, 3]
+    score = store.file.with_suffix(".score.json")
+    score.write_text("{}")
+    store = again(store)
+    assert store.resume(SETTINGS, overwrite=True) == [0, 1, 2, 3]
+    assert not score.exists()
+
+
+def test_answers_of_unknown_origin_are_not_replaced(store):
+    store.file.parent.mkdir()
+    store.file.write_text(answer_line(question(2), "yes", "m"))
+    with pytest.raises(InputError, match="not the settings they were made with: --overwrite"):
+        store.resume(SETTINGS)
+    assert again(store).resume(SETTINGS, overwrite=True) == [0, 1, 2, 3]
+
+
+def test_two_runs_do_not_write_the_same_answers(store):
+    store.resume(SETTINGS)
+    with pytest.raises(InputError, match="another run is writing"):
+        AnswerStore(store.file, store.questions).resume(SETTINGS)
+    fcntl.flock(store._lock, fcntl.LOCK_UN)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = AnswerStore(tmp_path / "file" / "merge.jsonl", [question(1)])
+    with pytest.raises(InputError, match=r"cannot write .*merge\.jsonl"):
+        store.resume(SETTINGS)
+
+
+@pytest.fixture
+def ask(checkpoints, tmp_path):
+    """Options that ask 24 questions about 8 pictures, in an order that is not the pictures'."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(8):
+        picture(seed=i).save(folder / f"{i}.png")
+    rows = [{"question_id": i, "image": f"{i % 8}.png", "text": f"What is number {i}?"} for i in range(24)]
+    write_jsonl(tmp_path / "q.jsonl", rows)
+    return [
+        *("--model-path", checkpoints(), "--device", "cpu", "--temperature", "0", "--max_new_tokens", "3"),
+        *("--question-file", tmp_path / "q.jsonl", "--image-folder", folder, "--visual_token_num", "16"),
+    ]
+
+
+def test_changed_options_and_files_are_told_from_moved_ones(call, ask, tmp_path):
+    options = [*ask, "--answers-file", tmp_path / "a.jsonl"]
+    assert call(model_vqa_loader, *options)[0] == 0
+    answers = (tmp_path / "a.jsonl").read_bytes()
+    (tmp_path / "q.jsonl").rename(tmp_path / "moved.jsonl")
+    moved = [tmp_path / "moved.jsonl" if option == tmp_path / "q.jsonl" else option for option in options]
+    assert call(model_vqa_loader, *moved, "--batch-size", 2)[0] == 0
+    for change, named in (
+        (["--visual_token_num", 8], "visual_token_num 16 is now 8"),
+        (["--important_ratio", 1], "important_ratio 0.5 is now 1.0"),
+        (["--conv-mode", "vicuna_v1"], "conv_mode 'llava_v1' is now 'vicuna_v1'"),
+    ):
+        assert_one_line(call(model_vqa_loader, *moved, *change), named)
+    lines = (tmp_path / "moved.jsonl").read_text()
+    (tmp_path / "moved.jsonl").write_text(lines.replace("number 7", "number seven"))
+    assert_one_line(call(model_vqa_loader, *moved), "question_file")
+    assert (tmp_path / "a.jsonl").read_bytes() == answers
+
+
+def command(*args, processes: int = 1, launch: tuple = ()) -> subprocess.Popen:
+    """A run of model_vqa_loader in processes of its own."""
+    start = [sys.executable, "-m"]
+    if processes > 1:
+        start += ["llava.eval.launch", "--multi_gpu", "--num_processes", str(processes)]
+        start += [*map(str, launch or ("--num_machines", 1, "--main_process_port", 0)), "-m"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*start, "llava.eval.model_vqa_loader", *map(str, args)],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment, "cwd": ROOT},
+        start_new_session=True,
+    )
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    raise AssertionError("it did not happen within a minute")
+
+
+def lines_in(folder: Path) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in folder.glob("*.jsonl"))
+
+
+def rank_process(rank: int, answers_file: Path) -> int:
+    """The process that is a certain rank of the run that writes a file."""
+
+    def words(file: Path) -> list[str]:
+        try:
+            return file.read_text().split("\0")
+        except OSError:  # it has ended, or is not ours
+            return []
+
+    return next(
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if f"RANK={rank}" in words(process / "environ") and str(answers_file) in words(process / "cmdline")
+    )
+
+
+def test_a_killed_run_goes_on_with_another_number_of_processes(call, ask, tmp_path):
+    whole, file = tmp_path / "whole.jsonl", tmp_path / "out" / "merge.jsonl"
+    assert call(model_vqa_loader, *ask, "--answers-file", whole)[0] == 0
+    options = [*ask, "--answers-file", file, "--batch-size", 1]
+    first = command(*options)
+    wait_for(lambda: lines_in(file.with_suffix(".parts")) >= 2, first)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    kept = lines_in(file.with_suffix(".parts"))
+    assert 2 <= kept < 24
+
+    second = command(*options, processes=2)
+    wait_for(lambda: lines_in(file.with_suffix(".parts")) >= kept + 4, second)
+    os.kill(rank_process(1, file), signal.SIGKILL)
+    _, err = second.communicate(timeout=120)
+    assert second.returncode == 1
+    assert "error: rank 1 was ended by signal 9; what has been answered is kept" in err
+    assert "Traceback" not in err
+    kept = lines_in(file.with_suffix(".parts"))
+    assert not file.exists()
+
+    third = command(*options, processes=2)
+    _, err = third.communicate(timeout=120)
+    assert third.returncode == 0, err
+    assert f"{kept} of 24 questions are answered already" in err
+    assert f"{24 - kept}/{24 - kept}" in err  # one bar for all
+    assert texts(file) == texts(whole)
+
+
+def test_two_machines_share_the_questions(call, ask, tmp_path):
+    whole, file = tmp_path / "whole.jsonl", tmp_path / "out" / "merge.jsonl"
+    assert call(model_vqa_loader, *ask, "--answers-file", whole)[0] == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    network = ("--num_machines", 2, "--main_process_ip", "127.0.0.1", "--main_process_port", port, "--machine_rank")
+    runs = [command(*ask, "--answers-file", file, processes=2, launch=(*network, rank)) for rank in (0, 1)]
+    for run in runs:
+        _, err = run.communicate(timeout=120)
+        assert run.returncode == 0, err
+    assert texts(file) == texts(whole)
+
+
+@pytest.mark.parametrize("bad", ["picture", "settings"])
+def test_bad_input_is_told_once_whatever_the_number_of_processes(ask, tmp_path, bad):
+    if bad == "picture":
+        (tmp_path / "images" / "5.png").write_bytes(b"")
+    else:
+        (tmp_path / "a.jsonl").write_text("")
+    run = command(*ask, "--answers-file", tmp_path / "a.jsonl", processes=2)
+    out, err = run.communicate(timeout=120)
+    assert_one_line((run.returncode, out, err), "5.png" if bad == "picture" else "not the settings")
