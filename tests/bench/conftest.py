@@ -1,0 +1,3 @@
+"""Calling a command works as in the evaluation's tests."""
+
+from tests.eval.conftest import call  # noqa: F401
