@@ -20,6 +20,12 @@ if [ $# -lt 1 ] || [ $# -gt 2 ]; then
     echo "error: usage: bash $0 TOKENS [RATIO]" >&2
     exit 2
 fi
+for name in NUM_MACHINES MACHINE_RANK NUM_PROCESSES; do
+    if [[ ! ${!name:-0} =~ ^[0-9]+$ ]]; then
+        echo "error: $name must be a number, got '${!name}'" >&2
+        exit 2
+    fi
+done
 TOKENS=$1
 RATIO=${2:-0.5}
 NAME=$(basename "$0" .sh)

@@ -126,6 +126,8 @@ def test_a_recipe_does_not_go_on_from_answers_of_other_settings(checkpoints, pop
         ((16, 2), {}, "got '2'"),
         ((16,), {"DATA_DIR": "/nowhere"}, "/nowhere/pope/llava_pope_test.jsonl is missing: see EVAL.md"),
         ((16,), {"CKPT": "/nowhere"}, "no such checkpoint folder: /nowhere"),
+        ((16,), {"NUM_PROCESSES": "two"}, "NUM_PROCESSES must be a number, got 'two'"),
+        ((16,), {"NUM_MACHINES": "2"}, "several machines need MAIN_PROCESS_IP and MAIN_PROCESS_PORT"),
     ],
 )
 def test_pope_says_what_is_wrong_and_leaves_nothing(checkpoints, pope, tmp_path, args, change, named):

@@ -23,7 +23,7 @@ def main() -> None:
         launch_command(args)
     except ChildFailedError as error:
         sys.exit(_report(error))
-    except (ValueError, ConnectionError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         raise InputError(f"accelerate launch: {one_line(error)}") from error
 
 

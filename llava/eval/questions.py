@@ -5,6 +5,7 @@ import binascii
 import csv
 import io
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,7 +46,22 @@ def read_question_file(path: str | Path, image_folder: Path) -> list[Question]:
         if not isinstance(row["image"], str) or not isinstance(row["text"], str):
             raise InputError(f"question file {path}: image and text of {row['question_id']!r} must be strings")
         questions.append(Question(row["question_id"], row["text"], image_folder / row["image"], row["text"]))
+    # MME and TextVQA name their questions by the image, elsewhere scores and uploads are joined by the id alone.
+    _require_unique(
+        (q.question_id for q in questions if str(q.question_id) not in (q.image.stem, _inside(q.image, image_folder))),
+        f"question file {path}",
+    )
     return questions
+
+
+def _inside(image: Path, folder: Path) -> str:
+    return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else str(image)
+
+
+def _require_unique(ids: Iterable[int | str], where: str) -> None:
+    """Raise InputError, saying where, if one of `ids` stands there twice; 7 and "7" are the same."""
+    if again := [number for number, count in Counter(map(str, ids)).items() if count > 1]:
+        raise InputError(f"{where}: {len(again)} question_id(s) more than once, such as {again[0]}")
 
 
 def read_science_questions(path: str | Path, image_folder: Path, single_pred_prompt: bool) -> list[Question]:
@@ -65,6 +81,7 @@ def read_science_questions(path: str | Path, image_folder: Path, single_pred_pro
         image = image_folder / row["image"] if row.get("image") else None
         prompt = f"{DEFAULT_IMAGE_TOKEN}\n{asked}" if image else asked
         questions.append(Question(row["id"], asked, image, prompt))
+    _require_unique((question.question_id for question in questions), f"question file {path}")
     return questions
 
 

@@ -163,8 +163,8 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that scripts.tiny.data wrote")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--lookup-steps", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=420, help="all steps, those of lookups among them")
+    parser.add_argument("--lookup-steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=750, help="all steps, those of lookups among them")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     args = parser.parse_args()
@@ -172,7 +172,9 @@ def main() -> None:
         read_records(args.data / f"{name}.json", args.data / "images", TEMPLATE) for name in ("lookup", "finetune")
     )
     number = args.lookup_steps * args.batch_size
-    records = lookups[:number] + mixed[number : args.steps * args.batch_size]
+    # A few of the others from the start, so that their words are not strange when their turn comes.
+    records = [mixed[i] if i % 6 == 0 else lookups[i] for i in range(number)]
+    records += mixed[number : args.steps * args.batch_size]
     tokenizer = make_tokenizer(mixed[: len(mixed) // 3], args.output)
     settings = TrainingArguments(
         output_dir=str(args.output / "training"),

@@ -440,7 +440,7 @@ def describe(scene: Scene) -> str:
 
 
 # What one look at one place answers; the first that is learned, and what the rest is built of.
-LOOKUPS: tuple[Maker, ...] = (what_color, what_shape, where, what_word, what_background, has_shape)
+LOOKUPS: tuple[Maker, ...] = (what_color, what_shape, where, what_word, what_background, has_shape, has_shape)
 OPEN: tuple[Maker, ...] = (what_color, what_shape, where, what_background, count_all, count_kind, what_word)
 SHORT_ANSWERS: tuple[Maker, ...] = (
     has_shape,

@@ -9,6 +9,7 @@ import pytest
 
 from llava.eval import answers, model_vqa, model_vqa_mmbench, model_vqa_science
 from llava.eval.questions import read_mmbench_questions, read_question_file, read_science_questions
+from llava.utils import InputError
 from tests.conftest import picture, write_jsonl
 from tests.eval.conftest import assert_one_line
 
@@ -208,3 +209,31 @@ def test_a_broken_science_file_is_named(call, common, science, tmp_path, text, n
     science.write_text(text)
     options = [*common, "--question-file", science, "--image-folder", tmp_path]
     assert_one_line(call(model_vqa_science, *options, "--answers-file", tmp_path / "a.jsonl"), named)
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ([(1, "a.png", "x"), (2, "a.png", "x"), (3, "b.png", "x")], None),
+        ([("c/a.png", "c/a.png", "x"), ("c/a.png", "c/a.png", "y")], None),  # MME's
+        ([("a", "a.jpg", "x"), ("a", "a.jpg", "y")], None),  # TextVQA's
+        ([(1, "a.png", "x"), (1, "a.png", "y"), (2, "b.png", "x")], "1 question_id(s) more than once, such as 1"),
+        ([(1, "a.png", "x"), ("1", "b.png", "x")], "more than once, such as 1"),
+        ([("a", "a.jpg", "x"), ("b", "a.jpg", "y"), ("b", "a.jpg", "z")], "such as b"),
+    ],
+)
+def test_an_id_stands_once_unless_it_is_the_image_s(call, common, tmp_path, rows, named):
+    file = tmp_path / "q.jsonl"
+    write_jsonl(file, [{"question_id": i, "image": image, "text": text} for i, image, text in rows])
+    if named is None:
+        assert len(read_question_file(file, tmp_path)) == len(rows)
+    else:
+        options = ["--question-file", file, "--image-folder", tmp_path, "--answers-file", tmp_path / "a.jsonl"]
+        assert_one_line(call(model_vqa, *common, *options), named)
+
+
+def test_a_science_question_stands_once(science):
+    rows = json.loads(science.read_text())
+    science.write_text(json.dumps([*rows, rows[0]]))
+    with pytest.raises(InputError, match=r"1 question_id\(s\) more than once, such as 4"):
+        read_science_questions(science, science.parent, single_pred_prompt=True)

@@ -263,15 +263,29 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(call, ask, tmp_pa
     assert texts(file) == texts(whole)
 
 
-def test_two_machines_share_the_questions(call, ask, tmp_path):
-    whole, file = tmp_path / "whole.jsonl", tmp_path / "out" / "merge.jsonl"
-    assert call(model_vqa_loader, *ask, "--answers-file", whole)[0] == 0
+def two_machines(*options) -> list[subprocess.Popen]:
+    """One process on each of two machines, both of which are this one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     network = ("--num_machines", 2, "--main_process_ip", "127.0.0.1", "--main_process_port", port, "--machine_rank")
-    runs = [command(*ask, "--answers-file", file, processes=2, launch=(*network, rank)) for rank in (0, 1)]
-    for run in runs:
+    return [command(*options, processes=2, launch=(*network, rank)) for rank in (0, 1)]
+
+
+def test_two_machines_share_the_questions_and_end_together(call, ask, tmp_path):
+    whole, file = tmp_path / "whole.jsonl", tmp_path / "out" / "merge.jsonl"
+    assert call(model_vqa_loader, *ask, "--answers-file", whole)[0] == 0
+    options = [*ask, "--answers-file", file, "--batch-size", 1]
+    runs = two_machines(*options)
+    wait_for(lambda: len(list(file.with_suffix(".parts").glob("1.jsonl"))) == 1, runs[1])
+    os.kill(rank_process(1, file), signal.SIGKILL)
+    errors = [run.communicate(timeout=120)[1] for run in runs]
+    assert [run.returncode for run in runs] == [1, 1]
+    assert "rank 1 was ended by signal 9" in errors[1]
+    assert "another process of this run ended" in errors[0]
+    assert not file.exists()
+
+    for run in two_machines(*options):
         _, err = run.communicate(timeout=120)
         assert run.returncode == 0, err
     assert texts(file) == texts(whole)
