@@ -277,7 +277,7 @@ def answer_question_file(args: argparse.Namespace, questions: list[Question]) ->
                 _answer_share(args, loaded, mine, store, ranks)
             ranks.wait()
         if ranks.rank == 0 and not args.answers_file.exists():
-            store.finish()
+            store.finish(ranks.count)
 
 
 def _answer_share(

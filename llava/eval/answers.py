@@ -160,9 +160,14 @@ class AnswerStore:
         """The bytes of each part."""
         return {part: part.stat().st_size for part in self._part_files()}
 
-    def finish(self) -> None:
-        """Make the parts one file in the order of the questions. Raises InputError as `write_in_order` does."""
-        rows = self._rows(self._part_files())
+    def finish(self, count: int = 1) -> None:
+        """Make the parts, those of this run's `count` processes and of earlier ones, one file in the questions' order.
+
+        Raises InputError as `write_in_order` does.
+        """
+        # By name, since a listing of a folder on a network may be older than what other machines put there.
+        named = {self.parts / f"{rank}.jsonl" for rank in range(count)}
+        rows = self._rows(sorted({*self._part_files(), *filter(Path.exists, named)}))
         write_in_order(list(map(key_of_question, self.questions)), list(map(_key_of_row, rows)), rows, self.file)
         shutil.rmtree(self.parts)
 

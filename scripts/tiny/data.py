@@ -1,7 +1,7 @@
 """Write what the tiny model is trained on: python -m scripts.tiny.data --output DIR --scenes N
 
-`images/` holds the pictures; in LLaVA's format `pretrain.json` has a caption for each, `lookup.json` a conversation of
-the simplest questions about each, and `finetune.json` one of all kinds.
+`images/` holds the pictures; in LLaVA's format `lookup.json` has a conversation of lists and the simplest questions
+about each, and `finetune.json` one of all kinds.
 """
 
 import json
@@ -34,7 +34,7 @@ from scripts.tiny.questions import (
     what_sign_color,
     what_word,
 )
-from scripts.tiny.scenes import Scene, draw_scene, training_scenes
+from scripts.tiny.scenes import SHAPES, Scene, draw_scene, training_scenes
 
 JPEG_QUALITY = 90
 Turns = list[tuple[str, str]]
@@ -60,6 +60,39 @@ def short_turns(scene: Scene, rng: random.Random, makers: tuple[Maker, ...] = SH
     ocr = "\nReference OCR token: " if ask((what_word,), scene, rng) and rng.random() < 0.3 else ""
     turns[0] = (f"{text}{ocr}\n{SHORT}", answer)
     return turns
+
+
+def lookup_turns(scene: Scene, rng: random.Random) -> Turns:
+    """Lists of what there is, each entry told by one word and then the rest, and the simplest questions.
+
+    In a list the word stands right before what it tells of, so that the model learns to find an object by a word where
+    the word stands; a question needs that and one step more, and is hardly learned without it.
+    """
+    turns = [_list_objects(scene, rng) for _ in range(3)] + [_list_shapes(scene, rng) for _ in range(2)]
+    rng.shuffle(turns)
+    return [*turns, *short_turns(scene, rng, LOOKUPS)[:6]]
+
+
+def _list_objects(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """All objects and the sign, by shape, color, size and place in any order; the sign's size is its word."""
+    rows = [{name: getattr(thing, name) for name in ("shape", "color", "size", "place")} for thing in scene.things]
+    if scene.sign is not None:
+        sign = scene.sign
+        rows.append({"shape": "sign", "color": sign.color, "size": sign.word, "place": sign.place})
+    order = rng.sample(("shape", "color", "size", "place"), 4)
+    rng.shuffle(rows)
+    return f"List {', '.join(order)}.", "; ".join(" ".join(row[name] for name in order) for row in rows)
+
+
+def _list_shapes(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """Some shapes, there or not: whether they are, or how many."""
+    present = [thing.shape for thing in scene.things]
+    absent = [shape for shape in SHAPES if shape not in present]
+    shapes = rng.sample(sorted(set(present)), len(set(present)))[:3] + rng.sample(absent, 3)
+    rng.shuffle(shapes)
+    if rng.random() < 0.5:
+        return "List which are there.", "; ".join(f"{shape} {'yes' if shape in present else 'no'}" for shape in shapes)
+    return "List how many are there.", "; ".join(f"{shape} {present.count(shape)}" for shape in shapes)
 
 
 def choice_turns(scene: Scene, rng: random.Random) -> Turns:
@@ -137,13 +170,12 @@ def write(output: Path, number: int) -> None:
         tasks = pool.imap_unordered(_write_image, ((scene, images) for scene in scenes), chunksize=64)
         for _ in tqdm(tasks, total=number, desc="drawing", unit="picture", mininterval=2):
             pass
-    captions, lookups, conversations = [], [], []
+    lookups, conversations = [], []
     for scene in tqdm(scenes, desc="asking", unit="scene", mininterval=2):
         has_image, turns = conversation(scene)
-        captions.append(record(scene, [("Describe the image.", scene.caption)]))
-        lookups.append(record(scene, short_turns(scene, random.Random(f"lookup {scene.seed}"), LOOKUPS)))
+        lookups.append(record(scene, lookup_turns(scene, random.Random(f"lookup {scene.seed}"))))
         conversations.append(record(scene, turns, has_image))
-    files = {"pretrain.json": captions, "lookup.json": lookups, "finetune.json": conversations}
+    files = {"lookup.json": lookups, "finetune.json": conversations}
     for name, records in files.items():
         (output / name).write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
 

@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that scripts.tiny.data wrote")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--lookup-steps", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=750, help="all steps, those of lookups among them")
+    parser.add_argument("--steps", type=int, default=550, help="all steps, those of lookups among them")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     args = parser.parse_args()

@@ -125,7 +125,7 @@ def test_muon_trains_the_matrices_and_the_other_optimizer_the_rest(command, star
 def test_muon_leaves_a_projector_with_its_own_learning_rate_alone(command):
     folders = []
     for name, projector_lr in (("a", 0), ("b", 0.01)):
-        options = command("stage2", name, max_steps=1, muon_learning_rate=0.01, mm_projector_lr=projector_lr)
+        options = command("stage2", name, max_steps=2, muon_learning_rate=0.01, mm_projector_lr=projector_lr)
         train(options)
         folders.append(read_weights(output_dir(options)))
     start, moved = folders
