@@ -4,6 +4,7 @@ python -m llava.eval.launch [accelerate's flags] -m llava.eval.model_vqa_loader 
 """
 
 import logging
+import subprocess
 import sys
 
 from accelerate.commands.launch import launch_command, launch_command_parser
@@ -23,6 +24,8 @@ def main() -> None:
         launch_command(args)
     except ChildFailedError as error:
         sys.exit(_report(error))
+    except subprocess.CalledProcessError as error:  # one process alone, which has said why
+        sys.exit(error.returncode if error.returncode > 0 else 1)
     except (ValueError, RuntimeError, OSError) as error:
         raise InputError(f"accelerate launch: {one_line(error)}") from error
 

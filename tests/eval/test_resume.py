@@ -291,6 +291,16 @@ def test_two_machines_share_the_questions_and_end_together(call, ask, tmp_path):
     assert texts(file) == texts(whole)
 
 
+def test_one_process_may_be_launched_too(call, ask, tmp_path):
+    options = [*ask, "--answers-file", tmp_path / "a.jsonl", "--batch-size", 0]
+    start = ["--num_processes", 1, "--num_machines", 1, "--cpu", "-m", model_vqa_loader.__name__]
+    done = subprocess.run(
+        [sys.executable, "-m", "llava.eval.launch", *map(str, [*start, *options])],
+        **{"capture_output": True, "text": True, "check": False, "cwd": ROOT},
+    )
+    assert_one_line((done.returncode, done.stdout, done.stderr), "batch-size must be at least 1, got 0")
+
+
 @pytest.mark.parametrize("bad", ["picture", "settings"])
 def test_bad_input_is_told_once_whatever_the_number_of_processes(ask, tmp_path, bad):
     if bad == "picture":
