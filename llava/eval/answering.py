@@ -127,9 +127,8 @@ class _Eyes:
     def __init__(self, loaded: tuple, questions: list[Question], num_workers: int) -> None:
         _, self.model, image_processor, _ = loaded
         self.image, self.tokens = None, None
-        first = [
-            q for i, q in enumerate(questions) if q.image is not None and (not i or q.image != questions[i - 1].image)
-        ]
+        pictured = [question for question in questions if question.image is not None]
+        first = [q for i, q in enumerate(pictured) if i == 0 or q.image != pictured[i - 1].image]
         pictures = _Pictures(first, image_processor, self.model.config)
         ahead = {"prefetch_factor": 8} if num_workers else {}
         self.pictures = iter(
@@ -147,17 +146,26 @@ class _Eyes:
                 images.append(question.image)
                 pixels.append(torch.from_numpy(picture[0]))
                 sizes.append(picture[1])
-        tokens = [self.tokens]
-        if pixels:
-            alike = len({view.shape for view in pixels}) == 1
-            with torch.inference_mode():
-                tokens += self.model.embed_images(torch.stack(pixels) if alike else pixels, sizes)
+        tokens = [self.tokens, *self._encode(pixels, sizes)]
         seen, at = [], 0
         for question in batch:
             at += question.image != images[at]
             seen.append(tokens[at])
         self.image, self.tokens = images[-1], tokens[-1]
         return seen
+
+    @torch.inference_mode()
+    def _encode(self, pixels: list[torch.Tensor], sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
+        """The visual tokens of images: all at once, or one by one where memory does not allow that."""
+        if not pixels:
+            return []
+        alike = len({view.shape for view in pixels}) == 1
+        try:
+            return self.model.embed_images(torch.stack(pixels) if alike else pixels, sizes)
+        except torch.OutOfMemoryError:
+            if len(pixels) == 1:
+                raise InputError("one image alone takes too much memory") from None
+        return [self.model.embed_images(view.unsqueeze(0), [size])[0] for view, size in zip(pixels, sizes)]
 
 
 def answer_questions(

@@ -130,6 +130,32 @@ def test_where_memory_runs_out_batches_get_smaller(loaded, questions, batches):
     assert sizes == [2, 2, 2]
 
 
+def test_where_memory_runs_out_images_are_encoded_one_by_one(loaded, questions, monkeypatch):
+    llava = loaded()
+    options = {"do_sample": False, "max_new_tokens": 6}
+    whole = list(answer_questions(llava, questions, "llava_v1", options, 7))
+    embed_images, sizes = llava[1].embed_images, []
+
+    def counted(images, *args):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        sizes.append(len(images))
+        return embed_images(images, *args)
+
+    monkeypatch.setattr(llava[1], "embed_images", counted)
+    assert list(answer_questions(llava, questions, "llava_v1", options, 7)) == whole
+    assert sizes == [1, 1, 1]
+
+
+def test_a_question_without_an_image_may_stand_between_two_on_one(loaded, questions):
+    llava = loaded()
+    options = {"do_sample": False, "max_new_tokens": 6}
+    mixed = [questions[i] for i in (0, 2, 1, 2, 3, 0)]
+    alone = [asked_alone(llava, question, options) for question in mixed]
+    for batch_size in (1, 2, 16):
+        assert [text for _, text in answer_questions(llava, mixed, "llava_v1", options, batch_size)] == alone
+
+
 def test_a_question_too_large_for_memory_is_named(loaded, questions, batches):
     llava = loaded()
     batches(llava[1], 0)
