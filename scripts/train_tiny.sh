@@ -50,10 +50,10 @@ STAGE2=("${TINY[@]}" --group_by_modality_length False --adam_beta2 0.98 --learni
     --muon_learning_rate 1e-2 --save_steps 50)
 echo "--- stage 2: projector and language model, the simplest questions first ---"
 VISION_TOWER=../$TOWER DATA=$WORK/lookup.json OUTPUT=$WORK/llava-lookup PROJECTOR=$WORK/projector/mm_projector.bin \
-    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 150 --save_dtype float32 \
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 500 --save_dtype float32 \
     --lr_scheduler_type constant_with_warmup
 MODEL=$WORK/llava-lookup VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-tiny PROJECTOR='' \
-    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 700
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 900
 publish "$TOWER"
 publish llava-tiny
 
