@@ -87,7 +87,7 @@ def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
 def read_grid_pinpoints(text: str | None) -> list[list[int]] | None:
     """What a user wrote for `image_grid_pinpoints`, such as `[[672, 672]]`. Raises InputError for another form."""
     try:
-        sizes = [[int(width), int(height)] for width, height in ast.literal_eval(text)] if text else None
+        sizes = [[int(width), int(height)] for width, height in parse_grid_pinpoints(text)] if text else None
     except (ValueError, TypeError, SyntaxError):
         sizes = [[0]]
     if sizes is not None and not all(side > 0 for size in sizes for side in size):

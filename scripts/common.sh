@@ -44,8 +44,8 @@ need() {
 
 # How this family of models is asked: the template, and the pictures' 672x672 of the paper for LLaVA-1.6.
 FAMILY_OPTIONS=(--conv-mode vicuna_v1)
-case $0 in
-    *v1_6/*)
+case $(cd "$(dirname "$0")" && pwd) in
+    */v1_6/eval)
         case $(basename "$CKPT") in
             *mistral*) FAMILY_OPTIONS=(--conv-mode mistral_instruct) ;;
             *34b*) FAMILY_OPTIONS=(--conv-mode chatml_direct) ;;

@@ -13,10 +13,11 @@ from scripts.tiny import benchmarks
 from tests.conftest import ROOT
 
 
-def run_recipe(recipe: str, *args, **environment) -> subprocess.CompletedProcess:
-    """Run a recipe of scripts/ with this Python."""
+def run_recipe(recipe: str, *args, cwd: Path | None = None, **environment) -> subprocess.CompletedProcess:
+    """Run a recipe of scripts/ with this Python; with `cwd` as a file name in that folder."""
     return subprocess.run(
-        ["bash", ROOT / "scripts" / recipe, *map(str, args)],
+        ["bash", ROOT / "scripts" / recipe if cwd is None else recipe, *map(str, args)],
+        cwd=cwd,
         env=os.environ
         | {"PYTHON": sys.executable, "HF_HUB_OFFLINE": "1"}
         | {k: str(v) for k, v in environment.items()},
@@ -101,6 +102,15 @@ def test_every_benchmark_runs_end_to_end(checkpoints, scenes, tmp_path, family, 
     questions = (scenes / "vizwiz" / "llava_test.jsonl").read_text().splitlines()
     assert [row["image"] for row in upload] == [json.loads(line)["image"] for line in questions]
     assert f"to submit: {result('vizwiz', 'merge.upload.json')}" in done.stdout
+
+
+@pytest.mark.parametrize(("family", "pinpoints"), [("v1_5", None), ("v1_6", "[[672, 672]]")])
+def test_a_recipe_knows_its_family_wherever_it_is_called_from(checkpoints, pope, tmp_path, family, pinpoints):
+    settings = {"CKPT": checkpoints("v1.6"), "DATA_DIR": pope.parent, "OUT_DIR": tmp_path, "CUDA_VISIBLE_DEVICES": ""}
+    done = run_recipe("pope.sh", 8, cwd=ROOT / "scripts" / family / "eval", **settings)
+    assert done.returncode == 0, done.stderr
+    (recorded,) = tmp_path.glob("pope/answers/*/*/n_8/r_0.5/merge.settings.json")
+    assert json.loads(recorded.read_text())["image_grid_pinpoints"] == pinpoints
 
 
 def test_a_recipe_does_not_go_on_from_answers_of_other_settings(checkpoints, pope, tmp_path):

@@ -23,7 +23,6 @@ from llava.eval.files import read_jsonl, write_json
 from llava.eval.questions import Question, read_mmbench_questions, read_science_questions
 from llava.utils import CommandParser, InputError, atomic_writer, one_line, read_json_object, read_text, run_command
 
-FIELDS = ("question_id", "prompt", "text")
 # What is made of an answer file: of no use, and misleading, once the answers are others.
 MADE_OF_IT = (".score.json", ".upload.json", ".upload.jsonl", ".xlsx")
 
@@ -105,11 +104,11 @@ class AnswerStore:
         for file in (*self._part_files(), *([self.file] if self.file.exists() else [])):
             _drop_unfinished_line(file)
         if self.file.exists():
-            if not self._missing(self._rows([self.file])):
+            if not self._missing(_read_rows([self.file])):
                 shutil.rmtree(self.parts)  # what a run leaves that is killed after its last step
                 return []
             self.file.replace(self.parts / "rest.jsonl")  # someone cut it: what is left is as good as a part
-        return self._missing(self._rows(self._part_files()))
+        return self._missing(_read_rows(self._part_files()))
 
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.jsonl"))
@@ -132,9 +131,6 @@ class AnswerStore:
             raise InputError(
                 f"the answers in {self.file} were made with other settings: {what}; --overwrite drops them"
             )
-
-    def _rows(self, files: list[Path]) -> list[dict]:
-        return [row for file in files for row in read_jsonl(file, "answers file", FIELDS, may_be_empty=True)]
 
     def _missing(self, rows: list[dict]) -> list[int]:
         left = Counter(map(_key_of_row, rows))
@@ -167,9 +163,15 @@ class AnswerStore:
         """
         # By name, since a listing of a folder on a network may be older than what other machines put there.
         named = {self.parts / f"{rank}.jsonl" for rank in range(count)}
-        rows = self._rows(sorted({*self._part_files(), *filter(Path.exists, named)}))
+        rows = _read_rows(sorted({*self._part_files(), *filter(Path.exists, named)}))
         write_in_order(list(map(key_of_question, self.questions)), list(map(_key_of_row, rows)), rows, self.file)
         shutil.rmtree(self.parts)
+
+
+def _read_rows(files: Iterable[str | Path]) -> list[dict]:
+    """The answers of several files."""
+    fields = ("question_id", "prompt", "text")
+    return [row for file in files for row in read_jsonl(file, "answers file", fields, may_be_empty=True)]
 
 
 def _drop_unfinished_line(path: Path) -> None:
@@ -240,7 +242,7 @@ def merge_answers(question_file: str | Path, answers_files: list[str], output: s
     An answer belongs to the question with its `question_id` and text, in MMBench with its id and round, in ScienceQA
     with its id. Raises InputError as `write_in_order` does.
     """
-    rows = [row for file in answers_files for row in read_jsonl(file, "answers file", FIELDS, may_be_empty=True)]
+    rows = _read_rows(answers_files)
     wanted, found = _keys(question_file, rows)
     write_in_order(wanted, found, rows, output)
     return len(wanted)
