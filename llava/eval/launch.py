@@ -18,7 +18,7 @@ BAD_INPUT = 2
 def main() -> None:
     parser = launch_command_parser()
     args = parser.parse_args()
-    args.mixed_precision, args.dynamo_backend = args.mixed_precision or "no", args.dynamo_backend or "no"
+    logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # which of its defaults it has taken
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it tells at length what is told below
     try:
         launch_command(args)
