@@ -70,6 +70,7 @@ def loaded(checkpoints):
             cache[key] = load(checkpoints(version, language_model), **options)
         model = cache[key][1]
         model.visual_token_num, model.important_ratio = None, 0.5
+        model.pruning_method, model.pruning_seed = "vispruner", 0
         return cache[key]
 
     return get

@@ -218,7 +218,7 @@ def _ask(
     tokenizer, model, *_ = loaded
     if seen is None:
         return answer_batch(loaded, [single_turn_prompt(q.asked, conv_mode) for q in questions], None, [], **options)
-    embed, prefixes, prefix_of, endings = model.model.embed_tokens, [], [], []
+    embed, prefixes, visual_nums, prefix_of, endings = model.model.embed_tokens, [], [], [], []
     for i, (question, visual) in enumerate(zip(questions, seen, strict=True)):
         prompt = single_turn_prompt(f"{image_token(model.config)}\n{question.asked}", conv_mode)
         ids = tokenizer_image_token(prompt, tokenizer, return_tensors="pt")
@@ -226,10 +226,11 @@ def _ask(
         if i == 0 or visual is not seen[i - 1]:
             with torch.inference_mode():
                 prefixes.append(torch.cat([embed(ids[:at].to(model.device)), visual.to(embed.weight)]))
+            visual_nums.append(len(visual))
         prefix_of.append(len(prefixes) - 1)
         endings.append(ids[at + 1 :])
     with torch.inference_mode():
-        output_ids = generate_from_prefixes(model, prefixes, prefix_of, endings, **options)
+        output_ids = generate_from_prefixes(model, prefixes, prefix_of, endings, visual_nums, **options)
     return [text.strip() for text in tokenizer.batch_decode(output_ids, skip_special_tokens=True)]
 
 

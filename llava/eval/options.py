@@ -9,6 +9,7 @@ from transformers.utils.logging import disable_progress_bar
 from llava.conversation import get_conversation
 from llava.mm_utils import get_model_name_from_path, read_grid_pinpoints
 from llava.model.builder import PATCH_MERGE_TYPES, load_pretrained_model
+from llava.model.pruning import PRUNING_METHODS, VISPRUNER
 from llava.model.visual_token_pruning import check_budget
 from llava.utils import CommandParser, InputError
 
@@ -42,6 +43,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--important_ratio", type=important_ratio, default=0.5, help="share of them chosen by [CLS] attention (0.5)"
     )
     parser.add_argument(
+        "--pruning_method", choices=PRUNING_METHODS, default=VISPRUNER, help=f"how they are chosen ({VISPRUNER})"
+    )
+    parser.add_argument("--pruning_seed", type=int, default=0, help="seed of the method random (0)")
+    parser.add_argument(
         "--mm_patch_merge_type",
         choices=PATCH_MERGE_TYPES,
         help="how crops are joined (as the checkpoint's config says)",
@@ -70,6 +75,7 @@ def load_model(args: argparse.Namespace) -> tuple:
         disable_progress_bar()
     # Those that are there: upstream's clients make `args` by hand, without the options that upstream lacks.
     names = ("load_8bit", "load_4bit", "device", "visual_token_num", "important_ratio")
+    names += ("pruning_method", "pruning_seed")
     options = {name: getattr(args, name) for name in names if hasattr(args, name)}
     config = {
         "mm_patch_merge_type": getattr(args, "mm_patch_merge_type", None),

@@ -19,6 +19,7 @@ from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.language_model.llava_mistral import LlavaMistralForCausalLM
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.model.pruning import VISPRUNER, check_pruning_method
 from llava.model.tokenizer import load_tokenizer
 from llava.model.visual_token_pruning import check_budget
 from llava.utils import InputError, one_line, read_json_object
@@ -47,6 +48,8 @@ def load_pretrained_model(
     *,
     visual_token_num: int | None = None,
     important_ratio: float = 0.5,
+    pruning_method: str = VISPRUNER,
+    pruning_seed: int = 0,
     attn_implementation: str | None = None,
     torch_dtype: str | torch.dtype | None = None,
     **kwargs,
@@ -63,7 +66,9 @@ def load_pretrained_model(
         device: where everything goes if it is not "cuda"; "cuda" without a GPU becomes the CPU, with a message.
         use_flash_attn: same as attn_implementation="flash_attention_2".
         visual_token_num: visual tokens kept of each crop; None keeps all.
-        important_ratio: share of them chosen by [CLS] attention.
+        important_ratio: share of them that VisPruner chooses by [CLS] attention.
+        pruning_method: how they are chosen, one of `llava.model.pruning.PRUNING_METHODS`.
+        pruning_seed: the seed of what a method draws at random.
         attn_implementation: as in transformers, for language model and vision tower.
         torch_dtype: weights' dtype; float16 on a GPU and float32 on the CPU if None.
         kwargs: config keys to override, such as `mm_patch_merge_type` and `image_grid_pinpoints`.
@@ -76,6 +81,7 @@ def load_pretrained_model(
         TypeError: for a keyword that is neither an option nor a config key.
     """
     check_budget(visual_token_num, important_ratio)
+    check_pruning_method(pruning_method)
     attn_implementation = "flash_attention_2" if use_flash_attn else attn_implementation
     _require_extras(attn_implementation, load_8bit, load_4bit)
     folder = find_folder(str(model_path), "checkpoint")
@@ -110,6 +116,7 @@ def load_pretrained_model(
     tower.load_model(tower_device, dtype, fine_tuned_tower, attn_implementation)
     model.model.vision_tower = tower
     model.visual_token_num, model.important_ratio = visual_token_num, important_ratio
+    model.pruning_method, model.pruning_seed = pruning_method, pruning_seed
     return tokenizer, model.eval(), tower.image_processor, config.max_position_embeddings
 
 

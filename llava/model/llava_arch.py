@@ -7,6 +7,7 @@ Shapes: B prompts, I images, K crops of one image, N patches, T kept tokens, C v
 """
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -19,8 +20,9 @@ from llava.model.answer_loss import training_loss
 from llava.model.anyres import merge_crops
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.model.pruning import NONE, Budget, PruningSettings, chooses_patches, keep_patches, load_method
 from llava.model.splice import splice, text_mask
-from llava.model.visual_token_pruning import check_budget, select_visual_tokens
+from llava.model.visual_token_pruning import select_visual_tokens
 from llava.utils import InputError
 
 logger = logging.getLogger(__name__)
@@ -58,11 +60,17 @@ class LlavaMetaModel:
     def get_vision_tower(self) -> CLIPVisionTower | None:
         return self.vision_tower
 
+    def forward(self, input_ids=None, inputs_embeds=None, *, prune_decoder: Callable | None = None, **kwargs):
+        """The decoder's own forward, or that of a method which drops visual tokens on the way (see `fastv`)."""
+        if prune_decoder is None:
+            return super().forward(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
+        inputs_embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        return prune_decoder(self, inputs_embeds, **kwargs)
 
-class LlavaMetaForCausalLM:
+
+class LlavaMetaForCausalLM(PruningSettings):  # [VisPruner] visual_token_num, important_ratio
     """Makes a `...ForCausalLM` class of transformers see: the one mixin of every LLaVA language model.
 
-    `visual_token_num` (T per crop; None keeps all) and `important_ratio` may be changed between calls.
     `num_visual_tokens` lists, for the last call, the visual tokens of each image, newline tokens included.
     `sampling_defaults` (temperature, top_p, top_k) hold where a call asks for `do_sample` and does not set them.
     """
@@ -74,9 +82,8 @@ class LlavaMetaForCausalLM:
         self.model = self.model_class(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self._visual_token_num = None  # [VisPruner]
-        self._important_ratio = 0.5  # [VisPruner]
         self.num_visual_tokens: list[int] = []
+        self.visual_mask: torch.BoolTensor | None = None  # (B, longest): where they are in the last call's prompts
         self.sampling_defaults: dict[str, float] = {}
         self.post_init()
 
@@ -85,26 +92,6 @@ class LlavaMetaForCausalLM:
 
     def get_vision_tower(self) -> CLIPVisionTower | None:
         return self.model.get_vision_tower()
-
-    @property
-    def visual_token_num(self) -> int | None:  # [VisPruner]
-        """Visual tokens kept of each crop; None means no pruning. Setting anything but an integer >= 1 is an error."""
-        return self._visual_token_num
-
-    @visual_token_num.setter
-    def visual_token_num(self, value: int | None) -> None:  # [VisPruner]
-        check_budget(value, self._important_ratio)
-        self._visual_token_num = value
-
-    @property
-    def important_ratio(self) -> float:  # [VisPruner]
-        """Share in [0, 1] of the kept tokens that is chosen by [CLS] attention."""
-        return self._important_ratio
-
-    @important_ratio.setter
-    def important_ratio(self, value: float) -> None:  # [VisPruner]
-        check_budget(self._visual_token_num, value)
-        self._important_ratio = value
 
     def encode_images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Encode, select, project crops.
@@ -115,19 +102,25 @@ class LlavaMetaForCausalLM:
         Returns:
             Projected tokens (K, T, D) in raster order and the indices (K, T) of their patches, None if all are kept.
         """
-        tower, projector = self.get_vision_tower(), self.model.mm_projector
-        if self.visual_token_num is None:
-            features, kept = tower(pixels), None
-        else:  # [VisPruner]
-            if tower.select_feature != "patch":
-                raise InputError("pruning needs mm_vision_select_feature 'patch', not 'cls_patch'")
+        tower, number = self.get_vision_tower(), self.visual_token_num
+        method = load_method(self.pruning_method)
+        if number is None or self.pruning_method == NONE or not chooses_patches(method):
+            return self.project(tower(pixels)), None
+        if tower.select_feature != "patch":
+            raise InputError("pruning needs mm_vision_select_feature 'patch', not 'cls_patch'")
+        if method is None:  # [VisPruner]
             features, cls_attention = tower(pixels, output_attentions=True)
-            kept = select_visual_tokens(
-                features, cls_attention.mean(dim=1), self.visual_token_num, self.important_ratio
-            )
-            features = features.gather(1, kept.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+            kept = select_visual_tokens(features, cls_attention.mean(dim=1), number, self.important_ratio)
+            return self.project(keep_patches(features, kept)), kept
+        if number >= tower.num_patches:
+            return self.project(tower(pixels)), None
+        return method.visual_tokens(tower.encode(pixels), self.project, Budget(number, self.pruning_seed))
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """(K, T, C) of any device and dtype -> (K, T, D)."""
+        projector = self.model.mm_projector
         like = next(projector.parameters(), self.model.embed_tokens.weight)
-        return projector(features.to(like.device, like.dtype)), kept
+        return projector(features.to(like.device, like.dtype))
 
     def embed_images(
         self, images: torch.Tensor | list[torch.Tensor], image_sizes: list[tuple[int, int]] | None
@@ -171,6 +164,8 @@ class LlavaMetaForCausalLM:
         if image_size is None:
             raise InputError("image_sizes is needed: an image in several crops is put together by its original size")
         tower = self.get_vision_tower()
+        if kept is None and tokens.shape[1] < tower.num_patches:  # merged tokens, which lie nowhere
+            return torch.cat([tokens.flatten(0, 1), *([] if newline is None else [newline.unsqueeze(0).to(tokens)])])
         grid = get_anyres_image_grid_shape(image_size, self.config.image_grid_pinpoints, tower.config.image_size)
         if len(tokens) != 1 + grid[0] * grid[1]:
             raise InputError(f"an image of size {image_size} takes 1 + {grid[0]} x {grid[1]} crops, not {len(tokens)}")
@@ -198,7 +193,7 @@ class LlavaMetaForCausalLM:
         if images is None and past_key_values is not None:  # a decoding step: nothing to see, and no time to look
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
         if images is None and not (input_ids == IMAGE_TOKEN_INDEX).any():
-            self.num_visual_tokens = []
+            self.num_visual_tokens, self.visual_mask = [], None
             self.check_context(input_ids.shape[1])
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
         inputs_embeds, attention_mask, labels = self.embed_prompts(
@@ -226,7 +221,7 @@ class LlavaMetaForCausalLM:
 
         remaining, embed = iter(visual), self.model.embed_tokens
         limit = self.config.tokenizer_model_max_length if self.training else None
-        row_labels = labels if labels is not None else torch.full_like(input_ids, IGNORE_INDEX)
+        row_labels = labels if labels is not None else torch.zeros_like(input_ids)
         rows = [splice(ids[m], lab[m], remaining, embed, limit) for ids, lab, m in zip(input_ids, row_labels, mask)]
         self.check_context(max(len(embeds) for embeds, _ in rows))
 
@@ -234,8 +229,11 @@ class LlavaMetaForCausalLM:
             return pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=padding_side)
 
         new_mask = pad([torch.ones_like(row) for _, row in rows])
-        new_labels = pad([row for _, row in rows], IGNORE_INDEX) if labels is not None else None
-        return pad([embeds for embeds, _ in rows]), new_mask, new_labels
+        new_labels = pad([row for _, row in rows], IGNORE_INDEX if labels is not None else 0)
+        embeds = pad([embeds for embeds, _ in rows])
+        if labels is None:  # only visual tokens have then been told to be ignored
+            self.visual_mask, new_labels = (new_labels == IGNORE_INDEX), None
+        return embeds, new_mask, new_labels
 
     def check_context(self, length: int) -> None:
         """Raise InputError if a prompt of so many tokens is longer than the context."""
@@ -258,9 +256,13 @@ class LlavaMetaForCausalLM:
         image_sizes: list[tuple[int, int]] | None = None,
         return_dict: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        visual_mask: torch.BoolTensor | None = None,
         **kwargs,
     ):
         """The language model's forward, for prompts with images; see `prepare_inputs_labels_for_multimodal`.
+
+        `visual_mask`, where the prompts' visual tokens are, is for methods that prune in the decoder: a step of
+        generation has it from `generate`.
 
         In training mode, ids with labels give the loss alone (see `training_loss`).
         """
@@ -273,6 +275,13 @@ class LlavaMetaForCausalLM:
                     input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes
                 )
             )
+            visual_mask = self.visual_mask if inputs_embeds is not None else visual_mask
+        if visual_mask is not None and self.prunes_in_decoder:
+            if labels is not None:
+                raise InputError(f"{self.pruning_method} drops tokens on the way: there is no loss with labels")
+            share = min(1.0, self.visual_token_num / self.get_vision_tower().num_patches)
+            prune_decoder = load_method(self.pruning_method).prune_decoder
+            kwargs |= {"prune_decoder": prune_decoder, "visual_mask": visual_mask, "visual_share": share}
         options = {
             "output_attentions": output_attentions,
             "output_hidden_states": output_hidden_states,
@@ -311,6 +320,8 @@ class LlavaMetaForCausalLM:
         inputs_embeds, attention_mask, _ = self.embed_prompts(
             inputs, kwargs.pop("attention_mask", None), None, images, image_sizes, "left"
         )
+        if self.prunes_in_decoder:
+            kwargs["visual_mask"] = self.visual_mask
         return self.generate_from_embeds(inputs_embeds, attention_mask, inputs_embeds.shape[1], **kwargs)
 
     @torch.no_grad()

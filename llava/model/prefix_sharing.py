@@ -13,6 +13,7 @@ def generate_from_prefixes(
     prefixes: list[torch.Tensor],
     prefix_of: list[int],
     endings: list[torch.LongTensor],
+    visual_nums: list[int],
     **options,
 ) -> torch.LongTensor:
     """Answer prompts of which each is one of `prefixes` and an ending of its own.
@@ -22,12 +23,24 @@ def generate_from_prefixes(
         prefixes: P tensors (length, D), embedded beginnings, images included.
         prefix_of: which of them each of the B prompts begins with.
         endings: B tensors (length,) int64, the token ids that follow.
+        visual_nums: how many visual tokens each of the P beginnings ends with.
         options: transformers' generation options.
 
     Returns: (B, new) ids of the answers; in float32 each is the one that the whole prompt gets by itself.
     Raises: InputError if a prompt is longer than the context.
     """
     device = model.device
+    if model.prunes_in_decoder:  # what is left of a beginning depends on the ending: there is nothing to share
+        embed = model.model.embed_tokens
+        whole = [torch.cat([prefixes[p], embed(ids.to(device))]) for p, ids in zip(prefix_of, endings)]
+        visual = []
+        for row, p in zip(whole, prefix_of):
+            visual.append(torch.zeros(len(row), dtype=torch.bool, device=device))
+            visual[-1][len(prefixes[p]) - visual_nums[p] : len(prefixes[p])] = True
+        embeds, mask = _pad_left(whole)
+        visual_mask = pad_sequence(visual, batch_first=True, padding_side="left")
+        model.check_context(embeds.shape[1])
+        return model.generate_from_embeds(embeds, mask, embeds.shape[1], visual_mask=visual_mask, **options)
     begun, begun_mask = _pad_left([prefix.to(device) for prefix in prefixes])
     ids, ids_mask = _pad_left([ending.to(device) for ending in endings])
     rows = torch.tensor(prefix_of, device=device)

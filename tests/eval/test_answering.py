@@ -34,13 +34,13 @@ def asked_alone(loaded, question: Question, options: dict) -> str:
     return answer(loaded, single_turn_prompt(f"{IMAGE}\n" * len(image) + question.asked, "llava_v1"), image, **options)
 
 
-@pytest.mark.parametrize("budget", [None, 16])
+@pytest.mark.parametrize(("budget", "method"), [(None, "vispruner"), (16, "vispruner"), (16, "fastv"), (16, "random")])
 @pytest.mark.parametrize(
     ("version", "language_model"), [("v1.5", "llama"), ("v1.6", "llama"), ("v1.6", "qwen"), ("v1.5", "mistral")]
 )
-def test_questions_get_the_answers_that_each_gets_alone(loaded, questions, version, language_model, budget):
+def test_questions_get_the_answers_that_each_gets_alone(loaded, questions, version, language_model, budget, method):
     llava = loaded(version, language_model)
-    llava[1].visual_token_num = budget
+    llava[1].visual_token_num, llava[1].pruning_method = budget, method
     options = {"do_sample": False, "max_new_tokens": 6}
     alone = [asked_alone(llava, question, options) for question in questions]
     for batch_size in (1, 3, 16):

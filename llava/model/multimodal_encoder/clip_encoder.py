@@ -1,5 +1,7 @@
 """The CLIP vision tower: patch features of one layer and, on demand, that layer's [CLS]-to-patch attention."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -9,6 +11,54 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from llava.model.checkpoint import find_folder, load_clip_weights
 from llava.utils import InputError, one_line, read_json_object
+
+
+@dataclass(frozen=True)
+class EncodedCrops:
+    """What the vision tower saw: K crops, N patches, C channels, H heads. What needs more arithmetic waits to be asked.
+
+    Attributes:
+        pixels: (K, 3, height, width), as they were given.
+        layer: the encoder layer that LLaVA reads.
+        layer_input: (K, 1 + N, C) before it, [CLS] first.
+        hidden_states: (K, 1 + N, C) after it.
+    """
+
+    pixels: torch.Tensor
+    layer: nn.Module
+    layer_input: torch.Tensor
+    hidden_states: torch.Tensor
+
+    @property
+    def features(self) -> torch.Tensor:
+        """(K, N, C): the patches."""
+        return self.hidden_states[:, 1:]
+
+    @cached_property
+    def _normed(self) -> torch.Tensor:
+        return self.layer.layer_norm1(self.layer_input)
+
+    @cached_property
+    def _heads(self) -> torch.Tensor:
+        """(K, H, 1 + N, head width): the layer's keys."""
+        attention = self.layer.self_attn
+        return attention.k_proj(self._normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+    @property
+    def keys(self) -> torch.Tensor:
+        """(K, 1 + N, head width): the layer's keys, mean over heads."""
+        return self._heads.mean(dim=1)
+
+    @cached_property
+    def cls_attention(self) -> torch.Tensor:  # [VisPruner]
+        """(K, H, N) float32: attention of [CLS] to the patches, after the softmax over all 1 + N keys.
+
+        One query instead of a full map, so that the layer itself can use any attention kernel.
+        """
+        attention = self.layer.self_attn
+        query = attention.q_proj(self._normed[:, :1]).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        scores = (query @ self._heads.transpose(-1, -2)) * attention.scale
+        return scores.softmax(dim=-1, dtype=torch.float32)[:, :, 0, 1:]
 
 
 class CLIPVisionTower(nn.Module):
@@ -98,27 +148,19 @@ class CLIPVisionTower(nn.Module):
         """
         if isinstance(images, list):
             return [self(image.unsqueeze(0), output_attentions) for image in images]
+        seen = self.encode(images)
+        features = self.feature_select(seen.hidden_states)
+        return (features, seen.cls_attention) if output_attentions else features  # [VisPruner]
+
+    @torch.no_grad()
+    def encode(self, images: torch.Tensor) -> EncodedCrops:
+        """All that can be read of crops (K, 3, height, width) in the selected layer."""
         tower = self.vision_tower
         hidden_states = tower.pre_layrnorm(tower.embeddings(images.to(self.device, self.dtype)))
         for layer in tower.encoder.layers[: self._depth - 1]:
             hidden_states = layer(hidden_states, None)
         selected = tower.encoder.layers[self._depth - 1]
-        features = self.feature_select(selected(hidden_states, None))
-        if not output_attentions:
-            return features
-        return features, self._cls_attention(selected, hidden_states)  # [VisPruner]
-
-    def _cls_attention(self, layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:  # [VisPruner]
-        """[CLS] row of a layer's attention, from the layer's input (B, 1 + N, C): (B, H, N) float32.
-
-        One query instead of a full map, so that the layer itself can use any attention kernel.
-        """
-        attention = layer.self_attn
-        normed = layer.layer_norm1(hidden_states)
-        query = attention.q_proj(normed[:, :1]).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        keys = attention.k_proj(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        scores = (query @ keys.transpose(-1, -2)) * attention.scale
-        return scores.softmax(dim=-1, dtype=torch.float32)[:, :, 0, 1:]
+        return EncodedCrops(images, selected, hidden_states, selected(hidden_states, None))
 
     @property
     def _depth(self) -> int:

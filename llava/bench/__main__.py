@@ -1,0 +1,110 @@
+"""Time, memory and arithmetic of one model at several budgets of visual tokens, side by side in one run.
+
+python -m llava.bench --shape llava-v1.5-7b --visual_token_num 192 128 64 32
+python -m llava.bench --model-path CHECKPOINT --pruning_method vispruner divprune fastv --visual_token_num 64
+
+The unpruned model is the first row. All rows take turns, after warm-up; what is printed is the median of the rounds.
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import torch
+
+from llava.bench.measure import Setting, make_job, measure
+from llava.bench.report import draw, machine, table
+from llava.bench.shapes import SHAPES, build
+from llava.eval.files import write_json
+from llava.eval.options import visual_token_num
+from llava.mm_utils import get_model_name_from_path, read_grid_pinpoints
+from llava.model.builder import PATCH_MERGE_TYPES, load_pretrained_model
+from llava.model.pruning import NONE, PRUNING_METHODS, VISPRUNER
+from llava.utils import CommandParser, InputError, run_command
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def parse() -> argparse.Namespace:
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model-path", help="checkpoint folder or hub id")
+    model.add_argument("--shape", choices=SHAPES, help="random weights of this shape instead of a checkpoint")
+    parser.add_argument("--mm_patch_merge_type", choices=PATCH_MERGE_TYPES, help="how a checkpoint's crops are joined")
+    parser.add_argument("--image_grid_pinpoints", help="such as '[[672, 672]]': that picture, in crops")
+    parser.add_argument(
+        "--visual_token_num", type=visual_token_num, nargs="+", default=[192, 128, 64, 32], help="budgets of each crop"
+    )
+    parser.add_argument("--pruning_method", choices=PRUNING_METHODS, nargs="+", default=[VISPRUNER])
+    parser.add_argument("--prompt-tokens", type=int, default=64, help="text tokens of the prompt (64)")
+    parser.add_argument("--answer-tokens", type=int, default=32, help="tokens of the answer (32)")
+    parser.add_argument("--rounds", type=int, default=10, help="times that everything is measured (10)")
+    parser.add_argument("--warmup", type=int, default=3, help="rounds before that, which do not count (3)")
+    parser.add_argument("--dtype", choices=DTYPES, help="float16, on the CPU float32")
+    parser.add_argument("--attn_implementation", default="sdpa", help="as in transformers (sdpa)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--output", type=Path, help="folder for bench.json, bench.md and bench.png")
+    args = parser.parse_args()
+    if min(args.prompt_tokens - 1, args.answer_tokens - 1, args.rounds, args.warmup + 1) < 1:
+        raise InputError("prompt-tokens and answer-tokens must be at least 2, rounds at least 1, warmup at least 0")
+    if args.output is not None and importlib.util.find_spec("matplotlib") is None:
+        raise InputError("the plot needs matplotlib: pip install -e '.[eval]'")
+    return args
+
+
+def make_model(args: argparse.Namespace) -> tuple:
+    """The model and its picture: pixels on a side of a crop, and the grid of crops (across, down) or None."""
+    device = torch.device(args.device)
+    dtype = DTYPES[args.dtype] if args.dtype else torch.float32 if device.type == "cpu" else torch.float16
+    if args.shape:
+        shape = SHAPES[args.shape]
+        return build(shape, device, dtype, args.attn_implementation), shape.image_size, shape.grid
+    grid = read_grid_pinpoints(args.image_grid_pinpoints)
+    options = {"mm_patch_merge_type": args.mm_patch_merge_type, "image_grid_pinpoints": grid}
+    name = get_model_name_from_path(args.model_path)
+    model = load_pretrained_model(
+        args.model_path,
+        None,
+        name,
+        device=args.device,
+        torch_dtype=dtype,
+        attn_implementation=args.attn_implementation,
+        **{key: value for key, value in options.items() if value is not None},
+    )[1]
+    side = model.get_vision_tower().config.image_size
+    if model.config.image_aspect_ratio != "anyres":
+        return model, side, None
+    width, height = max(read_grid_pinpoints(model.config.image_grid_pinpoints), key=lambda size: size[0] * size[1])
+    return model, side, (width // side, height // side)
+
+
+def main() -> None:
+    args = parse()
+    model, side, grid = make_model(args)
+    crops = 1 if grid is None else 1 + grid[0] * grid[1]
+    job = make_job(side, crops, grid, args.prompt_tokens, model, args.answer_tokens)
+    settings = [Setting(NONE, None)]
+    settings += [Setting(name, n) for name in args.pruning_method if name != NONE for n in args.visual_token_num]
+    rows = measure(model, job, settings, args.rounds, args.warmup)
+    about = {
+        "model": args.shape or args.model_path,
+        "weights": "random" if args.shape else "checkpoint",
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": args.attn_implementation,
+        "crops": crops,
+        "prompt_text_tokens": args.prompt_tokens,
+        "answer_tokens": args.answer_tokens,
+        "rounds": args.rounds,
+        **machine(model.device),
+    }
+    text = table(about, rows)
+    print(text)
+    if args.output is not None:
+        args.output.mkdir(parents=True, exist_ok=True)
+        write_json(args.output / "bench.json", {**about, "rows": rows})
+        (args.output / "bench.md").write_text(text + "\n", encoding="utf-8")
+        draw(about, rows, args.output / "bench.png")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,208 @@
+"""What an answer costs, stage by stage, for one model at many budgets, in turns.
+
+Shapes: K crops, L prompt tokens with the image in place, T visual tokens of each crop.
+"""
+
+import statistics
+import threading
+import time
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from llava.bench.flops import Decoder
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.pruning import NONE, VISPRUNER, Budget, chooses_patches, keep_patches, load_method
+from llava.model.pruning_methods.fastv import FULL_LAYERS
+from llava.model.visual_token_pruning import select_visual_tokens
+
+TIMES = ("vision", "selection", "projection", "prefill", "first token", "per token", "answer")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: how tokens are chosen and how many of each crop are kept; None keeps all."""
+
+    method: str
+    tokens: int | None
+
+    def apply(self, model) -> None:
+        model.pruning_method, model.visual_token_num = self.method, self.tokens
+
+
+@dataclass(frozen=True)
+class Job:
+    """The picture, the prompt and the length of the answer: pixels (1, K, 3, h, w), ids (1, length)."""
+
+    pixels: torch.Tensor
+    image_size: tuple[int, int]
+    input_ids: torch.LongTensor
+    answer_tokens: int
+
+    def answer(self, model, tokens: int, **options):
+        """Generate exactly so many tokens."""
+        sizes = {"images": self.pixels, "image_sizes": [self.image_size]}
+        return model.generate(
+            self.input_ids, **sizes, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens, **options
+        )
+
+
+def make_job(shape_size: int, crops: int, grid: tuple[int, int] | None, prompt_tokens: int, model, answer_tokens: int):
+    """A picture of noise and a prompt of `prompt_tokens` random text tokens around it."""
+    generator = torch.Generator().manual_seed(0)
+    tower = model.get_vision_tower()
+    pixels = torch.randn(1, crops, 3, shape_size, shape_size, generator=generator).to(tower.device, tower.dtype)
+    ids = torch.randint(3, model.config.vocab_size, (1, prompt_tokens + 1), generator=generator)
+    ids[0, prompt_tokens // 2] = IMAGE_TOKEN_INDEX
+    size = (shape_size, shape_size) if grid is None else (grid[0] * shape_size, grid[1] * shape_size)
+    return Job(pixels, size, ids.to(model.device), answer_tokens)
+
+
+class Clock:
+    """Marks in time: events of the device where there is one, else the wall clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.marks = device, []
+
+    def mark(self) -> None:
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append(event)
+        else:
+            self.marks.append(time.perf_counter())
+
+    def milliseconds(self) -> list[float]:
+        """The times between the marks."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            return [first.elapsed_time(second) for first, second in zip(self.marks, self.marks[1:])]
+        return [1000 * (second - first) for first, second in zip(self.marks, self.marks[1:])]
+
+
+@torch.inference_mode()
+def see(model, pixels: torch.Tensor) -> list[float]:
+    """Milliseconds of vision encoding, selection and projection of crops (K, 3, h, w)."""
+    clock, tower, number = Clock(model.device), model.get_vision_tower(), model.visual_token_num
+    method = load_method(model.pruning_method)
+    prunes = number is not None and model.pruning_method != NONE and chooses_patches(method)
+
+    def project(features: torch.Tensor) -> torch.Tensor:
+        clock.mark()
+        tokens = model.project(features)
+        clock.mark()
+        return tokens
+
+    clock.mark()
+    seen = tower.encode(pixels)
+    if prunes and model.pruning_method == VISPRUNER:
+        attention = seen.cls_attention.mean(dim=1)
+    clock.mark()
+    if not prunes:
+        project(seen.features)
+    elif model.pruning_method == VISPRUNER:
+        kept = select_visual_tokens(seen.features, attention, number, model.important_ratio)
+        project(keep_patches(seen.features, kept))
+    else:
+        method.visual_tokens(seen, project, Budget(number, model.pruning_seed))
+    clock.mark()
+    vision, before, projection, after = clock.milliseconds()
+    return [vision, before + after if prunes else 0.0, projection]
+
+
+@torch.inference_mode()
+def prefill(model, job: Job) -> tuple[float, int]:
+    """Milliseconds of the prompt's way through the language model, and L."""
+    embeds, mask, _ = model.embed_prompts(job.input_ids, None, None, job.pixels, [job.image_size], "left")
+    options = {"visual_mask": model.visual_mask} if model.prunes_in_decoder else {}
+    clock = Clock(model.device)
+    clock.mark()
+    model(inputs_embeds=embeds, attention_mask=mask, use_cache=True, logits_to_keep=1, **options)
+    clock.mark()
+    return clock.milliseconds()[0], embeds.shape[1]
+
+
+class PeakMemory:
+    """The most memory while inside: allocated on the device, or this process's resident set, in bytes."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.bytes = device, 0
+
+    def __enter__(self) -> "PeakMemory":
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return self
+        self.inside, process = True, psutil.Process()
+
+        def watch() -> None:
+            while self.inside:
+                self.bytes = max(self.bytes, process.memory_info().rss)
+                time.sleep(0.002)
+
+        self.thread = threading.Thread(target=watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self.device)
+        else:
+            self.inside = False
+            self.thread.join()
+
+
+def measure_once(model, job: Job) -> dict[str, float]:
+    """Milliseconds of every stage, once."""
+    pixels = job.pixels.flatten(0, 1)
+    row = dict(zip(TIMES, see(model, pixels)))
+    row["prefill"], _ = prefill(model, job)
+    for name, tokens in (("first token", 1), ("answer", job.answer_tokens)):
+        clock = Clock(model.device)
+        clock.mark()
+        job.answer(model, tokens)
+        clock.mark()
+        row[name] = clock.milliseconds()[0]
+    row["per token"] = (row["answer"] - row["first token"]) / max(1, job.answer_tokens - 1)
+    return row
+
+
+def measure(model, job: Job, settings: list[Setting], rounds: int, warmup: int) -> list[dict]:
+    """A row for each setting: median, least and most of every stage in milliseconds, memory and arithmetic.
+
+    The settings take turns, so that a machine that becomes slower does so for all of them.
+    """
+    times: dict[Setting, list[dict]] = {setting: [] for setting in settings}
+    for turn in range(warmup + rounds):
+        for setting in settings:
+            setting.apply(model)
+            row = measure_once(model, job)
+            if turn >= warmup:
+                times[setting].append(row)
+    return [_row(model, job, setting, times[setting]) for setting in settings]
+
+
+def _row(model, job: Job, setting: Setting, times: list[dict]) -> dict:
+    setting.apply(model)
+    with PeakMemory(model.device) as memory:
+        output = job.answer(model, job.answer_tokens, return_dict_in_generate=True)
+    layers = output.past_key_values.layers
+    length = prefill(model, job)[1]
+    visual = int(model.visual_mask.sum())
+    decoder = Decoder.of(model.config)
+    left = length
+    if model.prunes_in_decoder:
+        left -= visual - round(visual * min(1.0, setting.tokens / model.get_vision_tower().num_patches))
+    row = {
+        "method": setting.method,
+        "tokens": setting.tokens,
+        "visual_tokens": visual - (length - left),
+        "prompt_tokens": length,
+        "prefill_flops": decoder.prefill_flops(length, left, FULL_LAYERS if left < length else 0),
+        "kv_cache_bytes": sum(layer.keys.nbytes + layer.values.nbytes for layer in layers),
+        "peak_memory_bytes": memory.bytes,
+    }
+    for name in TIMES:
+        values = [time[name] for time in times]
+        row[name] = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+    return row

@@ -1,0 +1,80 @@
+"""What was measured, as a table and a plot."""
+
+import platform
+from pathlib import Path
+
+import torch
+import transformers
+
+from llava.bench.measure import TIMES
+
+GIB, MIB = 2**30, 2**20
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """On what it was measured."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{torch.get_num_threads()} threads on {_processor()}"
+    return {
+        "machine": name,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _milliseconds(cell: dict[str, float]) -> str:
+    median, least, most = (f"{cell[key]:.{1 if cell['median'] >= 10 else 2}f}" for key in ("median", "least", "most"))
+    return f"{median} ({least} to {most})"
+
+
+def table(about: dict, rows: list[dict]) -> str:
+    """Markdown: times in milliseconds, median (least to most)."""
+    head = ["method", "visual tokens", *(f"{name}, ms" for name in TIMES)]
+    head += ["first token, of unpruned", "answer, of unpruned", "prefill, TFLOPs", "KV cache, MiB", "peak memory, GiB"]
+    lines = [head, ["---"] * len(head)]
+    whole = rows[0]
+    for row in rows:
+        share = [f"{row[name]['median'] / whole[name]['median']:.0%}" for name in ("first token", "answer")]
+        sizes = [f"{row['prefill_flops'] / 1e12:.3f}", f"{row['kv_cache_bytes'] / MIB:.1f}"]
+        cells = [row["method"], str(row["visual_tokens"]), *(_milliseconds(row[name]) for name in TIMES)]
+        lines.append([*cells, *share, *sizes, f"{row['peak_memory_bytes'] / GIB:.2f}"])
+    said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items())
+    return said + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def draw(about: dict, rows: list[dict], path: Path) -> None:
+    """Time to the first token, time of the answer, and memory against visual tokens; the unpruned model dashed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = {
+        "time to first token, ms": lambda row: row["first token"]["median"],
+        f"answer of {about['answer_tokens']} tokens, ms": lambda row: row["answer"]["median"],
+        "KV cache, MiB": lambda row: row["kv_cache_bytes"] / MIB,
+        "peak memory, GiB": lambda row: row["peak_memory_bytes"] / GIB,
+    }
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.6), layout="constrained")
+    for axis, (name, value) in zip(axes, panels.items()):
+        axis.axhline(value(rows[0]), color="black", linestyle="--", label=f"all {rows[0]['visual_tokens']}")
+        for method in dict.fromkeys(row["method"] for row in rows[1:]):
+            part = sorted((row["visual_tokens"], value(row)) for row in rows[1:] if row["method"] == method)
+            axis.plot(*zip(*part), marker="o", label=method)
+        axis.set_xlabel("visual tokens")
+        axis.set_title(name)
+        axis.set_ylim(bottom=0)
+    axes[0].legend()
+    figure.suptitle(f"{about['model']}, {about['dtype']}, {about['machine']}")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

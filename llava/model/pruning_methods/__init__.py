@@ -1,0 +1,1 @@
+"""One pruning method in each file; `llava.model.pruning` finds them."""

@@ -1,0 +1,15 @@
+"""FasterVLM: the patches with the highest [CLS] attention.
+
+Zhang et al., "[CLS] Attention is All You Need for Training-Free Visual Token Pruning: Make VLM Inference Faster",
+arXiv 2412.01818v1, section 3.2.
+"""
+
+import torch
+
+from llava.model.multimodal_encoder.clip_encoder import EncodedCrops
+from llava.model.pruning import Budget, Project, highest, keep_patches
+
+
+def visual_tokens(seen: EncodedCrops, project: Project, budget: Budget) -> tuple[torch.Tensor, torch.LongTensor]:
+    kept = highest(seen.cls_attention.mean(dim=1), budget.visual_token_num)
+    return project(keep_patches(seen.features, kept)), kept

@@ -1,0 +1,112 @@
+"""The bench: every stage of every setting, arithmetic that a counter agrees with, and a report that can be read."""
+
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import llava.bench.__main__ as bench
+from llava.bench import selection, shapes
+from llava.bench.flops import Decoder
+from llava.bench.measure import TIMES, Setting, make_job, measure
+from llava.bench.report import table
+from llava.model.pruning_methods.fastv import FULL_LAYERS
+from llava.model.visual_token_pruning import select_visual_tokens
+from tests.eval.conftest import assert_one_line
+
+SMALL = shapes.Shape(32, 3, 2, 56, 48, 4, 4, 96, 300, 512)
+IN_CROPS = shapes.Shape(32, 3, 2, 56, 48, 4, 4, 96, 300, 512, grid=(2, 2))
+
+
+@pytest.fixture(scope="module")
+def small():
+    return shapes.build(SMALL, torch.device("cpu"), torch.float32, "sdpa")
+
+
+def test_the_shapes_are_the_published_ones():
+    sizes = {name: shape.width * shape.layers for name, shape in shapes.SHAPES.items()}
+    assert sizes["llava-v1.5-7b"] == 4096 * 32
+    assert sizes["llava-v1.5-13b"] == 5120 * 40
+    assert [shapes.SHAPES[name].crops for name in ("llava-v1.5-7b", "llava-v1.6-7b")] == [1, 5]
+    assert shapes.SHAPES["llava-v1.6-7b"].crops * (336 // 14) ** 2 == 2880
+
+
+def test_counted_arithmetic_is_the_counters(small):
+    decoder, tokens = Decoder.of(small.config), 37
+    embeds = torch.randn(1, tokens, small.config.hidden_size)
+    small.config._attn_implementation = "eager"
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        cache = small(inputs_embeds=embeds, logits_to_keep=1, use_cache=True).past_key_values
+    assert decoder.prefill_flops(tokens) == counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        small(inputs_embeds=embeds[:, :1], past_key_values=cache, use_cache=True)
+    assert decoder.step_flops(tokens + 1) == counter.get_total_flops()
+    small.config._attn_implementation = "sdpa"
+
+
+def test_a_row_for_every_setting_with_every_stage(small):
+    job = make_job(SMALL.image_size, 1, None, 10, small, 4)
+    methods = ("vispruner", "random", "fastervlm", "divprune", "visionzip", "fastv")
+    settings = [Setting("none", None), *(Setting(name, 8) for name in methods)]
+    rows = measure(small, job, settings, rounds=2, warmup=1)
+    assert [row["visual_tokens"] for row in rows] == [16] + 6 * [8]
+    assert [row["prompt_tokens"] for row in rows] == [26, 18, 18, 18, 18, 18, 26]
+    layers, step = SMALL.layers, 2 * SMALL.width * 4  # keys and values in four bytes
+    whole, pruned, fastv = 26 + 3, 18 + 3, FULL_LAYERS * (26 + 3) + (layers - FULL_LAYERS) * (18 + 3)
+    sizes = [row["kv_cache_bytes"] for row in rows]
+    assert sizes == [layers * whole * step, *[layers * pruned * step] * 5, fastv * step]
+    for row in rows:
+        for name in TIMES:
+            assert 0 <= row[name]["least"] <= row[name]["median"] <= row[name]["most"] or name == "per token"
+        assert row["peak_memory_bytes"] > 0
+    assert rows[0]["selection"]["most"] == 0
+    assert rows[1]["prefill_flops"] < rows[6]["prefill_flops"] < rows[0]["prefill_flops"]
+    assert len(table({"model": "small", "answer_tokens": 4}, rows).splitlines()) == 2 + 2 + len(rows)
+
+
+def test_a_picture_in_crops():
+    model = shapes.build(IN_CROPS, torch.device("cpu"), torch.float32, "sdpa")
+    job = make_job(56, 5, (2, 2), 10, model, 2)
+    rows = measure(model, job, [Setting("none", None), Setting("vispruner", 4)], rounds=1, warmup=0)
+    assert [row["visual_tokens"] for row in rows] == [80, 20]
+
+
+def test_the_command_writes_table_json_and_plot(call, checkpoints, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(shapes.SHAPES, "llava-tiny", SMALL)
+    few = ["--device", "cpu", "--visual_token_num", 8, 4, "--rounds", 1, "--warmup", 0, "--answer-tokens", 2]
+    code, out, _ = call(bench, "--shape", "llava-tiny", *few, "--output", tmp_path / "out")
+    assert code == 0
+    assert "threads on" in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"bench.json", "bench.md", "bench.png"}
+    found = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert [row["visual_tokens"] for row in found["rows"]] == [16, 8, 4]
+    assert found["machine"] in out
+    code, out, _ = call(bench, "--model-path", checkpoints(), *few, "--pruning_method", "divprune", "fastv")
+    assert code == 0
+    assert out.count("| divprune |") == out.count("| fastv |") == 2
+
+
+def test_bad_input_is_one_line(call):
+    assert_one_line(call(bench, "--shape", "llava-tiny", "--rounds", 0), "rounds at least 1")
+    assert_one_line(call(bench, "--model-path", "/nowhere", "--device", "cpu"), "no such checkpoint folder")
+
+
+def test_the_transcription_selects_what_the_selection_selects():
+    generator = torch.Generator().manual_seed(0)
+    features, attention = torch.randn(3, 90, 32, generator=generator), torch.rand(3, 90, generator=generator)
+    for number in (1, 20, 89):
+        expected = select_visual_tokens(features, attention, number)
+        assert selection.transcription(features.double(), attention, number).equal(expected)
+
+
+def test_the_cost_of_pruning_itself_is_measured(call, monkeypatch, tmp_path):
+    monkeypatch.setitem(shapes.SHAPES, "llava-tiny", SMALL)
+    few = ["--device", "cpu", "--patches", 60, "--channels", 16, "--visual_token_num", 10, "--rounds", 2]
+    code, out, _ = call(selection, *few, "--tower", "llava-tiny", "--output", tmp_path / "out.json")
+    assert code == 0
+    assert out.count("times as fast") == 2 * 3 + 2 * 2
+    found = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert list(found) == [f"{what}, batch {batch}" for what in ("selection", "tower") for batch in (1, 32)]
+    assert_one_line(call(selection, *few, "--rounds", 0), "at least 1")

@@ -1,0 +1,118 @@
+"""The pruning methods: each against its authors' own results, and all through one interface."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llava.model.pruning import NONE, PRUNING_METHODS, chooses_patches, load_method
+from llava.model.pruning_methods import divprune, visionzip
+from tests.conftest import IMAGE, ask, load, picture
+
+BEFORE = [name for name in PRUNING_METHODS if name != NONE and chooses_patches(load_method(name))]
+
+
+@pytest.fixture(scope="module")
+def cases(reference):
+    folder = reference / "methods"
+    return json.loads((folder / "cases.json").read_text()), load_file(folder / "cases.safetensors")
+
+
+def test_divprune_picks_what_its_authors_code_picks(cases):
+    rows, tensors = cases
+    rows = [row for row in rows if row["name"].startswith("divprune")]
+    assert len(rows) >= 4
+    for row in rows:
+        kept = divprune.farthest(tensors[f"{row['name']}.features"].unsqueeze(0), row["num_tokens"])
+        assert kept[0].tolist() == sorted(tensors[f"{row['name']}.kept"].tolist())
+
+
+def test_visionzip_gives_the_tokens_that_its_authors_code_gives(cases):
+    rows, tensors = cases
+    rows = [row for row in rows if row["name"].startswith("visionzip")]
+    assert len(rows) >= 4
+    for row in rows:
+        hidden, attention, keys, tokens = (
+            tensors[f"{row['name']}.{name}"].float() for name in ("hidden", "cls_attention", "keys", "tokens")
+        )
+        ours = visionzip.zip_tokens(hidden, attention[:, :, 1:].sum(dim=1), keys, row["num_tokens"])
+        torch.testing.assert_close(ours, tokens, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", BEFORE)
+@pytest.mark.parametrize("budget", [1, 16, 143, 144, 1000])
+def test_every_method_keeps_its_budget(loaded, method, budget):
+    llava = loaded()
+    llava[1].visual_token_num, llava[1].pruning_method = budget, method
+    ask(llava, [IMAGE, f"{IMAGE}{IMAGE}"], [picture(seed=i) for i in range(3)], new=1)
+    assert llava[1].num_visual_tokens == [min(budget, 144)] * 3
+
+
+@pytest.mark.parametrize("method", BEFORE)
+def test_kept_patches_are_ascending_and_are_projected_themselves(loaded, method):
+    _, model, image_processor, _ = loaded()
+    pixels = image_processor([picture(seed=i) for i in range(2)], return_tensors="pt").pixel_values
+    everything, none = model.encode_images(pixels)
+    assert none is None
+    model.visual_token_num, model.pruning_method = 20, method
+    tokens, kept = model.encode_images(pixels)
+    assert tokens.shape == (2, 20, everything.shape[-1])
+    if kept is not None:
+        assert (kept.diff(dim=1) > 0).all()
+        expected = everything.gather(1, kept.unsqueeze(-1).expand(-1, -1, everything.shape[-1]))
+        torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_methods_choose_differently(loaded):
+    _, model, image_processor, _ = loaded()
+    pixels = image_processor([picture()], return_tensors="pt").pixel_values
+    model.visual_token_num = 20
+    chosen = []
+    for method in BEFORE:
+        model.pruning_method = method
+        chosen.append(model.encode_images(pixels)[0])
+    for i, first in enumerate(chosen):
+        assert all((first - second).abs().max() > 1e-3 for second in chosen[:i])
+
+
+def test_none_keeps_everything_whatever_the_budget(loaded):
+    llava = loaded()
+    llava[1].visual_token_num, llava[1].pruning_method = 16, NONE
+    ask(llava, [IMAGE], [picture()], new=1)
+    assert llava[1].num_visual_tokens == [144]
+
+
+def test_random_patches_depend_on_picture_and_seed_alone(loaded):
+    _, model, image_processor, _ = loaded()
+    pixels = image_processor([picture(seed=i) for i in range(3)], return_tensors="pt").pixel_values
+    model.visual_token_num, model.pruning_method = 16, "random"
+    _, together = model.encode_images(pixels)
+    _, alone = model.encode_images(pixels[1:2])
+    assert together[1].tolist() == alone[0].tolist()
+    assert together[0].tolist() != together[1].tolist()
+    model.pruning_seed = 1
+    _, other = model.encode_images(pixels)
+    assert other.tolist() != together.tolist()
+
+
+@pytest.mark.parametrize("method", BEFORE)
+def test_crops_are_joined_for_every_method(loaded, method):
+    for merge_type, newlines in (("spatial", 0), ("spatial_unpad", 1)):
+        llava = loaded("v1.6", mm_patch_merge_type=merge_type, image_grid_pinpoints=[[336, 336]])
+        llava[1].visual_token_num, llava[1].pruning_method = 16, method
+        ask(llava, [IMAGE], [picture(300, 300)], new=1)
+        expected = 5 * 16 + newlines * (1 if method == "visionzip" else 24)
+        assert llava[1].num_visual_tokens == [expected]
+
+
+def test_an_unknown_method_is_refused(loaded):
+    with pytest.raises(ValueError, match=r"pruning_method must be one of vispruner, none, .*, got 'tome'"):
+        loaded()[1].pruning_method = "tome"
+
+
+def test_a_model_is_loaded_with_its_method(checkpoints):
+    model = load(checkpoints(), visual_token_num=8, pruning_method="random", pruning_seed=3)[1]
+    assert (model.pruning_method, model.pruning_seed) == ("random", 3)
+    with pytest.raises(ValueError, match="pruning_method must be one of"):
+        load(checkpoints(), pruning_method="tome")
