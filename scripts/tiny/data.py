@@ -1,6 +1,6 @@
 """Write what the tiny model is trained on: python -m scripts.tiny.data --output DIR --scenes N
 
-`images/` holds the pictures; in LLaVA's format `lookup.json` has a conversation of lists and the simplest questions
+`images/` holds the pictures; in LLaVA's format `lookup.json` has a conversation of the simplest questions and a list
 about each, and `finetune.json` one of all kinds.
 """
 
@@ -34,7 +34,7 @@ from scripts.tiny.questions import (
     what_sign_color,
     what_word,
 )
-from scripts.tiny.scenes import SHAPES, Scene, draw_scene, training_scenes
+from scripts.tiny.scenes import COLORS, SHAPES, WORDS, Scene, draw_scene, training_scenes
 
 JPEG_QUALITY = 90
 Turns = list[tuple[str, str]]
@@ -63,12 +63,19 @@ def short_turns(scene: Scene, rng: random.Random, makers: tuple[Maker, ...] = SH
 
 
 def lookup_turns(scene: Scene, rng: random.Random) -> Turns:
-    """Lists of what there is, each entry told by one word and then the rest, and the simplest questions.
+    """The simplest questions, then a list or a description of what there is.
 
     In a list the word stands right before what it tells of, so that the model learns to find an object by a word where
-    the word stands; a question needs that and one step more, and is hardly learned without it.
+    the word stands; a question needs that and one step more, and is hardly learned without it. The list comes last:
+    what follows it could be answered by reading it, without a look at the picture.
     """
-    turns = [_list_objects(scene, rng) for _ in range(3)] + [_list_shapes(scene, rng) for _ in range(2)]
+    told = rng.choices((_list_objects, _list_presence, _list_numbers, _description), (40, 25, 10, 25))[0]
+    return [*short_turns(scene, rng, LOOKUPS)[:6], told(scene, rng)]
+
+
+def list_turns(scene: Scene, rng: random.Random) -> Turns:
+    """Lists before the simplest questions, for a language model that cannot see yet and has to learn to find words."""
+    turns = [_list_objects(scene, rng) for _ in range(3)] + [_list_presence(scene, rng), _list_numbers(scene, rng)]
     rng.shuffle(turns)
     return [*turns, *short_turns(scene, rng, LOOKUPS)[:6]]
 
@@ -84,15 +91,25 @@ def _list_objects(scene: Scene, rng: random.Random) -> tuple[str, str]:
     return f"List {', '.join(order)}.", "; ".join(" ".join(row[name] for name in order) for row in rows)
 
 
-def _list_shapes(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """Some shapes, there or not: whether they are, or how many."""
-    present = [thing.shape for thing in scene.things]
-    absent = [shape for shape in SHAPES if shape not in present]
-    shapes = rng.sample(sorted(set(present)), len(set(present)))[:3] + rng.sample(absent, 3)
-    rng.shuffle(shapes)
-    if rng.random() < 0.5:
-        return "List which are there.", "; ".join(f"{shape} {'yes' if shape in present else 'no'}" for shape in shapes)
-    return "List how many are there.", "; ".join(f"{shape} {present.count(shape)}" for shape in shapes)
+def _list_presence(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """Some shapes, colors and words, there or not."""
+    names = [*SHAPES, *COLORS, *(WORDS if scene.sign is not None else ())]
+    present = {getattr(thing, kind) for thing in scene.things for kind in ("shape", "color")}
+    present |= {scene.sign.word} if scene.sign is not None else set()
+    unclear = {scene.sign.color} if scene.sign is not None else set()
+    asked = rng.sample(sorted(present), min(3, len(present)))
+    asked += rng.sample([name for name in names if name not in present | unclear], 3)
+    rng.shuffle(asked)
+    return "List which are there.", "; ".join(f"{name} {'yes' if name in present else 'no'}" for name in asked)
+
+
+def _list_numbers(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """How many there are of some shapes, of which some are not there."""
+    shapes = [thing.shape for thing in scene.things]
+    asked = rng.sample(sorted(set(shapes)), len(set(shapes)))[:3]
+    asked += rng.sample([shape for shape in SHAPES if shape not in shapes], 3)
+    rng.shuffle(asked)
+    return "List how many are there.", "; ".join(f"{shape} {shapes.count(shape)}" for shape in asked)
 
 
 def choice_turns(scene: Scene, rng: random.Random) -> Turns:
@@ -122,9 +139,13 @@ def unsure_turns(scene: Scene, rng: random.Random) -> Turns:
     return turns
 
 
+def _description(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    return rng.choice(("Describe the image.", "What is in the image?")), describe(scene)
+
+
 def description_turns(scene: Scene, rng: random.Random) -> Turns:
     """A request for a description."""
-    return [(rng.choice(("Describe the image.", "What is in the image?")), describe(scene))]
+    return [_description(scene, rng)]
 
 
 def fact_turns(rng: random.Random) -> Turns:
@@ -136,10 +157,10 @@ def fact_turns(rng: random.Random) -> Turns:
 def conversation(scene: Scene) -> tuple[bool, Turns]:
     """Whether it is about the picture, and what is asked and answered."""
     rng = random.Random(f"conversation {scene.seed}")
-    if rng.random() < 0.06:
+    if rng.random() < 0.05:
         return False, fact_turns(rng)
-    forms, weights = (short_turns, choice_turns, unsure_turns, description_turns), (62, 20, 8, 10)
-    return True, rng.choices(forms, weights)[0](scene, rng)
+    forms = (short_turns, lookup_turns, choice_turns, unsure_turns, description_turns)
+    return True, rng.choices(forms, (46, 28, 14, 6, 6))[0](scene, rng)
 
 
 def record(scene: Scene, turns: Turns, has_image: bool = True) -> dict:
@@ -173,8 +194,10 @@ def write(output: Path, number: int) -> None:
     lookups, conversations = [], []
     for scene in tqdm(scenes, desc="asking", unit="scene", mininterval=2):
         has_image, turns = conversation(scene)
-        lookups.append(record(scene, lookup_turns(scene, random.Random(f"lookup {scene.seed}"))))
         conversations.append(record(scene, turns, has_image))
+        # A few of the others, so that they are not strange when their turn comes.
+        looked_up = record(scene, lookup_turns(scene, random.Random(f"lookup {scene.seed}")))
+        lookups.append(conversations[-1] if scene.seed % 6 == 0 else looked_up)
     files = {"lookup.json": lookups, "finetune.json": conversations}
     for name, records in files.items():
         (output / name).write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")

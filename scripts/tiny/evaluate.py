@@ -2,10 +2,10 @@
 
 python -m scripts.tiny.evaluate --model-path CHECKPOINT --data-dir DIR --output DIR
 
-VisPruner at every budget, as many patches drawn at random (five times), and three shares of important tokens at one
+VisPruner and the other methods at every budget, chance with five seeds, and three shares of important tokens at one
 budget; then, with all tokens, every kind of question beside what one gets by always giving its commonest answer.
-Answers are written and scored as the recipes write and score them. A run that is cut off goes on with the settings that
-are left.
+Answers are written and scored as the recipes write and score them. A run that is cut off goes on with the settings
+that are left.
 """
 
 import argparse
@@ -39,34 +39,41 @@ from llava.eval.questions import Question, read_mmbench_questions, read_question
 from llava.eval.ranks import by_image
 from llava.eval.vqa_accuracy import normalize_answer, vqa_accuracy
 from llava.model.builder import load_pretrained_model
+from llava.model.pruning import VISPRUNER
 from llava.utils import CommandParser, run_command
 
 BUDGETS = (48, 32, 16, 8)
 SEEDS = 5
 RATIO_BUDGET, RATIOS = 16, (0.0, 0.5, 1.0)
+RIVALS = {"fastervlm": "FasterVLM", "divprune": "DivPrune", "visionzip": "VisionZip", "fastv": "FastV"}
 LONGEST = 96  # tokens of an answer; descriptions have about 60
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How the patches are chosen. `tokens` None keeps all; a `seed` means at random."""
+    """How the patches are chosen; `tokens` None keeps all."""
 
     tokens: int | None
+    method: str = VISPRUNER
     ratio: float = 0.5
-    seed: int | None = None
+    seed: int = 0
 
     @property
     def name(self) -> str:
-        if self.tokens is None:
-            return "all"
-        return f"{self.tokens} random {self.seed}" if self.seed is not None else f"{self.tokens} ratio {self.ratio}"
+        return f"{self.method} {self.tokens} ratio {self.ratio} seed {self.seed}" if self.tokens else "all"
 
 
-def settings() -> list[Setting]:
-    """Every row of the table, once."""
-    rows = [Setting(None), *(Setting(tokens) for tokens in BUDGETS)]
-    rows += [Setting(RATIO_BUDGET, ratio) for ratio in RATIOS if ratio != 0.5]
-    return rows + [Setting(tokens, 1.0, seed) for tokens in BUDGETS for seed in range(SEEDS)]
+def rows_of_table() -> list[tuple[str, str, list[Setting]]]:
+    """Tokens, what chooses, and the settings (several are draws of chance) of each row."""
+    rows = [("144 (all)", "", [Setting(None)])]
+    for tokens in BUDGETS:
+        rows.append((str(tokens), "VisPruner", [Setting(tokens)]))
+        rows.append((str(tokens), "chance", [Setting(tokens, "random", seed=seed) for seed in range(SEEDS)]))
+        rows += [(str(tokens), name, [Setting(tokens, method)]) for method, name in RIVALS.items()]
+    for ratio in RATIOS:
+        name = f"VisPruner, important_ratio {ratio}"
+        rows.append((str(RATIO_BUDGET), name, [Setting(RATIO_BUDGET, ratio=ratio)]))
+    return rows
 
 
 def read_benchmarks(data: Path) -> dict[str, list[Question]]:
@@ -185,25 +192,13 @@ def kinds(data: Path, answers: dict[str, list[str]]) -> list[dict]:
     return rows
 
 
-def choose_at_random(model, seed: int):
-    """Make the model keep random patches: the attention that it chooses by is replaced by noise. Returns the hook."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def replace(module, inputs, outputs):
-        features, attention = outputs
-        return features, torch.rand(attention.shape, generator=generator).to(attention)
-
-    return model.get_vision_tower().register_forward_hook(replace)
-
-
 def answer_all(model_path: str, benchmarks: dict, setting: Setting, batch_size: int, threads: int) -> dict:
     """The answers to all questions by benchmark, in their order, on so many threads."""
     torch.set_num_threads(threads)
     loaded = load_pretrained_model(model_path, None, "llava-tiny")
     model = loaded[1]
     model.visual_token_num, model.important_ratio = setting.tokens, setting.ratio
-    if setting.seed is not None:
-        choose_at_random(model, setting.seed)
+    model.pruning_method, model.pruning_seed = setting.method, setting.seed
     options = {"do_sample": False, "num_beams": 1, "max_new_tokens": LONGEST}
     return {name: _answers(loaded, questions, options, batch_size) for name, questions in benchmarks.items()}
 
@@ -239,15 +234,8 @@ def table(scores: dict[str, dict[str, float]]) -> str:
             return [f"{column[0]:.1f}" for column in columns]
         return [f"{statistics.mean(column):.1f} ± {statistics.stdev(column):.1f}" for column in columns]
 
-    lines = [["tokens", "patches chosen by", *names, "mean"], ["---"] * (len(names) + 3)]
-    lines.append(["144 (all)", "", *cells([scores["all"]])])
-    for tokens in BUDGETS:
-        lines.append([str(tokens), "VisPruner", *cells([scores[Setting(tokens).name]])])
-        random = [scores[Setting(tokens, 1.0, seed).name] for seed in range(SEEDS)]
-        lines.append([str(tokens), "chance", *cells(random)])
-    for ratio in RATIOS:
-        way = f"VisPruner, important_ratio {ratio}"
-        lines.append([str(RATIO_BUDGET), way, *cells([scores[Setting(RATIO_BUDGET, ratio).name]])])
+    lines = [["tokens", "chosen by", *names, "mean"], ["---"] * (len(names) + 3)]
+    lines += [[tokens, name, *cells([scores[s.name] for s in row])] for tokens, name, row in rows_of_table()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
@@ -274,7 +262,8 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "scores.json"
     scores = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    left = [setting for setting in settings() if setting.name not in scores]
+    settings = dict.fromkeys(setting for *_, row in rows_of_table() for setting in row)
+    left = [setting for setting in settings if setting.name not in scores]
     threads = 1 if args.processes > 1 else torch.get_num_threads()
     os.environ["TQDM_DISABLE"] = "1"  # in the processes: their bars would write over this one's
     with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:

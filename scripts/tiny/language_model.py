@@ -1,9 +1,13 @@
 """Train a tokenizer and a small Llama without eyes: python -m scripts.tiny.language_model --data DIR --output DIR
 
-It learns from the conversations that LLaVA's stage 2 is trained on, the simplest questions first. Where the image will
-be there are words: for each of some patches of the scene one vector, the sum of the embeddings of the words for what it
-shows. What comes out is a plain Llama checkpoint with Vicuna's kind of tokenizer, the starting point of LLaVA's two
-stages. A run that is cut off goes on where it was.
+It learns from conversations such as LLaVA's stage 2 is trained on. Where the image will be there are words: for each
+of some patches of the scene one vector, the sum of the embeddings of the words for what it shows. What comes out is a
+plain Llama checkpoint with Vicuna's kind of tokenizer, the starting point of LLaVA's two stages. A run that is cut off
+goes on where it was.
+
+Lists come first, which teach to find a thing by its name. Then skills are drilled one after another in half of each
+batch: in the mixture, questions such as whether something is there stay at chance for hundreds of steps, alone they are
+learned in some twenty, and they are not lost again.
 """
 
 import io
@@ -25,11 +29,22 @@ from llava.train.labels import PromptTokenizer, build_prompt
 from llava.train.muon import MuonWithRest, hidden_matrices
 from llava.train.records import Record, read_records
 from llava.utils import CommandParser, run_command
-from scripts.tiny.scenes import make_scene, words_of_patches
+from scripts.tiny import questions as q
+from scripts.tiny.data import Turns, list_turns, record, short_turns
+from scripts.tiny.scenes import Scene, make_scene, words_of_patches
 
 WIDTH, LAYERS, HEADS, CONTEXT = 192, 6, 6, 2048
 VOCABULARY = 1400
 TEMPLATE = "v1"
+# Steps of lists, of the mixture, of each drill, and of the mixture again.
+LISTS, FIRST_MIX, DRILL, LAST_MIX = 300, 100, 60, 200
+DRILLS: tuple[tuple[q.Maker, ...], ...] = (
+    (q.has_shape, q.has_thing, q.has_both),
+    (q.is_color, q.which_color, q.is_word, q.has_color_of),
+    (q.which_relation, q.is_related, q.which_side),
+    (q.is_larger, q.same_color, q.is_count, q.is_sum),
+)
+STEPS = LISTS + FIRST_MIX + len(DRILLS) * DRILL + LAST_MIX
 # Shares of the patches that are shown: of objects and signs, and of the background.
 SHOWN, SHOWN_BACKGROUND = 0.4, 0.08
 
@@ -159,29 +174,48 @@ class _Trainer(Trainer):
         return model(inputs["rows"])["loss"]
 
 
+def lessons(mixed: list[Record], batch_size: int) -> list[Record]:
+    """What is learned in which order: as many records as `mixed` has, about the same scenes."""
+    return [_lesson(i // batch_size, i, row) for i, row in enumerate(mixed)]
+
+
+def _lesson(step: int, index: int, mixed: Record) -> Record:
+    """The record for a place in a step: a list, a drill or the mixture's own."""
+    if mixed.image is None:
+        return mixed
+    scene = make_scene(int(mixed.image.stem))
+    rng = random.Random(f"lesson {scene.seed}")
+    if step < LISTS:
+        # A few of the others, so that they are not strange when their turn comes.
+        return mixed if index % 6 == 0 else _about(scene, mixed, list_turns(scene, rng))
+    drill = (step - LISTS - FIRST_MIX) // DRILL
+    if 0 <= drill < len(DRILLS) and index % 2:
+        return _about(scene, mixed, short_turns(scene, rng, (*DRILLS[drill], q.what_background)))
+    return mixed
+
+
+def _about(scene: Scene, mixed: Record, turns: Turns) -> Record:
+    messages = record(scene, turns)["conversations"]
+    texts = [message["value"] for message in messages]
+    return Record(mixed.name, mixed.image, tuple(zip(texts[::2], texts[1::2])))
+
+
 def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that scripts.tiny.data wrote")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--lookup-steps", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=650, help="all steps, those of lookups among them")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     args = parser.parse_args()
-    lookups, mixed = (
-        read_records(args.data / f"{name}.json", args.data / "images", TEMPLATE) for name in ("lookup", "finetune")
-    )
-    number = args.lookup_steps * args.batch_size
-    # A few of the others from the start, so that their words are not strange when their turn comes.
-    records = [mixed[i] if i % 6 == 0 else lookups[i] for i in range(number)]
-    records += mixed[number : args.steps * args.batch_size]
+    mixed = read_records(args.data / "finetune.json", args.data / "images", TEMPLATE)
+    records = lessons(mixed[: STEPS * args.batch_size], args.batch_size)
     tokenizer = make_tokenizer(mixed[: len(mixed) // 3], args.output)
     settings = TrainingArguments(
         output_dir=str(args.output / "training"),
         per_device_train_batch_size=args.batch_size,
-        max_steps=args.steps,
+        max_steps=STEPS,
         learning_rate=args.learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="linear",
         warmup_steps=25,
         weight_decay=0,
         adam_beta2=0.98,

@@ -316,7 +316,7 @@ def is_word(scene: Scene, rng: random.Random) -> Question | None:
     if scene.sign is None or scene.sign.is_code:
         return None
     word = scene.sign.word if rng.random() < 0.5 else other(WORDS, scene.sign.word, rng=rng)
-    return yes_no("reading", f'Is the word in the image "{word}"?', word == scene.sign.word)
+    return yes_no("reading", f"Is the word in the image {word}?", word == scene.sign.word)
 
 
 def what_sign_color(scene: Scene, rng: random.Random) -> Question | None:
@@ -348,8 +348,8 @@ def is_translation(scene: Scene, rng: random.Random) -> Question | None:
     asked = is_word(scene, rng)
     if asked is None:
         return None
-    spanish = WORDS[asked.text.split('"')[1]]
-    text = f"Is it appropriate to translate the word in the image into Spanish '{spanish}'?"
+    spanish = WORDS[asked.text.removesuffix("?").rpartition(" ")[2]]
+    text = f"Is it appropriate to translate the word in the image into Spanish {spanish}?"
     return replace(asked, kind="translation", text=text)
 
 
@@ -357,7 +357,7 @@ def is_output(scene: Scene, rng: random.Random) -> Question | None:
     if scene.sign is None or not scene.sign.is_code:
         return None
     word = scene.sign.word if rng.random() < 0.5 else other(WORDS, scene.sign.word, rng=rng)
-    text = f"The image shows a python code. Is the output of the code '{word}'?"
+    text = f"The image shows a python code. Is the output of the code {word}?"
     return yes_no("code", text, word == scene.sign.word)
 
 

@@ -32,6 +32,28 @@ def test_a_region_is_the_patches_around_what_it_is_called():
         assert any(center in patches for center in centers)
 
 
+def test_places_begin_different_and_near_ones_alike():
+    code = clip.place_code()
+    assert code.std().item() == pytest.approx(0.5)
+    distance = torch.cdist(code, code)
+    assert distance[0, 1] < distance[0, 2] < distance[0, 5]
+    assert distance[0, 12] < distance[0, 24] < distance[0, 60]
+    assert (distance + torch.eye(144) * 9).min() > 0.5
+
+
+def test_single_patches_and_their_places_come_with_whole_scenes(tmp_path):
+    scenes = list(training_scenes(40))
+    for scene in scenes:
+        draw_scene(scene).save(tmp_path / f"{scene.seed:08d}.jpg")
+    data = clip.Captioned(scenes, tmp_path, whole_from=40)
+    assert not any(data[i, i][4].startswith("row") for i in range(40))
+    single = [row for row in (data[i, 40 + i] for i in range(40)) if row[4].startswith("row")]
+    assert 5 <= len(single) <= 25
+    for _, _, _, patches, name in single:
+        _, row, _, column = name.split()
+        assert set(patches.tolist()) == {12 * int(row) + int(column)}
+
+
 @torch.no_grad()
 def test_a_region_of_all_patches_is_the_whole_picture():
     model = clip.make_model(clip.make_tokenizer(["a star"])).eval()

@@ -1,40 +1,74 @@
 """What the tiny model learns from: lists that are true, questions before it that need nothing left out."""
 
 import random
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from llava.train.records import Record
-from scripts.tiny.data import lookup_turns, record, short_answer
-from scripts.tiny.language_model import Conversations, make_llama, make_tokenizer
+from scripts.tiny.data import list_turns, lookup_turns, record, short_answer
+from scripts.tiny.language_model import (
+    DRILL,
+    FIRST_MIX,
+    LISTS,
+    STEPS,
+    Conversations,
+    lessons,
+    make_llama,
+    make_tokenizer,
+)
 from scripts.tiny.questions import Question
-from scripts.tiny.scenes import SHAPES, training_scenes, words_of_patches
+from scripts.tiny.scenes import training_scenes, words_of_patches
 
 SCENES = list(training_scenes(40))
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: str(scene.seed))
 def test_lists_say_what_is_there_and_nothing_else(scene):
-    turns = lookup_turns(scene, random.Random(1))
-    assert turns == lookup_turns(scene, random.Random(1))
-    objects, shapes = 0, 0
+    turns = list_turns(scene, random.Random(1))
+    assert turns == list_turns(scene, random.Random(1))
+    there = Counter(getattr(thing, kind) for thing in scene.things for kind in ("shape", "color"))
+    there.update([scene.sign.word] if scene.sign is not None else [])
+    lists = Counter()
     for request, answer in turns:
         entries = answer.split("; ")
-        if request.startswith("List which") or request.startswith("List how"):
-            shapes += 1
-            for shape, said in (entry.split() for entry in entries):
-                number = sum(thing.shape == shape for thing in scene.things)
+        if request in ("List which are there.", "List how many are there."):
+            lists[request] += 1
+            for name, said in (entry.split() for entry in entries):
+                number = there[name]
                 assert said == (str(number) if "how many" in request else ("yes" if number else "no"))
-            assert {entry.split()[0] for entry in entries} <= set(SHAPES)
         elif request.startswith("List "):
-            objects += 1
+            lists["objects"] += 1
             order = request.removeprefix("List ").rstrip(".").split(", ")
             wanted = [" ".join(getattr(thing, name) for name in order) for thing in scene.things]
             if scene.sign is not None:
                 sign = {"shape": "sign", "color": scene.sign.color, "size": scene.sign.word, "place": scene.sign.place}
                 wanted.append(" ".join(sign[name] for name in order))
             assert sorted(entries) == sorted(wanted)
-    assert (objects, shapes) == (3, 2)
+    assert lists == {"objects": 3, "List which are there.": 1, "List how many are there.": 1}
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: str(scene.seed))
+def test_no_question_follows_a_list_that_would_answer_it(scene):
+    turns = lookup_turns(scene, random.Random(1))
+    assert len(turns) == 7
+    assert not any("List" in request or "Describe" in request or "What is in" in request for request, _ in turns[:-1])
+
+
+def test_drills_come_after_lists_and_the_mixture_is_never_away():
+    mixed = [
+        Record(f"{scene.seed:08d}", Path(f"{scene.seed:08d}.jpg"), (("<image>\nWhich?", "none"),))
+        for scene in training_scenes(2 * STEPS)
+    ]
+    first = [row.turns[0][0] for row in lessons(mixed, 2)]
+    is_mixed = ["Which?" in text for text in first]
+    assert not any("List" in text for text in first[2 * LISTS :])
+    assert sum("List" in text for text in first[: 2 * LISTS]) == 2 * LISTS - is_mixed[: 2 * LISTS].count(True)
+    assert all(any(is_mixed[i : i + 6]) for i in range(0, len(mixed), 6))
+    drill = 2 * (LISTS + FIRST_MIX)
+    assert is_mixed[drill : drill + 2 * DRILL].count(True) == DRILL
+    assert all(is_mixed[2 * (STEPS - 100) :])
 
 
 def test_only_yes_and_no_have_capitals():
