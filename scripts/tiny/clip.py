@@ -313,7 +313,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--scenes", type=int, required=True, help="training scenes")
     parser.add_argument("--region-steps", type=int, default=1500, help="steps on regions alone (1500)")
-    parser.add_argument("--scene-steps", type=int, default=420, help="steps on regions and whole scenes (420)")
+    parser.add_argument("--scene-steps", type=int, default=650, help="steps on regions and whole scenes (650)")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="that decode pictures")

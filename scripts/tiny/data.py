@@ -12,31 +12,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from llava.utils import CommandParser, run_command
-from scripts.tiny.questions import (
-    LETTER,
-    LETTER_CN,
-    LOOKUPS,
-    OPEN,
-    SHORT,
-    SHORT_ANSWERS,
-    UNANSWERABLE,
-    Maker,
-    Question,
-    as_choice,
-    ask,
-    describe,
-    fact,
-    in_chinese,
-    unanswerable,
-    what_background,
-    what_color,
-    what_shape,
-    what_sign_color,
-    what_word,
-)
+from scripts.tiny import questions as q
+from scripts.tiny.questions import Maker, Question, ask
 from scripts.tiny.scenes import COLORS, SHAPES, WORDS, Scene, draw_scene, training_scenes
 
 JPEG_QUALITY = 90
+# Kinds of questions that are learned quickly one by one and hardly at all in the mixture.
+DRILLS: tuple[tuple[Maker, ...], ...] = (
+    (q.has_shape, q.has_thing, q.has_both),
+    (q.is_color, q.which_color, q.is_word, q.has_color_of),
+    (q.where, q.which_side, q.which_relation, q.is_related),
+    (q.is_larger, q.same_color, q.is_count, q.is_sum, q.count_kind),
+)
 Turns = list[tuple[str, str]]
 
 
@@ -50,15 +37,15 @@ def hint(scene: Scene) -> str:
     return f"The shapes are on a {scene.background} background."
 
 
-def short_turns(scene: Scene, rng: random.Random, makers: tuple[Maker, ...] = SHORT_ANSWERS) -> Turns:
+def short_turns(scene: Scene, rng: random.Random, makers: tuple[Maker, ...] = q.SHORT_ANSWERS) -> Turns:
     """Many questions with short answers; how to answer is said once."""
     turns = []
     for _ in range(12):
         question = ask(makers, scene, rng)
         turns.append((question.text, short_answer(question)))
     text, answer = turns[0]
-    ocr = "\nReference OCR token: " if ask((what_word,), scene, rng) and rng.random() < 0.3 else ""
-    turns[0] = (f"{text}{ocr}\n{SHORT}", answer)
+    ocr = "\nReference OCR token: " if ask((q.what_word,), scene, rng) and rng.random() < 0.3 else ""
+    turns[0] = (f"{text}{ocr}\n{q.SHORT}", answer)
     return turns
 
 
@@ -70,14 +57,14 @@ def lookup_turns(scene: Scene, rng: random.Random) -> Turns:
     what follows it could be answered by reading it, without a look at the picture.
     """
     told = rng.choices((_list_objects, _list_presence, _list_numbers, _description), (40, 25, 10, 25))[0]
-    return [*short_turns(scene, rng, LOOKUPS)[:6], told(scene, rng)]
+    return [*short_turns(scene, rng, q.LOOKUPS)[:6], told(scene, rng)]
 
 
 def list_turns(scene: Scene, rng: random.Random) -> Turns:
     """Lists before the simplest questions, for a language model that cannot see yet and has to learn to find words."""
     turns = [_list_objects(scene, rng) for _ in range(3)] + [_list_presence(scene, rng), _list_numbers(scene, rng)]
     rng.shuffle(turns)
-    return [*turns, *short_turns(scene, rng, LOOKUPS)[:6]]
+    return [*turns, *short_turns(scene, rng, q.LOOKUPS)[:6]]
 
 
 def _list_objects(scene: Scene, rng: random.Random) -> tuple[str, str]:
@@ -112,17 +99,25 @@ def _list_numbers(scene: Scene, rng: random.Random) -> tuple[str, str]:
     return "List how many are there.", "; ".join(f"{shape} {shapes.count(shape)}" for shape in asked)
 
 
+def drill_turns(scene: Scene, rng: random.Random, drill: int | None = None) -> Turns:
+    """Many questions that ask for one skill, that of `DRILLS[drill]` or any."""
+    makers = rng.choice(DRILLS) if drill is None else DRILLS[drill]
+    return short_turns(scene, rng, (*makers, q.what_background))
+
+
 def choice_turns(scene: Scene, rng: random.Random) -> Turns:
     """Multiple-choice questions, each to be answered with a letter; some in Chinese."""
     turns = []
     chinese = rng.random() < 0.3
     while len(turns) < 5:
-        question = ask((what_color, what_shape, what_background) if chinese else (*OPEN, what_sign_color), scene, rng)
-        question = in_chinese(question) if chinese else question
-        choice = as_choice(question, rng) if question is not None else None
+        question = ask(
+            (q.what_color, q.what_shape, q.what_background) if chinese else (*q.OPEN, q.what_sign_color), scene, rng
+        )
+        question = q.in_chinese(question) if chinese else question
+        choice = q.as_choice(question, rng) if question is not None else None
         if choice is not None:
             lines = f"{hint(scene)}\n{choice.lines}" if rng.random() < 0.15 and not chinese else choice.lines
-            turns.append((f"{lines}\n{LETTER_CN if chinese else LETTER}", choice.answer))
+            turns.append((f"{lines}\n{q.LETTER_CN if chinese else q.LETTER}", choice.answer))
     return turns
 
 
@@ -131,16 +126,16 @@ def unsure_turns(scene: Scene, rng: random.Random) -> Turns:
     turns = []
     for _ in range(5):
         if rng.random() < 0.5:
-            question = unanswerable(scene, rng)
+            question = q.unanswerable(scene, rng)
         else:
-            question = ask((what_color, what_word, what_shape, what_sign_color), scene, rng)
+            question = ask((q.what_color, q.what_word, q.what_shape, q.what_sign_color), scene, rng)
         if question is not None:
-            turns.append((f"{question.text}\n{UNANSWERABLE}\n{SHORT}", short_answer(question)))
+            turns.append((f"{question.text}\n{q.UNANSWERABLE}\n{q.SHORT}", short_answer(question)))
     return turns
 
 
 def _description(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    return rng.choice(("Describe the image.", "What is in the image?")), describe(scene)
+    return rng.choice(("Describe the image.", "What is in the image?")), q.describe(scene)
 
 
 def description_turns(scene: Scene, rng: random.Random) -> Turns:
@@ -150,8 +145,8 @@ def description_turns(scene: Scene, rng: random.Random) -> Turns:
 
 def fact_turns(rng: random.Random) -> Turns:
     """Multiple-choice questions that need no picture."""
-    choices = [as_choice(fact(None, rng), rng) for _ in range(5)]
-    return [(f"{choice.lines}\n{LETTER}", choice.answer) for choice in choices]
+    choices = [q.as_choice(q.fact(None, rng), rng) for _ in range(5)]
+    return [(f"{choice.lines}\n{q.LETTER}", choice.answer) for choice in choices]
 
 
 def conversation(scene: Scene) -> tuple[bool, Turns]:
@@ -196,8 +191,9 @@ def write(output: Path, number: int) -> None:
         has_image, turns = conversation(scene)
         conversations.append(record(scene, turns, has_image))
         # A few of the others, so that they are not strange when their turn comes.
-        looked_up = record(scene, lookup_turns(scene, random.Random(f"lookup {scene.seed}")))
-        lookups.append(conversations[-1] if scene.seed % 6 == 0 else looked_up)
+        rng = random.Random(f"lookup {scene.seed}")
+        easy = record(scene, drill_turns(scene, rng) if rng.random() < 0.4 else lookup_turns(scene, rng))
+        lookups.append(conversations[-1] if scene.seed % 6 == 0 else easy)
     files = {"lookup.json": lookups, "finetune.json": conversations}
     for name, records in files.items():
         (output / name).write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")

@@ -29,8 +29,7 @@ from llava.train.labels import PromptTokenizer, build_prompt
 from llava.train.muon import MuonWithRest, hidden_matrices
 from llava.train.records import Record, read_records
 from llava.utils import CommandParser, run_command
-from scripts.tiny import questions as q
-from scripts.tiny.data import Turns, list_turns, record, short_turns
+from scripts.tiny.data import DRILLS, Turns, drill_turns, list_turns, record
 from scripts.tiny.scenes import Scene, make_scene, words_of_patches
 
 WIDTH, LAYERS, HEADS, CONTEXT = 192, 6, 6, 2048
@@ -38,12 +37,6 @@ VOCABULARY = 1400
 TEMPLATE = "v1"
 # Steps of lists, of the mixture, of each drill, and of the mixture again.
 LISTS, FIRST_MIX, DRILL, LAST_MIX = 300, 100, 60, 200
-DRILLS: tuple[tuple[q.Maker, ...], ...] = (
-    (q.has_shape, q.has_thing, q.has_both),
-    (q.is_color, q.which_color, q.is_word, q.has_color_of),
-    (q.which_relation, q.is_related, q.which_side),
-    (q.is_larger, q.same_color, q.is_count, q.is_sum),
-)
 STEPS = LISTS + FIRST_MIX + len(DRILLS) * DRILL + LAST_MIX
 # Shares of the patches that are shown: of objects and signs, and of the background.
 SHOWN, SHOWN_BACKGROUND = 0.4, 0.08
@@ -190,7 +183,7 @@ def _lesson(step: int, index: int, mixed: Record) -> Record:
         return mixed if index % 6 == 0 else _about(scene, mixed, list_turns(scene, rng))
     drill = (step - LISTS - FIRST_MIX) // DRILL
     if 0 <= drill < len(DRILLS) and index % 2:
-        return _about(scene, mixed, short_turns(scene, rng, (*DRILLS[drill], q.what_background)))
+        return _about(scene, mixed, drill_turns(scene, rng, drill))
     return mixed
 
 
