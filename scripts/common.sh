@@ -7,6 +7,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CKPT=${CKPT:-liuhaotian/llava-v1.5-7b}
 DATA_DIR=${DATA_DIR:-$ROOT/playground/data/eval}
 OUT_DIR=${OUT_DIR:-$ROOT/playground/data/eval}
+PRUNING_METHOD=${PRUNING_METHOD:-vispruner}
 NUM_MACHINES=${NUM_MACHINES:-1}
 MACHINE_RANK=${MACHINE_RANK:-0}
 
@@ -72,7 +73,10 @@ processes() {
 # answer SPLIT MODULE QUESTIONS [OPTION...] : answer QUESTIONS into $DIR/merge.jsonl, or what is missing there
 answer() {
     local module=$2 questions=$3 count
-    DIR=$OUT_DIR/$NAME/answers/$1/$(basename "$CKPT")/n_$TOKENS/r_$RATIO
+    local run
+    run=$(basename "$CKPT")
+    if [ "$PRUNING_METHOD" != vispruner ]; then run=$run-$PRUNING_METHOD; fi
+    DIR=$OUT_DIR/$NAME/answers/$1/$run/n_$TOKENS/r_$RATIO
     shift 3
     count=$(($(processes) * NUM_MACHINES))
     local -a launch=()
@@ -88,7 +92,8 @@ answer() {
         fi
     fi
     "$PYTHON" "${launch[@]}" -m "$module" --model-path "$CKPT" --question-file "$questions" \
-        --answers-file "$DIR/merge.jsonl" --visual_token_num "$TOKENS" --important_ratio "$RATIO" --temperature 0 \
+        --answers-file "$DIR/merge.jsonl" --visual_token_num "$TOKENS" --important_ratio "$RATIO" \
+        --pruning_method "$PRUNING_METHOD" --temperature 0 \
         "${FAMILY_OPTIONS[@]}" ${BATCH_SIZE:+--batch-size "$BATCH_SIZE"} ${OVERWRITE:+--overwrite} "$@"
     if [ "$MACHINE_RANK" -ne 0 ]; then exit 0; fi # the first machine does the rest
     echo "answers: $DIR/merge.jsonl"

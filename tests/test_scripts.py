@@ -39,6 +39,18 @@ def test_pope_runs_end_to_end_over_two_processes(checkpoints, pope, tmp_path):
     assert json.loads((folder / "merge.score.json").read_text())["categories"].keys() == {"popular", "random"}
 
 
+def test_another_pruning_method_has_answers_of_its_own(checkpoints, pope, tmp_path):
+    settings = {"CKPT": checkpoints(), "DATA_DIR": pope.parent, "OUT_DIR": tmp_path / "out", "CUDA_VISIBLE_DEVICES": ""}
+    for method in ("vispruner", "fastv"):
+        done = run_recipe("v1_5/eval/pope.sh", 16, PRUNING_METHOD=method, **settings)
+        assert done.returncode == 0, done.stderr
+    folder = tmp_path / "out" / "pope" / "answers" / "llava_pope_test"
+    assert {path.name for path in folder.iterdir()} == {checkpoints().name, f"{checkpoints().name}-fastv"}
+    done = run_recipe("v1_5/eval/pope.sh", 16, PRUNING_METHOD="tome", **settings)
+    assert done.returncode == 2
+    assert "'tome'" in done.stderr.splitlines()[-1]
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:
     """A few questions of every benchmark, in its own files."""
