@@ -16,7 +16,7 @@ from llava.bench.measure import Setting, make_job, measure
 from llava.bench.report import draw, machine, table
 from llava.bench.shapes import SHAPES, build
 from llava.eval.files import write_json
-from llava.eval.options import visual_token_num
+from llava.eval.options import add_compile_argument, visual_token_num
 from llava.mm_utils import get_model_name_from_path, read_grid_pinpoints
 from llava.model.builder import PATCH_MERGE_TYPES, load_pretrained_model
 from llava.model.pruning import NONE, PRUNING_METHODS, VISPRUNER
@@ -42,6 +42,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=3, help="rounds before that, which do not count (3)")
     parser.add_argument("--dtype", choices=DTYPES, help="float16, on the CPU float32")
     parser.add_argument("--attn_implementation", default="sdpa", help="as in transformers (sdpa)")
+    add_compile_argument(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="folder for bench.json, bench.md and bench.png")
     args = parser.parse_args()
@@ -81,6 +82,7 @@ def make_model(args: argparse.Namespace) -> tuple:
 def main() -> None:
     args = parse()
     model, side, grid = make_model(args)
+    model.compile_decoding = args.compile_decoding
     crops = 1 if grid is None else 1 + grid[0] * grid[1]
     job = make_job(side, crops, grid, args.prompt_tokens, model, args.answer_tokens)
     settings = [Setting(NONE, None)]
@@ -94,6 +96,7 @@ def main() -> None:
         "crops": crops,
         "prompt_text_tokens": args.prompt_tokens,
         "answer_tokens": args.answer_tokens,
+        "compiled": args.compile_decoding,
         "rounds": args.rounds,
         **machine(model.device),
     }

@@ -59,6 +59,15 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--load-4bit", action="store_true", help="quantize the language model to 4 bits")
 
 
+def add_compile_argument(parser: argparse.ArgumentParser) -> None:
+    """For commands that answer one prompt after another."""
+    parser.add_argument(
+        "--compile_decoding",
+        action="store_true",
+        help="compile a token's step into a CUDA graph (first answer: minutes)",
+    )
+
+
 def add_generation_arguments(parser: argparse.ArgumentParser, temperature: float, max_new_tokens: int) -> None:
     """How the answer is decoded."""
     parser.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature})")
@@ -75,7 +84,7 @@ def load_model(args: argparse.Namespace) -> tuple:
         disable_progress_bar()
     # Those that are there: upstream's clients make `args` by hand, without the options that upstream lacks.
     names = ("load_8bit", "load_4bit", "device", "visual_token_num", "important_ratio")
-    names += ("pruning_method", "pruning_seed")
+    names += ("pruning_method", "pruning_seed", "compile_decoding")
     options = {name: getattr(args, name) for name in names if hasattr(args, name)}
     config = {
         "mm_patch_merge_type": getattr(args, "mm_patch_merge_type", None),

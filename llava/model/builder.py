@@ -50,6 +50,7 @@ def load_pretrained_model(
     important_ratio: float = 0.5,
     pruning_method: str = VISPRUNER,
     pruning_seed: int = 0,
+    compile_decoding: bool = False,
     attn_implementation: str | None = None,
     torch_dtype: str | torch.dtype | None = None,
     **kwargs,
@@ -69,6 +70,7 @@ def load_pretrained_model(
         important_ratio: share of them that VisPruner chooses by [CLS] attention.
         pruning_method: how they are chosen, one of `llava.model.pruning.PRUNING_METHODS`.
         pruning_seed: the seed of what a method draws at random.
+        compile_decoding: keep keys and values in place and, on a GPU, compile a token's step into a CUDA graph.
         attn_implementation: as in transformers, for language model and vision tower.
         torch_dtype: weights' dtype; float16 on a GPU and float32 on the CPU if None.
         kwargs: config keys to override, such as `mm_patch_merge_type` and `image_grid_pinpoints`.
@@ -117,6 +119,7 @@ def load_pretrained_model(
     model.model.vision_tower = tower
     model.visual_token_num, model.important_ratio = visual_token_num, important_ratio
     model.pruning_method, model.pruning_seed = pruning_method, pruning_seed
+    model.compile_decoding = compile_decoding
     return tokenizer, model.eval(), tower.image_processor, config.max_position_embeddings
 
 

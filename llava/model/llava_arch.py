@@ -22,6 +22,7 @@ from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.pruning import NONE, Budget, PruningSettings, chooses_patches, keep_patches, load_method
 from llava.model.splice import splice, text_mask
+from llava.model.static_cache import ReusedCache, can_be_static
 from llava.model.visual_token_pruning import select_visual_tokens
 from llava.utils import InputError
 
@@ -72,6 +73,8 @@ class LlavaMetaForCausalLM(PruningSettings):  # [VisPruner] visual_token_num, im
     """Makes a `...ForCausalLM` class of transformers see: the one mixin of every LLaVA language model.
 
     `num_visual_tokens` lists, for the last call, the visual tokens of each image, newline tokens included.
+    `compile_decoding` keeps keys and values in place, so that on a GPU a token's step is compiled into a CUDA graph; it
+    is for one prompt after another, and answers stay the same.
     `sampling_defaults` (temperature, top_p, top_k) hold where a call asks for `do_sample` and does not set them.
     """
 
@@ -85,6 +88,8 @@ class LlavaMetaForCausalLM(PruningSettings):  # [VisPruner] visual_token_num, im
         self.num_visual_tokens: list[int] = []
         self.visual_mask: torch.BoolTensor | None = None  # (B, longest): where they are in the last call's prompts
         self.sampling_defaults: dict[str, float] = {}
+        self.compile_decoding = False
+        self._cache = ReusedCache(config)
         self.post_init()
 
     def get_model(self) -> nn.Module:
@@ -335,6 +340,9 @@ class LlavaMetaForCausalLM(PruningSettings):  # [VisPruner] visual_token_num, im
             attention_mask: (B, longest), 0 where there is padding.
         """
         room = max(1, self.config.max_position_embeddings - length)
+        if self.compile_decoding and can_be_static(kwargs) and not self.prunes_in_decoder:
+            new = min(kwargs.get("max_new_tokens") or room, room)
+            kwargs["past_key_values"] = self._cache.empty(len(inputs_embeds), inputs_embeds.shape[1] + new)
         if kwargs.get("max_new_tokens") is None and kwargs.get("max_length") is None:
             kwargs["max_new_tokens"] = room
         elif (kwargs.get("max_new_tokens") or 0) > room:

@@ -5,6 +5,7 @@ from transformers import TextStreamer
 from llava.conversation import get_conversation
 from llava.eval.answering import answer, image_token
 from llava.eval.options import (
+    add_compile_argument,
     add_generation_arguments,
     add_model_arguments,
     conv_mode_of,
@@ -47,6 +48,7 @@ def _ask(prompt: str) -> str:
 def main() -> None:
     parser = CommandParser(description=__doc__)
     add_model_arguments(parser)
+    add_compile_argument(parser)
     parser.add_argument("--image-file", required=True, help="file or URL")
     parser.add_argument("--conv-mode", help="prompt template (from the checkpoint's name)")
     parser.add_argument("--debug", action="store_true", help="also print each prompt and the number of visual tokens")

@@ -83,7 +83,8 @@ def test_the_command_writes_table_json_and_plot(call, checkpoints, monkeypatch, 
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert [row["visual_tokens"] for row in found["rows"]] == [16, 8, 4]
     assert found["machine"] in out
-    code, out, _ = call(bench, "--model-path", checkpoints(), *few, "--pruning_method", "divprune", "fastv")
+    options = ["--pruning_method", "divprune", "fastv", "--compile_decoding"]
+    code, out, _ = call(bench, "--model-path", checkpoints(), *few, *options)
     assert code == 0
     assert out.count("| divprune |") == out.count("| fastv |") == 2
 

@@ -1,0 +1,68 @@
+"""Decoding with a static cache, and compiled, where there is a compiler: the answers are those of the plain way."""
+
+import shutil
+
+import pytest
+import torch
+from transformers.generation import CompileConfig
+
+from llava.model.static_cache import ReusedCache
+from tests.conftest import IMAGE, ask, picture
+
+PROMPTS = [f"A {IMAGE} dog?", f"{IMAGE}\nand a much longer question about {IMAGE} the two", "no picture"]
+IMAGES = [picture(200, 150, 1), picture(90, 300, 2), picture(400, 120, 3)]
+
+
+@pytest.fixture
+def llava(loaded, request):
+    llava = loaded(*request.param)
+    yield llava
+    llava[1].compile_decoding = False
+
+
+@pytest.mark.parametrize("llava", [("v1.5", "llama"), ("v1.6", "qwen"), ("v1.5", "mistral")], indirect=True)
+@pytest.mark.parametrize("budget", [None, 16])
+def test_a_static_cache_changes_no_answer(llava, budget):
+    model = llava[1]
+    model.visual_token_num = budget
+    expected = [ask(llava, PROMPTS, IMAGES), ask(llava, PROMPTS[:1], IMAGES[:1])]
+    model.compile_decoding = True
+    for _ in range(2):
+        assert [ask(llava, PROMPTS, IMAGES), ask(llava, PROMPTS[:1], IMAGES[:1])] == expected
+
+
+@pytest.mark.parametrize("llava", [("v1.5", "llama")], indirect=True)
+def test_where_a_cache_cannot_stay_in_place_it_does_not(llava):
+    model = llava[1]
+    model.visual_token_num, model.pruning_method = 16, "fastv"
+    expected = ask(llava, PROMPTS, IMAGES)
+    model.compile_decoding = True
+    assert ask(llava, PROMPTS, IMAGES) == expected
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.parametrize("llava", [("v1.5", "llama")], indirect=True)
+def test_the_step_that_is_compiled_gives_the_same_answers(llava):
+    model = llava[1]
+    model.visual_token_num = 16
+    expected = ask(llava, PROMPTS[:1], IMAGES[:1])
+    model.compile_decoding = True
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model.generation_config.compile_config = CompileConfig(mode="default", fullgraph=True)
+    model.generation_config.compile_config._compile_all_devices = True  # as transformers' own tests have it
+    try:
+        assert ask(llava, PROMPTS[:1], IMAGES[:1]) == expected
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+        assert not torch._dynamo.utils.counters["graph_break"]
+    finally:
+        model.generation_config.compile_config = None
+        torch._dynamo.reset()
+
+
+def test_a_cache_is_used_again_while_it_fits(loaded):
+    caches = ReusedCache(loaded()[1].config)
+    first = caches.empty(1, 200)
+    assert caches.empty(1, 256) is first
+    assert caches.empty(1, 257) is not first
+    assert caches.empty(2, 257) is not caches.empty(1, 257)
