@@ -45,7 +45,7 @@ def table(about: dict, rows: list[dict]) -> str:
     whole = rows[0]
     for row in rows:
         share = [f"{row[name]['median'] / whole[name]['median']:.0%}" for name in ("first token", "answer")]
-        sizes = [f"{row['prefill_flops'] / 1e12:.3f}", f"{row['kv_cache_bytes'] / MIB:.1f}"]
+        sizes = [f"{row['prefill_flops'] / 1e12:.3g}", f"{row['kv_cache_bytes'] / MIB:.1f}"]
         cells = [row["method"], str(row["visual_tokens"]), *(_milliseconds(row[name]) for name in TIMES)]
         lines.append([*cells, *share, *sizes, f"{row['peak_memory_bytes'] / GIB:.2f}"])
     said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items())
