@@ -73,7 +73,7 @@ def draw(about: dict, rows: list[dict], path: Path) -> None:
             axis.plot(*zip(*part), marker="o", label=method)
         axis.set_xlabel("visual tokens")
         axis.set_title(name)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(value(row) for row in rows))
     axes[0].legend()
     figure.suptitle(f"{about['model']}, {about['dtype']}, {about['machine']}")
     figure.savefig(path, dpi=120)

@@ -1,7 +1,8 @@
 """DivPrune: the projected tokens that are farthest from one another.
 
-Alvar et al., "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", CVPR 2025, arXiv 2503.02175,
-equation 3 (the max-min diversity problem) and algorithm 1 (its greedy solution).
+Alvar et al., "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", CVPR 2025, arXiv
+2503.02175: the max-min diversity problem, argmax over S with |S| = T of min over i != j in S of 1 - cos(x_i, x_j),
+solved greedily.
 """
 
 import torch

@@ -1,8 +1,9 @@
 """FastV: visual tokens that the prompt's last token attends to least are dropped inside the language model.
 
-Chen et al., "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large Vision-Language
-Models", ECCV 2024, arXiv 2403.06764, section 4.1. Of the attention that it ranks by one row is computed, so that every
-layer can use any attention kernel.
+Chen et al., "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large Vision-
+Language Models", ECCV 2024, arXiv 2403.06764. Visual token i is ranked by the mean over heads of softmax(q K^T /
+sqrt(d))_i in layer K - 1, q being the last prompt token's query. Of that attention one row is computed, so that every
+layer can use any kernel.
 
 Shapes: B prompts, L their tokens, L' those that are left, D channels.
 """

@@ -1,7 +1,8 @@
 """VisionZip: the tokens with the most attention, and what is left merged by the similarity of its keys.
 
-Yang et al., "VisionZip: Longer is Better but Not Necessary in Vision Language Models", CVPR 2025, arXiv 2412.04467,
-sections 3.2 (dominant tokens) and 3.3 (contextual tokens).
+Yang et al., "VisionZip: Longer is Better but Not Necessary in Vision Language Models", CVPR 2025, arXiv 2412.04467.
+Dominant tokens: [CLS] and the patches with the highest sum over heads of softmax(q_h [CLS] K_h^T / sqrt(d)).
+Contextual tokens: of the rest every s-th one, x_t, plus the mean of those x_j whose keys are most similar to its own.
 """
 
 import torch
