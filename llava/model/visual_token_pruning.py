@@ -79,7 +79,8 @@ def cosine_similarity_matrix(features: torch.Tensor) -> torch.Tensor:
     float64 because the rounds amplify rounding: in float32 the scores of two patches often differ by less than the
     error of a dot product, and which of them is dropped, hence all that follows, would depend on the machine's BLAS.
     """
-    unit = F.normalize(features.float().double(), dim=-1)
+    unit = features.float().double()
+    unit = F.normalize(unit, dim=-1, out=None if unit.requires_grad else unit)
     return unit @ unit.transpose(1, 2)
 
 
@@ -87,8 +88,7 @@ def drop_duplicates(similarity: torch.Tensor, keep: int) -> torch.LongTensor:
     """Remove near-duplicates in rounds until `keep` entries of each list are left (arXiv 2412.01818, section 3.3).
 
     A round splits the list into even positions a and odd positions b and drops those of a that are most similar to
-    any b, 8 at most. The next list is the rest of a, most similar first, followed by b. On a GPU, where Triton is to be
-    had, one kernel does all rounds.
+    any b, 8 at most. The next list is the rest of a, most similar first, followed by b.
 
     Args:
         similarity: (B, R, R) float64, in the order of the list: the first row belongs to its first entry.
@@ -97,15 +97,20 @@ def drop_duplicates(similarity: torch.Tensor, keep: int) -> torch.LongTensor:
     Returns:
         (B, keep) int64: positions in the first list, in the order of the last.
     """
-    if similarity.is_cuda and find_spec("triton") and 0 < keep < similarity.shape[1]:
-        from llava.model import triton_rounds
+    if 0 < keep < similarity.shape[1]:
+        if similarity.device.type == "cpu":
+            from llava.model.rounds_cpu import drop_duplicates as all_rounds
 
-        return triton_rounds.drop_duplicates(similarity, keep, MAX_DROPPED_PER_ROUND)
+            return all_rounds(similarity.detach(), keep, MAX_DROPPED_PER_ROUND)
+        if similarity.is_cuda and find_spec("triton"):
+            from llava.model.rounds_triton import drop_duplicates as all_rounds
+
+            return all_rounds(similarity, keep, MAX_DROPPED_PER_ROUND)
     return drop_duplicates_in_torch(similarity, keep)
 
 
 def drop_duplicates_in_torch(similarity: torch.Tensor, keep: int) -> torch.LongTensor:
-    """`drop_duplicates` in plain PyTorch, on any device."""
+    """`drop_duplicates` in plain PyTorch, on any device: what the faster ways are held to."""
     batch, length, _ = similarity.shape
     if keep == 0:
         return torch.empty(batch, 0, dtype=torch.long, device=similarity.device)

@@ -1,4 +1,4 @@
-"""The kernel of all rounds, in Triton's interpreter where there is no GPU: the plain version's indices, exactly."""
+"""The rounds on the CPU and in the kernel (in Triton's interpreter without a GPU): the plain version's indices."""
 
 import os
 import subprocess
@@ -9,13 +9,12 @@ import torch
 
 from tests.conftest import ROOT
 
-pytest.importorskip("triton")
 CHECK = """
 import torch
-from llava.model.triton_rounds import drop_duplicates
+from llava.model.{module} import drop_duplicates
 from llava.model.visual_token_pruning import MAX_DROPPED_PER_ROUND, cosine_similarity_matrix
 from llava.model.visual_token_pruning import drop_duplicates_in_torch as plain
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = "cuda" if torch.cuda.is_available() and "{module}" == "rounds_triton" else "cpu"
 checked = 0
 for seed, (batch, patches, keep) in enumerate({cases}):
     features = torch.randn(batch, patches, 16, generator=torch.Generator().manual_seed(seed)).to(device)
@@ -32,11 +31,18 @@ print(checked)
 CASES = [(1, 40, 9), (2, 33, 5), (1, 20, 20), (3, 17, 1), (1, 64, 33), (1, 9, 2), (2, 41, 16), (1, 2, 1), (1, 70, 3)]
 
 
-def test_the_kernel_gives_the_plain_versions_indices():
+LARGE = [(2, 544, 32), (1, 300, 1), (3, 257, 100)]
+
+
+@pytest.mark.parametrize("module", ["rounds_cpu", "rounds_triton"])
+def test_all_rounds_give_the_plain_versions_indices(module):
+    if module == "rounds_triton":
+        pytest.importorskip("triton")
+    cases = CASES if module == "rounds_triton" and not torch.cuda.is_available() else CASES + LARGE
     environment = os.environ | ({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"})
     done = subprocess.run(
-        [sys.executable, "-c", CHECK.format(cases=CASES)],
+        [sys.executable, "-c", CHECK.format(module=module, cases=cases)],
         **{"capture_output": True, "text": True, "check": False, "cwd": ROOT, "env": environment},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip() == str(len(CASES))
+    assert done.stdout.strip() == str(len(cases))
