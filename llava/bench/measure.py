@@ -14,7 +14,6 @@ import torch
 from llava.bench.flops import Decoder
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.pruning import NONE, VISPRUNER, Budget, chooses_patches, keep_patches, load_method
-from llava.model.pruning_methods.fastv import FULL_LAYERS
 from llava.model.visual_token_pruning import select_visual_tokens
 
 TIMES = ("vision", "selection", "projection", "prefill", "first token", "per token", "answer")
@@ -190,15 +189,16 @@ def _row(model, job: Job, setting: Setting, times: list[dict]) -> dict:
     length = prefill(model, job)[1]
     visual = int(model.visual_mask.sum())
     decoder = Decoder.of(model.config)
-    left = length
+    left, full_layers = length, 0
     if model.prunes_in_decoder:
+        full_layers = load_method(setting.method).FULL_LAYERS
         left -= visual - round(visual * min(1.0, setting.tokens / model.get_vision_tower().num_patches))
     row = {
         "method": setting.method,
         "tokens": setting.tokens,
         "visual_tokens": visual - (length - left),
         "prompt_tokens": length,
-        "prefill_flops": decoder.prefill_flops(length, left, FULL_LAYERS if left < length else 0),
+        "prefill_flops": decoder.prefill_flops(length, left, full_layers),
         "kv_cache_bytes": sum(layer.keys.nbytes + layer.values.nbytes for layer in layers),
         "peak_memory_bytes": memory.bytes,
     }

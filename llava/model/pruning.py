@@ -6,8 +6,8 @@ before the language model define
     visual_tokens(seen: EncodedCrops, project: Project, budget: Budget) -> (tokens, kept)
 
 with the projected tokens (K, T, D) and the patches (K, T) that they are, ascending, or None where tokens are merged.
-The one that chooses inside the language model defines `prune_decoder` (see `fastv`). VisPruner, the default, is in
-`visual_token_pruning.py` and inline in `llava_arch.py`.
+The one that chooses inside the language model defines `prune_decoder` and `FULL_LAYERS` (see `fastv`). VisPruner, the
+default, is in `visual_token_pruning.py` and inline in `llava_arch.py`.
 """
 
 import importlib
