@@ -105,3 +105,10 @@ def test_what_cannot_be_done_is_refused(loaded):
     model.visual_token_num, model.pruning_method = 16, "fastv"
     with pytest.raises(InputError, match="no loss"):
         model(PROMPT, images=pixels, labels=PROMPT.clone())
+
+    model = loaded("v1.5", "mistral")[1]
+    model.visual_token_num, model.pruning_method = 16, "fastv"
+    window, model.config.sliding_window = model.config.sliding_window, 100
+    with pytest.raises(InputError, match="sliding window: 149 tokens, the window has 100"):
+        model(PROMPT, images=pixels)
+    model.config.sliding_window = window

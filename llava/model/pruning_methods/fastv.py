@@ -46,18 +46,19 @@ def prune_decoder(
         past_key_values: the cache, empty at the prompt; None for a new one.
 
     Returns: hidden states (B, L' or new, D) and the cache. The prompt's last token is in the last place.
-    Raises: InputError for a decoder with sliding windows.
+    Raises: InputError for a decoder of at most K layers, or tokens beyond a sliding window.
     """
     if decoder.config.num_hidden_layers <= FULL_LAYERS:
         raise InputError(f"fastv needs more than {FULL_LAYERS} decoder layers")
-    if "sliding_attention" in (getattr(decoder.config, "layer_types", None) or []):
-        raise InputError("fastv is not for language models with sliding windows")
     if past_key_values is None and (decoder.config.use_cache if use_cache is None else use_cache):
         past_key_values = DynamicCache(config=decoder.config)
     hidden = inputs_embeds
     seen = 0 if past_key_values is None else past_key_values.get_seq_length()
     if attention_mask is None:
         attention_mask = torch.ones(len(hidden), seen + hidden.shape[1], dtype=torch.long, device=hidden.device)
+    window = getattr(decoder.config, "sliding_window", None)
+    if window is not None and attention_mask.shape[1] > window:
+        raise InputError(f"fastv knows no sliding window: {attention_mask.shape[1]} tokens, the window has {window}")
     if position_ids is None:
         position_ids = torch.arange(seen, seen + hidden.shape[1], device=hidden.device).unsqueeze(0)
     mask = create_causal_mask(
