@@ -13,8 +13,8 @@ import torch
 
 from llava.bench.flops import Decoder
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.pruning import NONE, VISPRUNER, Budget, chooses_patches, keep_patches, load_method
-from llava.model.visual_token_pruning import select_visual_tokens
+from llava.model.pruning import NONE, VISPRUNER, Budget, chooses_patches, load_method
+from llava.model.visual_token_pruning import keep_patches, select_visual_tokens
 
 TIMES = ("vision", "selection", "projection", "prefill", "first token", "per token", "answer")
 

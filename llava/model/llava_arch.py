@@ -20,10 +20,10 @@ from llava.model.answer_loss import training_loss
 from llava.model.anyres import merge_crops
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
-from llava.model.pruning import NONE, Budget, PruningSettings, chooses_patches, keep_patches, load_method
+from llava.model.pruning import NONE, Budget, PruningSettings, chooses_patches, load_method
 from llava.model.splice import splice, text_mask
 from llava.model.static_cache import ReusedCache, can_be_static
-from llava.model.visual_token_pruning import select_visual_tokens
+from llava.model.visual_token_pruning import keep_patches, select_visual_tokens
 from llava.utils import InputError
 
 logger = logging.getLogger(__name__)

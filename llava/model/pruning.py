@@ -98,11 +98,6 @@ class PruningSettings:
         return self._visual_token_num is not None and not chooses_patches(load_method(self._pruning_method))
 
 
-def keep_patches(features: torch.Tensor, kept: torch.LongTensor) -> torch.Tensor:
-    """The features (K, T, C) of the patches `kept` (K, T) out of (K, N, C)."""
-    return features.gather(1, kept.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
-
-
 def highest(scores: torch.Tensor, number: int) -> torch.LongTensor:
     """Positions (K, number) of the highest of (K, N) scores, ascending; of equal ones the lower position is taken."""
     return scores.argsort(dim=1, descending=True, stable=True)[:, :number].sort(dim=1).values

@@ -67,10 +67,15 @@ def select_visual_tokens(
     by_attention = cls_attention.float().argsort(dim=1, descending=True, stable=True)
     important, residual = by_attention[:, :important_num], by_attention[:, important_num:]
 
-    image = torch.arange(batch, device=features.device).unsqueeze(1)
-    similarity = cosine_similarity_matrix(features[image, residual])  # whole rows: several times as fast as a gather
+    similarity = cosine_similarity_matrix(keep_patches(features, residual))
     kept = drop_duplicates(similarity, visual_token_num - important_num)
     return torch.cat([important, residual.gather(1, kept)], dim=1).sort(dim=1).values
+
+
+def keep_patches(features: torch.Tensor, kept: torch.LongTensor) -> torch.Tensor:
+    """The features (B, T, C) of the patches `kept` (B, T) out of (B, N, C)."""
+    image = torch.arange(len(features), device=features.device).unsqueeze(1)
+    return features[image, kept]  # whole rows: on a CPU several times as fast as a gather
 
 
 def cosine_similarity_matrix(features: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from llava.model.multimodal_encoder.clip_encoder import EncodedCrops
-from llava.model.pruning import Budget, Project, keep_patches
+from llava.model.pruning import Budget, Project
+from llava.model.visual_token_pruning import keep_patches
 
 
 def visual_tokens(seen: EncodedCrops, project: Project, budget: Budget) -> tuple[torch.Tensor, torch.LongTensor]:
