@@ -46,14 +46,14 @@ START=$WORK/projector_start.bin
 VISION_TOWER=$WORK/$TOWER DATA=$WORK/lookup.json OUTPUT=$WORK/projector \
     bash scripts/v1_5/pretrain.sh "${TINY[@]}" --version v1 --pretrain_mm_mlp_adapter "$START" --max_steps 60 --save_steps 50
 # Batches of one kind of conversation each, as the 7B's are, are too few at once for a model that learns this fast.
-STAGE2=("${TINY[@]}" --group_by_modality_length False --adam_beta2 0.98 --learning_rate 2e-3
-    --muon_learning_rate 6e-3 --save_steps 100)
+STAGE2=("${TINY[@]}" --group_by_modality_length False --adam_beta2 0.98 --learning_rate 1e-3
+    --muon_learning_rate 3e-3 --save_steps 100)
 echo "--- stage 2: projector and language model, the simplest questions first ---"
 VISION_TOWER=../$TOWER DATA=$WORK/lookup.json OUTPUT=$WORK/llava-lookup PROJECTOR=$WORK/projector/mm_projector.bin \
-    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 500 --save_dtype float32 \
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 200 --save_dtype float32 \
     --lr_scheduler_type constant_with_warmup
 MODEL=$WORK/llava-lookup VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-tiny PROJECTOR='' \
-    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 1300
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 650
 publish "$TOWER"
 publish llava-tiny
 

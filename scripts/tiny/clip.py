@@ -5,7 +5,9 @@ patches around one object and its name alone, which is quick and leaves no way a
 scenes, where each caption has a neighbour among the negatives that is wrong in one detail (after Yuksekgonul et al.,
 "When and Why Vision-Language Models Behave like Bags-of-Words", arXiv 2210.01936), and on the mean of an object's
 patches and its name, or a single patch and its place, so that patches say what they are part of and where they lie
-(after Zhong et al., "RegionCLIP", arXiv 2112.09106). A run that is cut off goes on where it was.
+(after Zhong et al., "RegionCLIP", arXiv 2112.09106). Last, on single patches as LLaVA reads them, a layer before the
+tower's end, and the words for what they show: until then a probe finds the shape that such a patch is part of in 80 %
+and its word in 23 %. A run that is cut off goes on where it was.
 """
 
 import argparse
@@ -25,8 +27,20 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
+from llava.model.visual_token_pruning import keep_patches
 from llava.utils import CommandParser, InputError, run_command
-from scripts.tiny.scenes import COLORS, PATCH, PLACES, SHAPES, SIZE, SIZES, WORDS, Scene, training_scenes
+from scripts.tiny.scenes import (
+    COLORS,
+    PATCH,
+    PLACES,
+    SHAPES,
+    SIZE,
+    SIZES,
+    WORDS,
+    Scene,
+    training_scenes,
+    words_of_patches,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +148,19 @@ def region(scene: Scene, rng: random.Random) -> tuple[torch.Tensor, str]:
     return distance.flatten().argsort(stable=True)[:21], name if rng.random() < 0.7 else it.phrase
 
 
+def some_patches(scene: Scene, rng: random.Random) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Eight patches, two of them background and every object as often as the others, and the words for them."""
+    words = words_of_patches(scene)
+    where_shown = {text: [i for i, other in enumerate(words) if other == text] for text in set(words)}
+    background = where_shown.pop(scene.background)
+    shown = sorted(where_shown)
+    chosen = [rng.choice(where_shown[rng.choice(shown)]) for _ in range(6)] + rng.sample(background, 2)
+    return torch.tensor(chosen), tuple(words[patch] for patch in chosen)
+
+
 class Captioned(Dataset):
-    """Of each training scene: pixels (3, 168, 168) uint8, caption, a caption wrong in one detail, and a `region`.
+    """Of each training scene: pixels (3, 168, 168) uint8, caption, a caption wrong in one detail, a `region`, and
+    `some_patches`.
 
     From the draw `whole_from` of all pictures on, the region is a third of the time a single patch, again and again.
     """
@@ -146,7 +171,7 @@ class Captioned(Dataset):
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, str, str, torch.Tensor, str]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple:
         index, draw = key
         scene, rng = self.scenes[index], random.Random(f"{key}")
         patches, name = region(scene, rng)
@@ -155,7 +180,7 @@ class Captioned(Dataset):
             patches, name = torch.full_like(patches, patch), where(patch)
         with Image.open(self.images / f"{scene.seed:08d}.jpg") as image:
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        return pixels, scene.caption, almost(scene, rng).caption, patches, name
+        return pixels, scene.caption, almost(scene, rng).caption, patches, name, *some_patches(scene, rng)
 
 
 class Order(Sampler):
@@ -199,11 +224,14 @@ def embed_regions(model: CLIPModel, pixels: torch.Tensor, patches: torch.Tensor)
     return _project(model, states[:, 0])
 
 
-def embed_scenes(model: CLIPModel, pixels: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit vectors (B, C) of whole pictures, and of one object in each: the mean of its `patches` (B, n)."""
-    states = model.vision_model(pixel_values=pixels).last_hidden_state
-    inside = states.gather(1, (patches + 1).unsqueeze(-1).expand(-1, -1, states.shape[-1]))
-    return _project(model, states[:, 0]), _project(model, inside.mean(dim=1))
+def embed_scenes(model: CLIPModel, pixels: torch.Tensor, patches: torch.Tensor, single: torch.Tensor) -> tuple:
+    """Unit vectors (B, C) of whole pictures and of one object in each, the mean of its `patches` (B, n); and (B, m, C)
+    of `single` patches (B, m) where LLaVA reads them."""
+    seen = model.vision_model(pixel_values=pixels, output_hidden_states=True)
+    states = seen.last_hidden_state
+    inside = keep_patches(states, patches + 1)
+    early = keep_patches(seen.hidden_states[-2], single + 1)
+    return _project(model, states[:, 0]), _project(model, inside.mean(dim=1)), _project(model, early)
 
 
 def _project(model: CLIPModel, states: torch.Tensor) -> torch.Tensor:
@@ -235,11 +263,21 @@ def contrastive_loss(
     return (by_image + by_text) / 2, found.mean()
 
 
-def learning_rate(step: int, region_steps: int, scene_steps: int, peak: float, warm_up: int = 100) -> float:
-    """Linear warm-up, constant to the end of the regions, then a cosine to zero."""
+def patch_loss(scale: torch.Tensor, patches: torch.Tensor, texts: torch.Tensor, right: torch.Tensor) -> tuple:
+    """The loss of patches (P, C) against texts (M, C), `right` (P,) the number of its own; the share that finds it."""
+    logits = scale.exp() * patches @ texts.T
+    return F.cross_entropy(logits, right), (logits.argmax(dim=1) == right).float().mean()
+
+
+def learning_rate(step: int, region_steps: int, scene_steps: int, patch_steps: int, peak: float) -> float:
+    """Linear warm-up, constant to the end of the regions, then a cosine to zero; once more for the patches."""
     if step < region_steps:
-        return peak * min(1.0, (step + 1) / warm_up)
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - region_steps) / scene_steps))
+        return peak * min(1.0, (step + 1) / 100)
+    step -= region_steps
+    if step < scene_steps:
+        return peak * 0.5 * (1 + math.cos(math.pi * step / scene_steps))
+    step -= scene_steps
+    return peak * min(1.0, (step + 1) / 30) / 3 * (1 + math.cos(math.pi * step / patch_steps))
 
 
 def train(args: argparse.Namespace) -> None:
@@ -257,7 +295,7 @@ def train(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], betas=(0.9, 0.98)
     )
-    steps, first, state_file = args.region_steps + args.scene_steps, 0, args.output / "state.pt"
+    steps, first, state_file = args.region_steps + args.scene_steps + args.patch_steps, 0, args.output / "state.pt"
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
@@ -268,34 +306,42 @@ def train(args: argparse.Namespace) -> None:
     order = Order(len(scenes), steps * args.batch_size, first * args.batch_size)
     data = Captioned(scenes, args.images, args.region_steps * args.batch_size)
     loader = DataLoader(data, args.batch_size, sampler=order, num_workers=args.workers)
-    begin, sums = time.monotonic(), np.zeros(4)
-    for step, (pixels, right, wrong, patches, names) in enumerate(loader, start=first):
+    begin, sums = time.monotonic(), np.zeros(6)
+    for step, (pixels, right, wrong, patches, names, single, words) in enumerate(loader, start=first):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, args.region_steps, args.scene_steps, args.learning_rate)
+            group["lr"] = learning_rate(step, args.region_steps, args.scene_steps, args.patch_steps, args.learning_rate)
         pixels = normalise(pixels.to(device))
         with torch.autocast(device, torch.bfloat16):
-            patches, scene_loss, scene_found = patches.to(device), torch.zeros(()), torch.zeros(())
+            patches, single, nothing = patches.to(device), single.to(device), torch.zeros((), device=device)
+            scene_loss, scene_found, early_loss, early_found = [nothing] * 4
             if step < args.region_steps:
                 regions = embed_regions(model, pixels, patches)
             else:
                 captions = [*right, *wrong]
-                scene, regions = embed_scenes(model, pixels, patches[:, :9])
+                scene, regions, early = embed_scenes(model, pixels, patches[:, :9], single)
                 text = embed_texts(model, tokenizer, captions)
                 scene_loss, scene_found = contrastive_loss(model.logit_scale, scene, text, captions)
+            if step >= args.region_steps + args.scene_steps:
+                said = [text for column in zip(*words) for text in column]  # as they lie in `early`
+                number = {text: i for i, text in enumerate(dict.fromkeys(said))}
+                wanted = torch.tensor([number[text] for text in said], device=device)
+                text = embed_texts(model, tokenizer, list(number))
+                early_loss, early_found = patch_loss(model.logit_scale, early.flatten(0, 1), text, wanted)
             text = embed_texts(model, tokenizer, names)
             region_loss, region_found = contrastive_loss(model.logit_scale, regions, text, names)
-            loss = region_loss + scene_loss.to(device)
+            loss = region_loss + scene_loss + early_loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100))
-        sums += [value.item() for value in (region_loss, region_found, scene_loss, scene_found)]
+        parts = (region_loss, region_found, scene_loss, scene_found, early_loss, early_found)
+        sums += [value.item() for value in parts]
         done = step + 1
         if done % 25 == 0:
             speed = (done - first) * args.batch_size / (time.monotonic() - begin)
-            text = "step %d/%d regions: loss %.3f found %.3f, scenes: loss %.3f found %.3f, %.0f pictures/s"
+            text = "step %d/%d, loss and found: regions %.3f %.3f, scenes %.3f %.3f, patches %.3f %.3f, %.0f pictures/s"
             logger.info(text, done, steps, *(sums / 25), speed)
             sums[:] = 0
         if done % args.save_steps == 0 or done == steps:
@@ -314,6 +360,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, required=True, help="training scenes")
     parser.add_argument("--region-steps", type=int, default=1500, help="steps on regions alone (1500)")
     parser.add_argument("--scene-steps", type=int, default=650, help="steps on regions and whole scenes (650)")
+    parser.add_argument("--patch-steps", type=int, default=400, help="steps on single patches as well (400)")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="that decode pictures")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from scripts.tiny import clip
-from scripts.tiny.scenes import draw_scene, make_scene, training_scenes
+from scripts.tiny.scenes import draw_scene, make_scene, training_scenes, words_of_patches
 
 
 def test_a_wrong_caption_is_wrong_in_one_thing():
@@ -49,9 +49,27 @@ def test_single_patches_and_their_places_come_with_whole_scenes(tmp_path):
     assert not any(data[i, i][4].startswith("row") for i in range(40))
     single = [row for row in (data[i, 40 + i] for i in range(40)) if row[4].startswith("row")]
     assert 5 <= len(single) <= 25
-    for _, _, _, patches, name in single:
+    for _, _, _, patches, name, *_ in single:
         _, row, _, column = name.split()
         assert set(patches.tolist()) == {12 * int(row) + int(column)}
+
+
+def test_patches_come_with_the_words_for_what_they_show():
+    for seed in range(50):
+        scene = make_scene(seed)
+        patches, words = clip.some_patches(scene, random.Random(seed))
+        assert len(patches) == len(words) == 8
+        assert [words_of_patches(scene)[patch] for patch in patches] == list(words)
+        assert [text == scene.background for text in words] == [False] * 6 + [True] * 2
+
+
+def test_a_patch_is_to_find_its_own_text():
+    texts = torch.eye(3)
+    right, found = clip.patch_loss(torch.tensor(2.0), texts[[2, 0]], texts, torch.tensor([2, 0]))
+    assert found == 1
+    wrong, found = clip.patch_loss(torch.tensor(2.0), texts[[2, 0]], texts, torch.tensor([2, 1]))
+    assert found == 0.5
+    assert right < wrong
 
 
 @torch.no_grad()
@@ -59,7 +77,7 @@ def test_a_region_of_all_patches_is_the_whole_picture():
     model = clip.make_model(clip.make_tokenizer(["a star"])).eval()
     pixels, everything = torch.randn(2, 3, 168, 168), torch.arange(144).expand(2, -1)
     whole = torch.nn.functional.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
-    scenes, _ = clip.embed_scenes(model, pixels, everything)
+    scenes, *_ = clip.embed_scenes(model, pixels, everything, everything)
     torch.testing.assert_close(scenes, whole)
     torch.testing.assert_close(clip.embed_regions(model, pixels, everything), whole)
 
@@ -68,10 +86,14 @@ def test_a_region_of_all_patches_is_the_whole_picture():
 def test_an_object_in_a_scene_is_the_mean_of_its_patches():
     model = clip.make_model(clip.make_tokenizer(["a star"])).eval()
     pixels = torch.randn(1, 3, 168, 168)
-    states = model.vision_model(pixel_values=pixels).last_hidden_state
+    seen = model.vision_model(pixel_values=pixels, output_hidden_states=True)
+    states = seen.last_hidden_state
     mean = model.vision_model.post_layernorm(states[:, [1 + 5, 1 + 17]].mean(dim=1))
     expected = torch.nn.functional.normalize(model.visual_projection(mean), dim=-1)
-    torch.testing.assert_close(clip.embed_scenes(model, pixels, torch.tensor([[17, 5]]))[1], expected)
+    _, objects, patches = clip.embed_scenes(model, pixels, torch.tensor([[17, 5]]), torch.tensor([[9]]))
+    torch.testing.assert_close(objects, expected)
+    early = model.visual_projection(model.vision_model.post_layernorm(seen.hidden_states[-2][:, [1 + 9]]))
+    torch.testing.assert_close(patches, torch.nn.functional.normalize(early, dim=-1))
 
 
 def test_a_picture_may_find_another_caption_with_the_same_words():
@@ -91,7 +113,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path, monkeypatch):
 
     def run(output: str) -> dict[str, torch.Tensor]:
         settings = {"images": tmp_path / "images", "output": tmp_path / output, "scenes": 24, "region-steps": 3}
-        settings |= {"scene-steps": 3, "batch-size": 8, "workers": 0, "save-steps": 2}
+        settings |= {"scene-steps": 2, "patch-steps": 3, "batch-size": 8, "workers": 0, "save-steps": 2}
         options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
         monkeypatch.setattr(sys, "argv", ["clip", *options])
         clip.main()
@@ -101,7 +123,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path, monkeypatch):
     learning_rate = clip.learning_rate
 
     def cut_off(step: int, *args) -> float:
-        if step == 5:
+        if step == 7:
             raise KeyboardInterrupt
         return learning_rate(step, *args)
 
