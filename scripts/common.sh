@@ -4,8 +4,14 @@
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-CKPT=${CKPT:-liuhaotian/llava-v1.5-7b}
-DATA_DIR=${DATA_DIR:-$ROOT/playground/data/eval}
+BUNDLED=$ROOT/playground/checkpoints/llava-tiny
+CKPT=${CKPT:-$BUNDLED}
+# The bundled model is asked about the bundled scenes, any other about the real benchmarks.
+if [ "$CKPT" -ef "$BUNDLED" ]; then
+    DATA_DIR=${DATA_DIR:-$ROOT/playground/data/scenes}
+else
+    DATA_DIR=${DATA_DIR:-$ROOT/playground/data/eval}
+fi
 OUT_DIR=${OUT_DIR:-$ROOT/playground/data/eval}
 PRUNING_METHOD=${PRUNING_METHOD:-vispruner}
 NUM_MACHINES=${NUM_MACHINES:-1}

@@ -1,102 +1,107 @@
-"""Draw which patches `select_visual_tokens` keeps of a drawn scene: assets/selection.png.
+"""Draw which patches of a picture a model keeps, and what it answers: assets/selection.png from the bundled model."""
 
-An illustration of the method without trained weights: a patch's features are its colours, and the attention it is given
-is how far they are from the scene's average.
-"""
-
-import argparse
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from llava.eval.answering import answer, image_token, single_turn_prompt
+from llava.eval.options import conv_mode_of
+from llava.mm_utils import get_model_name_from_path, load_image, process_images
+from llava.model.builder import load_pretrained_model
 from llava.model.visual_token_pruning import select_visual_tokens
+from llava.utils import CommandParser, InputError, run_command
 
-SIDE, PATCH, SCALE = 24, 14, 2
-IMPORTANT, DIVERSE = (220, 50, 30), (30, 90, 220)
-
-
-def draw_scene() -> Image.Image:
-    """A meadow under a sky, with a house, a tree, a dog and the sun."""
-    size = SIDE * PATCH
-    image = Image.new("RGB", (size, size))
-    draw = ImageDraw.Draw(image)
-    for y in range(size):
-        t = y / size
-        sky, grass = (int(140 + 60 * t), int(185 + 40 * t), 235), (int(95 + 40 * t), int(160 - 50 * (t - 0.6)), 70)
-        draw.line((0, y, size, y), fill=sky if y < 200 else grass)
-    draw.ellipse((262, 24, 306, 68), fill=(250, 220, 90))
-    draw.rectangle((50, 130, 140, 215), fill=(205, 190, 165))
-    draw.polygon(((40, 130), (95, 85), (150, 130)), fill=(150, 60, 50))
-    draw.rectangle((66, 150, 86, 172), fill=(90, 130, 170))
-    draw.rectangle((108, 165, 128, 215), fill=(100, 65, 40))
-    draw.rectangle((228, 150, 240, 225), fill=(105, 75, 50))
-    draw.ellipse((195, 85, 275, 165), fill=(50, 115, 55))
-    draw.ellipse((165, 252, 215, 276), fill=(70, 50, 40))
-    draw.ellipse((206, 240, 228, 260), fill=(70, 50, 40))
-    for x in (172, 184, 198, 208):
-        draw.rectangle((x, 270, x + 4, 290), fill=(70, 50, 40))
-    return image
+SCENE = Path("playground/data/scenes/mm-vet/images/v1_19.jpg")
+SHORT = "Answer the question using a single word or phrase."
+PANEL, GAP, LINE = 504, 20, 30
+IMPORTANT, DIVERSE = (222, 40, 30), (30, 90, 230)
 
 
-def patch_features(image: Image.Image) -> torch.Tensor:
-    """(1, N, 3 * PATCH * PATCH) colours of each patch, less the scene's average colour."""
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(*image.size[::-1], 3).float() / 255
-    pixels = pixels - pixels.mean((0, 1))
-    return pixels.unfold(0, PATCH, PATCH).unfold(1, PATCH, PATCH).flatten(2).flatten(0, 1).unsqueeze(0)
+def kept_patches(model, pixels: torch.Tensor, budget: int) -> tuple[set[int], set[int]]:
+    """Important and diverse patches of one picture (1, 3, H, W), as numbers in raster order."""
+    with torch.inference_mode():
+        features, attention = model.get_vision_tower()(pixels, output_attentions=True)
+    attention, ratio = attention.mean(dim=1), model.important_ratio
+    kept = set(select_visual_tokens(features, attention, budget, ratio)[0].tolist())
+    number = int(budget * ratio)
+    important = set(select_visual_tokens(features, attention, number, 1.0)[0].tolist()) if number else set()
+    return important, kept - important
 
 
-def outline(image: Image.Image, important: set[int], diverse: set[int]) -> Image.Image:
-    """The image enlarged, with kept patches outlined in the two colours and the others faded."""
-    side = PATCH * SCALE
-    shown = image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST)
-    faded = Image.blend(shown, Image.new("RGB", shown.size, "white"), 0.72)
-    draw = ImageDraw.Draw(faded)
+def outline(image: Image.Image, side: int, important: set[int], diverse: set[int]) -> Image.Image:
+    """The square image, `side` patches wide, enlarged; kept patches are outlined in two colours, the others faded."""
+    shown = image.resize((PANEL, PANEL), Image.Resampling.LANCZOS)
+    faded = Image.blend(shown, Image.new("RGB", shown.size, "white"), 0.75)
+    draw, size = ImageDraw.Draw(faded), PANEL // side
     for patch in sorted(important | diverse):
-        x, y = patch % SIDE * side, patch // SIDE * side
-        faded.paste(shown.crop((x, y, x + side, y + side)), (x, y))
-        draw.rectangle(
-            (x, y, x + side - 1, y + side - 1), outline=IMPORTANT if patch in important else DIVERSE, width=3
-        )
+        x, y = patch % side * size, patch // side * size
+        faded.paste(shown.crop((x, y, x + size, y + size)), (x, y))
+        color = IMPORTANT if patch in important else DIVERSE
+        draw.rectangle((x, y, x + size - 1, y + size - 1), outline=color, width=3)
     return faded
 
 
-def draw_figure(budgets: tuple[int, ...]) -> Image.Image:
-    """The scene and, for each budget, what is kept of it, with a line of text below each."""
-    scene = draw_scene()
-    features = patch_features(scene)
-    attention = features.norm(dim=-1)
-    font = ImageFont.load_default(size=22)
-    panels = [(scene.resize((scene.width * SCALE, scene.height * SCALE)), f"all {SIDE * SIDE} patches", None)]
-    for budget in budgets:
-        kept = set(select_visual_tokens(features, attention, budget)[0].tolist())
-        important = set(select_visual_tokens(features, attention, budget // 2, 1.0)[0].tolist())
-        text = (f"{len(important)} important", f"{len(kept - important)} diverse")
-        panels.append((outline(scene, important, kept - important), f"{budget} kept: ", text))
-    width, height = panels[0][0].size
-    figure = Image.new("RGB", (len(panels) * (width + 16) - 16, height + 40), "white")
+def wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
+    """A text in lines that are no wider than a panel."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        lines = [*lines[:-1], longer] if font.getlength(longer) <= PANEL else [*lines, word]
+    return lines
+
+
+def draw_figure(loaded: tuple, image: Image.Image, conv_mode: str, query: str, budgets: list[int]) -> Image.Image:
+    """The picture with all patches and, at each budget, with those kept; below each the model's answer."""
+    _, model, image_processor, _ = loaded
+    pixels = process_images([image], image_processor, model.config)
+    if not isinstance(pixels, torch.Tensor) or pixels.ndim != 4 or image.width != image.height:
+        raise InputError("only a square picture that the model sees whole can be drawn")
+    prompt = single_turn_prompt(f"{image_token(model.config)}\n{query}\n{SHORT}", conv_mode)
+    side = model.get_vision_tower().num_patches_per_side
+    font = ImageFont.load_default(size=21)
+    panels = []
+    for budget in (None, *budgets):
+        model.visual_token_num = budget
+        said = answer(loaded, prompt, [image], do_sample=False, max_new_tokens=32)
+        if budget is None:
+            panels.append(
+                (image.resize((PANEL, PANEL), Image.Resampling.LANCZOS), (f"all {side * side} patches",), said)
+            )
+        else:
+            important, diverse = kept_patches(model, pixels, budget)
+            caption = (f"{budget} of {side * side}: ", f"{len(important)} important  ", f"{len(diverse)} diverse")
+            panels.append((outline(image, side, important, diverse), caption, said))
+    lines = [wrapped(f"{query} {said}", font) for _, _, said in panels]
+    height = PANEL + LINE * (2 + max(map(len, lines)))
+    figure = Image.new("RGB", (len(panels) * (PANEL + GAP) - GAP, height), "white")
     draw = ImageDraw.Draw(figure)
-    for i, (panel, text, parts) in enumerate(panels):
-        x = i * (width + 16)
+    for i, ((panel, caption, _), answer_lines) in enumerate(zip(panels, lines)):
+        x = i * (PANEL + GAP)
         figure.paste(panel, (x, 0))
-        draw.text((x, height + 8), text, fill="black", font=font)
-        for part, color in zip(parts or (), (IMPORTANT, DIVERSE)):
-            x += draw.textlength(text, font=font)
-            text = f"{part}   "
-            draw.text((x, height + 8), text, fill=color, font=font)
+        for part, color in zip(caption, ("black", IMPORTANT, DIVERSE)):
+            draw.text((x, PANEL + 6), part, fill=color, font=font)
+            x += draw.textlength(part, font=font)
+        for j, line in enumerate(answer_lines):
+            draw.text((i * (PANEL + GAP), PANEL + 10 + LINE * (j + 1)), line, fill="black", font=font)
     return figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", type=Path, nargs="?", default=Path("assets/selection.png"))
-    parser.add_argument("--scene", action="store_true", help="draw the scene alone")
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("--model-path", default="playground/checkpoints/llava-tiny")
+    parser.add_argument("--image-file", type=Path, default=SCENE)
+    parser.add_argument("--query", default="What does the sign say?")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[32, 16, 8])
+    parser.add_argument("--output", type=Path, default=Path("assets/selection.png"))
     args = parser.parse_args()
+    name = get_model_name_from_path(args.model_path)
+    loaded = load_pretrained_model(args.model_path, None, name, device="cpu")
+    figure = draw_figure(loaded, load_image(args.image_file), conv_mode_of(name), args.query, args.budgets)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    figure = draw_scene() if args.scene else draw_figure((64, 32))
     figure.save(args.output, optimize=True)
     print(args.output)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -20,7 +20,7 @@ for tokens in "${budgets[@]}"; do
 done
 [[ $RATIO =~ ^(0|1|1\.0+|0?\.[0-9]+)$ ]] || refuse "RATIO must be in [0, 1], got '$RATIO'"
 
-export CKPT=${CKPT:-liuhaotian/llava-v1.5-7b}
+export CKPT=${CKPT:-$ROOT/playground/checkpoints/llava-tiny}
 export OUT_DIR=${OUT_DIR:-$ROOT/playground/data/eval}
 if [ -z "${FAMILY:-}" ]; then
     case $(basename "$CKPT" | tr '[:upper:]' '[:lower:]') in
