@@ -163,10 +163,12 @@ class Captioned(Dataset):
     `some_patches`.
 
     From the draw `whole_from` of all pictures on, the region is a third of the time a single patch, again and again.
+    Before the draw `patches_from` there are no patches beside it.
     """
 
-    def __init__(self, scenes: list[Scene], images: Path, whole_from: int) -> None:
-        self.scenes, self.images, self.whole_from = scenes, images, whole_from
+    def __init__(self, scenes: list[Scene], images: Path, whole_from: int, patches_from: int) -> None:
+        self.scenes, self.images = scenes, images
+        self.whole_from, self.patches_from = whole_from, patches_from
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -180,7 +182,9 @@ class Captioned(Dataset):
             patches, name = torch.full_like(patches, patch), where(patch)
         with Image.open(self.images / f"{scene.seed:08d}.jpg") as image:
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        return pixels, scene.caption, almost(scene, rng).caption, patches, name, *some_patches(scene, rng)
+        wrong = almost(scene, rng).caption
+        single = some_patches(scene, rng) if draw >= self.patches_from else (torch.empty(0, dtype=torch.long), ())
+        return pixels, scene.caption, wrong, patches, name, *single
 
 
 class Order(Sampler):
@@ -304,7 +308,8 @@ def train(args: argparse.Namespace) -> None:
         logger.info("going on after step %d of %d", first, steps)
     args.output.mkdir(parents=True, exist_ok=True)
     order = Order(len(scenes), steps * args.batch_size, first * args.batch_size)
-    data = Captioned(scenes, args.images, args.region_steps * args.batch_size)
+    patches_from = args.region_steps + args.scene_steps
+    data = Captioned(scenes, args.images, args.region_steps * args.batch_size, patches_from * args.batch_size)
     loader = DataLoader(data, args.batch_size, sampler=order, num_workers=args.workers)
     begin, sums = time.monotonic(), np.zeros(6)
     for step, (pixels, right, wrong, patches, names, single, words) in enumerate(loader, start=first):
@@ -321,7 +326,7 @@ def train(args: argparse.Namespace) -> None:
                 scene, regions, early = embed_scenes(model, pixels, patches[:, :9], single)
                 text = embed_texts(model, tokenizer, captions)
                 scene_loss, scene_found = contrastive_loss(model.logit_scale, scene, text, captions)
-            if step >= args.region_steps + args.scene_steps:
+            if step >= patches_from:
                 said = [text for column in zip(*words) for text in column]  # as they lie in `early`
                 number = {text: i for i, text in enumerate(dict.fromkeys(said))}
                 wanted = torch.tensor([number[text] for text in said], device=device)

@@ -45,7 +45,8 @@ def test_single_patches_and_their_places_come_with_whole_scenes(tmp_path):
     scenes = list(training_scenes(40))
     for scene in scenes:
         draw_scene(scene).save(tmp_path / f"{scene.seed:08d}.jpg")
-    data = clip.Captioned(scenes, tmp_path, whole_from=40)
+    data = clip.Captioned(scenes, tmp_path, whole_from=40, patches_from=60)
+    assert [len(data[0, draw][5]) for draw in (0, 59, 60)] == [0, 0, 8]
     assert not any(data[i, i][4].startswith("row") for i in range(40))
     single = [row for row in (data[i, 40 + i] for i in range(40)) if row[4].startswith("row")]
     assert 5 <= len(single) <= 25
