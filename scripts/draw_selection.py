@@ -12,7 +12,7 @@ from llava.model.builder import load_pretrained_model
 from llava.model.visual_token_pruning import select_visual_tokens
 from llava.utils import CommandParser, InputError, run_command
 
-SCENE = Path("playground/data/scenes/mm-vet/images/v1_19.jpg")
+SCENE = Path("playground/data/scenes/mm-vet/images/v1_1.jpg")
 SHORT = "Answer the question using a single word or phrase."
 PANEL, GAP, LINE = 504, 20, 30
 IMPORTANT, DIVERSE = (222, 40, 30), (30, 90, 230)

@@ -26,7 +26,7 @@ publish() {
 }
 
 echo "--- data ---"
-[ -f "$WORK/finetune.json" ] || "$PYTHON" -m scripts.tiny.data --output "$WORK" --scenes "$SCENES"
+[ -f "$WORK/letters.json" ] || "$PYTHON" -m scripts.tiny.data --output "$WORK" --scenes "$SCENES"
 "$PYTHON" -m scripts.tiny.benchmarks --output "$BUNDLE/data/scenes"
 
 echo "--- CLIP ---"
@@ -52,8 +52,18 @@ echo "--- stage 2: projector and language model, the simplest questions first --
 VISION_TOWER=../$TOWER DATA=$WORK/lookup.json OUTPUT=$WORK/llava-lookup PROJECTOR=$WORK/projector/mm_projector.bin \
     bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 200 --save_dtype float32 \
     --lr_scheduler_type constant_with_warmup
-MODEL=$WORK/llava-lookup VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-tiny PROJECTOR='' \
+MODEL=$WORK/llava-lookup VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-mixture PROJECTOR='' \
     bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 650
+echo "--- stage 2, multiple choice: answers in words, then as letters, then everything again ---"
+MODEL=$WORK/llava-mixture VISION_TOWER=../$TOWER DATA=$WORK/words.json OUTPUT=$WORK/llava-words PROJECTOR='' \
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 220 --save_dtype float32
+[ -f "$WORK/llava-grown/config.json" ] ||
+    "$PYTHON" -m scripts.tiny.letters --model "$WORK/llava-words" --data "$WORK" --output "$WORK/llava-grown"
+export TRAINER=scripts.tiny.train_letters
+MODEL=$WORK/llava-grown VISION_TOWER=../$TOWER DATA=$WORK/letters.json OUTPUT=$WORK/llava-letters PROJECTOR='' \
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 170
+MODEL=$WORK/llava-letters VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-tiny PROJECTOR='' \
+    bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 200
 publish "$TOWER"
 publish llava-tiny
 

@@ -8,6 +8,7 @@ source "$ROOT/scripts/python.sh"
 
 MODEL=${MODEL:-lmsys/vicuna-7b-v1.5}
 VISION_TOWER=${VISION_TOWER:-openai/clip-vit-large-patch14-336}
+TRAINER=${TRAINER:-llava.train.train} # or a module that calls it
 
 # train BATCH PER_DEVICE [OPTION...] : LLaVA-1.5's settings that both stages share, one process on each visible GPU
 # (one on the CPU without any), and as many steps of accumulation as make PER_DEVICE conversations on each a BATCH.
@@ -31,7 +32,7 @@ train() {
         export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
     fi
     cd "$ROOT"
-    exec "${start[@]}" -m llava.train.train \
+    exec "${start[@]}" -m "$TRAINER" \
         --model_name_or_path "$MODEL" --vision_tower "$VISION_TOWER" \
         --data_path "$DATA" --image_folder "$IMAGES" --output_dir "$OUTPUT" \
         --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2 \

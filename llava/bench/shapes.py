@@ -41,7 +41,7 @@ SHAPES = {
     "llava-v1.5-7b": Shape(*CLIP_L, *LLAMA_7B),
     "llava-v1.5-13b": Shape(*CLIP_L, 5120, 40, 40, 13824, 32000, 4096),
     "llava-v1.6-7b": Shape(*CLIP_L, *LLAMA_7B, grid=(2, 2)),
-    "llava-tiny": Shape(128, 5, 4, 168, 192, 6, 6, 512, 1400, 2048),
+    "llava-tiny": Shape(128, 5, 4, 168, 224, 7, 7, 512, 1400, 2048),
 }
 
 

@@ -1,11 +1,13 @@
 """Write what the tiny model is trained on: python -m scripts.tiny.data --output DIR --scenes N
 
 `images/` holds the pictures; in LLaVA's format `lookup.json` has a conversation of the simplest questions and a list
-about each, and `finetune.json` one of all kinds.
+about each, and `finetune.json` one of all kinds. `words.json` and `letters.json`, for the end, are the same
+conversations, many of multiple choice: `words.json` has the right option itself where `letters.json` has its letter.
 """
 
 import json
 import random
+import re
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -24,6 +26,13 @@ DRILLS: tuple[tuple[Maker, ...], ...] = (
     (q.where, q.which_side, q.which_relation, q.is_related),
     (q.is_larger, q.same_color, q.is_count, q.is_sum, q.count_kind),
 )
+# Kinds that are still learned after everything else.
+LATE_DRILLS: tuple[tuple[Maker, ...], ...] = (
+    (q.is_word, q.is_translation, q.is_output, q.what_word),
+    (q.is_count, q.is_sum, q.count_all, q.count_kind),
+    (q.is_related, q.which_relation, q.what_is_beside, q.has_color_of),
+)
+TRANSLATED: tuple[Maker, ...] = (q.what_color, q.what_shape, q.what_background)
 Turns = list[tuple[str, str]]
 
 
@@ -110,9 +119,7 @@ def choice_turns(scene: Scene, rng: random.Random) -> Turns:
     turns = []
     chinese = rng.random() < 0.3
     while len(turns) < 5:
-        question = ask(
-            (q.what_color, q.what_shape, q.what_background) if chinese else (*q.OPEN, q.what_sign_color), scene, rng
-        )
+        question = ask(TRANSLATED if chinese else (*q.OPEN, q.what_sign_color), scene, rng)
         question = q.in_chinese(question) if chinese else question
         choice = q.as_choice(question, rng) if question is not None else None
         if choice is not None:
@@ -147,6 +154,43 @@ def fact_turns(rng: random.Random) -> Turns:
     """Multiple-choice questions that need no picture."""
     choices = [q.as_choice(q.fact(None, rng), rng) for _ in range(5)]
     return [(f"{choice.lines}\n{q.LETTER}", choice.answer) for choice in choices]
+
+
+def fact_short_turns(rng: random.Random) -> Turns:
+    """Questions that need no picture, with short answers."""
+    facts = [q.fact(None, rng) for _ in range(8)]
+    return _once(q.SHORT, [(fact.text, fact.answer) for fact in facts])
+
+
+def chinese_turns(scene: Scene, rng: random.Random) -> Turns:
+    """Questions in Chinese with short answers."""
+    asked = [q.in_chinese(question) for _ in range(8) if (question := ask(TRANSLATED, scene, rng)) is not None]
+    return _once(q.SHORT_CN, [(question.text, question.answer) for question in asked if question is not None])
+
+
+def _once(how: str, turns: Turns) -> Turns:
+    """The turns, with how to answer said in the first."""
+    return [(f"{turns[0][0]}\n{how}", turns[0][1]), *turns[1:]]
+
+
+def option_turns(scene: Scene) -> tuple[bool, Turns]:
+    """What is learned last, multiple choice above all: whether it is about the picture, and what is said."""
+    rng = random.Random(f"options {scene.seed}")
+    form = rng.choices(("choice", "facts", "short facts", "chinese", "drill", "any"), (40, 8, 6, 10, 14, 22))[0]
+    if "facts" in form:
+        return False, fact_turns(rng) if form == "facts" else fact_short_turns(rng)
+    if form == "any":
+        return conversation(scene)
+    if form == "drill":
+        makers = rng.choice(LATE_DRILLS[scene.sign is None :])  # the first needs a sign
+        return True, short_turns(scene, rng, (*makers, q.has_thing))
+    return True, choice_turns(scene, rng) if form == "choice" else chinese_turns(scene, rng)
+
+
+def in_words(turns: Turns) -> Turns:
+    """The turns, with the option itself where the answer is its letter."""
+    options = [dict(re.findall(r"^([A-D])\. (.*)$", text, re.M)) for text, _ in turns]
+    return [(text, of_letter.get(answer, answer)) for of_letter, (text, answer) in zip(options, turns)]
 
 
 def conversation(scene: Scene) -> tuple[bool, Turns]:
@@ -186,7 +230,7 @@ def write(output: Path, number: int) -> None:
         tasks = pool.imap_unordered(_write_image, ((scene, images) for scene in scenes), chunksize=64)
         for _ in tqdm(tasks, total=number, desc="drawing", unit="picture", mininterval=2):
             pass
-    lookups, conversations = [], []
+    lookups, conversations, words, letters = [], [], [], []
     for scene in tqdm(scenes, desc="asking", unit="scene", mininterval=2):
         has_image, turns = conversation(scene)
         conversations.append(record(scene, turns, has_image))
@@ -194,7 +238,10 @@ def write(output: Path, number: int) -> None:
         rng = random.Random(f"lookup {scene.seed}")
         easy = record(scene, drill_turns(scene, rng) if rng.random() < 0.4 else lookup_turns(scene, rng))
         lookups.append(conversations[-1] if scene.seed % 6 == 0 else easy)
-    files = {"lookup.json": lookups, "finetune.json": conversations}
+        has_image, turns = option_turns(scene)
+        words.append(record(scene, in_words(turns), has_image))
+        letters.append(record(scene, turns, has_image))
+    files = {"lookup.json": lookups, "finetune.json": conversations, "words.json": words, "letters.json": letters}
     for name, records in files.items():
         (output / name).write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
 

@@ -22,8 +22,10 @@ and signs. It exists so that pruning can be tried and tested without a download;
 | projector and language model | 2 layers; Llama, width {width}, {layers} layers, {vocabulary} tokens | {llava:,} |
 
 Made by `bash scripts/train_tiny.sh`: 60,000 drawn scenes, of which none has the description of an evaluation scene;
-CLIP trained contrastively on captions, the language model on text, then LLaVA's two stages. The weights here were
-trained on {machine}.
+CLIP trained contrastively on captions, the language model on text, then LLaVA's two stages. Before the last steps of
+stage 2, which are for multiple choice, a head and a layer were put in that find an option's letter
+(`scripts/tiny/letters.py` tells how). The weights here were trained on
+{machine}.
 
 ## The vision tower
 

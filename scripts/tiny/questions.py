@@ -13,6 +13,7 @@ from scripts.tiny.scenes import BACKGROUNDS, COLORS, PLACES, SHAPES, SIGN_COLORS
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 LETTER_CN = "请直接回答选项字母。"
+SHORT_CN = "请直接回答。"
 UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 NUMBERS = ("0", "1", "2", "3", "4", "5")
 THINGS_OF_COLOR = {
