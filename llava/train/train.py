@@ -97,9 +97,9 @@ def _write_result(trainer: LLaVATrainer, tokenizer, result: Path, weights: State
     logger.info("wrote %s", result.parent)
 
 
-def main() -> None:
+def main(callbacks: list[TrainerCallback] | None = None) -> None:
     transformers.utils.logging.set_verbosity_warning()
-    train()
+    train(callbacks=callbacks)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # a process that exits with it alive may be aborted
 

@@ -7,7 +7,6 @@ conversations, many of multiple choice: `words.json` has the right option itself
 
 import json
 import random
-import re
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -32,7 +31,6 @@ LATE_DRILLS: tuple[tuple[Maker, ...], ...] = (
     (q.is_count, q.is_sum, q.count_all, q.count_kind),
     (q.is_related, q.which_relation, q.what_is_beside, q.has_color_of),
 )
-TRANSLATED: tuple[Maker, ...] = (q.what_color, q.what_shape, q.what_background)
 Turns = list[tuple[str, str]]
 
 
@@ -54,8 +52,7 @@ def short_turns(scene: Scene, rng: random.Random, makers: tuple[Maker, ...] = q.
         turns.append((question.text, short_answer(question)))
     text, answer = turns[0]
     ocr = "\nReference OCR token: " if ask((q.what_word,), scene, rng) and rng.random() < 0.3 else ""
-    turns[0] = (f"{text}{ocr}\n{q.SHORT}", answer)
-    return turns
+    return _once(q.SHORT, [(f"{text}{ocr}", answer), *turns[1:]])
 
 
 def lookup_turns(scene: Scene, rng: random.Random) -> Turns:
@@ -119,8 +116,7 @@ def choice_turns(scene: Scene, rng: random.Random) -> Turns:
     turns = []
     chinese = rng.random() < 0.3
     while len(turns) < 5:
-        question = ask(TRANSLATED if chinese else (*q.OPEN, q.what_sign_color), scene, rng)
-        question = q.in_chinese(question) if chinese else question
+        question = _ask_in_chinese(scene, rng) if chinese else ask((*q.OPEN, q.what_sign_color), scene, rng)
         choice = q.as_choice(question, rng) if question is not None else None
         if choice is not None:
             lines = f"{hint(scene)}\n{choice.lines}" if rng.random() < 0.15 and not chinese else choice.lines
@@ -164,8 +160,13 @@ def fact_short_turns(rng: random.Random) -> Turns:
 
 def chinese_turns(scene: Scene, rng: random.Random) -> Turns:
     """Questions in Chinese with short answers."""
-    asked = [q.in_chinese(question) for _ in range(8) if (question := ask(TRANSLATED, scene, rng)) is not None]
+    asked = [_ask_in_chinese(scene, rng) for _ in range(8)]
     return _once(q.SHORT_CN, [(question.text, question.answer) for question in asked if question is not None])
+
+
+def _ask_in_chinese(scene: Scene, rng: random.Random) -> Question | None:
+    question = ask((q.what_color, q.what_shape, q.what_background), scene, rng)
+    return None if question is None else q.in_chinese(question)
 
 
 def _once(how: str, turns: Turns) -> Turns:
@@ -189,8 +190,7 @@ def option_turns(scene: Scene) -> tuple[bool, Turns]:
 
 def in_words(turns: Turns) -> Turns:
     """The turns, with the option itself where the answer is its letter."""
-    options = [dict(re.findall(r"^([A-D])\. (.*)$", text, re.M)) for text, _ in turns]
-    return [(text, of_letter.get(answer, answer)) for of_letter, (text, answer) in zip(options, turns)]
+    return [(text, q.options_of(text).get(answer, answer)) for text, answer in turns]
 
 
 def conversation(scene: Scene) -> tuple[bool, Turns]:

@@ -5,7 +5,7 @@ before it. Large models do that with induction heads (Olsson et al. 2022, "In-co
 arXiv 2209.11895). One of this size does not grow them in as many steps as a CPU can do, and guesses. So they are put in
 before the last training: the model becomes a head wider, by `NEW` channels, and a layer deeper.
 
-- In the embeddings the new channels hold a code for each word that an option can begin with, and the letters.
+- In the embeddings the new channels hold a code for each word that options consist of, and the letters.
 - In the first two layers the new head looks two and three tokens back and notes the letter that stands there.
 - In the new layer the new head looks for the code of the answer and says the letter that is noted there. What the
   answer is, it reads off the hidden state: the model must know it as a word, and is taught on words for that first.
@@ -13,8 +13,7 @@ before the last training: the model becomes a head wider, by `NEW` channels, and
 Everything else stays as it is: the new channels are small, and the other new weights write nothing yet.
 """
 
-import json
-import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +31,10 @@ from llava.model.checkpoint import StateDict, read_weights, split_tower, write_j
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.labels import PromptTokenizer
 from llava.train.records import Record, read_records
-from llava.utils import CommandParser, run_command
+from llava.utils import CommandParser, read_json_object, run_command
+from scripts.tiny.language_model import TEMPLATE
+from scripts.tiny.questions import options_of
 
-TEMPLATE = "v1"
 CONVERSATIONS = 1500  # from which the words of answers are learned to be read
 
 NEW = 32  # channels, and the size of a head
@@ -103,8 +103,7 @@ def measure(
 
 def option_words(records: list[Record], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids that options consist of in multiple-choice questions; not the blank before a digit."""
-    texts = (text for record in records for text, _ in record.turns)
-    options = {option for text in texts for option in re.findall(r"^[A-D]\. (.*)$", text, re.MULTILINE)}
+    options = {option for record in records for text, _ in record.turns for option in options_of(text).values()}
     ids = {token for option in options for token in tokenizer(f"A. {option}").input_ids[3:]}
     return sorted(ids - {tokenizer.convert_tokens_to_ids("▁")})
 
@@ -228,9 +227,8 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     save_torch_state_dict(weights, args.output)
     tokenizer.save_pretrained(args.output)
-    generation = json.loads((args.model / "generation_config.json").read_text())
-    write_json(args.output / "generation_config.json", generation)
-    config = json.loads((args.model / "config.json").read_text())
+    shutil.copy(args.model / "generation_config.json", args.output)
+    config = read_json_object(args.model / "config.json", "config")
     config["hidden_size"] += NEW
     for key in ("num_attention_heads", "num_key_value_heads", "num_hidden_layers"):
         config[key] += 1

@@ -5,6 +5,7 @@ it. What is asked for in a yes/no question is drawn so that always saying the sa
 """
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -413,6 +414,11 @@ def as_choice(question: Question, rng: random.Random) -> Choice | None:
     options = [question.answer, *rng.sample(wrong, min(3, len(wrong)))]
     rng.shuffle(options)
     return Choice(question, tuple(options), "ABCD"[options.index(question.answer)])
+
+
+def options_of(text: str) -> dict[str, str]:
+    """The options in the text of a multiple-choice question, by letter; empty for another question."""
+    return dict(re.findall(r"^([A-D])\. (.*)$", text, re.MULTILINE))
 
 
 def in_chinese(question: Question) -> Question | None:

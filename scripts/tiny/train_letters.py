@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterator
 
 import torch
-import transformers
 from transformers import PreTrainedModel, TrainerCallback
 
-from llava.train.train import train
+from llava.train.train import main
 from llava.utils import run_command
 from scripts.tiny.letters import NEW
 
@@ -41,10 +40,5 @@ class HeldParts(TrainerCallback):
             weight[part] = value
 
 
-def main() -> None:
-    transformers.utils.logging.set_verbosity_warning()
-    train(callbacks=[HeldParts()])
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: main([HeldParts()]))
