@@ -11,3 +11,6 @@ IMAGE_PLACEHOLDER = "<image-placeholder>"
 LOGDIR = "."
 CONTROLLER_HEART_BEAT_EXPIRATION = 30
 WORKER_HEART_BEAT_INTERVAL = 15
+
+PATCH_MERGE_TYPES = ("flat", "spatial", "spatial_unpad")
+IMAGE_ASPECT_RATIOS = ("square", "pad", "anyres")

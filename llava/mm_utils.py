@@ -111,9 +111,8 @@ def get_anyres_image_grid_shape(
 def process_anyres_image(image: Image.Image, processor, grid_pinpoints: list | str) -> torch.Tensor:
     """The whole image at the tower's resolution, then its crops row by row: (crops, 3, H, W) float32."""
     best_resolution = select_best_resolution(image.size, parse_grid_pinpoints(grid_pinpoints))
-    crops = divide_to_patches(resize_and_pad_image(image, best_resolution), processor.crop_size["height"])
-    side = processor.size["shortest_edge"]
-    views = [image.resize((side, side)), *crops]
+    crops = divide_to_patches(resize_and_pad_image(image, best_resolution), processor.side)
+    views = [image.resize((processor.side, processor.side)), *crops]
     return torch.cat([processor.preprocess(view, return_tensors="pt")["pixel_values"] for view in views])
 
 

@@ -9,7 +9,7 @@ from llava.eval.answering import answer, image_token, single_turn_prompt
 from llava.eval.options import conv_mode_of
 from llava.mm_utils import get_model_name_from_path, load_image, process_images
 from llava.model.builder import load_pretrained_model
-from llava.model.visual_token_pruning import select_visual_tokens
+from llava.pruning import PruningSettings, select
 from llava.utils import CommandParser, InputError, run_command
 
 SCENE = Path("playground/data/scenes/mm-vet/images/v1_1.jpg")
@@ -18,14 +18,13 @@ PANEL, GAP, LINE = 504, 20, 30
 IMPORTANT, DIVERSE = (222, 40, 30), (30, 90, 230)
 
 
+@torch.inference_mode()
 def kept_patches(model, pixels: torch.Tensor, budget: int) -> tuple[set[int], set[int]]:
     """Important and diverse patches of one picture (1, 3, H, W), as numbers in raster order."""
-    with torch.inference_mode():
-        features, attention = model.get_vision_tower()(pixels, output_attentions=True)
-    attention, ratio = attention.mean(dim=1), model.important_ratio
-    kept = set(select_visual_tokens(features, attention, budget, ratio)[0].tolist())
-    number = int(budget * ratio)
-    important = set(select_visual_tokens(features, attention, number, 1.0)[0].tolist()) if number else set()
+    views, pruning = model.get_vision_tower().encode(pixels), PruningSettings(budget, model.important_ratio)
+    kept = set(select(views, pruning).patches[0].tolist())
+    number = int(budget * pruning.important_ratio)
+    important = set(select(views, PruningSettings(number, 1.0)).patches[0].tolist()) if number else set()
     return important, kept - important
 
 
@@ -62,8 +61,7 @@ def draw_figure(loaded: tuple, image: Image.Image, conv_mode: str, query: str, b
     font = ImageFont.load_default(size=21)
     panels = []
     for budget in (None, *budgets):
-        model.visual_token_num = budget
-        said = answer(loaded, prompt, [image], do_sample=False, max_new_tokens=32)
+        said = answer(loaded, prompt, [image], do_sample=False, max_new_tokens=32, visual_token_num=budget)
         if budget is None:
             panels.append(
                 (image.resize((PANEL, PANEL), Image.Resampling.LANCZOS), (f"all {side * side} patches",), said)

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from llava.conversation import conv_templates
-from llava.model.builder import MODEL_CLASSES
+from llava.model.families import find_family
 
 CLIP = {
     "hidden_size": 64,
@@ -83,7 +83,7 @@ def make_checkpoint(
     folder.mkdir()
     special = write_qwen_tokenizer(folder) if language_model == "qwen" else write_llama_tokenizer(folder)
     values = LANGUAGE_MODEL | LLAVA | VERSIONS[version] | special | config
-    cls = MODEL_CLASSES[ARCHITECTURES[language_model]]
+    cls = find_family(None, ARCHITECTURES[language_model]).causal_lm
     values |= {"model_type": ARCHITECTURES[language_model], "architectures": [cls.__name__]}
     write_json(folder / "config.json", values)
     generation = {"max_length": 4096, "temperature": 0.9, "top_p": 0.6}

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
+from llava.pruning import PruningSettings
 
 IMAGE = DEFAULT_IMAGE_TOKEN
 ROOT = Path(__file__).parents[1]
@@ -68,9 +69,7 @@ def loaded(checkpoints):
         key = (version, language_model, repr(sorted(options.items())))
         if key not in cache:
             cache[key] = load(checkpoints(version, language_model), **options)
-        model = cache[key][1]
-        model.visual_token_num, model.important_ratio = None, 0.5
-        model.pruning_method, model.pruning_seed = "vispruner", 0
+        cache[key][1].pruning = PruningSettings()
         return cache[key]
 
     return get
@@ -103,6 +102,16 @@ def ask(
     eos = tokenizer.eos_token_id
     rows = output.tolist()
     return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
+
+
+def count_visual_tokens(loaded: tuple, prompts: list[str], images: list[Image.Image]) -> list[int]:
+    """How many visual tokens each image has in these prompts."""
+    tokenizer, model, image_processor, _ = loaded
+    ids = [tokenizer_image_token(prompt, tokenizer, return_tensors="pt") for prompt in prompts]
+    batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=model.generation_config.pad_token_id)
+    pixels = process_images(images, image_processor, model.config)
+    sizes = [image.size for image in images]
+    return model.embed_prompts(batch, None, None, pixels, sizes, "right").num_visual_tokens
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import llava.model.llava_arch as llava_arch
 from llava.conversation import get_conversation
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.tokenizer import load_tokenizer
-from llava.model.visual_token_pruning import select_visual_tokens
+from llava.pruning import select_visual_tokens, vispruner
 from tests.conftest import load
 
 CHECKPOINTS = {
@@ -79,7 +78,7 @@ def test_answers_with_the_original_s_choice_of_tokens_are_the_same(cases, refere
     (tokenizer, model, image_processor, _), records, tensors = cases
     for record in records:
         kept = torch.tensor(record["kept"])
-        monkeypatch.setattr(llava_arch, "select_visual_tokens", lambda *args, kept=kept: kept)
+        monkeypatch.setattr(vispruner, "select_visual_tokens", lambda *args, kept=kept: kept)
         model.visual_token_num, model.important_ratio = record["visual_token_num"], record["important_ratio"]
         image = Image.open(reference / "images" / record["image"])
         pixels = process_images([image], image_processor, model.config)
@@ -88,7 +87,8 @@ def test_answers_with_the_original_s_choice_of_tokens_are_the_same(cases, refere
         with torch.no_grad():
             logits = model(ids, images=pixels, image_sizes=[image.size]).logits[0]
         assert len(logits) == record["sequence_length"]
-        assert model.num_visual_tokens == [record["num_visual_tokens"]]
+        prompts = model.embed_prompts(ids, None, None, pixels, [image.size], "left")
+        assert prompts.num_visual_tokens == [record["num_visual_tokens"]]
         torch.testing.assert_close(logits[-1], tensors[f"{record['key']}/logits"], rtol=1e-3, atol=1e-3)
         output = model.generate(ids, images=pixels, image_sizes=[image.size], do_sample=False, max_new_tokens=16)
         assert output[0].tolist() == record["generated"], record["key"]

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import torch
 
-from llava.bench.measure import Setting, make_job, measure
+from llava.bench.measure import make_job, measure
 from llava.bench.report import draw, machine, table
 from llava.bench.shapes import SHAPES, build
+from llava.constants import PATCH_MERGE_TYPES
 from llava.eval.files import write_json
-from llava.eval.options import add_compile_argument, visual_token_num
+from llava.eval.options import add_compile_argument, pruning_method, visual_token_num
 from llava.mm_utils import get_model_name_from_path, read_grid_pinpoints
-from llava.model.builder import PATCH_MERGE_TYPES, load_pretrained_model
-from llava.model.pruning import NONE, PRUNING_METHODS, VISPRUNER
+from llava.model.builder import load_pretrained_model
+from llava.pruning import PruningSettings
 from llava.utils import CommandParser, InputError, run_command
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -35,7 +36,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--visual_token_num", type=visual_token_num, nargs="+", default=[192, 128, 64, 32], help="budgets of each crop"
     )
-    parser.add_argument("--pruning_method", choices=PRUNING_METHODS, nargs="+", default=[VISPRUNER])
+    parser.add_argument(
+        "--pruning_method", type=pruning_method, nargs="+", default=["vispruner"], help="methods (vispruner)"
+    )
     parser.add_argument("--prompt-tokens", type=int, default=64, help="text tokens of the prompt (64)")
     parser.add_argument("--answer-tokens", type=int, default=32, help="tokens of the answer (32)")
     parser.add_argument("--rounds", type=int, default=10, help="times that everything is measured (10)")
@@ -85,8 +88,13 @@ def main() -> None:
     model.compile_decoding = args.compile_decoding
     crops = 1 if grid is None else 1 + grid[0] * grid[1]
     job = make_job(side, crops, grid, args.prompt_tokens, model, args.answer_tokens)
-    settings = [Setting(NONE, None)]
-    settings += [Setting(name, n) for name in args.pruning_method if name != NONE for n in args.visual_token_num]
+    settings = [PruningSettings(pruning_method="none")]
+    settings += [
+        PruningSettings(number, pruning_method=name)
+        for name in args.pruning_method
+        if name != "none"
+        for number in args.visual_token_num
+    ]
     rows = measure(model, job, settings, args.rounds, args.warmup)
     about = {
         "model": args.shape or args.model_path,

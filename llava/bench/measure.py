@@ -13,21 +13,11 @@ import torch
 
 from llava.bench.flops import Decoder
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.pruning import NONE, VISPRUNER, Budget, chooses_patches, load_method
-from llava.model.visual_token_pruning import keep_patches, select_visual_tokens
+from llava.model.kv_cache import cache_of
+from llava.model.splice import EmbeddedPrompts
+from llava.pruning import PruningSettings, load_method, method_label, select
 
 TIMES = ("vision", "selection", "projection", "prefill", "first token", "per token", "answer")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One row: how tokens are chosen and how many of each crop are kept; None keeps all."""
-
-    method: str
-    tokens: int | None
-
-    def apply(self, model) -> None:
-        model.pruning_method, model.visual_token_num = self.method, self.tokens
 
 
 @dataclass(frozen=True)
@@ -81,45 +71,30 @@ class Clock:
 
 
 @torch.inference_mode()
-def see(model, pixels: torch.Tensor) -> list[float]:
-    """Milliseconds of vision encoding, selection and projection of crops (K, 3, h, w)."""
-    clock, tower, number = Clock(model.device), model.get_vision_tower(), model.visual_token_num
-    method = load_method(model.pruning_method)
-    prunes = number is not None and model.pruning_method != NONE and chooses_patches(method)
-
-    def project(features: torch.Tensor) -> torch.Tensor:
-        clock.mark()
-        tokens = model.project(features)
-        clock.mark()
-        return tokens
-
+def encode_images(model, pixels: torch.Tensor, pruning: PruningSettings) -> list[float]:
+    """Milliseconds of vision encoding, selection and projection of crops (K, 3, h, w), as `encode_images` has them."""
+    clock, prunes = Clock(model.device), pruning.prunes_before_decoder
     clock.mark()
-    seen = tower.encode(pixels)
-    if prunes and model.pruning_method == VISPRUNER:
-        attention = seen.cls_attention.mean(dim=1)
+    views = model.get_vision_tower().encode(pixels).project_by(model.project)
     clock.mark()
-    if not prunes:
-        project(seen.features)
-    elif model.pruning_method == VISPRUNER:
-        kept = select_visual_tokens(seen.features, attention, number, model.important_ratio)
-        project(keep_patches(seen.features, kept))
-    else:
-        method.visual_tokens(seen, project, Budget(number, model.pruning_seed))
+    chosen = select(views, pruning)
     clock.mark()
-    vision, before, projection, after = clock.milliseconds()
-    return [vision, before + after if prunes else 0.0, projection]
+    model.project(chosen.tokens)
+    clock.mark()
+    vision, selection, projection = clock.milliseconds()
+    return [vision, selection if prunes else 0.0, projection]
 
 
 @torch.inference_mode()
-def prefill(model, job: Job) -> tuple[float, int]:
-    """Milliseconds of the prompt's way through the language model, and L."""
-    embeds, mask, _ = model.embed_prompts(job.input_ids, None, None, job.pixels, [job.image_size], "left")
-    options = {"visual_mask": model.visual_mask} if model.prunes_in_decoder else {}
+def prefill(model, job: Job, pruning: PruningSettings) -> tuple[float, EmbeddedPrompts]:
+    """Milliseconds of the prompt's way through the language model, and the prompt."""
+    prompts = model.embed_prompts(job.input_ids, None, None, job.pixels, [job.image_size], "left", pruning)
+    options = {"is_visual": prompts.is_visual, "pruning": pruning, "use_cache": True, "logits_to_keep": 1}
     clock = Clock(model.device)
     clock.mark()
-    model(inputs_embeds=embeds, attention_mask=mask, use_cache=True, logits_to_keep=1, **options)
+    model(inputs_embeds=prompts.inputs_embeds, attention_mask=prompts.attention_mask, **options)
     clock.mark()
-    return clock.milliseconds()[0], embeds.shape[1]
+    return clock.milliseconds()[0], prompts
 
 
 class PeakMemory:
@@ -151,51 +126,49 @@ class PeakMemory:
             self.thread.join()
 
 
-def measure_once(model, job: Job) -> dict[str, float]:
+def measure_once(model, job: Job, pruning: PruningSettings) -> dict[str, float]:
     """Milliseconds of every stage, once."""
     pixels = job.pixels.flatten(0, 1)
-    row = dict(zip(TIMES, see(model, pixels)))
-    row["prefill"], _ = prefill(model, job)
+    row = dict(zip(TIMES, encode_images(model, pixels, pruning)))
+    row["prefill"], _ = prefill(model, job, pruning)
     for name, tokens in (("first token", 1), ("answer", job.answer_tokens)):
         clock = Clock(model.device)
         clock.mark()
-        job.answer(model, tokens)
+        job.answer(model, tokens, pruning=pruning)
         clock.mark()
         row[name] = clock.milliseconds()[0]
     row["per token"] = (row["answer"] - row["first token"]) / max(1, job.answer_tokens - 1)
     return row
 
 
-def measure(model, job: Job, settings: list[Setting], rounds: int, warmup: int) -> list[dict]:
+def measure(model, job: Job, settings: list[PruningSettings], rounds: int, warmup: int) -> list[dict]:
     """A row for each setting: median, least and most of every stage in milliseconds, memory and arithmetic.
 
     The settings take turns, so that a machine that becomes slower does so for all of them.
     """
-    times: dict[Setting, list[dict]] = {setting: [] for setting in settings}
+    times: dict[PruningSettings, list[dict]] = {setting: [] for setting in settings}
     for turn in range(warmup + rounds):
         for setting in settings:
-            setting.apply(model)
-            row = measure_once(model, job)
+            row = measure_once(model, job, setting)
             if turn >= warmup:
                 times[setting].append(row)
     return [_row(model, job, setting, times[setting]) for setting in settings]
 
 
-def _row(model, job: Job, setting: Setting, times: list[dict]) -> dict:
-    setting.apply(model)
+def _row(model, job: Job, pruning: PruningSettings, times: list[dict]) -> dict:
     with PeakMemory(model.device) as memory:
-        output = job.answer(model, job.answer_tokens, return_dict_in_generate=True)
-    layers = output.past_key_values.layers
-    length = prefill(model, job)[1]
-    visual = int(model.visual_mask.sum())
+        output = job.answer(model, job.answer_tokens, return_dict_in_generate=True, pruning=pruning)
+    layers = cache_of(output).layers
+    prompts = prefill(model, job, pruning)[1]
+    length, visual = prompts.longest, int(prompts.is_visual.sum())
     decoder = Decoder.of(model.config)
     left, full_layers = length, 0
-    if model.prunes_in_decoder:
-        full_layers = load_method(setting.method).FULL_LAYERS
-        left -= visual - round(visual * min(1.0, setting.tokens / model.get_vision_tower().num_patches))
+    if pruning.prunes_in_decoder:
+        full_layers = load_method(pruning.pruning_method).FULL_LAYERS
+        left -= visual - round(visual * min(1.0, pruning.visual_token_num / model.get_vision_tower().num_patches))
     row = {
-        "method": setting.method,
-        "tokens": setting.tokens,
+        "method": method_label(pruning.pruning_method),
+        "tokens": pruning.visual_token_num,
         "visual_tokens": visual - (length - left),
         "prompt_tokens": length,
         "prefill_flops": decoder.prefill_flops(length, left, full_layers),

@@ -18,7 +18,8 @@ from llava.bench.measure import Clock
 from llava.bench.report import machine
 from llava.bench.shapes import SHAPES, build_tower
 from llava.eval.files import write_json
-from llava.model.visual_token_pruning import MAX_DROPPED_PER_ROUND, select_visual_tokens
+from llava.pruning import select_visual_tokens
+from llava.pruning.duplicates import MAX_DROPPED_PER_ROUND
 from llava.utils import CommandParser, InputError, run_command
 
 

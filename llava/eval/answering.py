@@ -238,7 +238,8 @@ def default_batch_size(model, options: dict) -> int:
     """How many questions fit into half of the memory that is free, at most 32, by the keys and values they take."""
     config, tower = model.config, model.get_vision_tower()
     crops = 5 if config.image_aspect_ratio == "anyres" else 1
-    visual = crops * (model.visual_token_num or tower.num_patches)
+    kept = min(model.visual_token_num, tower.num_patches) if model.pruning.prunes_before_decoder else tower.num_patches
+    visual = crops * kept
     tokens = (visual + 512 + min(options.get("max_new_tokens") or 0, 128)) * options.get("num_beams", 1)
     heads = config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
     token = 2 * config.num_hidden_layers * heads * model.dtype.itemsize

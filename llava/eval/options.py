@@ -6,11 +6,13 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
+from llava.constants import PATCH_MERGE_TYPES
 from llava.conversation import get_conversation
 from llava.mm_utils import get_model_name_from_path, read_grid_pinpoints
-from llava.model.builder import PATCH_MERGE_TYPES, load_pretrained_model
-from llava.model.pruning import PRUNING_METHODS, VISPRUNER
-from llava.model.visual_token_pruning import check_budget
+from llava.model.builder import load_pretrained_model
+from llava.pruning import METHOD_NAMES
+from llava.pruning.base import check_budget
+from llava.pruning.registry import check_pruning_method
 from llava.utils import CommandParser, InputError
 
 
@@ -34,6 +36,15 @@ def important_ratio(text: str) -> float:
     return value
 
 
+def pruning_method(text: str) -> str:
+    """Command-line form of `pruning_method`: a name, a `.py` file or a module."""
+    try:
+        check_pruning_method(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("pruning_method ")) from None
+    return text
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model answers, and how much it sees."""
     parser.add_argument("--model-path", required=True, help="checkpoint folder or hub id")
@@ -43,7 +54,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--important_ratio", type=important_ratio, default=0.5, help="share of them chosen by [CLS] attention (0.5)"
     )
     parser.add_argument(
-        "--pruning_method", choices=PRUNING_METHODS, default=VISPRUNER, help=f"how they are chosen ({VISPRUNER})"
+        "--pruning_method",
+        type=pruning_method,
+        default="vispruner",
+        help=f"how they are chosen: {', '.join(METHOD_NAMES)}, a .py file or a package.module (vispruner)",
     )
     parser.add_argument("--pruning_seed", type=int, default=0, help="seed of the method random (0)")
     parser.add_argument(

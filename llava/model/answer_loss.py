@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IGNORE_INDEX
+from llava.pruning import PruningSettings
 
 
 def answer_loss(
@@ -30,18 +31,26 @@ def answer_loss(
 
 
 def training_loss(
-    model: PreTrainedModel, input_ids, attention_mask, labels, images, image_sizes, num_items: torch.Tensor | int | None
+    model: PreTrainedModel,
+    input_ids,
+    attention_mask,
+    labels,
+    images,
+    image_sizes,
+    num_items: torch.Tensor | int | None,
+    pruning: PruningSettings | None = None,
 ) -> CausalLMOutputWithPast:
     """A LLaVA model's loss on the labels that are not -100, without logits.
 
     Sequences are padded on the right, where causal attention needs no mask. Every step has a gradient for the
     projector, zero where the batch has no image, as DDP demands.
     """
-    embeds, _, labels = model.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, "right")
-    if not model.num_visual_tokens:
+    prompts = model.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, "right", pruning)
+    embeds = prompts.inputs_embeds
+    if not prompts.num_visual_tokens:
         embeds = embeds + _no_gradient(model)
     hidden = model.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
-    return CausalLMOutputWithPast(loss=answer_loss(hidden, labels, model.lm_head, num_items))
+    return CausalLMOutputWithPast(loss=answer_loss(hidden, prompts.labels, model.lm_head, num_items))
 
 
 def _no_gradient(model: PreTrainedModel) -> torch.Tensor:

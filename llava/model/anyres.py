@@ -11,7 +11,7 @@ from llava.mm_utils import get_anyres_image_grid_shape
 
 def merge_crops(
     tokens: torch.Tensor,
-    kept: torch.Tensor | None,
+    kept: torch.LongTensor,
     grid: tuple[int, int],
     side: int,
     image_size: tuple[int, int],
@@ -21,7 +21,7 @@ def merge_crops(
 
     Args:
         tokens: (K, T, D), of the whole picture, then of its crops row by row.
-        kept: (K, T) patch indices of the tokens; None for all patches in order.
+        kept: (K, T) patch indices of the tokens.
         grid: crops (across, down) of the large picture; K = 1 + across * down.
         side: patches along one side of a crop.
         image_size: the picture's original (width, height).
@@ -30,7 +30,7 @@ def merge_crops(
     Returns: (length, D).
     """
     across, down = grid
-    y, x = _positions(kept, across, down, side, tokens.device)
+    y, x = _positions(kept.to(tokens.device), across, side)
     rest, width = tokens[1:].flatten(0, 1), across * side
     if newline is not None:
         top, bottom, left, right = unpad_box(width, down * side, image_size)
@@ -45,7 +45,7 @@ def count_merged_tokens(image_size: tuple[int, int], config, side: int, image_pr
     """Visual tokens of an image of `image_size` (W, H) as `config` has it cut and joined, none of them pruned."""
     if config.image_aspect_ratio != "anyres":
         return side * side
-    crop = image_processor.crop_size["height"]
+    crop = image_processor.side
     across, down = get_anyres_image_grid_shape(image_size, config.image_grid_pinpoints, crop)
     if "unpad" not in config.mm_patch_merge_type:
         return (1 + across * down) * side * side
@@ -66,11 +66,8 @@ def unpad_box(width: int, height: int, original_size: tuple[int, int]) -> tuple[
     return 0, height, padding, width - padding
 
 
-def _positions(
-    kept: torch.Tensor | None, across: int, down: int, side: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _positions(kept: torch.LongTensor, across: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Row and column in the large picture of each kept patch of crops 1 to K - 1: two ((K - 1) * T,) int64."""
-    crop = torch.arange(across * down, device=device).unsqueeze(1)
-    every_patch = torch.arange(side * side, device=device).repeat(across * down, 1)
-    patches = every_patch if kept is None else kept[1:].to(device)
+    patches = kept[1:]
+    crop = torch.arange(len(patches), device=kept.device).unsqueeze(1)
     return (crop // across * side + patches // side).flatten(), (crop % across * side + patches % side).flatten()

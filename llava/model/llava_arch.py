@@ -6,31 +6,25 @@ between vision tower and projector; every line where pruning enters carries a `#
 Shapes: B prompts, I images, K crops of one image, N patches, T kept tokens, C vision channels, D model channels.
 """
 
-import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
+from transformers import Cache
 
-from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import get_anyres_image_grid_shape
-from llava.model.answer_loss import training_loss
 from llava.model.anyres import merge_crops
-from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
-from llava.model.pruning import NONE, Budget, PruningSettings, chooses_patches, load_method
-from llava.model.splice import splice, text_mask
-from llava.model.static_cache import ReusedCache, can_be_static
-from llava.model.visual_token_pruning import keep_patches, select_visual_tokens
+from llava.model.pruning_defaults import PruningDefaults, refuse_with_input_error
+from llava.model.splice import EmbeddedPrompts, splice, text_mask
+from llava.pruning import MergedTokens, PruningSettings, VisualTokens, select
 from llava.utils import InputError
-
-logger = logging.getLogger(__name__)
 
 
 class LlavaMetaConfig:
-    """What a LLaVA config adds to its language model's, with the values that an absent key stands for."""
+    """The keys that LLaVA adds to a language model's config, with the values that an absent key stands for."""
 
     mm_vision_tower: str | None = None
     mm_hidden_size: int | None = None
@@ -58,68 +52,45 @@ class LlavaMetaModel:
         if "unpad" in config.mm_patch_merge_type:
             self.image_newline = nn.Parameter(torch.randn(config.hidden_size) / config.hidden_size**0.5)
 
-    def get_vision_tower(self) -> CLIPVisionTower | None:
+    def get_vision_tower(self) -> nn.Module | None:
         return self.vision_tower
 
     def forward(self, input_ids=None, inputs_embeds=None, *, prune_decoder: Callable | None = None, **kwargs):
-        """The decoder's own forward, or that of a method which drops visual tokens on the way (see `fastv`)."""
+        """The decoder's own forward, or that of a method which drops visual tokens inside it (see `fastv`)."""
         if prune_decoder is None:
             return super().forward(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
         inputs_embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         return prune_decoder(self, inputs_embeds, **kwargs)
 
 
-class LlavaMetaForCausalLM(PruningSettings):  # [VisPruner] visual_token_num, important_ratio
-    """Makes a `...ForCausalLM` class of transformers see: the one mixin of every LLaVA language model.
-
-    `num_visual_tokens` lists, for the last call, the visual tokens of each image, newline tokens included.
-    `compile_decoding` keeps keys and values in place, so that on a GPU a token's step is compiled into a CUDA graph; it
-    is for one prompt after another, and answers stay the same.
-    `sampling_defaults` (temperature, top_p, top_k) hold where a call asks for `do_sample` and does not set them.
-    """
-
-    model_class: type[nn.Module]
-
-    def __init__(self, config):
-        PreTrainedModel.__init__(self, config)
-        self.model = self.model_class(config)
-        self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.num_visual_tokens: list[int] = []
-        self.visual_mask: torch.BoolTensor | None = None  # (B, longest): where they are in the last call's prompts
-        self.sampling_defaults: dict[str, float] = {}
-        self.compile_decoding = False
-        self._cache = ReusedCache(config)
-        self.post_init()
+class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, important_ratio
+    """Mixin that adds image input to a causal language model: from pixels and ids to embedded prompts."""
 
     def get_model(self) -> nn.Module:
         return self.model
 
-    def get_vision_tower(self) -> CLIPVisionTower | None:
+    def get_vision_tower(self) -> nn.Module | None:
         return self.model.get_vision_tower()
 
-    def encode_images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    @refuse_with_input_error
+    def encode_images(
+        self, pixels: torch.Tensor, pruning: PruningSettings | None = None
+    ) -> VisualTokens | MergedTokens:
         """Encode, select, project crops.
 
         Args:
             pixels: (K, 3, height, width).
+            pruning: the settings of this call; the model's own if None.
 
-        Returns:
-            Projected tokens (K, T, D) in raster order and the indices (K, T) of their patches, None if all are kept.
+        Returns: the kept tokens, projected: (K, T, D).
+        Raises: InputError if the method cannot work on this tower.
         """
-        tower, number = self.get_vision_tower(), self.visual_token_num
-        method = load_method(self.pruning_method)
-        if number is None or self.pruning_method == NONE or not chooses_patches(method):
-            return self.project(tower(pixels)), None
-        if tower.select_feature != "patch":
-            raise InputError("pruning needs mm_vision_select_feature 'patch', not 'cls_patch'")
-        if method is None:  # [VisPruner]
-            features, cls_attention = tower(pixels, output_attentions=True)
-            kept = select_visual_tokens(features, cls_attention.mean(dim=1), number, self.important_ratio)
-            return self.project(keep_patches(features, kept)), kept
-        if number >= tower.num_patches:
-            return self.project(tower(pixels)), None
-        return method.visual_tokens(tower.encode(pixels), self.project, Budget(number, self.pruning_seed))
+        tower, pruning = self.get_vision_tower(), pruning or self.pruning
+        if pruning.prunes_before_decoder and tower.select_feature != "patch":
+            raise InputError(f"pruning needs mm_vision_select_feature 'patch', not {tower.select_feature!r}")
+        views = tower.encode(pixels).project_by(self.project)
+        chosen = select(views, pruning)  # [VisPruner]
+        return replace(chosen, tokens=self.project(chosen.tokens))
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """(K, T, C) of any device and dtype -> (K, T, D)."""
@@ -128,53 +99,60 @@ class LlavaMetaForCausalLM(PruningSettings):  # [VisPruner] visual_token_num, im
         return projector(features.to(like.device, like.dtype))
 
     def embed_images(
-        self, images: torch.Tensor | list[torch.Tensor], image_sizes: list[tuple[int, int]] | None
+        self,
+        images: torch.Tensor | list[torch.Tensor],
+        image_sizes: list[tuple[int, int]] | None,
+        pruning: PruningSettings | None = None,
     ) -> list[torch.Tensor]:
-        """Visual tokens of each image, as the language model sees them: I tensors (length, D).
+        """Visual tokens of each image, as the language model takes them: I tensors (length, D).
 
         Args:
             images: (I, 3, h, w) or (I, K, 3, h, w), or a list of (3, h, w) and (K, 3, h, w).
             image_sizes: original (width, height) of each image; needed where one has several crops.
+            pruning: the settings of this call; the model's own if None.
         """
         has_crops = not isinstance(images, torch.Tensor) or images.ndim == 5
         crops = [image.unsqueeze(0) if image.ndim == 3 else image for image in images]
         embedded = []
-        for i, (tokens, kept) in enumerate(self._encode_each(crops)):
+        for i, chosen in enumerate(self._encode_each(crops, pruning)):
             size = image_sizes[i] if image_sizes is not None else None
-            embedded.append(self._merge_crops(tokens, kept, size) if has_crops else tokens[0])
+            embedded.append(self._merge_crops(chosen, size) if has_crops else chosen.tokens[0])
         return embedded
 
-    def _encode_each(self, crops: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+    def _encode_each(
+        self, crops: list[torch.Tensor], pruning: PruningSettings | None
+    ) -> list[VisualTokens | MergedTokens]:
         """`encode_images` for each image's crops, in one batch where that cannot change what is kept.
 
         To answer in float32 every image is encoded by itself: the size of a batch changes the last bits of the
         features, and the selection can turn on them, so that an answer would depend on what else is in the batch.
         """
         if self.get_vision_tower().dtype is torch.float32 and not self.training:
-            return [self.encode_images(image) for image in crops]
+            return [self.encode_images(image, pruning) for image in crops]
         counts = [len(image) for image in crops]
-        tokens, kept = self.encode_images(torch.cat(crops))
-        return list(zip(tokens.split(counts), kept.split(counts) if kept is not None else [None] * len(counts)))
+        chosen = self.encode_images(torch.cat(crops), pruning)
+        tokens = chosen.tokens.split(counts)
+        if isinstance(chosen, MergedTokens):
+            return [MergedTokens(part) for part in tokens]
+        return [VisualTokens(*part) for part in zip(tokens, chosen.patches.split(counts))]
 
-    def _merge_crops(
-        self, tokens: torch.Tensor, kept: torch.Tensor | None, image_size: tuple[int, int] | None
-    ) -> torch.Tensor:
+    def _merge_crops(self, chosen: VisualTokens | MergedTokens, image_size: tuple[int, int] | None) -> torch.Tensor:
         """One sequence (length, D) of the visual tokens (K, T, D) of one image, as `mm_patch_merge_type` says."""
-        merge_type = self.config.mm_patch_merge_type
+        tokens, merge_type = chosen.tokens, self.config.mm_patch_merge_type
         if not merge_type.startswith("spatial"):
             return tokens.flatten(0, 1)
         newline = self.model.image_newline if "unpad" in merge_type else None
-        if len(tokens) == 1:
-            return tokens[0] if newline is None else torch.cat([tokens[0], newline.unsqueeze(0).to(tokens)])
+        if len(tokens) == 1 or isinstance(chosen, MergedTokens):
+            return torch.cat([tokens.flatten(0, 1), *([] if newline is None else [newline.unsqueeze(0).to(tokens)])])
+        tower = self.get_vision_tower()
+        if tower.select_feature != "patch":
+            raise InputError(f"mm_patch_merge_type {merge_type!r} needs mm_vision_select_feature 'patch'")
         if image_size is None:
             raise InputError("image_sizes is needed: an image in several crops is put together by its original size")
-        tower = self.get_vision_tower()
-        if kept is None and tokens.shape[1] < tower.num_patches:  # merged tokens, which lie nowhere
-            return torch.cat([tokens.flatten(0, 1), *([] if newline is None else [newline.unsqueeze(0).to(tokens)])])
-        grid = get_anyres_image_grid_shape(image_size, self.config.image_grid_pinpoints, tower.config.image_size)
+        grid = get_anyres_image_grid_shape(image_size, self.config.image_grid_pinpoints, tower.image_size)
         if len(tokens) != 1 + grid[0] * grid[1]:
             raise InputError(f"an image of size {image_size} takes 1 + {grid[0]} x {grid[1]} crops, not {len(tokens)}")
-        return merge_crops(tokens, kept, grid, tower.num_patches_per_side, image_size, newline)
+        return merge_crops(tokens, chosen.patches, grid, tower.num_patches_per_side, image_size, newline)
 
     def prepare_inputs_labels_for_multimodal(
         self, input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes=None
@@ -184,169 +162,93 @@ class LlavaMetaForCausalLM(PruningSettings):  # [VisPruner] visual_token_num, im
         Args:
             input_ids: (B, length) int64, with -200 for each image; padding, on either side, is where `attention_mask`
                 is 0, or without a mask the pad tokens at the ends of a row.
+            position_ids: (B, length) of the ids, or (B, longest) of the result; None for one after another.
+            attention_mask: (B, length), or (B, past + length) behind a cache of `past` tokens.
             labels: (B, length) int64 or None.
             images, image_sizes: the images of all prompts in order (see `embed_images`).
 
         Returns:
             (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels). With images `input_ids`
-            is None and the others are (B, longest, ...), padded on the side `config.tokenizer_padding_side`; without
-            images everything comes back as it was.
+            is None and the others are (B, longest, ...), padded on the side `config.tokenizer_padding_side`, the mask
+            (B, past + longest); without images everything comes back as it was.
 
         Raises:
             InputError: if images and image tokens do not match, or a prompt is longer than the context.
         """
-        if images is None and past_key_values is not None:  # a decoding step: nothing to see, and no time to look
+        if not self._has_images(input_ids, images, past_key_values):
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
-        if images is None and not (input_ids == IMAGE_TOKEN_INDEX).any():
-            self.num_visual_tokens, self.visual_mask = [], None
-            self.check_context(input_ids.shape[1])
-            return input_ids, position_ids, attention_mask, past_key_values, None, labels
-        inputs_embeds, attention_mask, labels = self.embed_prompts(
-            input_ids, attention_mask, labels, images, image_sizes, self.config.tokenizer_padding_side
+        prompts, position_ids, attention_mask = self.embed_behind(
+            past_key_values, input_ids, position_ids, attention_mask, labels, images, image_sizes
         )
-        position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        return None, position_ids, attention_mask, past_key_values, inputs_embeds, labels
+        return None, position_ids, attention_mask, past_key_values, prompts.inputs_embeds, prompts.labels
+
+    def _has_images(self, input_ids: torch.LongTensor, images, cache: Cache | None) -> bool:
+        """Whether there is anything to embed. Raises InputError if text alone is longer than the context."""
+        if images is None and cache is not None and input_ids.shape[1] == 1:
+            return False  # a decoding step, where asking the GPU for the ids would cost time
+        if images is not None or bool((input_ids == IMAGE_TOKEN_INDEX).any()):
+            return True
+        self.check_context(input_ids.shape[1] + (0 if cache is None else cache.get_seq_length()))
+        return False
+
+    def embed_behind(
+        self, cache: Cache | None, input_ids, position_ids, attention_mask, labels, images, image_sizes, pruning=None
+    ) -> tuple[EmbeddedPrompts, torch.LongTensor, torch.LongTensor]:
+        """Prompts behind `past` cached tokens: embedded, their positions (B, longest), the mask (B, past + longest).
+
+        Arguments are those of `prepare_inputs_labels_for_multimodal`.
+        """
+        past = 0 if cache is None else int(cache.get_seq_length())
+        past_mask = input_ids.new_ones(len(input_ids), past)
+        if attention_mask is not None:
+            if past and attention_mask.shape[1] == past + input_ids.shape[1]:
+                past_mask, attention_mask = attention_mask[:, :past].to(past_mask), attention_mask[:, past:]
+            if attention_mask.shape != input_ids.shape:
+                raise InputError(
+                    f"attention_mask has shape {tuple(attention_mask.shape)}, the ids {tuple(input_ids.shape)}"
+                    + (f" behind {past} cached tokens" if past else "")
+                )
+        side = self.config.tokenizer_padding_side
+        prompts = self.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, side, pruning)
+        self.check_context(past + prompts.longest)
+        if position_ids is not None:
+            positions = prompts.expand_positions(position_ids)
+        else:
+            positions = prompts.positions(past_mask.sum(dim=1, keepdim=True))
+        return prompts, positions, torch.cat([past_mask, prompts.attention_mask], dim=1)
 
     @torch.compiler.disable  # its shapes depend on the data: compiling it never ends
     def embed_prompts(
-        self, input_ids, attention_mask, labels, images, image_sizes, padding_side: str
-    ) -> tuple[torch.Tensor, torch.LongTensor, torch.LongTensor | None]:
-        """Prompts with their images as embeddings (B, longest, D), attention mask and labels (B, longest)."""
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None,
+        labels: torch.LongTensor | None,
+        images: torch.Tensor | list[torch.Tensor] | None,
+        image_sizes: list[tuple[int, int]] | None,
+        padding_side: str,
+        pruning: PruningSettings | None = None,
+    ) -> EmbeddedPrompts:
+        """Prompts with their images in place, padded on `padding_side`; the arguments are those of upstream's method.
+
+        Raises InputError as `prepare_inputs_labels_for_multimodal` does.
+        """
         mask = text_mask(input_ids, attention_mask, self.generation_config)
-        placeholders = int(((input_ids == IMAGE_TOKEN_INDEX) & mask).sum())
         image_num = 0 if images is None else len(images)
+        placeholders = int(((input_ids == IMAGE_TOKEN_INDEX) & mask).sum())
         if image_num != placeholders:
             raise InputError(f"{image_num} image(s) for {placeholders} <image> placeholder(s) in the prompt")
         if image_sizes is not None and len(image_sizes) != image_num:
             raise InputError(f"{len(image_sizes)} image size(s) for {image_num} image(s)")
         if image_num and self.get_vision_tower() is None:
             raise InputError("this model has no vision tower: load it with llava.model.builder.load_pretrained_model")
-        visual = self.embed_images(images, image_sizes) if image_num else []
-        self.num_visual_tokens = [len(tokens) for tokens in visual]
-
-        remaining, embed = iter(visual), self.model.embed_tokens
+        visual = self.embed_images(images, image_sizes, pruning) if image_num else []
         limit = self.config.tokenizer_model_max_length if self.training else None
-        row_labels = labels if labels is not None else torch.zeros_like(input_ids)
-        rows = [splice(ids[m], lab[m], remaining, embed, limit) for ids, lab, m in zip(input_ids, row_labels, mask)]
-        self.check_context(max(len(embeds) for embeds, _ in rows))
-
-        def pad(sequences: list[torch.Tensor], value: int = 0) -> torch.Tensor:
-            return pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=padding_side)
-
-        new_mask = pad([torch.ones_like(row) for _, row in rows])
-        new_labels = pad([row for _, row in rows], IGNORE_INDEX if labels is not None else 0)
-        embeds = pad([embeds for embeds, _ in rows])
-        if labels is None:  # only visual tokens have then been told to be ignored
-            self.visual_mask, new_labels = (new_labels == IGNORE_INDEX), None
-        return embeds, new_mask, new_labels
+        prompts = splice(input_ids, mask, labels, visual, self.model.embed_tokens, padding_side, limit)
+        self.check_context(prompts.longest)
+        return prompts
 
     def check_context(self, length: int) -> None:
         """Raise InputError if a prompt of so many tokens is longer than the context."""
         limit = self.config.max_position_embeddings
         if length > limit:
             raise InputError(f"the prompt is longer than the context: {length} tokens, the model takes {limit}")
-
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        past_key_values=None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        images: torch.Tensor | list[torch.Tensor] | None = None,
-        image_sizes: list[tuple[int, int]] | None = None,
-        return_dict: bool | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        visual_mask: torch.BoolTensor | None = None,
-        **kwargs,
-    ):
-        """The language model's forward, for prompts with images; see `prepare_inputs_labels_for_multimodal`.
-
-        `visual_mask`, where the prompts' visual tokens are, is for methods that prune in the decoder: a step of
-        generation has it from `generate`.
-
-        In training mode, ids with labels give the loss alone (see `training_loss`).
-        """
-        if self.training and labels is not None and inputs_embeds is None:
-            items = kwargs.get("num_items_in_batch")
-            return training_loss(self, input_ids, attention_mask, labels, images, image_sizes, items)
-        if inputs_embeds is None:
-            input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
-                self.prepare_inputs_labels_for_multimodal(
-                    input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes
-                )
-            )
-            visual_mask = self.visual_mask if inputs_embeds is not None else visual_mask
-        if visual_mask is not None and self.prunes_in_decoder:
-            if labels is not None:
-                raise InputError(f"{self.pruning_method} drops tokens on the way: there is no loss with labels")
-            share = min(1.0, self.visual_token_num / self.get_vision_tower().num_patches)
-            prune_decoder = load_method(self.pruning_method).prune_decoder
-            kwargs |= {"prune_decoder": prune_decoder, "visual_mask": visual_mask, "visual_share": share}
-        options = {
-            "output_attentions": output_attentions,
-            "output_hidden_states": output_hidden_states,
-            "return_dict": return_dict,
-        }
-        return super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
-            **{name: value for name, value in options.items() if value is not None},
-            **kwargs,
-        )
-
-    @torch.no_grad()
-    def generate(
-        self,
-        inputs: torch.LongTensor | None = None,
-        images: torch.Tensor | list[torch.Tensor] | None = None,
-        image_sizes: list[tuple[int, int]] | None = None,
-        **kwargs,
-    ) -> torch.LongTensor:
-        """Answer prompts: (B, length) ids with -200 for each image -> (B, new) ids of the answers alone.
-
-        `kwargs` are transformers' generation options, `attention_mask` among them; without `max_new_tokens` an answer
-        goes on to the end of the context. Raises InputError as `prepare_inputs_labels_for_multimodal` does.
-        """
-        inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
-        if inputs is None or "inputs_embeds" in kwargs:
-            raise ValueError("generate takes token ids (`inputs`), not `inputs_embeds`")
-        kwargs.pop("position_ids", None)
-        inputs_embeds, attention_mask, _ = self.embed_prompts(
-            inputs, kwargs.pop("attention_mask", None), None, images, image_sizes, "left"
-        )
-        if self.prunes_in_decoder:
-            kwargs["visual_mask"] = self.visual_mask
-        return self.generate_from_embeds(inputs_embeds, attention_mask, inputs_embeds.shape[1], **kwargs)
-
-    @torch.no_grad()
-    def generate_from_embeds(
-        self, inputs_embeds: torch.Tensor, attention_mask: torch.LongTensor, length: int, **kwargs
-    ) -> torch.LongTensor:
-        """Answer prompts of at most `length` tokens that are embedded already; the rest as `generate`.
-
-        Args:
-            inputs_embeds: (B, longest, D), padded on the left.
-            attention_mask: (B, longest), 0 where there is padding.
-        """
-        room = max(1, self.config.max_position_embeddings - length)
-        if self.compile_decoding and can_be_static(kwargs) and not self.prunes_in_decoder:
-            new = min(kwargs.get("max_new_tokens") or room, room)
-            kwargs["past_key_values"] = self._cache.empty(len(inputs_embeds), inputs_embeds.shape[1] + new)
-        if kwargs.get("max_new_tokens") is None and kwargs.get("max_length") is None:
-            kwargs["max_new_tokens"] = room
-        elif (kwargs.get("max_new_tokens") or 0) > room:
-            logger.warning("max_new_tokens %d goes beyond the context: %d are left", kwargs["max_new_tokens"], room)
-        if kwargs.get("do_sample", self.generation_config.do_sample):
-            kwargs = self.sampling_defaults | kwargs
-        return super().generate(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)

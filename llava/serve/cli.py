@@ -34,7 +34,7 @@ def chat(args) -> None:
         prompt = conversation.get_prompt()
         conversation.messages[-1][1] = answer(loaded, prompt, [image], streamer=streamer, **options)
         if args.debug:
-            print({"prompt": prompt, "visual_tokens": model.num_visual_tokens, "answer": conversation.messages[-1][1]})
+            print({"prompt": prompt, "answer": conversation.messages[-1][1]})
 
 
 def _ask(prompt: str) -> str:

@@ -7,17 +7,13 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from llava.mm_utils import read_grid_pinpoints
-from llava.model.builder import check_picture_options, set_generation_defaults
 from llava.model.checkpoint import StateDict, find_folder, load_weights, read_weight_file, read_weights, split_tower
-from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.language_model.llava_mistral import LlavaMistralForCausalLM
-from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.model.families import FAMILIES, Family, find_trained_family
+from llava.model.loading import check_picture_options, set_generation_defaults
+from llava.model.multimodal_encoder.builder import open_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.utils import InputError, one_line, read_json_object
-
-_CLASSES = {"llama": LlavaLlamaForCausalLM, "mistral": LlavaMistralForCausalLM}
-_VISION_PREFIXES = ("model.mm_projector.", "model.image_newline")
 
 
 class Blueprint:
@@ -27,10 +23,10 @@ class Blueprint:
         """Raises InputError if a folder or file is missing, or they do not fit each other."""
         self.model_args, self.training_args = model_args, training_args
         self.folder = find_folder(model_args.model_name_or_path, "language model")
-        self.cls, self.config = _read_config(self.folder)
+        self.family, self.config = _read_config(self.folder)
         self.config.update(_llava_values(model_args, data_args, training_args))
         check_picture_options(self.config)
-        self.tower = CLIPVisionTower(
+        self.tower = open_vision_tower(
             _find_tower(model_args.vision_tower, training_args.output_dir), self.config, delay_load=True
         )
         limit, patches = training_args.model_max_length, self.tower.num_patches
@@ -66,7 +62,7 @@ class Blueprint:
         weights, _ = split_tower(read_weights(self.folder))
         given = self.model_args.pretrain_mm_mlp_adapter is not None
         model = load_weights(
-            self.cls,
+            self.family.causal_lm,
             self.config,
             weights | self.vision_weights if given else self.vision_weights | weights,
             f"language model {self.folder}",
@@ -78,28 +74,29 @@ class Blueprint:
         if alone:
             model.requires_grad_(False)
         elif self.model_args.freeze_backbone:
-            model.model.requires_grad_(False)
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(not name.startswith(self.family.backbone_keys))
         self.tower.requires_grad_(False)
         for name, parameter in model.named_parameters():
-            if name.startswith(_VISION_PREFIXES):
+            if name.startswith(self.family.projector_keys):
                 parameter.data = parameter.data.float()
                 parameter.requires_grad_(not args.freeze_mm_mlp_adapter)
         return model
 
 
-def _read_config(folder: Path) -> tuple[type[PreTrainedModel], PreTrainedConfig]:
-    """Class and config of a plain Llama or Mistral, or of a LLaVA on one of them."""
+def _read_config(folder: Path) -> tuple[Family, PreTrainedConfig]:
+    """Family and config of a plain language model that a family starts from, or of a LLaVA on one of them."""
     values = read_json_object(folder / "config.json", "config")
     model_type = values.pop("model_type", None)
-    of_llava = {cls.__name__: cls for cls in _CLASSES.values()}
-    cls = _CLASSES.get(model_type) or of_llava.get((values.get("architectures") or [None])[0])
-    if cls is None:
-        raise InputError(f"{folder} is neither {' nor '.join(_CLASSES)} nor a LLaVA on one of them, but {model_type!r}")
+    family = find_trained_family((values.get("architectures") or [None])[0], model_type)
+    if family is None:
+        known = " nor ".join(name for family in FAMILIES for name in family.language_models)
+        raise InputError(f"{folder} is neither {known} nor a LLaVA on one of them, but {model_type!r}")
     if values.get("unfreeze_mm_vision_tower"):
         raise InputError(f"{folder} has a vision tower of its own: training on from such a checkpoint is not supported")
-    values |= {"architectures": [cls.__name__], "_name_or_path": ""}
+    values |= {"architectures": [family.causal_lm.__name__], "_name_or_path": ""}
     try:
-        return cls, cls.config_class.from_dict(values)
+        return family, family.config_class.from_dict(values)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder}/config.json: {one_line(error)}") from error
 

@@ -27,7 +27,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
-from llava.model.visual_token_pruning import keep_patches
+from llava.pruning import keep_patches
 from llava.utils import CommandParser, InputError, run_command
 from scripts.tiny.scenes import (
     COLORS,

@@ -39,7 +39,7 @@ from llava.eval.questions import Question, read_mmbench_questions, read_question
 from llava.eval.ranks import by_image
 from llava.eval.vqa_accuracy import normalize_answer, vqa_accuracy
 from llava.model.builder import load_pretrained_model
-from llava.model.pruning import VISPRUNER
+from llava.pruning.registry import VISPRUNER
 from llava.utils import CommandParser, run_command
 
 BUDGETS = (48, 32, 16, 8)

@@ -9,10 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import llava.bench.__main__ as bench
 from llava.bench import selection, shapes
 from llava.bench.flops import Decoder
-from llava.bench.measure import TIMES, Setting, make_job, measure
+from llava.bench.measure import TIMES, make_job, measure
 from llava.bench.report import table
-from llava.model.pruning_methods.fastv import FULL_LAYERS
-from llava.model.visual_token_pruning import select_visual_tokens
+from llava.model.kv_cache import CACHE, cache_of
+from llava.pruning import PruningSettings, select_visual_tokens
+from llava.pruning.fastv import FULL_LAYERS
 from tests.eval.conftest import assert_one_line
 
 SMALL = shapes.Shape(32, 3, 2, 56, 48, 4, 4, 96, 300, 512)
@@ -37,10 +38,10 @@ def test_counted_arithmetic_is_the_counters(small):
     embeds = torch.randn(1, tokens, small.config.hidden_size)
     small.config._attn_implementation = "eager"
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        cache = small(inputs_embeds=embeds, logits_to_keep=1, use_cache=True).past_key_values
+        cache = cache_of(small(inputs_embeds=embeds, logits_to_keep=1, use_cache=True))
     assert decoder.prefill_flops(tokens) == counter.get_total_flops()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        small(inputs_embeds=embeds[:, :1], past_key_values=cache, use_cache=True)
+        small(inputs_embeds=embeds[:, :1], **{CACHE: cache}, use_cache=True)
     assert decoder.step_flops(tokens + 1) == counter.get_total_flops()
     small.config._attn_implementation = "sdpa"
 
@@ -48,7 +49,10 @@ def test_counted_arithmetic_is_the_counters(small):
 def test_a_row_for_every_setting_with_every_stage(small):
     job = make_job(SMALL.image_size, 1, None, 10, small, 4)
     methods = ("vispruner", "random", "fastervlm", "divprune", "visionzip", "fastv")
-    settings = [Setting("none", None), *(Setting(name, 8) for name in methods)]
+    settings = [
+        PruningSettings(None, pruning_method="none"),
+        *(PruningSettings(8, pruning_method=name) for name in methods),
+    ]
     rows = measure(small, job, settings, rounds=2, warmup=1)
     assert [row["visual_tokens"] for row in rows] == [16] + 6 * [8]
     assert [row["prompt_tokens"] for row in rows] == [26, 18, 18, 18, 18, 18, 26]
@@ -68,7 +72,7 @@ def test_a_row_for_every_setting_with_every_stage(small):
 def test_a_picture_in_crops():
     model = shapes.build(IN_CROPS, torch.device("cpu"), torch.float32, "sdpa")
     job = make_job(56, 5, (2, 2), 10, model, 2)
-    rows = measure(model, job, [Setting("none", None), Setting("vispruner", 4)], rounds=1, warmup=0)
+    rows = measure(model, job, [PruningSettings(None, pruning_method="none"), PruningSettings(4)], rounds=1, warmup=0)
     assert [row["visual_tokens"] for row in rows] == [80, 20]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.generation import CompileConfig
 
-from llava.model.static_cache import ReusedCache
+from llava.model.kv_cache import ReusedCache
 from tests.conftest import IMAGE, ask, picture
 
 PROMPTS = [f"A {IMAGE} dog?", f"{IMAGE}\nand a much longer question about {IMAGE} the two", "no picture"]
@@ -62,7 +62,15 @@ def test_the_step_that_is_compiled_gives_the_same_answers(llava):
 
 def test_a_cache_is_used_again_while_it_fits(loaded):
     caches = ReusedCache(loaded()[1].config)
-    first = caches.empty(1, 200)
-    assert caches.empty(1, 256) is first
-    assert caches.empty(1, 257) is not first
-    assert caches.empty(2, 257) is not caches.empty(1, 257)
+
+    def lent(batch: int, length: int):
+        with caches.lend(batch, length) as cache:
+            return cache
+
+    first = lent(1, 200)
+    assert lent(1, 256) is first
+    with caches.lend(1, 256) as held:
+        assert held is first
+        assert lent(1, 256) is not first  # as another thread would ask
+    assert lent(1, 257) is not first
+    assert lent(2, 257) is not lent(1, 257)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-import llava.model.llava_arch as llava_arch
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images
+from llava.pruning import vispruner
 from llava.utils import InputError
-from tests.conftest import IMAGE, ask, load, picture
+from tests.conftest import IMAGE, ask, count_visual_tokens, load, picture
 
 FAMILIES = [("v1.5", "llama"), ("v1.6", "llama"), ("v1.5", "mistral"), ("v1.6", "qwen")]
 
@@ -50,16 +50,15 @@ def test_the_answer_depends_on_the_picture(loaded):
 def test_a_square_picture_takes_as_many_tokens_as_its_budget(loaded, budget):
     llava = loaded()
     llava[1].visual_token_num = budget
-    ask(llava, [IMAGE, f"{IMAGE}{IMAGE}"], [picture(seed=i) for i in range(3)])
-    assert llava[1].num_visual_tokens == [min(budget or 144, 144)] * 3
+    images = [picture(seed=i) for i in range(3)]
+    assert count_visual_tokens(llava, [IMAGE, f"{IMAGE}{IMAGE}"], images) == [min(budget or 144, 144)] * 3
 
 
 def test_the_budget_of_anyres_holds_for_each_crop(loaded):
     llava = loaded("v1.6", mm_patch_merge_type="spatial", image_grid_pinpoints=[[336, 336]])
     for budget, total in ((None, 5 * 144), (16, 5 * 16)):
         llava[1].visual_token_num = budget
-        ask(llava, [IMAGE], [picture(300, 200)])
-        assert llava[1].num_visual_tokens == [total]
+        assert count_visual_tokens(llava, [IMAGE], [picture(300, 200)]) == [total]
 
 
 def test_unpadding_drops_the_tokens_of_padding_and_ends_each_row_with_a_newline(loaded, monkeypatch):
@@ -67,13 +66,13 @@ def test_unpadding_drops_the_tokens_of_padding_and_ends_each_row_with_a_newline(
     llava = loaded("v1.6")
     model = llava[1]
     kept = torch.arange(0, 144, 9).repeat(4, 1)
-    monkeypatch.setattr(llava_arch, "select_visual_tokens", lambda *args: kept)
+    monkeypatch.setattr(vispruner, "select_visual_tokens", lambda *args: kept)
     model.visual_token_num = 16
     pixels = process_images([picture(400, 100)], llava[2], model.config)
     embeds = model.embed_images(pixels, [(400, 100)])[0]
     padding = (12 - int(100 * 36 / 400)) // 2
     rows = range(padding, 12 - padding)
-    tokens, _ = model.encode_images(pixels[0])
+    tokens = model.encode_images(pixels[0]).tokens
     expected = list(tokens[0])
     for row in rows:
         for crop in (1, 2, 3):
@@ -86,8 +85,8 @@ def test_in_float32_the_selection_sees_the_same_bits_alone_and_in_a_batch(loaded
     """The selection amplifies rounding, which depends on the size of a batch."""
     _, model, image_processor, _ = loaded()
     model.visual_token_num = 16
-    seen, select = [], llava_arch.select_visual_tokens
-    monkeypatch.setattr(llava_arch, "select_visual_tokens", lambda *args: seen.append(args) or select(*args))
+    seen, select = [], vispruner.select_visual_tokens
+    monkeypatch.setattr(vispruner, "select_visual_tokens", lambda *args: seen.append(args) or select(*args))
     pixels = process_images([picture(seed=i) for i in range(4)], image_processor, model.config)
     model.embed_images(pixels, None)
     batch = [torch.cat(part) for part in zip(*(args[:2] for args in seen))]

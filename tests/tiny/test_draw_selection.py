@@ -26,7 +26,7 @@ def test_the_outlined_patches_are_those_that_the_model_keeps(script, tiny):
     image = Image.open(SCENE)
     pixels = process_images([image], image_processor, model.config)
     model.visual_token_num = 16
-    _, kept = model.encode_images(pixels)
+    kept = model.encode_images(pixels).patches
     model.visual_token_num = None
     important, diverse = script.kept_patches(model, pixels, 16)
     assert len(important) == len(diverse) == 8

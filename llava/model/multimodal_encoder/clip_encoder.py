@@ -1,6 +1,5 @@
 """The CLIP vision tower: patch features of one layer and, on demand, that layer's [CLS]-to-patch attention."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -10,55 +9,61 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from llava.model.checkpoint import find_folder, load_clip_weights
+from llava.pruning import Views
 from llava.utils import InputError, one_line, read_json_object
 
+NAME = "CLIP"
+MODEL_TYPES = ("clip", "clip_vision_model")
 
-@dataclass(frozen=True)
-class EncodedCrops:
-    """What the vision tower saw: K crops, N patches, C channels, H heads. What needs more arithmetic waits to be asked.
 
-    Attributes:
-        pixels: (K, 3, height, width), as they were given.
-        layer: the encoder layer that LLaVA reads.
-        layer_input: (K, 1 + N, C) before it, [CLS] first.
-        hidden_states: (K, 1 + N, C) after it.
-    """
-
-    pixels: torch.Tensor
-    layer: nn.Module
-    layer_input: torch.Tensor
-    hidden_states: torch.Tensor
+class CLIPTowerImageProcessor(CLIPImageProcessorPil):
+    """CLIP's image processor over PIL: where torchvision is installed, transformers' choice resizes differently."""
 
     @property
-    def features(self) -> torch.Tensor:
-        """(K, N, C): the patches."""
-        return self.hidden_states[:, 1:]
+    def side(self) -> int:
+        """Pixels along one side of a crop."""
+        return self.crop_size["height"]
+
+
+class _SelectedLayer:
+    """The layer that LLaVA reads, run on K crops: N patches, C channels, H heads.
+
+    Keys and the [CLS] row are computed beside the layer, which itself can then use any attention kernel.
+    """
+
+    def __init__(self, layer: nn.Module, layer_input: torch.Tensor) -> None:
+        """`layer_input` is (K, 1 + N, C), [CLS] first."""
+        self.layer, self.layer_input = layer, layer_input
+        self.hidden_states = layer(layer_input, None)
 
     @cached_property
     def _normed(self) -> torch.Tensor:
         return self.layer.layer_norm1(self.layer_input)
 
-    @cached_property
-    def _heads(self) -> torch.Tensor:
-        """(K, H, 1 + N, head width): the layer's keys."""
-        attention = self.layer.self_attn
-        return attention.k_proj(self._normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-
-    @property
-    def keys(self) -> torch.Tensor:
-        """(K, 1 + N, head width): the layer's keys, mean over heads."""
-        return self._heads.mean(dim=1)
+    def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(K, tokens, C) -> (K, H, tokens, head width)."""
+        return tokens.unflatten(-1, (self.layer.self_attn.num_heads, -1)).transpose(1, 2)
 
     @cached_property
+    def _keys(self) -> torch.Tensor:
+        return self._split_heads(self.layer.self_attn.k_proj(self._normed))
+
+    @torch.no_grad()
+    def mean_keys(self) -> torch.Tensor:
+        """(K, 1 + N, head width): the keys, mean over heads."""
+        return self._keys.mean(dim=1)
+
+    @torch.no_grad()
     def cls_attention(self) -> torch.Tensor:  # [VisPruner]
-        """(K, H, N) float32: attention of [CLS] to the patches, after the softmax over all 1 + N keys.
-
-        One query instead of a full map, so that the layer itself can use any attention kernel.
-        """
+        """(K, H, N) float32: attention of [CLS] to the patches, after the softmax over all 1 + N keys."""
         attention = self.layer.self_attn
-        query = attention.q_proj(self._normed[:, :1]).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        scores = (query @ self._heads.transpose(-1, -2)) * attention.scale
+        query = self._split_heads(attention.q_proj(self._normed[:, :1]))
+        scores = (query @ self._keys.transpose(-1, -2)) * attention.scale
         return scores.softmax(dim=-1, dtype=torch.float32)[:, :, 0, 1:]
+
+    def importance(self) -> torch.Tensor:  # [VisPruner]
+        """(K, N) float32: that attention, mean over heads."""
+        return self.cls_attention().mean(dim=1)
 
 
 class CLIPVisionTower(nn.Module):
@@ -82,7 +87,7 @@ class CLIPVisionTower(nn.Module):
 
     def _read_config(self) -> CLIPVisionConfig:
         values = read_json_object(Path(self.vision_tower_name) / "config.json", "config")
-        if values.get("model_type") not in ("clip", "clip_vision_model"):
+        if values.get("model_type") not in MODEL_TYPES:
             raise InputError(f"the vision tower {self.vision_tower_name} is not CLIP but {values.get('model_type')!r}")
         config = CLIPVisionConfig.from_dict(values.get("vision_config", values))
         layers = config.num_hidden_layers
@@ -120,8 +125,7 @@ class CLIPVisionTower(nn.Module):
         )
         self.vision_tower.requires_grad_(False)
         try:
-            # The PIL processor by name: where torchvision is installed, transformers' choice resizes differently.
-            self.image_processor = CLIPImageProcessorPil.from_pretrained(self.vision_tower_name)
+            self.image_processor = CLIPTowerImageProcessor.from_pretrained(self.vision_tower_name)
         except (OSError, ValueError) as error:
             name = f"{self.vision_tower_name}/preprocessor_config.json"
             raise InputError(f"{name} is missing or unusable: {one_line(error)}") from error
@@ -148,19 +152,32 @@ class CLIPVisionTower(nn.Module):
         """
         if isinstance(images, list):
             return [self(image.unsqueeze(0), output_attentions) for image in images]
-        seen = self.encode(images)
-        features = self.feature_select(seen.hidden_states)
-        return (features, seen.cls_attention) if output_attentions else features  # [VisPruner]
+        selected = self._run(images)
+        features = self.feature_select(selected.hidden_states)
+        return (features, selected.cls_attention()) if output_attentions else features  # [VisPruner]
 
     @torch.no_grad()
-    def encode(self, images: torch.Tensor) -> EncodedCrops:
-        """All that can be read of crops (K, 3, height, width) in the selected layer."""
+    def encode(self, images: torch.Tensor) -> Views:
+        """What the selected layer says of crops (K, 3, height, width).
+
+        The features are (K, N, C), or with `cls_patch` (K, 1 + N, C), of which no method can choose.
+        """
+        selected = self._run(images)
+        return Views(
+            self.feature_select(selected.hidden_states),
+            importance=selected.importance,  # [VisPruner]
+            hidden_states=selected.hidden_states,
+            keys=selected.mean_keys,
+            pixels=images,
+        )
+
+    def _run(self, images: torch.Tensor) -> _SelectedLayer:
+        """The encoder up to and with the selected layer."""
         tower = self.vision_tower
         hidden_states = tower.pre_layrnorm(tower.embeddings(images.to(self.device, self.dtype)))
         for layer in tower.encoder.layers[: self._depth - 1]:
             hidden_states = layer(hidden_states, None)
-        selected = tower.encoder.layers[self._depth - 1]
-        return EncodedCrops(images, selected, hidden_states, selected(hidden_states, None))
+        return _SelectedLayer(tower.encoder.layers[self._depth - 1], hidden_states)
 
     @property
     def _depth(self) -> int:
@@ -190,6 +207,11 @@ class CLIPVisionTower(nn.Module):
         return self.config.hidden_size
 
     @property
+    def image_size(self) -> int:
+        """Pixels along one side of a crop."""
+        return self.config.image_size
+
+    @property
     def num_patches_per_side(self) -> int:
         return self.config.image_size // self.config.patch_size
 
@@ -197,3 +219,6 @@ class CLIPVisionTower(nn.Module):
     def num_patches(self) -> int:
         """N."""
         return self.num_patches_per_side**2
+
+
+TOWER = CLIPVisionTower

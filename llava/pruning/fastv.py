@@ -8,26 +8,29 @@ layer can use any kernel.
 Shapes: B prompts, L their tokens, L' those that are left, D channels.
 """
 
+import inspect
+
 import torch
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, LlamaModel
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
-from llava.utils import InputError
+from llava.pruning.base import PruningError
 
 FULL_LAYERS = 2  # K: these see all visual tokens
+# transformers 5.24 renamed the argument of models and layers.
+CACHE = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
 
 
 def prune_decoder(
     decoder,
     inputs_embeds: torch.Tensor,
     *,
-    visual_mask: torch.BoolTensor,
+    is_visual: torch.BoolTensor | None,
     visual_share: float,
     attention_mask: torch.LongTensor | None = None,
     position_ids: torch.LongTensor | None = None,
-    past_key_values: Cache | None = None,
     use_cache: bool | None = None,
     **kwargs,
 ) -> BaseModelOutputWithPast:
@@ -39,34 +42,30 @@ def prune_decoder(
     Args:
         decoder: a LlamaModel, MistralModel or Qwen2Model.
         inputs_embeds: (B, L, D) of the prompts, or (B, new, D).
-        visual_mask: (B, L) bool, where the prompts' visual tokens are.
+        is_visual: (B, L) bool, where the prompts' visual tokens are; not read in a step of generation.
         visual_share: share of each prompt's visual tokens to keep, T / N.
         attention_mask: (B, everything so far), 0 where there is padding; None where there is none.
         position_ids: (B, L) or (B, new); None for one after another.
-        past_key_values: the cache, empty at the prompt; None for a new one.
+        kwargs: `cache` (`past_key_values` before transformers 5.24), empty at the prompt, None for a new one; the rest
+            goes to the layers.
 
     Returns: hidden states (B, L' or new, D) and the cache. The prompt's last token is in the last place.
-    Raises: InputError for a decoder of at most K layers, or tokens beyond a sliding window.
+    Raises: PruningError for a decoder of at most K layers, tokens beyond a sliding window, or outputs of each layer.
     """
-    if decoder.config.num_hidden_layers <= FULL_LAYERS:
-        raise InputError(f"fastv needs more than {FULL_LAYERS} decoder layers")
-    if past_key_values is None and (decoder.config.use_cache if use_cache is None else use_cache):
-        past_key_values = DynamicCache(config=decoder.config)
+    cache = _check(decoder, kwargs)
+    if cache is None and (decoder.config.use_cache if use_cache is None else use_cache):
+        cache = DynamicCache(config=decoder.config)
     hidden = inputs_embeds
-    seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+    past = 0 if cache is None else cache.get_seq_length()
     if attention_mask is None:
-        attention_mask = torch.ones(len(hidden), seen + hidden.shape[1], dtype=torch.long, device=hidden.device)
-    window = getattr(decoder.config, "sliding_window", None)
-    if window is not None and attention_mask.shape[1] > window:
-        raise InputError(f"fastv knows no sliding window: {attention_mask.shape[1]} tokens, the window has {window}")
+        attention_mask = torch.ones(len(hidden), past + hidden.shape[1], dtype=torch.long, device=hidden.device)
+    _check_window(decoder.config, attention_mask.shape[1])
     if position_ids is None:
-        position_ids = torch.arange(seen, seen + hidden.shape[1], device=hidden.device).unsqueeze(0)
-    mask = create_causal_mask(
-        decoder.config, inputs_embeds=hidden, attention_mask=attention_mask, past_key_values=past_key_values
-    )
+        position_ids = torch.arange(past, past + hidden.shape[1], device=hidden.device).unsqueeze(0)
+    mask = create_causal_mask(decoder.config, inputs_embeds=hidden, attention_mask=attention_mask, **{CACHE: cache})
 
     def run(layers, hidden, mask, position_ids) -> torch.Tensor:
-        options = {"past_key_values": past_key_values, "attention_mask": mask, "position_ids": position_ids}
+        options = {CACHE: cache, "attention_mask": mask, "position_ids": position_ids}
         options["position_embeddings"] = decoder.rotary_emb(hidden, position_ids)
         for layer in layers:
             hidden = layer(hidden, **options, **kwargs)
@@ -75,20 +74,41 @@ def prune_decoder(
     hidden = run(decoder.layers[: FULL_LAYERS - 1], hidden, mask, position_ids)
     ranking = decoder.layers[FULL_LAYERS - 1]
     ranked_by, hidden = hidden, run([ranking], hidden, mask, position_ids)
-    if seen == 0:
+    if past == 0:
         attention = last_row(ranking, ranked_by, decoder.rotary_emb(ranked_by, position_ids), attention_mask)
-        left, left_mask = choose(attention, visual_mask, attention_mask.bool(), visual_share)
+        left, left_mask = choose(attention, is_visual, attention_mask.bool(), visual_share)
         hidden = hidden.gather(1, left.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         position_ids = position_ids.expand(len(hidden), -1).gather(1, left)
-        mask = create_causal_mask(decoder.config, inputs_embeds=hidden, attention_mask=left_mask, past_key_values=None)
-        if past_key_values is not None:
-            past_key_values.pruned_mask = left_mask
+        mask = create_causal_mask(decoder.config, inputs_embeds=hidden, attention_mask=left_mask, **{CACHE: None})
+        if cache is not None:
+            cache.pruned_mask, cache.prompt_length = left_mask, is_visual.shape[1]
     else:
-        new = attention_mask.shape[1] - visual_mask.shape[1]
-        left_mask = torch.cat([past_key_values.pruned_mask, attention_mask[:, -new:]], dim=1)
+        new = attention_mask.shape[1] - cache.prompt_length
+        left_mask = torch.cat([cache.pruned_mask, attention_mask[:, -new:]], dim=1)
         mask = step_mask(decoder.config._attn_implementation, left_mask, hidden)
     hidden = run(decoder.layers[FULL_LAYERS:], hidden, mask, position_ids)
-    return BaseModelOutputWithPast(last_hidden_state=decoder.norm(hidden), past_key_values=past_key_values)
+    return BaseModelOutputWithPast(last_hidden_state=decoder.norm(hidden), **{CACHE: cache})
+
+
+def is_pruned(cache: Cache | None) -> bool:
+    """Whether the cache comes from a prompt that `prune_decoder` has seen."""
+    return hasattr(cache, "pruned_mask")
+
+
+def _check(decoder, kwargs: dict) -> Cache | None:
+    """Take the cache out of `kwargs`. Raises PruningError for what this decoder or call cannot do."""
+    if decoder.config.num_hidden_layers <= FULL_LAYERS:
+        raise PruningError(f"fastv needs more than {FULL_LAYERS} decoder layers")
+    cache = kwargs.pop(CACHE, None)
+    if cache is not None and cache.get_seq_length() > 0 and not is_pruned(cache):
+        raise PruningError("fastv cannot go on from a cache that another method has filled")
+    return cache
+
+
+def _check_window(config, length: int) -> None:
+    window = getattr(config, "sliding_window", None)
+    if window is not None and length > window:
+        raise PruningError(f"fastv knows no sliding window: {length} tokens, the window has {window}")
 
 
 def last_row(
@@ -110,16 +130,16 @@ def last_row(
 
 
 def choose(
-    attention: torch.Tensor, visual_mask: torch.BoolTensor, attention_mask: torch.BoolTensor, visual_share: float
+    attention: torch.Tensor, is_visual: torch.BoolTensor, attention_mask: torch.BoolTensor, visual_share: float
 ) -> tuple[torch.LongTensor, torch.LongTensor]:
     """Places (B, L') of the tokens that are left, padded on the left, and their mask.
 
     All text stays, and of each prompt's visual tokens round(share * number) with the highest attention, in order.
     """
-    numbers = (visual_mask.sum(dim=1) * visual_share).round().long().unsqueeze(1)
-    by_attention = attention.masked_fill(~visual_mask, -1).argsort(dim=1, descending=True, stable=True)
+    numbers = (is_visual.sum(dim=1) * visual_share).round().long().unsqueeze(1)
+    by_attention = attention.masked_fill(~is_visual, -1).argsort(dim=1, descending=True, stable=True)
     rank = by_attention.argsort(dim=1)
-    left = attention_mask & (~visual_mask | (rank < numbers))
+    left = attention_mask & (~is_visual | (rank < numbers))
     longest = int(left.sum(dim=1).max())
     places = left.long().argsort(dim=1, stable=True)[:, -longest:]  # what is dropped comes first: padding now
     return places, left.gather(1, places).long()

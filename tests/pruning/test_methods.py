@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llava.model.pruning import NONE, PRUNING_METHODS, chooses_patches, load_method
-from llava.model.pruning_methods import divprune, visionzip
-from tests.conftest import IMAGE, ask, load, picture
+from llava.pruning import METHOD_NAMES, PruningSettings, VisualTokens, divprune, visionzip
+from llava.pruning.registry import NONE
+from tests.conftest import IMAGE, ask, count_visual_tokens, load, picture
 
-BEFORE = [name for name in PRUNING_METHODS if name != NONE and chooses_patches(load_method(name))]
+BEFORE = [name for name in METHOD_NAMES if PruningSettings(16, pruning_method=name).prunes_before_decoder]
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +45,23 @@ def test_visionzip_gives_the_tokens_that_its_authors_code_gives(cases):
 def test_every_method_keeps_its_budget(loaded, method, budget):
     llava = loaded()
     llava[1].visual_token_num, llava[1].pruning_method = budget, method
-    ask(llava, [IMAGE, f"{IMAGE}{IMAGE}"], [picture(seed=i) for i in range(3)], new=1)
-    assert llava[1].num_visual_tokens == [min(budget, 144)] * 3
+    images = [picture(seed=i) for i in range(3)]
+    assert count_visual_tokens(llava, [IMAGE, f"{IMAGE}{IMAGE}"], images) == [min(budget, 144)] * 3
+    assert len(ask(llava, [IMAGE, f"{IMAGE}{IMAGE}"], images, new=1)) == 2
 
 
 @pytest.mark.parametrize("method", BEFORE)
 def test_kept_patches_are_ascending_and_are_projected_themselves(loaded, method):
     _, model, image_processor, _ = loaded()
     pixels = image_processor([picture(seed=i) for i in range(2)], return_tensors="pt").pixel_values
-    everything, none = model.encode_images(pixels)
-    assert none is None
+    everything = model.encode_images(pixels).tokens
+    assert everything.shape[1] == 144
     model.visual_token_num, model.pruning_method = 20, method
-    tokens, kept = model.encode_images(pixels)
+    chosen = model.encode_images(pixels)
+    tokens = chosen.tokens
     assert tokens.shape == (2, 20, everything.shape[-1])
-    if kept is not None:
+    if isinstance(chosen, VisualTokens):
+        kept = chosen.patches
         assert (kept.diff(dim=1) > 0).all()
         expected = everything.gather(1, kept.unsqueeze(-1).expand(-1, -1, everything.shape[-1]))
         torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=1e-4)
@@ -71,7 +74,7 @@ def test_methods_choose_differently(loaded):
     chosen = []
     for method in BEFORE:
         model.pruning_method = method
-        chosen.append(model.encode_images(pixels)[0])
+        chosen.append(model.encode_images(pixels).tokens)
     for i, first in enumerate(chosen):
         assert all((first - second).abs().max() > 1e-3 for second in chosen[:i])
 
@@ -79,20 +82,19 @@ def test_methods_choose_differently(loaded):
 def test_none_keeps_everything_whatever_the_budget(loaded):
     llava = loaded()
     llava[1].visual_token_num, llava[1].pruning_method = 16, NONE
-    ask(llava, [IMAGE], [picture()], new=1)
-    assert llava[1].num_visual_tokens == [144]
+    assert count_visual_tokens(llava, [IMAGE], [picture()]) == [144]
 
 
 def test_random_patches_depend_on_picture_and_seed_alone(loaded):
     _, model, image_processor, _ = loaded()
     pixels = image_processor([picture(seed=i) for i in range(3)], return_tensors="pt").pixel_values
     model.visual_token_num, model.pruning_method = 16, "random"
-    _, together = model.encode_images(pixels)
-    _, alone = model.encode_images(pixels[1:2])
+    together = model.encode_images(pixels).patches
+    alone = model.encode_images(pixels[1:2]).patches
     assert together[1].tolist() == alone[0].tolist()
     assert together[0].tolist() != together[1].tolist()
     model.pruning_seed = 1
-    _, other = model.encode_images(pixels)
+    other = model.encode_images(pixels).patches
     assert other.tolist() != together.tolist()
 
 
@@ -101,9 +103,8 @@ def test_crops_are_joined_for_every_method(loaded, method):
     for merge_type, newlines in (("spatial", 0), ("spatial_unpad", 1)):
         llava = loaded("v1.6", mm_patch_merge_type=merge_type, image_grid_pinpoints=[[336, 336]])
         llava[1].visual_token_num, llava[1].pruning_method = 16, method
-        ask(llava, [IMAGE], [picture(300, 300)], new=1)
         expected = 5 * 16 + newlines * (1 if method == "visionzip" else 24)
-        assert llava[1].num_visual_tokens == [expected]
+        assert count_visual_tokens(llava, [IMAGE], [picture(300, 300)]) == [expected]
 
 
 def test_an_unknown_method_is_refused(loaded):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from llava.model.visual_token_pruning import check_budget, drop_duplicates, select_visual_tokens
+from llava.pruning import PruningSettings, Views, select, select_visual_tokens
+from llava.pruning.duplicates import drop_duplicates
 
 
 def random_input(batch: int = 1, patches: int = 144, channels: int = 32, seed: int = 0) -> tuple:
@@ -119,7 +120,11 @@ def test_an_impossible_budget_is_named(budget, ratio, named):
 
 
 def test_no_budget_means_no_pruning():
-    check_budget(None, 0.5)
+    features, attention = random_input(2)
+    chosen = select(Views(features, importance=attention), PruningSettings(None))
+    assert torch.equal(chosen.tokens, features)
+    assert chosen.patches.tolist() == [list(range(144))] * 2
+    assert not PruningSettings(None).prunes
 
 
 def test_shapes_that_do_not_belong_together_are_refused():

@@ -8,15 +8,11 @@ solved greedily.
 import torch
 import torch.nn.functional as F
 
-from llava.model.multimodal_encoder.clip_encoder import EncodedCrops
-from llava.model.pruning import Budget, Project
-from llava.model.visual_token_pruning import keep_patches
+from llava.pruning.base import PruningSettings, Views, VisualTokens
 
 
-def visual_tokens(seen: EncodedCrops, project: Project, budget: Budget) -> tuple[torch.Tensor, torch.LongTensor]:
-    tokens = project(seen.features)
-    kept = farthest(tokens, budget.visual_token_num)
-    return keep_patches(tokens, kept), kept
+def select(views: Views, settings: PruningSettings) -> VisualTokens:
+    return views.keep(farthest(views.projected, settings.visual_token_num))
 
 
 def farthest(tokens: torch.Tensor, number: int) -> torch.LongTensor:

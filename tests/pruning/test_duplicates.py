@@ -11,10 +11,11 @@ from tests.conftest import ROOT
 
 CHECK = """
 import torch
-from llava.model.{module} import drop_duplicates
-from llava.model.visual_token_pruning import MAX_DROPPED_PER_ROUND, cosine_similarity_matrix
-from llava.model.visual_token_pruning import drop_duplicates_in_torch as plain
-device = "cuda" if torch.cuda.is_available() and "{module}" == "rounds_triton" else "cpu"
+from llava.pruning.{module} import drop_duplicates
+from llava.pruning.duplicates import MAX_DROPPED_PER_ROUND
+from llava.pruning.duplicates import drop_duplicates_in_torch as plain
+from llava.pruning.vispruner import cosine_similarity_matrix
+device = "cuda" if torch.cuda.is_available() and "{module}" == "duplicates_triton" else "cpu"
 checked = 0
 for seed, (batch, patches, keep) in enumerate({cases}):
     features = torch.randn(batch, patches, 16, generator=torch.Generator().manual_seed(seed)).to(device)
@@ -34,11 +35,11 @@ CASES = [(1, 40, 9), (2, 33, 5), (1, 20, 20), (3, 17, 1), (1, 64, 33), (1, 9, 2)
 LARGE = [(2, 544, 32), (1, 300, 1), (3, 257, 100)]
 
 
-@pytest.mark.parametrize("module", ["rounds_cpu", "rounds_triton"])
+@pytest.mark.parametrize("module", ["duplicates_cpu", "duplicates_triton"])
 def test_all_rounds_give_the_plain_versions_indices(module):
-    if module == "rounds_triton":
+    if module == "duplicates_triton":
         pytest.importorskip("triton")
-    cases = CASES if module == "rounds_triton" and not torch.cuda.is_available() else CASES + LARGE
+    cases = CASES if module == "duplicates_triton" and not torch.cuda.is_available() else CASES + LARGE
     environment = os.environ | ({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"})
     done = subprocess.run(
         [sys.executable, "-c", CHECK.format(module=module, cases=cases)],

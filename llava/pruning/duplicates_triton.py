@@ -5,7 +5,7 @@ the greatest similarity of each entry of a to any entry of b, is not computed an
 sorted once, and an entry's best partner is the first of its row that is in b. An entry looks at few before it finds
 one, since half of what is left is in b.
 
-Shapes: B images, R patches. Needs Triton; see `visual_token_pruning.drop_duplicates` for what it computes.
+Shapes: B images, R patches. Needs Triton; see `duplicates.drop_duplicates` for what it computes.
 """
 
 import torch

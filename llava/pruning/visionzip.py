@@ -8,14 +8,12 @@ Contextual tokens: of the rest every s-th one, x_t, plus the mean of those x_j w
 import torch
 import torch.nn.functional as F
 
-from llava.model.multimodal_encoder.clip_encoder import EncodedCrops
-from llava.model.pruning import Budget, Project, highest
-from llava.model.visual_token_pruning import keep_patches
+from llava.pruning.base import MergedTokens, PruningSettings, Views, highest, keep_patches
 
 
-def visual_tokens(seen: EncodedCrops, project: Project, budget: Budget) -> tuple[torch.Tensor, None]:
-    merged = zip_tokens(seen.hidden_states, seen.cls_attention.sum(dim=1), seen.keys, budget.visual_token_num)
-    return project(merged), None
+def select(views: Views, settings: PruningSettings) -> MergedTokens:
+    merged = zip_tokens(views.hidden_states, views.importance, views.keys, settings.visual_token_num)
+    return MergedTokens(merged)
 
 
 def zip_tokens(
@@ -25,7 +23,7 @@ def zip_tokens(
 
     Args:
         hidden_states: (K, 1 + N, C) of the selected layer, [CLS] first.
-        cls_attention: (K, N), summed over heads.
+        cls_attention: (K, N), summed over heads, or their mean, which orders the patches alike.
         keys: (K, 1 + N, head width) of that layer, averaged over heads.
         number: T, the tokens of each crop.
 

@@ -5,7 +5,7 @@ b. Half of what is left is in b, so that one of an entry's few nearest neighbour
 the rest of the similarities is read only for entries that have none of them in b. NumPy, since a round's arrays are
 small and what it costs is the calls.
 
-Shapes: B images, R patches. See `visual_token_pruning.drop_duplicates` for what it computes.
+Shapes: B images, R patches. See `duplicates.drop_duplicates` for what it computes.
 """
 
 import numpy as np

@@ -5,7 +5,8 @@ import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images
-from llava.model.pruning_methods import fastv
+from llava.model.kv_cache import CACHE, cache_of
+from llava.pruning import fastv
 from llava.utils import InputError
 from tests.conftest import IMAGE, ask, load, picture
 
@@ -17,7 +18,7 @@ def hide(model, dropped: torch.BoolTensor, prompt_length: int) -> list:
     """Hooks that keep layers K and later from seeing `dropped` tokens (B, L), whose states they go on to compute."""
 
     def mask_of(layer, args, kwargs):
-        query, key = args[0].shape[1], kwargs["past_key_values"].get_seq_length()  # the first layer has written
+        query, key = args[0].shape[1], kwargs[CACHE].get_seq_length()  # the first layer has written
         allowed = torch.ones(query, key, dtype=torch.bool).tril(key - query).expand(len(dropped), 1, query, key).clone()
         allowed[:, :, :, :prompt_length] &= ~dropped[:, None, None]
         return args, kwargs | {"attention_mask": allowed}
@@ -40,7 +41,7 @@ def test_generation_is_that_of_a_decoder_that_hides_the_dropped_tokens(loaded, v
     image = picture(seed=3)
     pixels, sizes = process_images([image], image_processor, model.config), [image.size]
     row = full_rows(model, pixels, sizes)
-    visual = model.visual_mask
+    visual = model.embed_prompts(PROMPT, None, None, pixels, sizes, "left").is_visual
     number = round(visual.sum().item() * 32 / 144)
     best = row.masked_fill(~visual, -1).topk(number).indices
     dropped = visual.clone().scatter(1, best, False)
@@ -64,11 +65,11 @@ def test_caches_hold_what_each_layer_saw(loaded):
     pixels = process_images([picture()], image_processor, model.config)
     model.visual_token_num, model.pruning_method = 16, "fastv"
     output = model(PROMPT, images=pixels)
-    lengths = [layer.keys.shape[2] for layer in output.past_key_values.layers]
+    lengths = [layer.keys.shape[2] for layer in cache_of(output).layers]
     assert lengths[: fastv.FULL_LAYERS] == [5 + 144] * fastv.FULL_LAYERS
     assert set(lengths[fastv.FULL_LAYERS :]) == {5 + 16}
     assert output.logits.shape[1] == 5 + 16
-    assert model.num_visual_tokens == [144]
+    assert model.embed_prompts(PROMPT, None, None, pixels, None, "left").num_visual_tokens == [144]
 
 
 @pytest.mark.parametrize(("version", "language_model"), FAMILIES)

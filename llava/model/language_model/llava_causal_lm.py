@@ -1,0 +1,197 @@
+"""A causal language model with image input: its loss, its logits, its answers. The families add a host class each."""
+
+import logging
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from llava.model.answer_loss import training_loss
+from llava.model.kv_cache import CACHE, ReusedCache, can_be_static, take_cache
+from llava.model.llava_arch import LlavaMetaForCausalLM
+from llava.model.pruning_defaults import refuse_with_input_error
+from llava.pruning import PruningSettings, load_method
+from llava.utils import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class LlavaCausalLM(LlavaMetaForCausalLM):
+    """Mixin in front of a `...ForCausalLM` class of transformers.
+
+    `compile_decoding` keeps keys and values in place, so that on a GPU a token's step is compiled into a CUDA graph; it
+    is for one prompt after another, and answers stay the same.
+    `sampling_defaults` (temperature, top_p, top_k) hold where a call asks for `do_sample` and does not set them.
+    """
+
+    model_class: type[nn.Module]
+
+    def __init__(self, config):
+        PreTrainedModel.__init__(self, config)
+        self.model = self.model_class(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.sampling_defaults: dict[str, float] = {}
+        self.compile_decoding = False
+        self._static_cache = ReusedCache(config)
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> PreTrainedModel:
+        """A checkpoint's model with its vision tower, in eval mode; `loading.from_pretrained` has the arguments."""
+        if pretrained_model_name_or_path is None:  # transformers builds it from `state_dict`
+            return super().from_pretrained(None, *args, **kwargs)
+        from llava.model.loading import from_pretrained
+
+        return from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
+
+    @refuse_with_input_error
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values=None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        images: torch.Tensor | list[torch.Tensor] | None = None,
+        image_sizes: list[tuple[int, int]] | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        is_visual: torch.BoolTensor | None = None,
+        pruning: PruningSettings | None = None,
+        cache=None,
+        **kwargs,
+    ):
+        """The language model's forward, for prompts with images; see `prepare_inputs_labels_for_multimodal`.
+
+        Args:
+            inputs_embeds: (B, length, D) in place of ids; images are then in place already.
+            is_visual: (B, length) bool beside `inputs_embeds`: where the visual tokens are, for methods that prune
+                inside the decoder.
+            pruning: the settings of this call; the model's own if None.
+            cache: the KV cache, as transformers 5.24 names it; `past_key_values` is the same.
+            kwargs: single settings in place of `pruning` (`visual_token_num`, ...), and what the language model takes.
+
+        In training mode, ids with labels give the loss alone (see `training_loss`).
+        Raises InputError as `prepare_inputs_labels_for_multimodal` does, and for what the pruning method cannot do.
+        """
+        cache = past_key_values if cache is None else cache
+        pruning = pruning or self.take_pruning(kwargs)
+        if labels is not None and pruning.prunes_in_decoder:
+            raise InputError(f"{pruning.pruning_method} drops tokens on the way: there is no loss with labels")
+        if inputs_embeds is not None and images is not None:
+            raise InputError("images go with input_ids: inputs_embeds have their visual tokens in place already")
+        if self.training and labels is not None and inputs_embeds is None:
+            items = kwargs.get("num_items_in_batch")
+            return training_loss(self, input_ids, attention_mask, labels, images, image_sizes, items, pruning)
+        if inputs_embeds is None and self._has_images(input_ids, images, cache):
+            prompts, position_ids, attention_mask = self.embed_behind(
+                cache, input_ids, position_ids, attention_mask, labels, images, image_sizes, pruning
+            )
+            input_ids, inputs_embeds, labels = None, prompts.inputs_embeds, prompts.labels
+            is_visual = prompts.is_visual
+        options = {
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+            "return_dict": return_dict,
+        }
+        options = {name: value for name, value in options.items() if value is not None}
+        if pruning.prunes_in_decoder:
+            if is_visual is None and input_ids is not None:
+                is_visual = torch.zeros_like(input_ids, dtype=torch.bool)
+            kwargs |= self._decoder_pruning(pruning, is_visual, options)
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **{CACHE: cache},
+            **options,
+            **kwargs,
+        )
+
+    def _decoder_pruning(self, pruning: PruningSettings, is_visual: torch.BoolTensor | None, options: dict) -> dict:
+        """The arguments that make the decoder drop visual tokens. Raises InputError for what it cannot give."""
+        for name in ("output_hidden_states", "output_attentions"):
+            if options.get(name, getattr(self.config, name, False)):
+                raise InputError(
+                    f"{pruning.pruning_method} drops tokens on the way: it gives no {name.split('_', 1)[1]}"
+                )
+        if is_visual is None:
+            raise InputError(f"{pruning.pruning_method} needs is_visual beside inputs_embeds")
+        share = min(1.0, pruning.visual_token_num / self.get_vision_tower().num_patches)
+        method = load_method(pruning.pruning_method)
+        return {"prune_decoder": method.prune_decoder, "is_visual": is_visual, "visual_share": share}
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: torch.LongTensor | None = None,
+        images: torch.Tensor | list[torch.Tensor] | None = None,
+        image_sizes: list[tuple[int, int]] | None = None,
+        **kwargs,
+    ) -> torch.LongTensor:
+        """Answer prompts: (B, length) ids with -200 for each image -> (B, new) ids of the answers alone.
+
+        `kwargs` are the settings of this call (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
+        or `pruning`) and transformers' generation options, `attention_mask` among them; without `max_new_tokens` an
+        answer goes on to the end of the context. Raises InputError as `prepare_inputs_labels_for_multimodal` does, and
+        for `position_ids`, which are computed here.
+        """
+        inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
+        if inputs is None or kwargs.get("inputs_embeds") is not None:
+            raise ValueError("generate takes token ids (`inputs`), not `inputs_embeds`")
+        if kwargs.pop("position_ids", None) is not None:
+            raise InputError("generate computes the positions itself: it takes no position_ids")
+        pruning = kwargs.pop("pruning", None) or self.take_pruning(kwargs)
+        prompts = self.embed_prompts(
+            inputs, kwargs.pop("attention_mask", None), None, images, image_sizes, "left", pruning
+        )
+        return self.generate_from_embeds(
+            prompts.inputs_embeds, prompts.attention_mask, prompts.longest, prompts.is_visual, pruning, **kwargs
+        )
+
+    @torch.no_grad()
+    def generate_from_embeds(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.LongTensor,
+        length: int,
+        is_visual: torch.BoolTensor | None = None,
+        pruning: PruningSettings | None = None,
+        **kwargs,
+    ) -> torch.LongTensor:
+        """Answer prompts of at most `length` tokens that are embedded already; the rest as `generate`.
+
+        Args:
+            inputs_embeds: (B, longest, D), padded on the left.
+            attention_mask: (B, longest), 0 where there is padding.
+            is_visual: (B, longest) bool, needed by methods that prune inside the decoder.
+            pruning: the settings of this call; the model's own if None.
+            kwargs: generation options, and a cache that holds the first of these tokens.
+        """
+        pruning, cache = pruning or self.pruning, take_cache(kwargs)
+        room = max(1, self.config.max_position_embeddings - length)
+        if kwargs.get("max_new_tokens") is None and kwargs.get("max_length") is None:
+            kwargs["max_new_tokens"] = room
+        elif (kwargs.get("max_new_tokens") or 0) > room:
+            logger.warning("max_new_tokens %d goes beyond the context: %d are left", kwargs["max_new_tokens"], room)
+        if kwargs.get("do_sample", self.generation_config.do_sample):
+            kwargs = self.sampling_defaults | kwargs
+        kwargs |= {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
+        if cache is not None:
+            kwargs[CACHE] = cache
+        if pruning.prunes_in_decoder:
+            return super().generate(**kwargs, is_visual=is_visual, pruning=pruning)
+        if self.compile_decoding and cache is None and can_be_static(kwargs):
+            new = min(kwargs["max_new_tokens"], room)
+            with self._static_cache.lend(len(inputs_embeds), inputs_embeds.shape[1] + new) as cache:
+                return super().generate(**kwargs, **{CACHE: cache})
+        return super().generate(**kwargs)

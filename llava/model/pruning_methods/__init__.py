@@ -1,1 +1,0 @@
-"""One pruning method in each file; `llava.model.pruning` finds them."""

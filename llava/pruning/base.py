@@ -1,0 +1,206 @@
+"""What every pruning method takes and returns: `Views`, `PruningSettings`, `VisualTokens`, `MergedTokens`.
+
+Shapes: K crops, N patches, T kept tokens, C vision channels, D model channels, H heads. This file does not import
+torch, so that command-line options can be checked without it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    Source = torch.Tensor | Callable[[], torch.Tensor]
+
+
+class PruningError(ValueError):
+    """A method cannot do what it is asked. The message is one line that names the cause."""
+
+
+@dataclass(frozen=True)
+class PruningSettings:
+    """How many visual tokens one call keeps of each crop, and how they are chosen.
+
+    Attributes:
+        visual_token_num: T, an integer >= 1; None keeps all.
+        important_ratio: VisPruner's share of T in [0, 1] that is chosen by [CLS] attention.
+        pruning_method: a name, file or module that `registry.load_method` takes.
+        pruning_seed: the seed of what a method draws at random.
+
+    Raises ValueError, naming the setting, for a value that is none of these.
+    """
+
+    visual_token_num: int | None = None
+    important_ratio: float = 0.5
+    pruning_method: str = "vispruner"
+    pruning_seed: int = 0
+
+    def __post_init__(self) -> None:
+        from llava.pruning.registry import check_pruning_method
+
+        check_budget(self.visual_token_num, self.important_ratio)
+        check_pruning_method(self.pruning_method)
+        if not _is_integer(self.pruning_seed):
+            raise ValueError(f"pruning_seed must be an integer, got {self.pruning_seed!r}")
+
+    @property
+    def prunes(self) -> bool:
+        """Whether there is a budget and a method that heeds it."""
+        return self.visual_token_num is not None and self.pruning_method != "none"
+
+    @cached_property
+    def prunes_in_decoder(self) -> bool:
+        """Whether visual tokens are dropped inside the language model, so that its prefill begins with all of them."""
+        from llava.pruning.registry import load_method
+
+        return self.prunes and not hasattr(load_method(self.pruning_method), "select")
+
+    @property
+    def prunes_before_decoder(self) -> bool:
+        """Whether fewer visual tokens enter the language model than there are patches."""
+        return self.prunes and not self.prunes_in_decoder
+
+
+def check_budget(visual_token_num: int | None, important_ratio: float) -> None:
+    """Raise ValueError unless `visual_token_num` is None or an integer >= 1 and `important_ratio` is in [0, 1]."""
+    if visual_token_num is not None:
+        if not _is_integer(visual_token_num):
+            raise ValueError(f"visual_token_num must be an integer, got {visual_token_num!r}")
+        if visual_token_num < 1:
+            raise ValueError(f"visual_token_num must be at least 1, got {visual_token_num}")
+    is_number = isinstance(important_ratio, int | float) and not isinstance(important_ratio, bool)
+    if not is_number or not 0 <= important_ratio <= 1:
+        raise ValueError(f"important_ratio must be a number in [0, 1], got {important_ratio!r}")
+
+
+def _is_integer(value: object) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
+class Views:
+    """What the vision tower saw of K crops in the layer that LLaVA reads.
+
+    Every view but the features may be given as a function, which is called when a method first asks for the view. A
+    view that the tower does not have is a PruningError that names it.
+    """
+
+    def __init__(
+        self,
+        features: torch.Tensor,
+        *,
+        importance: Source | None = None,
+        hidden_states: Source | None = None,
+        keys: Source | None = None,
+        pixels: Source | None = None,
+        projected: Source | None = None,
+    ) -> None:
+        """`features` are (K, N, C); the shapes of the others stand at the properties."""
+        self.features = features
+        self._sources = {
+            "importance": importance,
+            "hidden_states": hidden_states,
+            "keys": keys,
+            "pixels": pixels,
+            "projected": projected,
+        }
+
+    def _view(self, name: str) -> torch.Tensor:
+        source = self._sources[name]
+        if source is None:
+            raise PruningError(f"this vision tower gives no {name}, which the pruning method needs")
+        if callable(source):
+            source = self._sources[name] = source()
+        return source
+
+    @property
+    def importance(self) -> torch.Tensor:
+        """(K, N) float32: how important each patch is, from CLIP the attention of [CLS] to it, mean over heads."""
+        return self._view("importance")
+
+    @property
+    def hidden_states(self) -> torch.Tensor:
+        """(K, 1 + N, C): all tokens of the layer, [CLS] first."""
+        return self._view("hidden_states")
+
+    @property
+    def keys(self) -> torch.Tensor:
+        """(K, 1 + N, head width): the layer's keys, mean over heads, [CLS] first."""
+        return self._view("keys")
+
+    @property
+    def pixels(self) -> torch.Tensor:
+        """(K, 3, height, width): what the tower was given."""
+        return self._view("pixels")
+
+    @property
+    def projected(self) -> torch.Tensor:
+        """(K, N, D): the features as the language model would see them."""
+        return self._view("projected")
+
+    def project_by(self, project: Callable[[torch.Tensor], torch.Tensor]) -> Views:
+        """Let methods see the features `projected`: `project` takes (K, N, C) to (K, N, D). Returns these views."""
+        self._sources["projected"] = lambda: project(self.features)
+        return self
+
+    def keep(self, patches: torch.LongTensor) -> VisualTokens:
+        """The features of `patches` (K, T), indices in any order, as visual tokens in raster order."""
+        patches = patches.sort(dim=1).values
+        return VisualTokens(keep_patches(self.features, patches), patches)
+
+    def keep_all(self) -> VisualTokens:
+        """Every patch."""
+        import torch
+
+        crops, patches, _ = self.features.shape
+        return VisualTokens(self.features, torch.arange(patches, device=self.features.device).expand(crops, -1))
+
+
+@dataclass(frozen=True)
+class VisualTokens:
+    """Tokens that are patches of the picture.
+
+    Attributes:
+        tokens: (K, T, C), in the tower's channels.
+        patches: (K, T) int64, ascending: which patch each token is, in raster order.
+    """
+
+    tokens: torch.Tensor
+    patches: torch.LongTensor
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 3 or self.tokens.shape[:2] != self.patches.shape:
+            shapes = f"{tuple(self.tokens.shape)} and {tuple(self.patches.shape)}"
+            raise PruningError(f"tokens must be (K, T, C) and patches (K, T), got {shapes}")
+
+
+@dataclass(frozen=True)
+class MergedTokens:
+    """Tokens that stand for several patches each, and so have no place in the picture.
+
+    Attributes:
+        tokens: (K, T, C), in the tower's channels.
+    """
+
+    tokens: torch.Tensor
+
+
+def keep_patches(features: torch.Tensor, patches: torch.LongTensor) -> torch.Tensor:
+    """The features (K, T, C) of `patches` (K, T) out of (K, N, C)."""
+    import torch
+
+    crop = torch.arange(len(features), device=features.device).unsqueeze(1)
+    return features[crop, patches]  # whole rows: on a CPU several times as fast as a gather
+
+
+def highest(scores: torch.Tensor, number: int) -> torch.LongTensor:
+    """Positions (K, number) of the highest of (K, N) scores, ascending; of equal ones the lower position is taken."""
+    return scores.argsort(dim=1, descending=True, stable=True)[:, :number].sort(dim=1).values
