@@ -35,9 +35,7 @@ def generate_from_prefixes(
     Raises: InputError if a prompt is longer than the context.
     """
     device = model.device
-    if (
-        pruning or model.pruning
-    ).prunes_in_decoder:  # what is left of a beginning depends on the ending: there is nothing to share
+    if (pruning or model.pruning).prunes_in_decoder:  # what is kept of a beginning depends on the ending
         embed = model.model.embed_tokens
         whole = [torch.cat([prefixes[p], embed(ids.to(device))]) for p, ids in zip(prefix_of, endings)]
         visual = []
