@@ -243,7 +243,12 @@ def published_config(model: PreTrainedModel, dtype: torch.dtype) -> dict:
         values["rope_theta"] = theta
     again = type(config).from_dict(values).to_dict()
     more = {key: value for key, value in own.items() if key not in _OWN_KEYS and again.get(key) != value}
-    return values | more | {"model_type": _PUBLISHED_MODEL_TYPES.get(config.model_type, config.model_type)}
+    return values | more | {"model_type": published_model_type(config.model_type)}
+
+
+def published_model_type(model_type: str) -> str:
+    """What a published config says as `model_type` where this package's class has `model_type`."""
+    return _PUBLISHED_MODEL_TYPES.get(model_type, model_type)
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

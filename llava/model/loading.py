@@ -15,7 +15,15 @@ from transformers import (
 )
 
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
-from llava.model.checkpoint import StateDict, find_folder, load_weights, read_weight_file, read_weights, split_tower
+from llava.model.checkpoint import (
+    StateDict,
+    find_folder,
+    load_weights,
+    published_model_type,
+    read_weight_file,
+    read_weights,
+    split_tower,
+)
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.utils import InputError, one_line, read_json_object
 
@@ -77,10 +85,20 @@ def from_pretrained(cls: type[PreTrainedModel], name: str | Path, *args, **kwarg
     )
     require_extras(placement.attn_implementation, False, False)
     folder = find_folder(str(name), "checkpoint")
+    _require_class(folder, cls)
     config = read_config(folder, cls, kwargs)
     model = load_llava(cls, config, folder, placement)
     set_generation_defaults(model, None, folder)
     return model
+
+
+def _require_class(folder: Path, cls: type[PreTrainedModel]) -> None:
+    """Raise InputError unless the config names the class, or is of its `model_type`."""
+    values = read_json_object(folder / "config.json", "config")
+    architecture = (values.get("architectures") or [None])[0]
+    model_type = cls.config_class.model_type
+    if architecture != cls.__name__ and values.get("model_type") not in (model_type, published_model_type(model_type)):
+        raise InputError(f"{folder} is a checkpoint of {architecture}, not of {cls.__name__}")
 
 
 def read_config(folder: Path, cls: type[PreTrainedModel], overrides: dict) -> PreTrainedConfig:

@@ -121,7 +121,15 @@ def test_beams_and_sampling_work(loaded):
     model.visual_token_num = 16
     pixels = process_images([picture()], image_processor, model.config)
     ids = torch.tensor([[1, IMAGE_TOKEN_INDEX, 9]])
-    assert model.generate(ids, images=pixels, num_beams=3, do_sample=False, max_new_tokens=4).shape[0] == 1
+    greedy = model.generate(ids, images=pixels, do_sample=False, max_new_tokens=4, min_new_tokens=4)
+    beams = model.generate(ids, images=pixels, do_sample=False, max_new_tokens=4, min_new_tokens=4, num_beams=3)
+    scores = []
+    for said in (greedy, beams):
+        logits = model(torch.cat([ids, said], dim=1), images=pixels).logits[0, -5:-1]
+        scores.append(logits.log_softmax(dim=-1).gather(1, said[0].unsqueeze(1)).sum().item())
+    assert scores[1] >= scores[0] - 1e-4
+    more = model.generate(ids, images=pixels, do_sample=False, max_new_tokens=4, num_beams=3, num_return_sequences=3)
+    assert len({tuple(row) for row in more.tolist()}) == 3
     torch.manual_seed(0)
     sampled = {
         tuple(model.generate(ids, images=pixels, do_sample=True, temperature=2.0, max_new_tokens=4)[0].tolist())

@@ -107,7 +107,8 @@ def test_what_cannot_be_done_is_refused(loaded):
     with pytest.raises(InputError, match="no loss"):
         model(PROMPT, images=pixels, labels=PROMPT.clone())
 
-    model = loaded("v1.5", "mistral")[1]
+    _, model, image_processor, _ = loaded("v1.5", "mistral")
+    pixels = process_images([picture()], image_processor, model.config)
     model.visual_token_num, model.pruning_method = 16, "fastv"
     window, model.config.sliding_window = model.config.sliding_window, 100
     with pytest.raises(InputError, match="sliding window: 149 tokens, the window has 100"):

@@ -1,0 +1,166 @@
+"""Methods by name, by file and by module, and what they get and return."""
+
+import pytest
+import torch
+
+from llava.pruning import (
+    METHOD_NAMES,
+    MergedTokens,
+    PruningError,
+    PruningSettings,
+    Views,
+    VisualTokens,
+    load_method,
+    method_label,
+    select,
+)
+from llava.utils import InputError
+from tests.conftest import IMAGE, ROOT, ask, count_visual_tokens, load, picture
+
+FIRST_PATCHES = """
+import torch
+
+
+def select(views, settings):
+    crops, patches, _ = views.features.shape
+    kept = torch.arange(patches - 1, patches - 1 - settings.visual_token_num, -1)
+    return views.keep(kept.repeat(crops, 1))
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(FIRST_PATCHES)
+    return path
+
+
+def test_the_package_imports_nothing_else_of_llava():
+    for path in (ROOT / "llava" / "pruning").glob("*.py"):
+        for line in path.read_text().splitlines():
+            if line.strip().startswith(("import llava", "from llava")):
+                assert line.strip().startswith("from llava.pruning"), (path.name, line)
+
+
+def test_vispruner_comes_first_and_every_method_is_a_file():
+    assert METHOD_NAMES[:2] == ("vispruner", "none")
+    assert set(METHOD_NAMES) >= {"divprune", "fastervlm", "fastv", "random", "visionzip"}
+    for name in METHOD_NAMES:
+        assert hasattr(load_method(name), "select") != hasattr(load_method(name), "prune_decoder")
+
+
+def test_a_method_from_a_file_chooses_what_it_says(mine, loaded):
+    llava = loaded()
+    llava[1].visual_token_num, llava[1].pruning_method = 5, str(mine)
+    pixels = llava[2]([picture()], return_tensors="pt").pixel_values
+    assert llava[1].encode_images(pixels).patches.tolist() == [[139, 140, 141, 142, 143]]
+    assert count_visual_tokens(llava, [IMAGE], [picture()]) == [5]
+    assert len(ask(llava, [IMAGE], [picture()], new=1)) == 1
+
+
+def test_a_method_from_a_module(mine, monkeypatch, checkpoints):
+    package = mine.parent / "my_methods"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    mine.rename(package / "last.py")
+    monkeypatch.syspath_prepend(mine.parent)
+    model = load(checkpoints(), pruning_method="my_methods.last", visual_token_num=3)[1]
+    assert model.encode_images(torch.zeros(2, 3, 168, 168)).patches.tolist() == [[141, 142, 143]] * 2
+
+
+def test_an_edited_file_is_read_again(mine):
+    views = Views(torch.rand(1, 9, 4))
+    settings = PruningSettings(2, pruning_method=str(mine))
+    assert select(views, settings).patches.tolist() == [[7, 8]]
+    mine.write_text(FIRST_PATCHES.replace("patches - 1, patches - 1 -", "patches - 2, patches - 2 -"))
+    assert select(views, settings).patches.tolist() == [[6, 7]]
+
+
+@pytest.mark.parametrize(
+    ("name", "label"), [("divprune", "divprune"), ("some/where/mine.py", "mine"), ("package.module.other", "other")]
+)
+def test_a_short_name_for_folders(name, label):
+    assert method_label(name) == label
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("tome", "must be one of vispruner, none, .*, a .py file or a package.module, got 'tome'"),
+        ("nowhere/mine.py", "there is no file nowhere/mine.py"),
+        ("no_such_package.module", "must be one of"),
+        (None, "must be one of"),
+        (7, "must be one of"),
+    ],
+)
+def test_a_name_that_means_nothing_is_refused(name, named):
+    with pytest.raises(ValueError, match=named):
+        PruningSettings(1, pruning_method=name)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("def select(views, settings:\n", r"mine.py cannot be imported: SyntaxError: .*line 1"),
+        ("import nothing_like_this\n", "mine.py cannot be imported: ModuleNotFoundError: No module named"),
+        ("def choose(views, settings):\n    pass\n", r"mine.py defines no function select\(views, settings\)"),
+    ],
+)
+def test_a_file_that_is_no_method_is_named(mine, checkpoints, text, named):
+    mine.write_text(text)
+    with pytest.raises(InputError, match=named):
+        load(checkpoints(), pruning_method=str(mine))
+
+
+def test_what_a_method_must_return_is_checked(mine, loaded):
+    mine.write_text("def select(views, settings):\n    return views.features[:, :2]\n")
+    with pytest.raises(PruningError, match="must return VisualTokens or MergedTokens, not Tensor"):
+        select(Views(torch.rand(1, 9, 4)), PruningSettings(2, pruning_method=str(mine)))
+    with pytest.raises(PruningError, match=r"got \(1, 2, 4\) and \(1, 3\)"):
+        VisualTokens(torch.rand(1, 2, 4), torch.zeros(1, 3, dtype=torch.long))
+
+
+def test_views_are_computed_when_they_are_asked_for():
+    asked = []
+
+    def importance() -> torch.Tensor:
+        asked.append("importance")
+        return torch.arange(9.0).unsqueeze(0)
+
+    views = Views(torch.rand(1, 9, 4), importance=importance)
+    select(views, PruningSettings(2, pruning_method="none"))
+    assert asked == []
+    for _ in range(2):
+        assert select(views, PruningSettings(2, pruning_method="fastervlm")).patches.tolist() == [[7, 8]]
+    assert asked == ["importance"]
+    with pytest.raises(PruningError, match="this vision tower gives no keys"):
+        select(Views(torch.rand(1, 9, 4), importance=importance, hidden_states=torch.rand(1, 10, 4)),
+               PruningSettings(2, pruning_method="visionzip"))  # fmt: skip
+
+
+def test_kept_patches_come_in_raster_order_with_their_features():
+    views = Views(torch.arange(12.0).view(1, 6, 2))
+    kept = views.keep(torch.tensor([[4, 0, 3]]))
+    assert kept.patches.tolist() == [[0, 3, 4]]
+    assert kept.tokens.tolist() == [[[0.0, 1.0], [6.0, 7.0], [8.0, 9.0]]]
+
+
+def test_merged_tokens_are_no_patches():
+    hidden = torch.rand(1, 10, 4)
+    views = Views(hidden[:, 1:], importance=torch.rand(1, 9), hidden_states=hidden, keys=torch.rand(1, 10, 3))
+    assert isinstance(select(views, PruningSettings(4, pruning_method="visionzip")), MergedTokens)
+
+
+def test_select_visual_tokens_stays_where_it_was():
+    from llava.model.visual_token_pruning import select_visual_tokens as former
+    from llava.pruning import select_visual_tokens
+
+    assert former is select_visual_tokens
+
+
+def test_a_model_without_cls_features_is_not_pruned(checkpoints):
+    model = load(checkpoints(), mm_vision_select_feature="cls_patch")[1]
+    pixels = torch.zeros(1, 3, 168, 168)
+    assert model.encode_images(pixels).tokens.shape[1] == 145
+    with pytest.raises(InputError, match="pruning needs mm_vision_select_feature 'patch', not 'cls_patch'"):
+        model.encode_images(pixels, PruningSettings(8))
