@@ -25,8 +25,11 @@ class CommandParser(argparse.ArgumentParser):
 def run_command(main: Callable[[], None]) -> NoReturn:
     """Run a command's `main` and exit: 0 when it returns, 2 with one line on stderr for an InputError.
 
+    While it runs, the threads of OpenMP sleep when they wait, unless OMP_WAIT_POLICY says otherwise: on a CPU that
+    other processes use too, threads that spin take time from one another. It must come before the import of torch.
     A closed stdout (`| head`) ends it quietly with the shell's code for SIGPIPE, Ctrl-C with that for SIGINT.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         main()

@@ -10,20 +10,13 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-import torch
-
-from llava.bench.measure import make_job, measure
-from llava.bench.report import draw, machine, table
-from llava.bench.shapes import SHAPES, build
+from llava.bench.shapes import SHAPES
 from llava.constants import PATCH_MERGE_TYPES
 from llava.eval.files import write_json
 from llava.eval.options import add_compile_argument, pruning_method, visual_token_num
-from llava.mm_utils import get_model_name_from_path, read_grid_pinpoints
-from llava.model.builder import load_pretrained_model
-from llava.pruning import PruningSettings
 from llava.utils import CommandParser, InputError, run_command
 
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = ("float16", "bfloat16", "float32")
 
 
 def parse() -> argparse.Namespace:
@@ -46,7 +39,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=DTYPES, help="float16, on the CPU float32")
     parser.add_argument("--attn_implementation", default="sdpa", help="as in transformers (sdpa)")
     add_compile_argument(parser)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="cuda, or cpu where there is no GPU")
     parser.add_argument("--output", type=Path, help="folder for bench.json, bench.md and bench.png")
     args = parser.parse_args()
     if min(args.prompt_tokens - 1, args.answer_tokens - 1, args.rounds, args.warmup + 1) < 1:
@@ -58,8 +51,15 @@ def parse() -> argparse.Namespace:
 
 def make_model(args: argparse.Namespace) -> tuple:
     """The model and its picture: pixels on a side of a crop, and the grid of crops (across, down) or None."""
-    device = torch.device(args.device)
-    dtype = DTYPES[args.dtype] if args.dtype else torch.float32 if device.type == "cpu" else torch.float16
+    import torch
+
+    from llava.bench.random_model import build
+    from llava.mm_utils import get_model_name_from_path, read_grid_pinpoints
+    from llava.model.builder import load_pretrained_model
+
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    default = "float32" if device.type == "cpu" else "float16"
+    dtype = getattr(torch, args.dtype or default)
     if args.shape:
         shape = SHAPES[args.shape]
         return build(shape, device, dtype, args.attn_implementation), shape.image_size, shape.grid
@@ -70,12 +70,12 @@ def make_model(args: argparse.Namespace) -> tuple:
         args.model_path,
         None,
         name,
-        device=args.device,
+        device=str(device),
         torch_dtype=dtype,
         attn_implementation=args.attn_implementation,
         **{key: value for key, value in options.items() if value is not None},
-    )[1]
-    side = model.get_vision_tower().config.image_size
+    ).model
+    side = model.get_vision_tower().image_size
     if model.config.image_aspect_ratio != "anyres":
         return model, side, None
     width, height = max(read_grid_pinpoints(model.config.image_grid_pinpoints), key=lambda size: size[0] * size[1])
@@ -84,6 +84,10 @@ def make_model(args: argparse.Namespace) -> tuple:
 
 def main() -> None:
     args = parse()
+    from llava.bench.measure import make_job, measure
+    from llava.bench.report import draw, machine, table
+    from llava.pruning import PruningSettings
+
     model, side, grid = make_model(args)
     model.compile_decoding = args.compile_decoding
     crops = 1 if grid is None else 1 + grid[0] * grid[1]

@@ -14,6 +14,7 @@ import torch
 from llava.bench.flops import Decoder
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.kv_cache import cache_of
+from llava.model.pruning_defaults import refuse_with_input_error
 from llava.model.splice import EmbeddedPrompts
 from llava.pruning import PruningSettings, load_method, method_label, select
 
@@ -70,6 +71,7 @@ class Clock:
         return [1000 * (second - first) for first, second in zip(self.marks, self.marks[1:])]
 
 
+@refuse_with_input_error
 @torch.inference_mode()
 def encode_images(model, pixels: torch.Tensor, pruning: PruningSettings) -> list[float]:
     """Milliseconds of vision encoding, selection and projection of crops (K, 3, h, w), as `encode_images` has them."""

@@ -1,13 +1,14 @@
 """The bench: every stage of every setting, arithmetic that a counter agrees with, and a report that can be read."""
 
 import json
+import time
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import llava.bench.__main__ as bench
-from llava.bench import selection, shapes
+from llava.bench import random_model, selection, selection_cost, shapes
 from llava.bench.flops import Decoder
 from llava.bench.measure import TIMES, make_job, measure
 from llava.bench.report import table
@@ -22,7 +23,7 @@ IN_CROPS = shapes.Shape(32, 3, 2, 56, 48, 4, 4, 96, 300, 512, grid=(2, 2))
 
 @pytest.fixture(scope="module")
 def small():
-    return shapes.build(SMALL, torch.device("cpu"), torch.float32, "sdpa")
+    return random_model.build(SMALL, torch.device("cpu"), torch.float32, "sdpa")
 
 
 def test_the_shapes_are_the_published_ones():
@@ -62,15 +63,29 @@ def test_a_row_for_every_setting_with_every_stage(small):
     assert sizes == [layers * whole * step, *[layers * pruned * step] * 5, fastv * step]
     for row in rows:
         for name in TIMES:
-            assert 0 <= row[name]["least"] <= row[name]["median"] <= row[name]["most"] or name == "per token"
+            assert row[name]["median"] == pytest.approx((row[name]["least"] + row[name]["most"]) / 2)  # of two rounds
         assert row["peak_memory_bytes"] > 0
     assert rows[0]["selection"]["most"] == 0
     assert rows[1]["prefill_flops"] < rows[6]["prefill_flops"] < rows[0]["prefill_flops"]
     assert len(table({"model": "small", "answer_tokens": 4}, rows).splitlines()) == 2 + 2 + len(rows)
 
 
+def test_an_answer_is_its_first_token_and_the_further_ones(small):
+    job = make_job(SMALL.image_size, 1, None, 10, small, 4)
+    (row,) = measure(small, job, [PruningSettings(4)], rounds=1, warmup=1)
+    first, each, answer = (row[name]["median"] for name in ("first token", "per token", "answer"))
+    assert answer == pytest.approx(first + 3 * each)
+
+
+def test_what_takes_long_is_measured_as_long():
+    sleeps = {"short": lambda: None, "long": lambda: time.sleep(0.02)}
+    times = selection_cost.take_turns(sleeps, torch.device("cpu"), rounds=3, warmup=1)
+    assert times["long"]["least"] >= 20
+    assert times["short"]["least"] < 20
+
+
 def test_a_picture_in_crops():
-    model = shapes.build(IN_CROPS, torch.device("cpu"), torch.float32, "sdpa")
+    model = random_model.build(IN_CROPS, torch.device("cpu"), torch.float32, "sdpa")
     job = make_job(56, 5, (2, 2), 10, model, 2)
     rows = measure(model, job, [PruningSettings(None, pruning_method="none"), PruningSettings(4)], rounds=1, warmup=0)
     assert [row["visual_tokens"] for row in rows] == [80, 20]
@@ -103,7 +118,7 @@ def test_the_transcription_selects_what_the_selection_selects():
     features, attention = torch.randn(3, 90, 32, generator=generator), torch.rand(3, 90, generator=generator)
     for number in (1, 20, 89):
         expected = select_visual_tokens(features, attention, number)
-        assert selection.transcription(features.double(), attention, number).equal(expected)
+        assert selection_cost.transcription(features.double(), attention, number).equal(expected)
 
 
 def test_the_cost_of_pruning_itself_is_measured(call, monkeypatch, tmp_path):
