@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Run the tests with the oldest and with the newest torch and transformers that pyproject.toml allows, each in an
+# environment of its own, .venv-oldest and .venv-newest: bash scripts/test_versions.sh [oldest|newest|all] [pytest options]
+# On Linux with x86_64, torch from the package index is a CUDA build of several gigabytes; TORCH_OLDEST and TORCH_NEWEST
+# name other releases, such as one of which a CPU build lies on disk.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT"
+WHICH=${1:-all}
+case $WHICH in
+    oldest | newest | all) shift $(($# > 0)) ;;
+    *)
+        echo "error: usage: bash $0 [oldest|newest|all] [pytest options]" >&2
+        exit 2
+        ;;
+esac
+
+# bounds NAME : the range that pyproject.toml allows, as pip takes it, and its lower end
+bounds() {
+    python3 - "$1" <<'PYTHON'
+import re
+import sys
+import tomllib
+
+with open("pyproject.toml", "rb") as file:
+    dependencies = tomllib.load(file)["project"]["dependencies"]
+wanted = next(d for d in dependencies if re.match(rf"{sys.argv[1]}\b(?!-)", d))
+print(wanted, re.search(r">=([\d.]+)", wanted)[1])
+PYTHON
+}
+
+# check NAME TORCH TRANSFORMERS [PYTEST OPTION...] : install what pip understands by these and run the tests
+check() {
+    local name=$1 torch=$2 transformers=$3
+    local python=$ROOT/.venv-$name/bin/python
+    shift 3
+    [ -x "$python" ] || python3 -m venv "$ROOT/.venv-$name"
+    # The other packages are those of constraints.txt, less those that follow torch and transformers.
+    grep -vE '^(torch|triton|transformers|tokenizers|huggingface_hub|networkx|sympy)==' constraints.txt >"$ROOT/.venv-$name/constraints.txt"
+    echo "--- $name: $torch, $transformers ---"
+    "$python" -m pip install --quiet --upgrade "$torch"
+    "$python" -m pip install --quiet --constraint "$ROOT/.venv-$name/constraints.txt" --editable "${ROOT}[dev]" \
+        "$torch" "$transformers"
+    "$python" -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)'
+    OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} "$python" -m pytest "$@"
+}
+
+read -r torch_range torch_oldest <<<"$(bounds torch)"
+read -r transformers_range transformers_oldest <<<"$(bounds transformers)"
+if [ "$WHICH" != newest ]; then
+    check oldest "torch==${TORCH_OLDEST:-$torch_oldest}" "transformers==$transformers_oldest" "$@"
+fi
+if [ "$WHICH" != oldest ]; then
+    check newest "${TORCH_NEWEST:+torch==}${TORCH_NEWEST:-$torch_range}" "$transformers_range" "$@"
+fi
