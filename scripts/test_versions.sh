@@ -30,18 +30,19 @@ print(wanted, re.search(r">=([\d.]+)", wanted)[1])
 PYTHON
 }
 
-# check NAME TORCH TRANSFORMERS [PYTEST OPTION...] : install what pip understands by these and run the tests
+# check NAME TORCH OTHERS [PYTEST OPTION...] : install what pip understands by these and run the tests
 check() {
-    local name=$1 torch=$2 transformers=$3
+    local name=$1 torch=$2 others=$3
     local python=$ROOT/.venv-$name/bin/python
     shift 3
     [ -x "$python" ] || python3 -m venv "$ROOT/.venv-$name"
     # The other packages are those of constraints.txt, less those that follow torch and transformers.
-    grep -vE '^(torch|triton|transformers|tokenizers|huggingface_hub|networkx|sympy)==' constraints.txt >"$ROOT/.venv-$name/constraints.txt"
-    echo "--- $name: $torch, $transformers ---"
+    grep -vE '^(torch|triton|transformers|tokenizers|huggingface_hub|networkx|sympy|numpy)==' constraints.txt >"$ROOT/.venv-$name/constraints.txt"
+    echo "--- $name: $torch, $others ---"
     "$python" -m pip install --quiet --upgrade "$torch"
+    # shellcheck disable=SC2086 # several requirements
     "$python" -m pip install --quiet --constraint "$ROOT/.venv-$name/constraints.txt" --editable "${ROOT}[dev]" \
-        "$torch" "$transformers"
+        "$torch" $others
     "$python" -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)'
     OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} "$python" -m pytest "$@"
 }
@@ -49,7 +50,8 @@ check() {
 read -r torch_range torch_oldest <<<"$(bounds torch)"
 read -r transformers_range transformers_oldest <<<"$(bounds transformers)"
 if [ "$WHICH" != newest ]; then
-    check oldest "torch==${TORCH_OLDEST:-$torch_oldest}" "transformers==$transformers_oldest" "$@"
+    # The interpreter of that torch's Triton fails with newer releases of NumPy.
+    check oldest "torch==${TORCH_OLDEST:-$torch_oldest}" "transformers==$transformers_oldest numpy<2.4" "$@"
 fi
 if [ "$WHICH" != oldest ]; then
     check newest "${TORCH_NEWEST:+torch==}${TORCH_NEWEST:-$torch_range}" "$transformers_range" "$@"

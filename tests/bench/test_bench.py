@@ -34,16 +34,23 @@ def test_the_shapes_are_the_published_ones():
     assert shapes.SHAPES["llava-v1.6-7b"].crops * (336 // 14) ** 2 == 2880
 
 
+def count_flops(counter: FlopCounterMode) -> int:
+    """What was counted, less the angles of the rotary embedding, which older releases of transformers multiply out."""
+    counts = counter.get_flop_counts()
+    rotary = next((of_module for name, of_module in counts.items() if name.endswith("rotary_emb")), {})
+    return counter.get_total_flops() - sum(rotary.values())
+
+
 def test_counted_arithmetic_is_the_counters(small):
     decoder, tokens = Decoder.of(small.config), 37
     embeds = torch.randn(1, tokens, small.config.hidden_size)
     small.config._attn_implementation = "eager"
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         cache = cache_of(small(inputs_embeds=embeds, logits_to_keep=1, use_cache=True))
-    assert decoder.prefill_flops(tokens) == counter.get_total_flops()
+    assert decoder.prefill_flops(tokens) == count_flops(counter)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         small(inputs_embeds=embeds[:, :1], **{CACHE: cache}, use_cache=True)
-    assert decoder.step_flops(tokens + 1) == counter.get_total_flops()
+    assert decoder.step_flops(tokens + 1) == count_flops(counter)
     small.config._attn_implementation = "sdpa"
 
 
