@@ -1,12 +1,12 @@
 """Draw which patches of a picture a model keeps, and what it answers: assets/selection.png from the bundled model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from llava.eval.answering import answer, image_token, single_turn_prompt
-from llava.eval.options import conv_mode_of
+from llava.inference import Engine, conv_mode_for, make_request
 from llava.mm_utils import get_model_name_from_path, load_image, process_images
 from llava.model.builder import load_pretrained_model
 from llava.pruning import PruningSettings, select
@@ -50,18 +50,28 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
     return lines
 
 
+def answers(loaded: tuple, image: Image.Image, conv_mode: str, query: str, budgets: list[int | None]) -> list[str]:
+    """What the model answers at each budget."""
+    config, pruning = loaded[1].config, loaded[1].pruning
+    message = f"{query}\n{SHORT}"
+    requests = [
+        make_request(message, [image], conv_mode, config, replace(pruning, visual_token_num=budget))
+        for budget in budgets
+    ]
+    return [said.text for said in Engine(loaded).answer(requests, do_sample=False, max_new_tokens=32)]
+
+
 def draw_figure(loaded: tuple, image: Image.Image, conv_mode: str, query: str, budgets: list[int]) -> Image.Image:
     """The picture with all patches and, at each budget, with those kept; below each the model's answer."""
     _, model, image_processor, _ = loaded
     pixels = process_images([image], image_processor, model.config)
     if not isinstance(pixels, torch.Tensor) or pixels.ndim != 4 or image.width != image.height:
         raise InputError("only a square picture that the model sees whole can be drawn")
-    prompt = single_turn_prompt(f"{image_token(model.config)}\n{query}\n{SHORT}", conv_mode)
     side = model.get_vision_tower().num_patches_per_side
     font = ImageFont.load_default(size=21)
     panels = []
-    for budget in (None, *budgets):
-        said = answer(loaded, prompt, [image], do_sample=False, max_new_tokens=32, visual_token_num=budget)
+    budgets = [None, *budgets]
+    for budget, said in zip(budgets, answers(loaded, image, conv_mode, query, budgets)):
         if budget is None:
             panels.append(
                 (image.resize((PANEL, PANEL), Image.Resampling.LANCZOS), (f"all {side * side} patches",), said)
@@ -95,7 +105,7 @@ def main() -> None:
     args = parser.parse_args()
     name = get_model_name_from_path(args.model_path)
     loaded = load_pretrained_model(args.model_path, None, name, device="cpu")
-    figure = draw_figure(loaded, load_image(args.image_file), conv_mode_of(name), args.query, args.budgets)
+    figure = draw_figure(loaded, load_image(args.image_file), conv_mode_for(loaded[1]), args.query, args.budgets)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     figure.save(args.output, optimize=True)
     print(args.output)

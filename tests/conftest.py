@@ -104,6 +104,16 @@ def ask(
     return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
 
 
+def generate_alone(loaded: tuple, prompt: str, images: list[Image.Image], **options) -> str:
+    """The answer to one prompt by the model's own `generate`, with nothing shared, batched or cached."""
+    tokenizer, model, image_processor, _ = loaded
+    ids = tokenizer_image_token(prompt, tokenizer, return_tensors="pt").unsqueeze(0)
+    pixels = process_images(images, image_processor, model.config) if images else None
+    with torch.inference_mode():
+        output = model.generate(ids, images=pixels, image_sizes=[image.size for image in images], **options)
+    return tokenizer.decode(output[0], skip_special_tokens=True).strip()
+
+
 def count_visual_tokens(loaded: tuple, prompts: list[str], images: list[Image.Image]) -> list[int]:
     """How many visual tokens each image has in these prompts."""
     tokenizer, model, image_processor, _ = loaded

@@ -5,22 +5,24 @@ python -m llava.bench.answering --model-path CHECKPOINT --question-file Q --imag
 The three take turns, several rounds of them, and their answers are compared. Loading is not measured.
 """
 
+from __future__ import annotations
+
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from llava.conversation import get_conversation
-from llava.eval.answering import answer, answer_batch, answer_questions, image_token, open_image, single_turn_prompt
 from llava.eval.files import write_json
 from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, load_model
 from llava.eval.questions import Question, read_question_file
-from llava.mm_utils import process_images
 from llava.utils import CommandParser, InputError, run_command
+
+if TYPE_CHECKING:
+    from llava.inference import Request
 
 
 def choose_questions(questions: list[Question], images: int, per_image: int) -> list[Question]:
@@ -32,29 +34,33 @@ def choose_questions(questions: list[Question], images: int, per_image: int) -> 
     return [replace(question, question_id=i) for i, question in enumerate(q for asked in chosen for q in asked)]
 
 
-def ways(loaded: tuple, conv_mode: str, options: dict, batch_size: int | None) -> dict[str, Callable]:
+def ways(
+    loaded: tuple, conv_mode: str, options: dict, batch_size: int | None
+) -> dict[str, Callable[[list[Question]], list[str]]]:
     """The ways of asking, by name: questions -> texts."""
-    _, model, image_processor, _ = loaded
+    from llava.eval.answering import make_requests
+    from llava.inference import Engine
+    from llava.inference.pictures import open_image
 
-    def prompt_of(question: Question) -> str:
-        return single_turn_prompt(f"{image_token(model.config)}\n{question.asked}", conv_mode)
+    def answer(requests: list[Request], size: int | None) -> list[str]:
+        return [completion.text for completion in Engine(loaded, size).answer(requests, **options)]
 
-    def alone(questions: list[Question]) -> list[str]:
-        return [answer(loaded, prompt_of(question), [open_image(question)], **options) for question in questions]
+    def requests_of(questions: list[Question]) -> list[Request]:
+        return make_requests(questions, conv_mode, loaded[1].config)
 
-    def batched(questions: list[Question]) -> list[str]:
-        texts, size = [], batch_size or 16
-        for part in (questions[i : i + size] for i in range(0, len(questions), size)):
-            images = [open_image(question) for question in part]
-            pixels = process_images(images, image_processor, model.config)
-            sizes = [image.size for image in images]
-            texts += answer_batch(loaded, [prompt_of(question) for question in part], pixels, sizes, **options)
+    def unshared(questions: list[Question], size: int) -> list[str]:
+        texts, requests = [], requests_of(questions)
+        for part in (requests[i : i + size] for i in range(0, len(requests), size)):
+            # Opened for each request, so that no two have the same image.
+            own = [replace(request, images=(open_image(request.images[0], request.name),)) for request in part]
+            texts += answer(own, size)
         return texts
 
-    def shared(questions: list[Question]) -> list[str]:
-        return [text for _, text in answer_questions(loaded, questions, conv_mode, options, batch_size)]
-
-    return {"one at a time": alone, "in batches": batched, "images and prefixes shared": shared}
+    return {
+        "one at a time": lambda questions: unshared(questions, 1),
+        "in batches": lambda questions: unshared(questions, batch_size or 16),
+        "images and prefixes shared": lambda questions: answer(requests_of(questions), batch_size),
+    }
 
 
 def measure(ask: dict[str, Callable], questions: list[Question], rounds: int, wait: Callable[[], None]) -> dict:
@@ -101,6 +107,8 @@ def main() -> None:
         raise InputError("images, per-image, rounds and batch-size must be at least 1")
     get_conversation(args.conv_mode)
     options = generation_options(args)
+    import torch
+
     questions = choose_questions(read_question_file(args.question_file, args.image_folder), args.images, args.per_image)
     loaded = load_model(args)
     on_gpu = loaded[1].device.type == "cuda"

@@ -2,37 +2,32 @@
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
 from llava.conversation import get_conversation
-from llava.eval.answering import answer, image_token, single_turn_prompt
-from llava.eval.options import (
-    add_generation_arguments,
-    add_model_arguments,
-    conv_mode_of,
-    generation_options,
-    load_model,
-)
-from llava.mm_utils import get_model_name_from_path, load_image
-from llava.utils import CommandParser, InputError, run_command
+from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, load_model
+from llava.utils import CommandParser, run_command
 
 
 def eval_model(args) -> str:
-    """Answer `args.query` about the images of `args.image_file`, print and return the answer."""
-    conv_mode = args.conv_mode or conv_mode_of(get_model_name_from_path(args.model_path))
-    get_conversation(conv_mode)
+    """Answer `args.query` about the images of `args.image_file`, print and return the answer.
+
+    `args` may be made by hand, with upstream's attributes alone. Raises InputError for what cannot be answered.
+    """
+    from llava.inference import Engine, conv_mode_for, make_request
+    from llava.inference.request import check_placeholders
+    from llava.mm_utils import load_image
+
+    if args.conv_mode:
+        get_conversation(args.conv_mode)
     options = generation_options(args)
     query = args.query.replace(IMAGE_PLACEHOLDER, DEFAULT_IMAGE_TOKEN)
     if DEFAULT_IMAGE_TOKEN not in query:
         query = f"{DEFAULT_IMAGE_TOKEN}\n{query}"
     files = args.image_file.split(args.sep)
-    if len(files) != query.count(DEFAULT_IMAGE_TOKEN):
-        raise InputError(
-            f"{len(files)} image(s) for {query.count(DEFAULT_IMAGE_TOKEN)} <image> placeholder(s) in the query: "
-            f"write one for each image"
-        )
+    check_placeholders(query, len(files), "the query")
     images = [load_image(file) for file in files]
     loaded = load_model(args)
     model = loaded[1]
-    prompt = single_turn_prompt(query.replace(DEFAULT_IMAGE_TOKEN, image_token(model.config)), conv_mode)
-    text = answer(loaded, prompt, images, **options)
+    request = make_request(query, images, conv_mode_for(model, args.conv_mode), model.config)
+    text = next(Engine(loaded, batch_size=1).answer([request], **options)).text
     print(text)
     return text
 
@@ -43,7 +38,7 @@ def main() -> None:
     parser.add_argument("--image-file", required=True, help="file or URL; several are separated by --sep")
     parser.add_argument("--query", required=True, help="the question; <image> in it marks where each image belongs")
     parser.add_argument("--sep", default=",", help="separator between image files (,)")
-    parser.add_argument("--conv-mode", help="prompt template (from the checkpoint's name)")
+    parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
     add_generation_arguments(parser, temperature=0.2, max_new_tokens=512)
     eval_model(parser.parse_args())
 

@@ -1,43 +1,63 @@
 """Chat about a picture on the command line. An empty line, or the end of the input, ends it."""
 
-from transformers import TextStreamer
+import sys
 
 from llava.conversation import get_conversation
-from llava.eval.answering import answer, image_token
 from llava.eval.options import (
     add_compile_argument,
     add_generation_arguments,
     add_model_arguments,
-    conv_mode_of,
     generation_options,
     load_model,
 )
-from llava.mm_utils import get_model_name_from_path, load_image
-from llava.utils import CommandParser, run_command
+from llava.utils import CommandParser, InputError, run_command
 
 
 def chat(args) -> None:
-    """Ask, answer as it is generated, and again, with all that was said before."""
-    conversation = get_conversation(args.conv_mode or conv_mode_of(get_model_name_from_path(args.model_path)))
+    """Ask, answer as it is generated, and again, with all that was said before.
+
+    A message that cannot be answered is dropped with one line that says why, and the chat goes on.
+    """
+    from llava.inference import Session
+    from llava.mm_utils import load_image
+
+    if args.conv_mode:
+        get_conversation(args.conv_mode)
     options = generation_options(args)
-    image = load_image(args.image_file)
-    loaded = load_model(args)
-    tokenizer, model, *_ = loaded
-    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    you, assistant = (role.strip() or "ASSISTANT" for role in conversation.roles)
-    prefix = f"{image_token(model.config)}\n"
-    while message := _ask(f"{you}: "):
-        conversation.append_message(conversation.roles[0], prefix + message)
-        conversation.append_message(conversation.roles[1], None)
-        prefix = ""
-        print(f"{assistant}: ", end="", flush=True)
-        prompt = conversation.get_prompt()
-        conversation.messages[-1][1] = answer(loaded, prompt, [image], streamer=streamer, **options)
+    images = [load_image(args.image_file)]
+    session = Session(load_model(args), args.conv_mode)
+    you, assistant = (role.strip() or "ASSISTANT" for role in session.conversation.roles)
+    while message := _read(f"{you}: "):
+        try:
+            _answer(session, f"<image>\n{message}" if images else message, images, f"{assistant}: ", options)
+        except InputError as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            continue
+        images = []  # the first message that is answered has brought it
         if args.debug:
-            print({"prompt": prompt, "answer": conversation.messages[-1][1]})
+            turn = session.last
+            print(
+                {
+                    "prompt": turn.prompt,
+                    "answer": turn.text,
+                    "visual_tokens": list(turn.num_visual_tokens),
+                    "computed_tokens": turn.computed_tokens,
+                }
+            )
 
 
-def _ask(prompt: str) -> str:
+def _answer(session, message: str, images: list, prefix: str, options: dict) -> None:
+    """Print the answer to a message as it is generated."""
+    pieces = session.stream(message, images, **options)
+    print(prefix, end="", flush=True)
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    finally:
+        print(flush=True)
+
+
+def _read(prompt: str) -> str:
     try:
         return input(prompt).strip()
     except EOFError:
@@ -50,8 +70,10 @@ def main() -> None:
     add_model_arguments(parser)
     add_compile_argument(parser)
     parser.add_argument("--image-file", required=True, help="file or URL")
-    parser.add_argument("--conv-mode", help="prompt template (from the checkpoint's name)")
-    parser.add_argument("--debug", action="store_true", help="also print each prompt and the number of visual tokens")
+    parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
+    parser.add_argument(
+        "--debug", action="store_true", help="also print each prompt, its visual tokens and the tokens computed anew"
+    )
     add_generation_arguments(parser, temperature=0.2, max_new_tokens=512)
     chat(parser.parse_args())
 

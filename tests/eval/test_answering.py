@@ -7,11 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llava.eval import answering
-from llava.eval.answering import answer, answer_questions, check_images, single_turn_prompt
+from llava.eval.answering import answer_questions, check_images
 from llava.eval.questions import Question
+from llava.inference import memory
+from llava.inference.pictures import open_image
+from llava.inference.request import single_turn_prompt
+from llava.pruning import PruningSettings
 from llava.utils import InputError
-from tests.conftest import IMAGE, picture
+from tests.conftest import IMAGE, generate_alone, picture
 
 SIZES = [(200, 150), (90, 300), (400, 120), (168, 168)]
 
@@ -30,8 +33,9 @@ def questions(tmp_path) -> list[Question]:
 
 
 def asked_alone(loaded, question: Question, options: dict) -> str:
-    image = [answering.open_image(question)] if question.image is not None else []
-    return answer(loaded, single_turn_prompt(f"{IMAGE}\n" * len(image) + question.asked, "llava_v1"), image, **options)
+    image = [open_image(question.image, "")] if question.image is not None else []
+    prompt = single_turn_prompt(f"{IMAGE}\n" * len(image) + question.asked, "llava_v1")
+    return generate_alone(loaded, prompt, image, **options)
 
 
 @pytest.mark.parametrize(("budget", "method"), [(None, "vispruner"), (16, "vispruner"), (16, "fastv"), (16, "random")])
@@ -76,7 +80,8 @@ def test_beams_find_the_answers_that_they_find_alone(loaded, questions, budget):
 def test_pictures_of_following_questions_are_encoded_once(loaded, questions, num_workers):
     llava = loaded()
     encoded = []
-    hook = llava[1].get_vision_tower().register_forward_hook(lambda tower, inputs, out: encoded.append(len(inputs[0])))
+    embeddings = llava[1].get_vision_tower().vision_tower.embeddings
+    hook = embeddings.register_forward_hook(lambda module, inputs, out: encoded.append(len(inputs[0])))
     for batch_size in (1, 2, 16):
         encoded.clear()
         options = {"do_sample": False, "max_new_tokens": 1}
@@ -165,12 +170,12 @@ def test_a_question_too_large_for_memory_is_named(loaded, questions, batches):
 
 def test_a_batch_is_as_large_as_memory_allows(loaded, monkeypatch):
     llava = loaded()
-    memory = {}
-    monkeypatch.setattr(answering.psutil, "virtual_memory", lambda: SimpleNamespace(**memory))
+    free = {}
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(**free))
     sizes = []
     for available in (1e12, 2e7, 1e7, 1e3):
-        memory["available"] = available
-        sizes.append(answering.default_batch_size(llava[1], {"max_new_tokens": 16}))
+        free["available"] = available
+        sizes.append(memory.default_batch_size(llava[1], PruningSettings(), 1, {"max_new_tokens": 16}))
     assert sizes[0] == 32
     assert sizes[0] > sizes[1] > sizes[2] > sizes[3] == 1
 

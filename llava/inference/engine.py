@@ -1,0 +1,110 @@
+"""`Engine`: a loaded model that answers lists of requests in batches, and streams single ones."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import takewhile
+
+import torch
+
+from llava.inference.memory import default_batch_size, is_out_of_memory, refuse_too_large
+from llava.inference.pictures import VisualTokenStream, encode_images
+from llava.inference.prefix_sharing import generate_batch
+from llava.inference.request import Completion, Request
+from llava.inference.streaming import stream_text, uses_beams
+from llava.mm_utils import tokenizer_image_token
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """A loaded model that answers requests."""
+
+    def __init__(self, loaded: tuple, batch_size: int | None = None, num_workers: int = 0) -> None:
+        """
+        Args:
+            loaded: what `load_pretrained_model` returned.
+            batch_size: requests answered at once; None for as many as free memory allows.
+            num_workers: processes that decode images ahead of the model.
+        """
+        self.loaded, self.batch_size, self.num_workers = loaded, batch_size, num_workers
+        self.tokenizer, self.model, *_ = loaded
+
+    def answer(self, requests: Iterable[Request], **options) -> Iterator[Completion]:
+        """The completion of each request, in order, as they are made; `options` are transformers' generation options.
+
+        An image is encoded once for requests that follow one another on it with the same settings, and what such
+        requests begin with passes through the language model once for those of a batch. In float32 every answer is
+        the one that its request gets alone. Where memory runs out, batches shrink. Requests of other settings, and
+        those without images, are other batches.
+
+        Raises InputError if an image cannot be read, a prompt is longer than the context, a pruning method cannot
+        work, or one request takes too much memory.
+        """
+        requests = [replace(request, pruning=request.pruning or self.model.pruning) for request in requests]
+        visual_tokens = VisualTokenStream(self.loaded, requests, self.num_workers)
+        sizes: dict[tuple, int] = {}
+        start, limit = 0, len(requests)
+        while start < len(requests):
+            kind = _kind(requests[start])
+            if kind not in sizes:
+                sizes[kind] = self.batch_size or default_batch_size(self.model, *kind, options)
+            size = min(limit, sizes[kind])
+            batch = list(takewhile(lambda request: _kind(request) == kind, requests[start : start + size]))  # noqa: B023
+            visual, done = visual_tokens.of(batch), 0
+            while done < len(batch):
+                part = slice(done, done + size)
+                try:
+                    completions = self._complete(batch[part], visual[part], options)
+                except Exception as error:
+                    if not is_out_of_memory(error) or size == 1:
+                        with refuse_too_large(batch[done].name):
+                            raise
+                    size = limit = (size + 1) // 2
+                    logger.warning("out of memory: from here on at most %d requests at once", size)
+                    continue
+                yield from completions
+                done += len(completions)
+            start += len(batch)
+
+    def stream(self, request: Request, **options) -> Iterator[str]:
+        """The answer to one request in pieces, as it is generated; with beams it is one piece.
+
+        Raises as `answer` does; what is wrong with the prompt or its images shows before the first piece is asked for.
+        """
+        pruning = request.pruning or self.model.pruning
+        ids = tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt")
+        visual = encode_images(self.loaded, request.images, pruning, request.name)
+        self.model.check_context(_length(ids, visual))
+        generate = partial(generate_batch, self.model, [ids], [visual], pruning)
+        return self._stream(request.name, generate, options)
+
+    def _stream(self, name: str, generate, options: dict) -> Iterator[str]:
+        with refuse_too_large(name):
+            if uses_beams(options):
+                yield self._decode(generate(**options))[0]
+            else:
+                yield from stream_text(self.tokenizer, generate, options)
+
+    def _complete(self, batch: list[Request], visual: list[list[torch.Tensor]], options: dict) -> list[Completion]:
+        """The completions of requests of the same settings, whose images have these visual tokens."""
+        ids = [tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt") for request in batch]
+        texts = self._decode(generate_batch(self.model, ids, visual, batch[0].pruning, **options))
+        return [
+            Completion(text, tuple(map(len, images)), _length(row, images))
+            for text, row, images in zip(texts, ids, visual, strict=True)
+        ]
+
+    def _decode(self, output_ids: torch.LongTensor) -> list[str]:
+        return [text.strip() for text in self.tokenizer.batch_decode(output_ids, skip_special_tokens=True)]
+
+
+def _kind(request: Request) -> tuple:
+    """What requests of one batch have in common: the settings and how many images each has."""
+    return request.pruning, len(request.images)
+
+
+def _length(ids: torch.LongTensor, visual: list[torch.Tensor]) -> int:
+    """Tokens of a prompt with its images in place."""
+    return len(ids) + sum(len(tokens) - 1 for tokens in visual)

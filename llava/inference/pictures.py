@@ -1,0 +1,133 @@
+"""From a request's images to visual tokens: decoded ahead of the model, and encoded once for requests on one image."""
+
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from llava.inference.memory import is_out_of_memory, refuse_too_large
+from llava.inference.request import Request
+from llava.mm_utils import load_image, process_images
+from llava.pruning import PruningSettings
+from llava.utils import InputError, one_line
+
+
+def open_image(image, name: str) -> Image.Image:
+    """A request's image as RGB. Raises InputError, naming the file or else the request, if it cannot be read."""
+    if isinstance(image, Image.Image):
+        try:
+            return image.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"cannot read the image of {name}: {one_line(error)}") from error
+    if not isinstance(image, bytes):
+        return load_image(image)
+    try:
+        return load_image(BytesIO(image))
+    except InputError as error:
+        raise InputError(f"cannot read the image of {name}: {one_line(error.__cause__ or error)}") from error
+
+
+@torch.inference_mode()
+def encode_pixels(
+    model, pixels: list[torch.Tensor], sizes: list[tuple[int, int]], pruning: PruningSettings
+) -> list[torch.Tensor]:
+    """The visual tokens (length, D) of each image: all at once, or one by one where memory does not allow that.
+
+    Args:
+        model: a LLaVA model.
+        pixels: (3, H, W) or (crops, 3, H, W) of each image.
+        sizes: original (width, height) of each.
+        pruning: the settings of the call.
+    """
+    alike = len({image.shape for image in pixels}) == 1
+    if len(pixels) > 1:
+        try:
+            return model.embed_images(torch.stack(pixels) if alike else pixels, sizes, pruning)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+    with refuse_too_large("one image"):
+        return [model.embed_images(image.unsqueeze(0), [size], pruning)[0] for image, size in zip(pixels, sizes)]
+
+
+def encode_images(loaded: tuple, images: Iterable, pruning: PruningSettings, name: str) -> list[torch.Tensor]:
+    """The visual tokens (length, D) of the images of one request, which messages call `name`."""
+    _, model, image_processor, _ = loaded
+    decoded = [open_image(image, name) for image in images]
+    pixels = [process_images([image], image_processor, model.config)[0] for image in decoded]
+    return encode_pixels(model, pixels, [image.size for image in decoded], pruning)
+
+
+class VisualTokenStream:
+    """The visual tokens of one request after another; an image is encoded once while requests go on about it.
+
+    Images are decoded in `num_workers` processes ahead of the model. Every request must have its pruning settings.
+    """
+
+    def __init__(self, loaded: tuple, requests: list[Request], num_workers: int) -> None:
+        _, self.model, image_processor, _ = loaded
+        new = [(image, request.name) for _, image, request in _new_images(requests, {})]
+        ahead = {"prefetch_factor": 8} if num_workers else {}
+        pixels = _Pixels(new, image_processor, self.model.config)
+        self._decoded = iter(DataLoader(pixels, batch_size=None, num_workers=num_workers, collate_fn=_same, **ahead))
+        self._tokens: dict = {}  # of the last request that had images
+
+    def of(self, batch: list[Request]) -> list[list[torch.Tensor]]:
+        """The visual tokens of the images of the next requests, for the same image the same tensor.
+
+        The requests of `batch` have the same settings. Raises InputError if an image cannot be read or encoded.
+        """
+        keys, pixels, sizes = [], [], []
+        for key, _, _ in _new_images(batch, self._tokens):
+            decoded = next(self._decoded)
+            if isinstance(decoded, InputError):
+                raise decoded
+            keys.append(key)
+            pixels.append(torch.from_numpy(decoded[0]))
+            sizes.append(decoded[1])
+        known = dict(self._tokens)
+        if pixels:
+            known |= zip(keys, encode_pixels(self.model, pixels, sizes, batch[0].pruning))
+        for request in batch:
+            self._tokens = {key: known[key] for key in _keys(request)} or self._tokens
+        return [[known[key] for key in _keys(request)] for request in batch]
+
+
+def _keys(request: Request) -> list[tuple]:
+    """What tells the images of a request apart from those of others: two PIL images count as two images."""
+    return [(id(image) if isinstance(image, Image.Image) else image, request.pruning) for image in request.images]
+
+
+def _new_images(requests: list[Request], known: Iterable[tuple]) -> Iterator[tuple]:
+    """(key, image, request) of each image that the request before it with images, at first `known`, has not."""
+    for request in requests:
+        images = dict(zip(_keys(request), request.images))
+        yield from ((key, image, request) for key, image in images.items() if key not in known)
+        known = images or known
+
+
+class _Pixels(Dataset):
+    """(image, name) of requests as pixels and size; what cannot be read comes as the error itself.
+
+    Pixels are sent as NumPy arrays, which pass through a pipe: tensors pass through /dev/shm, of which a container
+    has little.
+    """
+
+    def __init__(self, images: list[tuple], image_processor, config) -> None:
+        self.images, self.image_processor, self.config = images, image_processor, config
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple | InputError:
+        try:
+            image = open_image(*self.images[index])
+        except InputError as error:
+            return error
+        return process_images([image], self.image_processor, self.config)[0].numpy(), image.size
+
+
+def _same(item):
+    return item

@@ -1,0 +1,127 @@
+"""What is asked and what comes back, and how a message becomes a prompt. This file does not import torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
+from llava.conversation import get_conversation
+from llava.pruning.base import PruningSettings
+from llava.utils import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Picture = Image | Path | str | bytes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt to a model.
+
+    Attributes:
+        prompt: the complete text, with one `<image>` for each image.
+        images: in the order of the prompt: PIL images, files or URLs, or encoded images as bytes.
+        pruning: the settings of this request; the model's own if None.
+        name: what messages call it.
+
+    Raises InputError if there are not as many images as `<image>`.
+    """
+
+    prompt: str
+    images: tuple[Picture, ...] = ()
+    pruning: PruningSettings | None = None
+    name: str = "the prompt"
+
+    def __post_init__(self) -> None:
+        check_placeholders(self.prompt, len(self.images), self.name)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The answer to one request.
+
+    Attributes:
+        text: the answer, without space around it.
+        num_visual_tokens: how many visual tokens each image has in the prompt.
+        prompt_tokens: tokens of the prompt, visual tokens included.
+    """
+
+    text: str
+    num_visual_tokens: tuple[int, ...]
+    prompt_tokens: int
+
+
+def check_placeholders(text: str, images: int, name: str) -> None:
+    """Raise InputError, naming whose `text` it is, unless it has one `<image>` for each of so many images."""
+    placeholders = text.count(DEFAULT_IMAGE_TOKEN)
+    if placeholders != images:
+        raise InputError(f"{name}: {images} image(s) for {placeholders} <image> placeholder(s)")
+
+
+def image_token(config) -> str:
+    """What stands for one image in a prompt to the model of this config."""
+    if config.mm_use_im_start_end:
+        return DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
+    return DEFAULT_IMAGE_TOKEN
+
+
+def mark_images(message: str, images: int, config, name: str = "the message") -> str:
+    """A message with the image token of this config for each of its images.
+
+    `<image>` in the message marks where an image belongs; if there is none, the image is put in front, on a line of
+    its own. Raises InputError if there are not as many images as `<image>` then.
+    """
+    if images and DEFAULT_IMAGE_TOKEN not in message:
+        message = f"{DEFAULT_IMAGE_TOKEN}\n{message}"
+    check_placeholders(message, images, name)
+    return message.replace(DEFAULT_IMAGE_TOKEN, image_token(config))
+
+
+def single_turn_prompt(message: str, conv_mode: str) -> str:
+    """The prompt that asks one thing and leaves the answer to the model."""
+    conversation = get_conversation(conv_mode)
+    conversation.append_message(conversation.roles[0], message)
+    conversation.append_message(conversation.roles[1], None)
+    return conversation.get_prompt()
+
+
+def make_request(
+    message: str,
+    images: Sequence[Picture],
+    conv_mode: str,
+    config,
+    pruning: PruningSettings | None = None,
+    name: str = "the prompt",
+) -> Request:
+    """The request that asks one message, marked as in `mark_images`, in the template `conv_mode`.
+
+    `config` is the model's. Raises InputError as `mark_images` does.
+    """
+    marked = mark_images(message, len(images), config, name)
+    return Request(single_turn_prompt(marked, conv_mode), tuple(images), pruning, name)
+
+
+def conv_mode_for(model, wanted: str | None = None) -> str:
+    """The prompt template that a loaded model was trained with, or the one that is `wanted`.
+
+    A wanted template with other roles or separators than the model's is used, with a warning. Raises InputError for
+    an unknown one.
+    """
+    from llava.mm_utils import get_model_name_from_path
+    from llava.model.families import conv_mode_of
+
+    name = get_model_name_from_path(model.config.name_or_path)
+    trained = conv_mode_of(name, model.config.model_type)
+    if wanted is None:
+        return trained
+    first, second = get_conversation(wanted), get_conversation(trained)
+    if any(getattr(first, part) != getattr(second, part) for part in ("roles", "sep_style", "sep", "sep2")):
+        logger.warning("conv-mode %s is not the template of %s, which is %s", wanted, name, trained)
+    return wanted

@@ -1,0 +1,181 @@
+"""`Session`: a conversation that keeps its KV cache, so that neither a picture nor the history is computed again."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, takewhile
+
+import torch
+from transformers import Cache, DynamicCache
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.conversation import Conversation, get_conversation
+from llava.inference.memory import refuse_too_large
+from llava.inference.pictures import encode_images
+from llava.inference.prefix_sharing import embed
+from llava.inference.request import conv_mode_for, mark_images
+from llava.inference.streaming import stream_text, uses_beams
+from llava.mm_utils import tokenizer_image_token
+from llava.model.splice import EmbeddedPrompts
+from llava.pruning import PruningSettings
+from llava.utils import InputError
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation.
+
+    Attributes:
+        prompt: the whole conversation up to this answer, as text.
+        text: the answer, without space around it.
+        num_visual_tokens: how many visual tokens each image of the conversation has.
+        prompt_tokens: tokens of the prompt, visual tokens included.
+        computed_tokens: how many of them were not in the KV cache.
+    """
+
+    prompt: str
+    text: str
+    num_visual_tokens: tuple[int, ...]
+    prompt_tokens: int
+    computed_tokens: int
+
+
+@dataclass
+class _Pending:
+    """A turn that has no answer yet.
+
+    `tokens` has one number for each token of the prompt with its images in place: the id of text, and for the visual
+    tokens of an image a negative number that no other image of the session has.
+    """
+
+    conversation: Conversation
+    prompt: str
+    images: dict[int, torch.Tensor]
+    prompts: EmbeddedPrompts
+    tokens: list[int]
+    computed: int = 0
+
+
+class Session:
+    """A conversation with a model, with any number of images.
+
+    Each turn, the KV cache is cut back to what it has in common with the new prompt, and only the rest is computed.
+    Greedy answers in float32 are those to the whole conversation asked at once. The history is computed again, but
+    never an image, with beams, with `compile_decoding`, with methods that prune inside the decoder, and where a
+    sliding window has dropped what would be needed. One call at a time: a session is not for several threads.
+
+    Attributes:
+        conversation: template and turns so far.
+        pruning: the settings of all turns.
+        last: the last turn; None before the first.
+    """
+
+    def __init__(self, loaded: tuple, conv_mode: str | None = None, pruning: PruningSettings | None = None) -> None:
+        """
+        Args:
+            loaded: what `load_pretrained_model` returned.
+            conv_mode: the prompt template; the one that the model was trained with if None.
+            pruning: the settings of all turns; those that the model has now if None.
+        """
+        self._loaded = loaded
+        self._tokenizer, self._model, *_ = loaded
+        self.conversation = get_conversation(conv_mode_for(self._model, conv_mode))
+        self.pruning = pruning or self._model.pruning
+        self.last: Turn | None = None
+        self._images: dict[int, torch.Tensor] = {}  # number -> visual tokens, in the order of the conversation
+        self._numbers = count(IMAGE_TOKEN_INDEX, -1)
+        self._cache: Cache | None = None
+        self._cached: list[int] = []  # the tokens whose keys and values are in the cache
+
+    def ask(self, message: str, images: Sequence = (), **options) -> str:
+        """The answer to the next message.
+
+        Args:
+            message: what the user says; `<image>` in it marks where each image belongs (see `mark_images`).
+            images: those that come with this message: PIL images, files or URLs, or encoded images as bytes.
+            options: transformers' generation options.
+
+        Raises InputError if the images do not match, one cannot be read, or the conversation is longer than the
+        context or takes too much memory. The session is then as it was before.
+        """
+        turn = self._begin(message, images)
+        return self._end(turn, self._generate(turn, **options))
+
+    def stream(self, message: str, images: Sequence = (), **options) -> Iterator[str]:
+        """As `ask`, but the answer in pieces, as it is generated; with beams it is one piece.
+
+        What is wrong with message or images shows before the first piece is asked for. The turn counts when the last
+        piece has been taken: an answer that is left early is dropped.
+        """
+        return self._stream(self._begin(message, images), options)
+
+    def _stream(self, turn: _Pending, options: dict) -> Iterator[str]:
+        if uses_beams(options):
+            yield self._end(turn, self._generate(turn, **options))
+            return
+        output_ids = yield from stream_text(self._tokenizer, lambda **given: self._generate(turn, **given), options)
+        self._end(turn, output_ids)
+
+    @torch.inference_mode()
+    def _begin(self, message: str, images: Sequence) -> _Pending:
+        """The next turn's prompt, embedded; nothing of the session changes."""
+        if not message.strip() and not images:
+            raise InputError("the message is empty")
+        marked = mark_images(message, len(images), self._model.config)
+        conversation = self.conversation.copy()
+        conversation.append_message(conversation.roles[0], marked)
+        conversation.append_message(conversation.roles[1], None)
+        prompt = conversation.get_prompt()
+        ids = tokenizer_image_token(prompt, self._tokenizer, return_tensors="pt")
+        encoded = encode_images(self._loaded, images, self.pruning, "the message")
+        every = self._images | {number: tokens for tokens, number in zip(encoded, self._numbers)}
+        prompts = embed(self._model, [ids], list(every.values()))
+        self._model.check_context(prompts.longest)
+        ids[ids == IMAGE_TOKEN_INDEX] = torch.tensor(list(every), dtype=ids.dtype)
+        return _Pending(conversation, prompt, every, prompts, ids[prompts.source[0].cpu()].tolist())
+
+    @torch.inference_mode()
+    def _generate(self, turn: _Pending, **options) -> torch.LongTensor:
+        """The ids (1, new) of the answer."""
+        prompts, cache = turn.prompts, None
+        if not (uses_beams(options) or self.pruning.prunes_in_decoder or self._model.compile_decoding):
+            cache, self._cache = self._reusable(turn.tokens), None  # none is left if generation ends with an error
+            options["cache"] = cache
+        turn.computed = prompts.longest - (0 if cache is None else cache.get_seq_length())
+        with refuse_too_large("the conversation"):
+            output_ids = self._model.generate_from_embeds(
+                prompts.inputs_embeds,
+                prompts.attention_mask,
+                prompts.longest,
+                prompts.is_visual,
+                self.pruning,
+                **options,
+            )
+        if cache is not None:
+            self._cached = (turn.tokens + output_ids[0].tolist())[: cache.get_seq_length()]
+            self._cache = cache
+        return output_ids
+
+    def _reusable(self, tokens: list[int]) -> Cache:
+        """The session's cache, cut back to what it has in common with `tokens`; an empty one if it cannot be."""
+        empty = DynamicCache(config=self._model.config)
+        if self._cache is None:
+            return empty
+        # The last token is always computed: its logits give the first of the answer.
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._cached, tokens[:-1])))
+        surplus = len(self._cached) - common
+        if surplus:
+            try:
+                self._cache.crop(-surplus)
+            except RuntimeError:  # a sliding window has dropped what would come into view again
+                return empty
+        return self._cache
+
+    def _end(self, turn: _Pending, output_ids: torch.LongTensor) -> str:
+        """Add the answer to the conversation."""
+        text = self._tokenizer.batch_decode(output_ids, skip_special_tokens=True)[0].strip()
+        # In the next prompt these letters would stand for one more image.
+        turn.conversation.messages[-1][1] = text.replace(DEFAULT_IMAGE_TOKEN, "< image >")
+        visual = tuple(map(len, turn.images.values()))
+        self.conversation, self._images = turn.conversation, turn.images
+        self.last = Turn(turn.prompt, text, visual, turn.prompts.longest, turn.computed)
+        return text
