@@ -1,6 +1,5 @@
 """Pictures -> pixels, prompts -> token ids. Names and signatures are upstream LLaVA's."""
 
-import ast
 import base64
 import math
 import urllib.request
@@ -12,7 +11,9 @@ from PIL import Image
 from transformers import StoppingCriteria
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.utils import InputError, one_line
+from llava.utils import InputError, one_line, parse_grid_pinpoints
+from llava.utils import get_model_name_from_path as get_model_name_from_path  # upstream's place
+from llava.utils import read_grid_pinpoints as read_grid_pinpoints
 
 
 def load_image(image_file: str | Path) -> Image.Image:
@@ -84,22 +85,6 @@ def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
     ]
 
 
-def read_grid_pinpoints(text: str | None) -> list[list[int]] | None:
-    """What a user wrote for `image_grid_pinpoints`, such as `[[672, 672]]`. Raises InputError for another form."""
-    try:
-        sizes = [[int(width), int(height)] for width, height in parse_grid_pinpoints(text)] if text else None
-    except (ValueError, TypeError, SyntaxError):
-        sizes = [[0]]
-    if sizes is not None and not all(side > 0 for size in sizes for side in size):
-        raise InputError(f"image_grid_pinpoints must be a list of [width, height], not {text!r}")
-    return sizes
-
-
-def parse_grid_pinpoints(grid_pinpoints: list | str) -> list:
-    """A config's `image_grid_pinpoints`, a list of (W, H) or its text, as a list."""
-    return ast.literal_eval(grid_pinpoints) if isinstance(grid_pinpoints, str) else grid_pinpoints
-
-
 def get_anyres_image_grid_shape(
     image_size: tuple[int, int], grid_pinpoints: list | str, patch_size: int
 ) -> tuple[int, int]:
@@ -154,12 +139,6 @@ def tokenizer_image_token(
     if return_tensors != "pt":
         raise ValueError(f"unsupported tensor type {return_tensors!r}: only 'pt'")
     return torch.tensor(ids, dtype=torch.long)
-
-
-def get_model_name_from_path(model_path: str) -> str:
-    """The checkpoint's name: the last part of its path, with the run's in front of a `checkpoint-N`."""
-    *parents, name = str(model_path).strip("/").split("/")
-    return f"{parents[-1]}_{name}" if name.startswith("checkpoint-") and parents else name
 
 
 class KeywordsStoppingCriteria(StoppingCriteria):

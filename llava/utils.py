@@ -1,6 +1,7 @@
 """What every command shares: the error for bad input, and the one place that turns it into one line and exit code 2."""
 
 import argparse
+import ast
 import contextlib
 import json
 import logging
@@ -90,6 +91,28 @@ def atomic_writer(path: str | Path):
         raise
     except OSError as error:
         raise InputError(f"cannot write {path}: {one_line(error)}") from error
+
+
+def get_model_name_from_path(model_path: str) -> str:
+    """The checkpoint's name: the last part of its path, with the run's in front of a `checkpoint-N`."""
+    *parents, name = str(model_path).strip("/").split("/")
+    return f"{parents[-1]}_{name}" if name.startswith("checkpoint-") and parents else name
+
+
+def read_grid_pinpoints(text: str | None) -> list[list[int]] | None:
+    """What a user wrote for `image_grid_pinpoints`, such as `[[672, 672]]`. Raises InputError for another form."""
+    try:
+        sizes = [[int(width), int(height)] for width, height in parse_grid_pinpoints(text)] if text else None
+    except (ValueError, TypeError, SyntaxError):
+        sizes = [[0]]
+    if sizes is not None and not all(side > 0 for size in sizes for side in size):
+        raise InputError(f"image_grid_pinpoints must be a list of [width, height], not {text!r}")
+    return sizes
+
+
+def parse_grid_pinpoints(grid_pinpoints: list | str) -> list:
+    """A config's `image_grid_pinpoints`, a list of (W, H) or its text, as a list."""
+    return ast.literal_eval(grid_pinpoints) if isinstance(grid_pinpoints, str) else grid_pinpoints
 
 
 def disable_torch_init() -> None:

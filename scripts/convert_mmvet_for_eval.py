@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llava.eval.submission import unique_answers, write_upload
+from llava.eval.submission import convert_mmvet
 from llava.utils import CommandParser, run_command
 
 
@@ -11,9 +11,7 @@ def main() -> None:
     parser.add_argument("--src", required=True, type=Path, help="answers, JSON lines")
     parser.add_argument("--dst", required=True, type=Path)
     args = parser.parse_args()
-    answers = {f"v1_{number}": text for number, text in unique_answers(args.src).items()}
-    write_upload(args.dst, answers)
-    print(f"{len(answers)} answers in {args.dst}")
+    print(convert_mmvet(args.src, args.dst))
 
 
 if __name__ == "__main__":

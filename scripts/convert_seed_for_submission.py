@@ -4,13 +4,12 @@ A prediction is the answer's whole text, as in LLaVA's uploads. The accuracy als
 option in a longer text, such as `B. red`, as `eval_seed` does.
 """
 
-import json
 from pathlib import Path
 
 from llava.eval.eval_seed import evaluate
-from llava.eval.scoring import print_scores
-from llava.eval.submission import unique_answers
-from llava.utils import CommandParser, atomic_writer, read_json_object, run_command
+from llava.eval.scoring import describe_accuracy
+from llava.eval.submission import convert_seed
+from llava.utils import CommandParser, run_command
 
 
 def main() -> None:
@@ -20,14 +19,8 @@ def main() -> None:
     parser.add_argument("--result-upload-file", required=True, type=Path)
     args = parser.parse_args()
     scores = evaluate(args.annotation_file, args.result_file)  # which checks both files
-    questions = read_json_object(args.annotation_file, "annotation file")["questions"]
-    answers = unique_answers(args.result_file)
-    with atomic_writer(args.result_upload_file) as file:
-        for question in questions:
-            row = {"question_id": question["question_id"], "prediction": answers[str(question["question_id"])]}
-            file.write(json.dumps(row) + "\n")
-    print_scores(scores)
-    print(f"{len(answers)} answers in {args.result_upload_file}")
+    said = convert_seed(args.annotation_file, args.result_file, args.result_upload_file)
+    print(f"{describe_accuracy(scores)}\n{said}")
 
 
 if __name__ == "__main__":

@@ -2,21 +2,8 @@
 
 from pathlib import Path
 
-from llava.eval.files import read_jsonl
-from llava.eval.submission import answers_to, write_upload
-from llava.eval.vqa_accuracy import normalize_answer
+from llava.eval.submission import convert_vqav2
 from llava.utils import CommandParser, InputError, run_command
-
-
-def read_test_ids(test_file: Path) -> list[int]:
-    """The ids of all questions. Raises InputError if one is no number, which the server asks for."""
-    ids = []
-    for row in read_jsonl(test_file, "test file", ["question_id"]):
-        try:
-            ids.append(int(str(row["question_id"])))
-        except ValueError as error:
-            raise InputError(f"test file {test_file}: the id {row['question_id']!r} is not a whole number") from error
-    return ids
 
 
 def main() -> None:
@@ -33,12 +20,7 @@ def main() -> None:
     test_file = args.test_file or args.dir / "llava_vqav2_mscoco_test2015.jsonl"
     result_file = args.result_file or args.dir / "answers" / args.split / args.ckpt / "merge.jsonl"
     upload_file = args.result_upload_file or args.dir / "answers_upload" / args.split / f"{args.ckpt}.json"
-
-    ids = read_test_ids(test_file)
-    answers = answers_to(ids, test_file, result_file, partial=True)
-    upload = [{"question_id": number, "answer": normalize_answer(answers.get(str(number), ""))} for number in ids]
-    write_upload(upload_file, upload)
-    print(f"{len(answers)} of {len(ids)} questions have an answer in {upload_file}")
+    print(convert_vqav2(test_file, result_file, upload_file))
 
 
 if __name__ == "__main__":

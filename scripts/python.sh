@@ -13,4 +13,6 @@ if ! "$PYTHON" -c 'import importlib.util as u; assert all(map(u.find_spec, ("tor
     echo "error: ${PYTHON:-python} lacks the packages this needs: activate their environment (see README.md)" >&2
     exit 2
 fi
+# On a CPU that other processes use too, OpenMP's threads that spin take time from one another.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}

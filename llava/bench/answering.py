@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from llava.conversation import get_conversation
 from llava.eval.files import write_json
-from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, load_model
+from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, model_options
 from llava.eval.questions import Question, read_question_file
 from llava.utils import CommandParser, InputError, run_command
 
@@ -110,7 +110,7 @@ def main() -> None:
     import torch
 
     questions = choose_questions(read_question_file(args.question_file, args.image_folder), args.images, args.per_image)
-    loaded = load_model(args)
+    loaded = model_options(args).load()
     on_gpu = loaded[1].device.type == "cuda"
     results = measure(
         ways(loaded, args.conv_mode, options, args.batch_size),

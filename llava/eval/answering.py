@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.answers import AnswerStore, answer_line
+from llava.eval.files import write_json
+from llava.eval.options import AskingOptions, asking_options, model_options
 from llava.eval.questions import Question, get_chunk
 from llava.inference.request import Request, make_request
-from llava.utils import InputError, one_line
+from llava.utils import InputError
 
 if TYPE_CHECKING:
     from llava.eval.ranks import Ranks
+    from llava.model.builder import LoadedModel
     from llava.pruning import PruningSettings
 
 logger = logging.getLogger(__name__)
@@ -79,64 +84,100 @@ def check_images(questions: Iterable[Question]) -> None:
             pass
 
 
-def answer_question_file(args: argparse.Namespace, questions: list[Question]) -> None:
-    """Answer `questions` as the options of `options.question_parser` say, together with the other processes of the run.
+class ModelSource(Protocol):
+    """Where the model that answers comes from: `options.ModelOptions`, or one that is loaded already."""
+
+    name: str
+    pruning: PruningSettings
+
+    def load(self) -> LoadedModel:
+        """The model. Raises InputError if it cannot be loaded."""
+
+    def on(self, device: Callable[[str], str]) -> ModelSource:
+        """The same on the device that `device` makes of the one it has."""
+
+    def settings(self, asking: AskingOptions, questions: list[Question]) -> dict:
+        """What decides the answers; see `settings.settings_of`."""
+
+
+def answer_question_file(
+    model: ModelSource, asking: AskingOptions, questions: list[Question], answers_file: Path, overwrite: bool = False
+) -> None:
+    """Answer `questions` together with the other processes of the run.
 
     The answers come to stand in the answer file in the order of the questions; see `answers`. Only what has no answer
-    yet is asked, and its images alone are decoded. Raises InputError for impossible options and questions, before a
-    model is loaded, and as `answer_questions` and `AnswerStore` do; the answers so far are kept.
+    yet is asked, and its images alone are decoded. Beside the answers, `NAME.run.json` says how many visual tokens were
+    kept of each crop, and how long answering took. Raises InputError for impossible questions, before a model is
+    loaded, and as `answer_questions` and `AnswerStore` do; the answers so far are kept.
     """
-    from llava.eval.options import check_question_options, load_model
     from llava.eval.ranks import Progress, Ranks, by_image, share
 
-    check_question_options(args)
-    questions = get_chunk(questions, args.num_chunks, args.chunk_idx)
-    store = AnswerStore(args.answers_file, questions)
+    store = AnswerStore(answers_file, questions)
     with Ranks() as ranks:
-        missing = ranks.from_first(lambda: _unanswered(args, questions, store))
+        missing = ranks.from_first(lambda: _unanswered(model, asking, store, overwrite))
         if len(missing) < len(questions) and ranks.rank == 0:
             logger.warning("%d of %d questions are answered already", len(questions) - len(missing), len(questions))
         mine = [questions[i] for i in share(questions, by_image(questions, missing), ranks.rank, ranks.count)]
-        args.device = ranks.device(args.device)
-        loaded = load_model(args) if mine else None
+        loaded = model.on(ranks.device).load() if mine else None
+        start = time.monotonic()
         with Progress(store, len(missing), hidden=ranks.rank > 0 or not missing):
             if mine:
-                _answer_share(args, loaded, mine, store, ranks)
+                _answer_share(model, loaded, asking, mine, store, ranks)
             ranks.wait()
-        if ranks.rank == 0 and not args.answers_file.exists():
+        if ranks.rank == 0 and not answers_file.exists():
             store.finish(ranks.count)
+        if ranks.rank == 0 and loaded is not None:
+            write_json(answers_file.with_suffix(".run.json"), _describe_run(model.pruning, loaded, len(missing), start))
 
 
-def _unanswered(args: argparse.Namespace, questions: list[Question], store: AnswerStore) -> list[int]:
+def answer_from_command_line(args: argparse.Namespace, read: Callable[[], list[Question]]) -> None:
+    """The whole of a command with the options of `options.question_parser`, which `read`s its questions."""
+    model, asking = model_options(args), asking_options(args)
+    questions = get_chunk(read(), args.num_chunks, args.chunk_idx)
+    answer_question_file(model, asking, questions, args.answers_file, args.overwrite)
+
+
+def _unanswered(model: ModelSource, asking: AskingOptions, store: AnswerStore, overwrite: bool) -> list[int]:
     """Which questions have no answer yet, by number. Raises InputError if one of them cannot be asked."""
-    from llava.eval.settings import settings_of
-
-    check_questions(questions)
-    is_new = args.overwrite or not (store.file.exists() or store.parts.exists())
+    check_questions(store.questions)
+    is_new = overwrite or not (store.file.exists() or store.parts.exists())
     if is_new:  # before anything is written, or dropped
-        check_images(questions)
-    try:
-        settings = settings_of(args, questions)
-    except OSError as error:  # a file that was there when its questions were answered
-        raise InputError(f"cannot read the image {error.filename}: {one_line(error)}") from error
-    missing = store.resume(settings, args.overwrite)
+        check_images(store.questions)
+    missing = store.resume(model.settings(asking, store.questions), overwrite)
     if not is_new:
-        check_images(questions[i] for i in missing)
+        check_images(store.questions[i] for i in missing)
     return missing
 
 
 def _answer_share(
-    args: argparse.Namespace, loaded: tuple, mine: list[Question], store: AnswerStore, ranks: Ranks
+    model: ModelSource,
+    loaded: LoadedModel,
+    asking: AskingOptions,
+    mine: list[Question],
+    store: AnswerStore,
+    ranks: Ranks,
 ) -> None:
     """Answer this process's questions, writing each answer as it comes."""
-    from llava.eval.options import generation_options
-    from llava.mm_utils import get_model_name_from_path
+    from llava.inference.request import choose_conv_mode
 
     cores = (os.cpu_count() or 1) // ranks.count
-    workers = args.num_workers if args.num_workers is not None else min(4, cores // 2)
-    answers = answer_questions(loaded, mine, args.conv_mode, generation_options(args), args.batch_size, workers)
-    model_id = get_model_name_from_path(args.model_path)
+    workers = asking.num_workers if asking.num_workers is not None else min(4, cores // 2)
+    conv_mode = choose_conv_mode(model.name, loaded.model.config.model_type, asking.conv_mode)
+    answers = answer_questions(loaded, mine, conv_mode, asking.generation, asking.batch_size, workers, model.pruning)
     with store.appending(ranks.rank) as file:
         for question, text in answers:
-            file.write(answer_line(question, text, model_id))
+            file.write(answer_line(question, text, model.name))
             file.flush()
+
+
+def _describe_run(pruning: PruningSettings, loaded: LoadedModel, answered: int, start: float) -> dict:
+    """What a run did: how visual tokens were chosen, how many of each crop, and what answering took."""
+    from llava.pruning import method_label
+
+    patches = loaded.model.get_vision_tower().num_patches
+    return {
+        "pruning_method": method_label(pruning.pruning_method) if pruning.prunes else "none",
+        "kept": min(pruning.visual_token_num, patches) if pruning.prunes else patches,
+        "answered": answered,
+        "seconds": round(time.monotonic() - start, 2),
+    }

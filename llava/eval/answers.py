@@ -21,6 +21,7 @@ import shortuuid
 
 from llava.eval.files import read_jsonl, write_json
 from llava.eval.questions import Question, read_mmbench_questions, read_science_questions
+from llava.eval.settings import DEFAULTS
 from llava.utils import CommandParser, InputError, atomic_writer, one_line, read_json_object, read_text, run_command
 
 # What is made of an answer file: of no use, and misleading, once the answers are others.
@@ -123,11 +124,10 @@ class AnswerStore:
                 f"{self.file} has answers, but not the settings they were made with: --overwrite drops them"
             )
         old = read_json_object(self.settings_file, "settings of the answers")
-        changed = [name for name in (*settings, *old) if old.get(name) != settings.get(name)]
+        old, new = DEFAULTS | old, DEFAULTS | settings
+        changed = [name for name in dict.fromkeys((*new, *old)) if old.get(name) != new.get(name)]
         if changed:
-            what = ", ".join(
-                f"{name} {old.get(name)!r} is now {settings.get(name)!r}" for name in dict.fromkeys(changed)
-            )
+            what = ", ".join(f"{name} {old.get(name)!r} is now {new.get(name)!r}" for name in changed)
             raise InputError(
                 f"the answers in {self.file} were made with other settings: {what}; --overwrite drops them"
             )

@@ -112,20 +112,27 @@ def evaluate(data_dir: Path, result_file: Path) -> dict:
     return {"perception": total(PERCEPTION), "cognition": total(COGNITION), "categories": categories}
 
 
+def describe(scores: dict) -> str:
+    """The sums of perception and cognition, and the score of each category."""
+    lines = []
+    for kind, names in (("perception", PERCEPTION), ("cognition", COGNITION)):
+        present = [name for name in names if name in scores["categories"]]
+        total = "none" if scores[kind] is None else f"{scores[kind]:.2f}"
+        lines.append(f"{kind.capitalize()}: {total} ({len(present)} of {len(names)} categories)")
+        lines += [
+            "  {0}: {score:.2f} = {accuracy:.2f} + {accuracy_plus:.2f}".format(name, **scores["categories"][name])
+            for name in present
+        ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = CommandParser(description="Score MME answers.")
     parser.add_argument("--data-dir", required=True, type=Path, help="MME_Benchmark_release_version")
     add_result_arguments(parser)
     args = parser.parse_args()
     scores = evaluate(args.data_dir, args.result_file)
-    for kind, names in (("perception", PERCEPTION), ("cognition", COGNITION)):
-        present = [name for name in names if name in scores["categories"]]
-        total = "none" if scores[kind] is None else f"{scores[kind]:.2f}"
-        print(f"{kind.capitalize()}: {total} ({len(present)} of {len(names)} categories)")
-        for name in present:
-            print(
-                "  {0}: {score:.2f} = {accuracy:.2f} + {accuracy_plus:.2f}".format(name, **scores["categories"][name])
-            )
+    print(describe(scores))
     save_scores(scores, args)
 
 

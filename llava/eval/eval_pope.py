@@ -81,6 +81,19 @@ def evaluate(annotation_dir: Path, question_file: Path, result_file: Path, allow
     return {"categories": categories, "mean_f1": sum(c["f1"] for c in categories.values()) / len(categories)}
 
 
+def describe(scores: dict) -> str:
+    """POPE's counts and percentages, category by category, and the mean F1."""
+    lines = []
+    for name, values in scores["categories"].items():
+        lines.append(f"Category: {name}, # samples: {values['samples']}")
+        if values["missing_labels"]:
+            lines.append(f"NOT SCORED, no label: {values['missing_labels']}")
+        lines.append("TP\tFP\tTN\tFN\n{tp}\t{fp}\t{tn}\t{fn}".format(**values))
+        for key in ("accuracy", "precision", "recall", "f1", "yes_ratio"):
+            lines.append(f"{key.replace('_', ' ').capitalize()}: {values[key]:.2f} %")
+    return "\n".join([*lines, f"Mean F1: {scores['mean_f1']:.2f} %"])
+
+
 def main() -> None:
     parser = CommandParser(description="Score POPE answers.")
     parser.add_argument("--annotation-dir", required=True, type=Path, help=f"folder of {PREFIX}<category>.json")
@@ -89,14 +102,7 @@ def main() -> None:
     parser.add_argument("--allow-missing", action="store_true", help="score only the questions that have a label")
     args = parser.parse_args()
     scores = evaluate(args.annotation_dir, args.question_file, args.result_file, args.allow_missing)
-    for name, values in scores["categories"].items():
-        print(f"Category: {name}, # samples: {values['samples']}")
-        if values["missing_labels"]:
-            print(f"NOT SCORED, no label: {values['missing_labels']}")
-        print("TP\tFP\tTN\tFN\n{tp}\t{fp}\t{tn}\t{fn}".format(**values))
-        for key in ("accuracy", "precision", "recall", "f1", "yes_ratio"):
-            print(f"{key.replace('_', ' ').capitalize()}: {values[key]:.2f} %")
-    print(f"Mean F1: {scores['mean_f1']:.2f} %")
+    print(describe(scores))
     save_scores(scores, args)
 
 

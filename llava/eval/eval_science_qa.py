@@ -78,6 +78,29 @@ def upstream_results(scores: dict, read: list[dict], options: Sequence[str]) -> 
     }
 
 
+def describe(scores: dict, read: list[dict]) -> str:
+    """Counts and accuracies, and how many answers named no option."""
+    right = sum(row["parsed_ans"] == row["ground_truth"] for row in read)
+    lines = [f"Total: {len(read)}, Correct: {right}, Accuracy: {scores['accuracy']:.2f} %"]
+    if scores["image_samples"]:
+        lines.append(f"Questions with an image: {scores['image_samples']}, Accuracy: {scores['image_accuracy']:.2f} %")
+    if unreadable := sum(row["parsed_ans"] == UNREADABLE for row in read):
+        lines.append(f"Counted as wrong, no option in the answer: {unreadable}")
+    return "\n".join(lines)
+
+
+def write_results(
+    scores: dict, read: list[dict], options: Sequence[str], output_file: Path | None, output_result: Path | None
+) -> None:
+    """Write LLaVA's two files, where they are wanted: right and wrong answers, and the option read from each."""
+    if output_file:
+        right = [row for row in read if row["parsed_ans"] == row["ground_truth"]]
+        wrong = [row for row in read if row["parsed_ans"] != row["ground_truth"]]
+        write_json(output_file, {"correct": right, "incorrect": wrong})
+    if output_result:
+        write_json(output_result, upstream_results(scores, read, options))
+
+
 def main() -> None:
     parser = CommandParser(description="Score ScienceQA answers.")
     parser.add_argument("--base-dir", required=True, type=Path, help="folder of problems.json and pid_splits.json")
@@ -88,18 +111,8 @@ def main() -> None:
     parser.add_argument("--options", type=list, default=list("ABCDE"), help="letters of the options (ABCDE)")
     args = parser.parse_args()
     scores, read = evaluate(args.base_dir, args.result_file, args.split, args.options)
-    right = [row for row in read if row["parsed_ans"] == row["ground_truth"]]
-    print(f"Total: {len(read)}, Correct: {len(right)}, Accuracy: {scores['accuracy']:.2f} %")
-    if scores["image_samples"]:
-        print(f"Questions with an image: {scores['image_samples']}, Accuracy: {scores['image_accuracy']:.2f} %")
-    unreadable = sum(row["parsed_ans"] == UNREADABLE for row in read)
-    if unreadable:
-        print(f"Counted as wrong, no option in the answer: {unreadable}")
-    if args.output_file:
-        wrong = [row for row in read if row["parsed_ans"] != row["ground_truth"]]
-        write_json(args.output_file, {"correct": right, "incorrect": wrong})
-    if args.output_result:
-        write_json(args.output_result, upstream_results(scores, read, args.options))
+    print(describe(scores, read))
+    write_results(scores, read, args.options, args.output_file, args.output_result)
     save_scores(scores, args)
 
 

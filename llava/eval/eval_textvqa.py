@@ -7,7 +7,14 @@ from collections import defaultdict
 from pathlib import Path
 
 from llava.eval.files import require_fields
-from llava.eval.scoring import accuracy, add_result_arguments, group_answers, print_scores, read_answers, save_scores
+from llava.eval.scoring import (
+    accuracy,
+    add_result_arguments,
+    describe_accuracy,
+    group_answers,
+    read_answers,
+    save_scores,
+)
 from llava.eval.vqa_accuracy import vqa_accuracy
 from llava.utils import CommandParser, InputError, read_json_object, run_command
 
@@ -80,7 +87,7 @@ def main() -> None:
     for args.result_file in files:
         scores = evaluate(args.annotation_file, args.result_file)
         print(args.result_file.stem)
-        print_scores(scores)
+        print(describe_accuracy(scores))
         save_scores(scores, args)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llava.eval.answering import answer_question_file
+from llava.eval.answering import answer_from_command_line
 from llava.eval.options import question_parser
 from llava.eval.questions import read_question_file
 from llava.utils import run_command
@@ -12,7 +12,7 @@ def main(description: str = __doc__, max_new_tokens: int = 128) -> None:
     parser = question_parser(description, max_new_tokens)
     parser.add_argument("--image-folder", required=True, type=Path)
     args = parser.parse_args()
-    answer_question_file(args, read_question_file(args.question_file, args.image_folder))
+    answer_from_command_line(args, lambda: read_question_file(args.question_file, args.image_folder))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Answer MMBench or MMBench-CN, a table with the images inside."""
 
-from llava.eval.answering import answer_question_file
+from llava.eval.answering import answer_from_command_line
 from llava.eval.options import question_parser
 from llava.eval.questions import LETTER_SENTENCE, read_mmbench_questions
 from llava.utils import run_command
@@ -13,8 +13,8 @@ def main() -> None:
     parser.add_argument("--lang", choices=LETTER_SENTENCE, default="en", help="language that asks for it (en)")
     parser.add_argument("--all-rounds", action="store_true", help="ask once with each option in first place")
     args = parser.parse_args()
-    questions = read_mmbench_questions(args.question_file, args.single_pred_prompt, args.lang, args.all_rounds)
-    answer_question_file(args, questions)
+    options = (args.single_pred_prompt, args.lang, args.all_rounds)
+    answer_from_command_line(args, lambda: read_mmbench_questions(args.question_file, *options))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llava.eval.answering import answer_question_file
+from llava.eval.answering import answer_from_command_line
 from llava.eval.options import question_parser
 from llava.eval.questions import read_science_questions
 from llava.utils import run_command
@@ -13,8 +13,8 @@ def main() -> None:
     parser.add_argument("--image-folder", required=True, type=Path)
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter")
     args = parser.parse_args()
-    questions = read_science_questions(args.question_file, args.image_folder, args.single_pred_prompt)
-    answer_question_file(args, questions)
+    options = (args.image_folder, args.single_pred_prompt)
+    answer_from_command_line(args, lambda: read_science_questions(args.question_file, *options))
 
 
 if __name__ == "__main__":

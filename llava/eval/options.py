@@ -1,19 +1,95 @@
-"""The command-line options of everything that asks a model."""
+"""The command-line options of everything that asks a model. This file imports neither torch nor transformers."""
+
+from __future__ import annotations
 
 import argparse
+import math
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from transformers.utils.logging import disable_progress_bar
+from typing import TYPE_CHECKING
 
 from llava.constants import PATCH_MERGE_TYPES
 from llava.conversation import get_conversation
-from llava.mm_utils import get_model_name_from_path, read_grid_pinpoints
-from llava.model.builder import load_pretrained_model
-from llava.pruning import METHOD_NAMES
-from llava.pruning.base import check_budget
-from llava.pruning.registry import check_pruning_method
-from llava.utils import CommandParser, InputError
+from llava.model.folders import find_folder
+from llava.pruning.base import PruningSettings, check_budget
+from llava.pruning.registry import METHOD_NAMES, check_pruning_method
+from llava.utils import (
+    CommandParser,
+    InputError,
+    get_model_name_from_path,
+    read_grid_pinpoints,
+    read_json_object,
+)
+
+if TYPE_CHECKING:
+    from llava.eval.questions import Question
+    from llava.model.builder import LoadedModel
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model answers, how much it sees, and in what form its weights are; see `load_pretrained_model`."""
+
+    model_path: str
+    model_base: str | None = None
+    pruning: PruningSettings = field(default_factory=PruningSettings)
+    mm_patch_merge_type: str | None = None
+    image_grid_pinpoints: str | None = None
+    device: str = "cuda"
+    load_8bit: bool = False
+    load_4bit: bool = False
+    compile_decoding: bool = False
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name."""
+        return get_model_name_from_path(self.model_path)
+
+    @property
+    def model_type(self) -> str | None:
+        """`model_type` of the checkpoint's config. Raises InputError if there is no such checkpoint."""
+        config = find_folder(self.model_path, "checkpoint") / "config.json"
+        return read_json_object(config, "config").get("model_type")
+
+    def on(self, device: Callable[[str], str]) -> ModelOptions:
+        """The same model on the device that `device` makes of the one that is asked for."""
+        return replace(self, device=device(self.device))
+
+    def settings(self, asking: AskingOptions, questions: list[Question]) -> dict:
+        """What decides the answers to `questions`; see `settings.settings_of`."""
+        from llava.eval.settings import settings_of
+        from llava.inference.request import choose_conv_mode
+
+        conv_mode = asking.conv_mode or choose_conv_mode(self.name, self.model_type)
+        return settings_of(self, asking, conv_mode, questions)
+
+    def load(self) -> LoadedModel:
+        """Load the model. Raises InputError as `load_pretrained_model` does."""
+        from transformers.utils.logging import disable_progress_bar
+
+        from llava.model.builder import load_pretrained_model
+
+        if not sys.stderr.isatty():
+            disable_progress_bar()
+        config = {
+            "mm_patch_merge_type": self.mm_patch_merge_type,
+            "image_grid_pinpoints": read_grid_pinpoints(self.image_grid_pinpoints),
+        }
+        loaded = load_pretrained_model(
+            self.model_path,
+            self.model_base,
+            self.name,
+            load_8bit=self.load_8bit,
+            load_4bit=self.load_4bit,
+            device=self.device,
+            pruning_method=self.pruning.pruning_method,
+            compile_decoding=self.compile_decoding,
+            **{name: value for name, value in config.items() if value is not None},
+        )
+        loaded.model.pruning = self.pruning
+        return loaded
 
 
 def visual_token_num(text: str) -> int:
@@ -48,7 +124,33 @@ def pruning_method(text: str) -> str:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model answers, and how much it sees."""
     parser.add_argument("--model-path", required=True, help="checkpoint folder or hub id")
+    add_weights_arguments(parser)
+    add_pruning_arguments(parser)
+    add_crop_arguments(parser)
+
+
+def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
+    """How pictures are cut into crops and joined."""
+    parser.add_argument(
+        "--mm_patch_merge_type",
+        choices=PATCH_MERGE_TYPES,
+        help="how crops are joined (as the checkpoint's config says)",
+    )
+    parser.add_argument(
+        "--image_grid_pinpoints", help="sizes that a picture may be cut to, such as '[[672, 672]]' (the config's)"
+    )
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """In what form the weights are, and where."""
     parser.add_argument("--model-base", help="the language model of a projector-only checkpoint")
+    parser.add_argument("--device", default="cuda", help="cuda (the CPU where there is no GPU), cuda:N or cpu")
+    parser.add_argument("--load-8bit", action="store_true", help="quantize the language model to 8 bits")
+    parser.add_argument("--load-4bit", action="store_true", help="quantize the language model to 4 bits")
+
+
+def add_pruning_arguments(parser: argparse.ArgumentParser) -> None:
+    """How many visual tokens are kept, and how they are chosen."""
     parser.add_argument("--visual_token_num", type=visual_token_num, help="visual tokens kept of each crop (all)")
     parser.add_argument(
         "--important_ratio", type=important_ratio, default=0.5, help="share of them chosen by [CLS] attention (0.5)"
@@ -60,17 +162,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how they are chosen: {', '.join(METHOD_NAMES)}, a .py file or a package.module (vispruner)",
     )
     parser.add_argument("--pruning_seed", type=int, default=0, help="seed of the method random (0)")
-    parser.add_argument(
-        "--mm_patch_merge_type",
-        choices=PATCH_MERGE_TYPES,
-        help="how crops are joined (as the checkpoint's config says)",
-    )
-    parser.add_argument(
-        "--image_grid_pinpoints", help="sizes that a picture may be cut to, such as '[[672, 672]]' (the config's)"
-    )
-    parser.add_argument("--device", default="cuda", help="cuda (the CPU where there is no GPU), cuda:N or cpu")
-    parser.add_argument("--load-8bit", action="store_true", help="quantize the language model to 8 bits")
-    parser.add_argument("--load-4bit", action="store_true", help="quantize the language model to 4 bits")
 
 
 def add_compile_argument(parser: argparse.ArgumentParser) -> None:
@@ -82,36 +173,40 @@ def add_compile_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_generation_arguments(parser: argparse.ArgumentParser, temperature: float, max_new_tokens: int) -> None:
-    """How the answer is decoded."""
+def add_generation_arguments(parser: argparse.ArgumentParser, temperature: float, max_new_tokens: int | None) -> None:
+    """How the answer is decoded; without `max_new_tokens` the command has its own default for it."""
+    tokens = "as the benchmark's" if max_new_tokens is None else max_new_tokens
     parser.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature})")
     parser.add_argument("--top_p", type=float, help="sample from this share of the probability (the checkpoint's)")
     parser.add_argument("--num_beams", type=int, default=1, help="beams (1)")
     parser.add_argument(
-        "--max_new_tokens", "--max-new-tokens", type=int, default=max_new_tokens, help=f"at most ({max_new_tokens})"
+        "--max_new_tokens", "--max-new-tokens", type=int, default=max_new_tokens, help=f"at most ({tokens})"
     )
 
 
-def load_model(args: argparse.Namespace) -> tuple:
-    """Tokenizer, model, image processor and context length that the command line asks for."""
-    if not sys.stderr.isatty():
-        disable_progress_bar()
-    # Those that are there: upstream's clients make `args` by hand, without the options that upstream lacks.
-    names = ("load_8bit", "load_4bit", "device", "visual_token_num", "important_ratio")
-    names += ("pruning_method", "pruning_seed", "compile_decoding")
+def model_options(args: argparse.Namespace) -> ModelOptions:
+    """The model options of a command line. Raises InputError for impossible ones.
+
+    Options that are not there have their defaults: upstream's clients make `args` by hand.
+    """
+    names = ("visual_token_num", "important_ratio", "pruning_method", "pruning_seed")
+    try:
+        pruning = PruningSettings(**{name: getattr(args, name) for name in names if hasattr(args, name)})
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    names = ("model_base", "mm_patch_merge_type", "image_grid_pinpoints", "device")
+    names += ("load_8bit", "load_4bit", "compile_decoding")
     options = {name: getattr(args, name) for name in names if hasattr(args, name)}
-    config = {
-        "mm_patch_merge_type": getattr(args, "mm_patch_merge_type", None),
-        "image_grid_pinpoints": read_grid_pinpoints(getattr(args, "image_grid_pinpoints", None)),
-    }
-    options |= {name: value for name, value in config.items() if value is not None}
-    return load_pretrained_model(args.model_path, args.model_base, get_model_name_from_path(args.model_path), **options)
+    read_grid_pinpoints(options.get("image_grid_pinpoints"))
+    return ModelOptions(str(args.model_path), pruning=pruning, **options)
 
 
 def generation_options(args: argparse.Namespace) -> dict:
     """The command line's decoding options in transformers' terms. Raises InputError for impossible ones."""
-    if args.temperature < 0 or args.num_beams < 1 or args.max_new_tokens < 1:
-        raise InputError("temperature must be at least 0, num_beams and max_new_tokens at least 1")
+    if not 0 <= args.temperature < math.inf or args.num_beams < 1 or args.max_new_tokens < 1:
+        raise InputError("temperature must be a number of at least 0, num_beams and max_new_tokens at least 1")
+    if 0 < args.temperature < 1e-4:
+        raise InputError(f"a temperature of {args.temperature} overflows: 0 is greedy, the least other is 0.0001")
     if args.top_p is not None and not 0 < args.top_p <= 1:
         raise InputError(f"top_p must be in (0, 1], got {args.top_p}")
     options = {"do_sample": args.temperature > 0, "num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
@@ -120,18 +215,42 @@ def generation_options(args: argparse.Namespace) -> dict:
     return options | ({"top_p": args.top_p} if args.top_p is not None else {})
 
 
-def conv_mode_of(model_name: str) -> str:
-    """The conversation template that a published checkpoint of this name was trained with."""
-    name = model_name.lower()
-    for part, mode in (
-        ("llama-2", "llava_llama_2"),
-        ("mistral", "mistral_instruct"),
-        ("34b", "chatml_direct"),
-        ("qwen", "qwen_1_5"),
-    ):
-        if part in name:
-            return mode
-    return "llava_v1"
+@dataclass(frozen=True)
+class AskingOptions:
+    """How questions are asked.
+
+    Attributes:
+        generation: transformers' generation options.
+        conv_mode: the prompt template; the checkpoint's own if None.
+        batch_size: questions answered at once; as many as free memory allows if None.
+        num_workers: processes that decode images ahead of the model; by the number of cores if None.
+    """
+
+    generation: dict
+    conv_mode: str | None = None
+    batch_size: int | None = None
+    num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a template that is not known and for impossible numbers."""
+        if self.conv_mode is not None:
+            get_conversation(self.conv_mode)
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"batch-size must be at least 1, got {self.batch_size}")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise InputError(f"num-workers must not be negative, got {self.num_workers}")
+
+
+def add_asking_arguments(parser: argparse.ArgumentParser) -> None:
+    """How questions are asked, less how answers are decoded."""
+    parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
+    parser.add_argument("--batch-size", type=int, help="questions answered at once (as free memory allows)")
+    parser.add_argument("--num-workers", type=int, help="processes that decode images ahead of the model (up to 4)")
+
+
+def asking_options(args: argparse.Namespace) -> AskingOptions:
+    """The asking options of a command line. Raises InputError for impossible ones."""
+    return AskingOptions(generation_options(args), args.conv_mode, args.batch_size, args.num_workers)
 
 
 def question_parser(description: str, max_new_tokens: int) -> CommandParser:
@@ -146,21 +265,8 @@ def question_parser(description: str, max_new_tokens: int) -> CommandParser:
         help="JSON lines, in the order of the questions; until all are answered, in the folder NAME.parts",
     )
     parser.add_argument("--overwrite", action="store_true", help="drop answers that were made with other settings")
-    parser.add_argument("--conv-mode", default="llava_v1", help="prompt template (llava_v1)")
     parser.add_argument("--num-chunks", type=int, default=1, help="parts that the questions are cut into (1)")
     parser.add_argument("--chunk-idx", type=int, default=0, help="which of them is answered (0)")
-    parser.add_argument("--batch-size", type=int, help="questions answered at once (as free memory allows)")
-    parser.add_argument("--num-workers", type=int, help="processes that decode images ahead of the model (up to 4)")
+    add_asking_arguments(parser)
     add_generation_arguments(parser, temperature=0.2, max_new_tokens=max_new_tokens)
     return parser
-
-
-def check_question_options(args: argparse.Namespace) -> None:
-    """Raise InputError for options of `question_parser` that cannot be."""
-    get_conversation(args.conv_mode)
-    generation_options(args)
-    read_grid_pinpoints(args.image_grid_pinpoints)
-    if args.batch_size is not None and args.batch_size < 1:
-        raise InputError(f"batch-size must be at least 1, got {args.batch_size}")
-    if args.num_workers is not None and args.num_workers < 0:
-        raise InputError(f"num-workers must not be negative, got {args.num_workers}")

@@ -13,8 +13,6 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 
-import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
 from llava.eval.answers import AnswerStore
@@ -33,16 +31,24 @@ class Ranks:
 
     def __enter__(self) -> Self:
         if self.count > 1:
+            import torch.distributed as dist
+
             dist.init_process_group("gloo", timeout=LONGEST_WAIT)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self.count > 1:
+            import torch.distributed as dist
+
             dist.destroy_process_group()  # a process that exits with it alive may be aborted
 
     def device(self, wanted: str) -> str:
         """`wanted`, or this process's own GPU of several where that is "cuda"."""
-        if wanted == "cuda" and self.count > 1 and torch.cuda.is_available():
+        if wanted != "cuda" or self.count == 1:
+            return wanted
+        import torch
+
+        if torch.cuda.is_available():
             return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         return wanted
 
@@ -53,6 +59,8 @@ class Ranks:
         """
         if self.count == 1:
             return get()
+        import torch.distributed as dist
+
         error, said = None, [None, False]
         if self.rank == 0:
             try:
@@ -71,6 +79,8 @@ class Ranks:
         """Return when all processes have come here; if one ends before, end this one with one line and exit code 1."""
         if self.count == 1:
             return
+        import torch.distributed as dist
+
         try:
             dist.barrier()
         except RuntimeError:

@@ -2,7 +2,7 @@
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
 from llava.conversation import get_conversation
-from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, load_model
+from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, model_options
 from llava.utils import CommandParser, run_command
 
 
@@ -24,7 +24,7 @@ def eval_model(args) -> str:
     files = args.image_file.split(args.sep)
     check_placeholders(query, len(files), "the query")
     images = [load_image(file) for file in files]
-    loaded = load_model(args)
+    loaded = model_options(args).load()
     model = loaded[1]
     request = make_request(query, images, conv_mode_for(model, args.conv_mode), model.config)
     text = next(Engine(loaded, batch_size=1).answer([request], **options)).text

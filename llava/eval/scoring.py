@@ -91,14 +91,14 @@ def add_result_arguments(parser: CommandParser, required: bool = True) -> None:
     parser.add_argument("--output", type=Path, help="scores as JSON (the result file's name with .score.json)")
 
 
-def print_scores(scores: dict) -> None:
+def describe_accuracy(scores: dict) -> str:
     """A line for the whole, and one for each group of each grouping."""
-    print(f"Samples: {scores['samples']}\nAccuracy: {scores['accuracy']:.2f} %")
+    lines = [f"Samples: {scores['samples']}", f"Accuracy: {scores['accuracy']:.2f} %"]
     for grouping, groups in scores.items():
         if isinstance(groups, dict):
-            print(f"By {grouping.replace('_', ' ')}:")
-            for name, values in groups.items():
-                print(f"  {name}: {values['accuracy']:.2f} % of {values['samples']}")
+            lines.append(f"By {grouping.replace('_', ' ')}:")
+            lines += [f"  {name}: {values['accuracy']:.2f} % of {values['samples']}" for name, values in groups.items()]
+    return "\n".join(lines)
 
 
 def save_scores(scores: dict, args: argparse.Namespace) -> None:
@@ -113,5 +113,5 @@ def score_command(description: str, evaluate: Callable[[Path, Path], dict]) -> N
     add_result_arguments(parser)
     args = parser.parse_args()
     scores = evaluate(args.annotation_file, args.result_file)
-    print_scores(scores)
+    print(describe_accuracy(scores))
     save_scores(scores, args)

@@ -1,55 +1,102 @@
 """What decides the answers to a question file, written down, so that a run can tell whether answers are its own."""
 
-import argparse
-import hashlib
-import json
-from collections.abc import Iterable
 from pathlib import Path
 
+import llava
+from llava.eval.digests import digest_files, digest_texts
+from llava.eval.options import AskingOptions, ModelOptions
 from llava.eval.questions import Question
-from llava.mm_utils import get_model_name_from_path
-from llava.model.checkpoint import find_folder
+from llava.model.folders import find_folder
+from llava.pruning.base import PruningSettings
+from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file
+from llava.utils import get_model_name_from_path, read_json_object
 
-# Options that change no answer.
-WITHOUT_EFFECT = {"answers_file", "batch_size", "num_workers", "overwrite", "device", "image_folder", "model_path"}
-SAMPLE = 2**20  # bytes at both ends of a file of weights
+# Files of a checkpoint that decide an answer, by the endings of their names, and those that training leaves there.
+_DECISIVE = (".json", ".model", ".txt", ".jinja", ".safetensors", ".bin")
+_OF_TRAINING = ("trainer_state.json", "training_args.bin", "optimizer.bin", "scheduler.bin")
+# What a key that is not in the file of settings stands for: an option that came later, with its default.
+DEFAULTS = {
+    "load_8bit": False,
+    "load_4bit": False,
+    "model_base": None,
+    "pruning_seed": 0,
+    "pruning_file": None,
+    "mm_patch_merge_type": None,
+    "image_grid_pinpoints": None,
+    "top_p": None,
+}
 
 
-def settings_of(args: argparse.Namespace, questions: list[Question]) -> dict:
-    """The options of a command and what its files hold, as JSON would give them back.
+def settings_of(model: ModelOptions, asking: AskingOptions, conv_mode: str, questions: list[Question]) -> dict:
+    """What decides the answers, as JSON gives it back.
 
-    Files count by their contents: a checkpoint, a question file or pictures may have been moved in between.
-    Raises InputError if there is no such checkpoint.
+    Files count by their contents: a checkpoint, a question file or pictures may have been moved in between. What
+    changes no answer is left out: the batch size, the number of processes, the device apart from its dtype.
+    Raises InputError if there is no such checkpoint or a file cannot be read.
     """
-    settings = {name: value for name, value in vars(args).items() if name not in WITHOUT_EFFECT}
-    settings["checkpoint"] = _checkpoint(args.model_path)
-    settings["question_file"] = _digest([args.question_file.read_bytes()])
-    settings["model_base"] = _checkpoint(args.model_base) if args.model_base else None
-    settings["prompts"] = _digest(f"{q.question_id}\0{q.asked}\0".encode() for q in questions)
-    images = [q.image for q in questions if isinstance(q.image, Path)]
-    settings["images"] = _digest(f"{image.name} {image.stat().st_size}\n".encode() for image in images)
-    return json.loads(json.dumps(settings, default=str))
+    return {
+        "llava": llava.__version__,
+        "checkpoint": _checkpoint(model.model_path),
+        "model_base": _checkpoint(model.model_base) if model.model_base else None,
+        "dtype": _dtype(model.device),
+        "load_8bit": model.load_8bit,
+        "load_4bit": model.load_4bit,
+        **_pruning(model.pruning),
+        "mm_patch_merge_type": model.mm_patch_merge_type,
+        "image_grid_pinpoints": model.image_grid_pinpoints,
+        "conv_mode": conv_mode,
+        "temperature": asking.generation.get("temperature", 0),
+        "top_p": asking.generation.get("top_p"),
+        "num_beams": asking.generation["num_beams"],
+        "max_new_tokens": asking.generation["max_new_tokens"],
+        "question_file": digest_texts(part for q in questions for part in (str(q.question_id), q.asked, q.prompt))[:16],
+        "images": _images(questions),
+    }
 
 
 def _checkpoint(path: str) -> str:
-    """A checkpoint's name and a digest of its config and of samples of its weights; a hub id is downloaded for that."""
+    """A checkpoint's name and a digest of what it and its vision tower are made of; a hub id is downloaded for that."""
     folder = find_folder(path, "checkpoint")
-    weights = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
-    config = [file.read_bytes() for file in (folder / "config.json",) if file.is_file()]
-    return f"{get_model_name_from_path(path)} {_digest([*config, *map(_sample, weights)])}"
+    files = _decisive_files(folder)
+    tower = read_json_object(folder / "config.json", "config").get("mm_vision_tower")
+    if isinstance(tower, str):
+        files += _decisive_files(find_folder(tower, "vision tower", relative_to=folder))
+    names = [file.name for file in files]
+    return f"{get_model_name_from_path(path)} {digest_texts([*names, *digest_files(files)])[:16]}"
 
 
-def _sample(file: Path) -> bytes:
-    """A file's name, its size and its two ends."""
-    size = file.stat().st_size
-    with file.open("rb") as weights:
-        start = weights.read(SAMPLE)
-        weights.seek(max(0, size - SAMPLE))
-        return f"{file.name} {size} ".encode() + start + weights.read(SAMPLE)
+def _decisive_files(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix in _DECISIVE and file.name not in _OF_TRAINING and file.is_file()
+    )
 
 
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:16]
+def _dtype(device: str) -> str:
+    """The dtype in which a model is loaded on this device."""
+    import torch
+
+    return "float16" if device != "cpu" and torch.cuda.is_available() else "float32"
+
+
+def _pruning(pruning: PruningSettings) -> dict:
+    """The pruning settings that decide what is kept: a method of this package does not read those of others."""
+    method = pruning.pruning_method
+    file = method_file(method)
+    settings = {
+        "visual_token_num": pruning.visual_token_num if method != NONE else None,
+        "important_ratio": pruning.important_ratio if method == VISPRUNER or file else None,
+        "pruning_method": method if file is None else file.name,
+        "pruning_seed": pruning.pruning_seed if method not in METHOD_NAMES or method == "random" else 0,
+        "pruning_file": digest_files([file])[0][:16] if file else None,
+    }
+    return settings
+
+
+def _images(questions: list[Question]) -> str:
+    """A digest of the questions' pictures and their order."""
+    files = list(dict.fromkeys(q.image for q in questions if isinstance(q.image, Path)))
+    of_file = dict(zip(files, digest_files(files)))
+    parts = (of_file[q.image] if isinstance(q.image, Path) else q.image or b"" for q in questions)
+    return digest_texts(parts)[:16]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import get_conversation
 from llava.pruning.base import PruningSettings
-from llava.utils import InputError
+from llava.utils import InputError, get_model_name_from_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -108,20 +108,23 @@ def make_request(
     return Request(single_turn_prompt(marked, conv_mode), tuple(images), pruning, name)
 
 
-def conv_mode_for(model, wanted: str | None = None) -> str:
-    """The prompt template that a loaded model was trained with, or the one that is `wanted`.
+def choose_conv_mode(model_name: str, model_type: str | None, wanted: str | None = None) -> str:
+    """The prompt template of a checkpoint, by its name and its config's `model_type`, or the one that is `wanted`.
 
-    A wanted template with other roles or separators than the model's is used, with a warning. Raises InputError for
-    an unknown one.
+    A wanted template with other roles or separators than the checkpoint's is used, with a warning. Raises InputError
+    for an unknown one.
     """
-    from llava.mm_utils import get_model_name_from_path
     from llava.model.families import conv_mode_of
 
-    name = get_model_name_from_path(model.config.name_or_path)
-    trained = conv_mode_of(name, model.config.model_type)
+    trained = conv_mode_of(model_name, model_type)
     if wanted is None:
         return trained
     first, second = get_conversation(wanted), get_conversation(trained)
     if any(getattr(first, part) != getattr(second, part) for part in ("roles", "sep_style", "sep", "sep2")):
-        logger.warning("conv-mode %s is not the template of %s, which is %s", wanted, name, trained)
+        logger.warning("conv-mode %s is not the template of %s, which is %s", wanted, model_name, trained)
     return wanted
+
+
+def conv_mode_for(model, wanted: str | None = None) -> str:
+    """`choose_conv_mode` for a loaded model."""
+    return choose_conv_mode(get_model_name_from_path(model.config.name_or_path), model.config.model_type, wanted)

@@ -7,8 +7,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
-from llava.model.checkpoint import find_folder
 from llava.model.families import Family, find_family
+from llava.model.folders import find_folder
 from llava.model.loading import Placement, load_llava, read_config, set_generation_defaults
 from llava.model.pruning_defaults import refuse_with_input_error
 from llava.pruning import PruningSettings, load_method
@@ -91,6 +91,15 @@ def load_pretrained_model(
     set_generation_defaults(model, tokenizer, folder)
     model.pruning, model.compile_decoding = pruning, compile_decoding
     return LoadedModel(tokenizer, model, model.get_vision_tower().image_processor, config.max_position_embeddings)
+
+
+def complete(model: PreTrainedModel) -> LoadedModel:
+    """A LLaVA model with the tokenizer of its checkpoint, `config.name_or_path`, and its tower's image processor."""
+    folder = find_folder(str(model.config.name_or_path), "checkpoint")
+    tokenizer = read_family(folder).load_tokenizer(folder)
+    _add_image_tokens(tokenizer, model)
+    set_generation_defaults(model, tokenizer, folder)
+    return LoadedModel(tokenizer, model, model.get_vision_tower().image_processor, model.config.max_position_embeddings)
 
 
 def read_family(folder: Path) -> Family:

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import torch
-from huggingface_hub import save_torch_state_dict, snapshot_download
+from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -50,28 +50,6 @@ _PUBLISHED_KEYS = dict.fromkeys((
 _OWN_KEYS = {"_name_or_path", "architectures", "dtype", "rope_parameters", "tokenizer_class"}
 _OWN_KEYS |= {"tokenizer_model_max_length", "transformers_version"}
 _CLIP_TEXT_SIDE = re.compile(r"(text_model\.|text_projection|visual_projection|logit_scale)")
-
-
-def find_folder(name: str, what: str, relative_to: Path | None = None) -> Path:
-    """The local folder that `name` means: a path relative to `relative_to`, a path, or a hub id (downloaded).
-
-    Raises InputError, calling it `what`, if it is none of these.
-    """
-    candidates = [relative_to / name] if relative_to else []
-    for folder in [*candidates, Path(name)]:
-        if folder.is_dir():
-            return folder
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
-        raise InputError(f"no such {what} folder: {candidates[0] if candidates else name}")
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.model", "*.txt", "mm_projector.bin"]))
-        for weights in ("model*.safetensors", "pytorch_model*.bin"):
-            snapshot_download(name, allow_patterns=[weights])
-            if any(folder.glob(weights)):
-                break
-    except (OSError, ValueError) as error:
-        raise InputError(f"{what} {name}: no such folder, and as a hub id: {one_line(error)}") from error
-    return folder
 
 
 def read_weights(folder: str | Path) -> StateDict:

@@ -17,13 +17,13 @@ from transformers import (
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
 from llava.model.checkpoint import (
     StateDict,
-    find_folder,
     load_weights,
     published_model_type,
     read_weight_file,
     read_weights,
     split_tower,
 )
+from llava.model.folders import find_folder
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.utils import InputError, one_line, read_json_object
 

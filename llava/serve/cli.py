@@ -8,7 +8,7 @@ from llava.eval.options import (
     add_generation_arguments,
     add_model_arguments,
     generation_options,
-    load_model,
+    model_options,
 )
 from llava.utils import CommandParser, InputError, run_command
 
@@ -25,7 +25,7 @@ def chat(args) -> None:
         get_conversation(args.conv_mode)
     options = generation_options(args)
     images = [load_image(args.image_file)]
-    session = Session(load_model(args), args.conv_mode)
+    session = Session(model_options(args).load(), args.conv_mode)
     you, assistant = (role.strip() or "ASSISTANT" for role in session.conversation.roles)
     while message := _read(f"{you}: "):
         try:

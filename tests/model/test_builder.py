@@ -11,7 +11,8 @@ from transformers import CLIPConfig, CLIPModel
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import TOWER_PREFIX, find_folder
+from llava.model.checkpoint import TOWER_PREFIX
+from llava.model.folders import find_folder
 from llava.utils import InputError
 from tests.conftest import load, load_script, picture
 

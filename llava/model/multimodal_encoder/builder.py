@@ -13,7 +13,7 @@ from types import ModuleType
 
 from torch import nn
 
-from llava.model.checkpoint import find_folder
+from llava.model.folders import find_folder
 from llava.utils import InputError, read_json_object
 
 _TOWERS: tuple[ModuleType, ...] = tuple(

@@ -8,7 +8,8 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from llava.model.checkpoint import find_folder, load_clip_weights
+from llava.model.checkpoint import load_clip_weights
+from llava.model.folders import find_folder
 from llava.pruning import Views
 from llava.utils import InputError, one_line, read_json_object
 

@@ -1,6 +1,4 @@
 #!/usr/bin/env bash
 # MMBench with LLaVA-1.5: bash scripts/v1_5/eval/mmbench.sh TOKENS [RATIO]
-# shellcheck source=scripts/benchmarks.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../../benchmarks.sh"
-
-mmbench
+# shellcheck source=scripts/recipe.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../recipe.sh"

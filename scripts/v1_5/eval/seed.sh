@@ -1,6 +1,4 @@
 #!/usr/bin/env bash
 # SEED-Bench with LLaVA-1.5: bash scripts/v1_5/eval/seed.sh TOKENS [RATIO]
-# shellcheck source=scripts/benchmarks.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../../benchmarks.sh"
-
-seed
+# shellcheck source=scripts/recipe.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../recipe.sh"

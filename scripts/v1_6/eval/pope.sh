@@ -1,6 +1,4 @@
 #!/usr/bin/env bash
 # POPE with LLaVA-1.6: bash scripts/v1_6/eval/pope.sh TOKENS [RATIO]
-# shellcheck source=scripts/benchmarks.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../../benchmarks.sh"
-
-pope
+# shellcheck source=scripts/recipe.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../recipe.sh"

@@ -1,6 +1,4 @@
 #!/usr/bin/env bash
 # ScienceQA with LLaVA-1.6: bash scripts/v1_6/eval/sqa.sh TOKENS [RATIO]
-# shellcheck source=scripts/benchmarks.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../../benchmarks.sh"
-
-sqa
+# shellcheck source=scripts/recipe.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../recipe.sh"

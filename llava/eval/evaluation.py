@@ -1,0 +1,175 @@
+"""A benchmark from questions to score and submission: what `python -m llava.eval` and `llava.eval.evaluate` share."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llava.eval.answering import answer_question_file
+from llava.eval.benchmarks import BENCHMARKS, Benchmark, find_benchmark
+from llava.eval.files import write_json
+from llava.eval.options import AskingOptions, ModelOptions
+from llava.eval.questions import Question
+from llava.pruning.base import PruningSettings
+from llava.pruning.registry import NONE, VISPRUNER, method_label
+from llava.utils import InputError, get_model_name_from_path
+
+if TYPE_CHECKING:
+    from llava.model.builder import LoadedModel
+
+PLAYGROUND = Path(__file__).parents[2] / "playground"
+BUNDLED_MODEL = PLAYGROUND / "checkpoints" / "llava-tiny"
+BUNDLED_DATA = PLAYGROUND / "data" / "scenes"
+DATA = PLAYGROUND / "data" / "eval"
+PUBLISHED_VICUNA_MODE = "vicuna_v1"  # the template of the published figures, where the checkpoint's is llava_v1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a benchmark.
+
+    Attributes:
+        benchmark: its name.
+        score: the headline figure; None where labels are not public, or MME's categories are not there.
+        metric, unit: what the figure is: its key in `scores`, and % or points.
+        scores: everything that the scorer says, as in the score file; None without public labels.
+        answers_file: the answers, in the order of the questions.
+        submission: the file to submit; None where there is nothing to submit.
+        description: the lines that the command prints.
+    """
+
+    benchmark: str
+    score: float | None
+    metric: str
+    unit: str
+    scores: dict | None
+    answers_file: Path
+    submission: Path | None
+    description: str
+
+    def __float__(self) -> float:
+        if self.score is None:
+            raise TypeError(f"{self.benchmark} has no local score: submit {self.submission}")
+        return float(self.score)
+
+
+def evaluate(
+    name: str,
+    model: str | Path | LoadedModel,
+    *,
+    visual_token_num: int | None = None,
+    important_ratio: float = 0.5,
+    pruning_method: str = VISPRUNER,
+    pruning_seed: int = 0,
+    data_dir: str | Path | None = None,
+    out_dir: str | Path | None = None,
+    conv_mode: str | None = None,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    **generation,
+) -> Result:
+    """Answer a benchmark and score the answers, in this process.
+
+    Args:
+        name: one of `llava.eval.benchmarks.BENCHMARKS`.
+        model: a checkpoint folder or hub id, what `load_pretrained_model` returned, or a LLaVA model alone.
+        visual_token_num, important_ratio, pruning_method, pruning_seed: see `PruningSettings`.
+        data_dir: the benchmarks' data; the bundled scenes for the bundled model, else playground/data/eval.
+        out_dir: where answers go, in the folders of the recipes; a temporary folder if None. With a checkpoint's path a
+            run goes on from the answers there; a model that is loaded already is always asked everything.
+        conv_mode: the prompt template; the one of the published figures if None.
+        batch_size, num_workers: see `AskingOptions`.
+        generation: transformers' generation options; greedy if there are none.
+
+    Raises InputError as the command does, and ValueError for impossible pruning settings.
+    """
+    benchmark = find_benchmark(name)
+    if benchmark is None:
+        raise InputError(f"there is no benchmark {name!r}: {', '.join(entry.name for entry in BENCHMARKS)}")
+    pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed)
+    source = ModelOptions(str(model), pruning=pruning) if isinstance(model, str | Path) else InMemory(model, pruning)
+    data_dir = Path(data_dir or default_data_dir(source.model_path))
+    out_dir = Path(out_dir or tempfile.mkdtemp(prefix="llava-eval-"))
+    generation = {"do_sample": False, "num_beams": 1, "max_new_tokens": benchmark.max_new_tokens} | generation
+    conv_mode = conv_mode or published_conv_mode(source.name, source.model_type)
+    asking = AskingOptions(generation, conv_mode, batch_size, num_workers)
+    if missing := [path for path in benchmark.needs(data_dir) if not path.exists()]:
+        raise InputError(f"{missing[0]} is missing: see EVAL.md for where to get it")
+    answers_file = answers_path(benchmark, out_dir, source.name, pruning)
+    questions = benchmark.read_questions(data_dir)
+    answer_question_file(source, asking, questions, answers_file, overwrite=isinstance(source, InMemory))
+    return finish(benchmark, data_dir, answers_file)
+
+
+class InMemory:
+    """A `ModelSource` of a model that is loaded already; its weights may be anyone's, so no answers are its own."""
+
+    def __init__(self, model, pruning: PruningSettings) -> None:
+        """`model` is what `load_pretrained_model` returned, or a LLaVA model alone."""
+        self.model, self.pruning = model, pruning
+        bare = model[1] if isinstance(model, tuple) else model
+        self.model_path = str(bare.config.name_or_path)
+        self.name = get_model_name_from_path(self.model_path)
+        self.model_type = bare.config.model_type
+
+    def on(self, device: Callable[[str], str]) -> InMemory:
+        return self
+
+    def settings(self, asking: AskingOptions, questions: list[Question]) -> dict:
+        return {"run": uuid.uuid4().hex}
+
+    def load(self) -> LoadedModel:
+        from llava.model.builder import LoadedModel, complete
+
+        return LoadedModel(*self.model) if isinstance(self.model, tuple) else complete(self.model)
+
+
+def default_data_dir(model_path: str) -> Path:
+    """The bundled scenes for the bundled model, for any other the folder of the real benchmarks."""
+    path = Path(model_path)
+    return BUNDLED_DATA if path.exists() and BUNDLED_MODEL.exists() and path.samefile(BUNDLED_MODEL) else DATA
+
+
+def published_conv_mode(model_name: str, model_type: str | None) -> str:
+    """The prompt template that a checkpoint's published figures were made with."""
+    from llava.inference.request import choose_conv_mode
+
+    mode = choose_conv_mode(model_name, model_type)
+    return PUBLISHED_VICUNA_MODE if mode == "llava_v1" else mode
+
+
+def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: PruningSettings) -> Path:
+    """Where a benchmark's answers go: NAME/answers/SPLIT/MODEL[-METHOD]/n_TOKENS/r_RATIO/merge.jsonl.
+
+    An unpruned model keeps all: its folder is n_all, whatever the budget.
+    """
+    label = method_label(pruning.pruning_method)
+    model = model_name if label == VISPRUNER else f"{model_name}-{label}"
+    tokens = "all" if pruning.visual_token_num is None or label == NONE else pruning.visual_token_num
+    folder = out_dir / benchmark.name / "answers" / benchmark.split / model / f"n_{tokens}"
+    return folder / f"r_{pruning.important_ratio:g}" / "merge.jsonl"
+
+
+def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path) -> Result:
+    """Score the answers and write the file to submit, as far as the benchmark has these.
+
+    Raises InputError as the scorer and the converter do.
+    """
+    data, lines = data_dir / benchmark.folder, [f"answers: {answers_file}"]
+    scores, submission, headline = None, None, benchmark.headlines[0]
+    if benchmark.score is not None:
+        scores, description = benchmark.score(data, answers_file)
+        score_file = answers_file.with_suffix(".score.json")
+        write_json(score_file, scores)
+        lines += [description, f"score: {score_file}"]
+    if benchmark.convert is not None:
+        submission = answers_file.with_name(benchmark.submission)
+        lines += [benchmark.convert(data, answers_file, submission), f"to submit: {submission}"]
+    score = None if scores is None else scores[headline.key]
+    return Result(
+        benchmark.name, score, headline.key, headline.unit, scores, answers_file, submission, "\n".join(lines)
+    )
