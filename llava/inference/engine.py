@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
+from itertools import groupby
 
 import torch
 
@@ -12,8 +12,9 @@ from llava.inference.memory import default_batch_size, is_out_of_memory, refuse_
 from llava.inference.pictures import VisualTokenStream, encode_images
 from llava.inference.prefix_sharing import generate_batch
 from llava.inference.request import Completion, Request
-from llava.inference.streaming import stream_text, uses_beams
+from llava.inference.streaming import stream_text
 from llava.mm_utils import tokenizer_image_token
+from llava.utils import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ class Engine:
 
         An image is encoded once for requests that follow one another on it with the same settings, and what such
         requests begin with passes through the language model once for those of a batch. In float32 every answer is
-        the one that its request gets alone. Where memory runs out, batches shrink. Requests of other settings, and
-        those without images, are other batches.
+        the one that its request gets alone. A batch has requests of the same settings and number of images; where
+        memory runs out, batches shrink.
 
         Raises InputError if an image cannot be read, a prompt is longer than the context, a pruning method cannot
         work, or one request takes too much memory.
@@ -51,16 +52,17 @@ class Engine:
             if kind not in sizes:
                 sizes[kind] = self.batch_size or default_batch_size(self.model, *kind, options)
             size = min(limit, sizes[kind])
-            batch = list(takewhile(lambda request: _kind(request) == kind, requests[start : start + size]))  # noqa: B023
+            batch = list(next(groupby(requests[start : start + size], _kind))[1])
             visual, done = visual_tokens.of(batch), 0
             while done < len(batch):
                 part = slice(done, done + size)
                 try:
                     completions = self._complete(batch[part], visual[part], options)
                 except Exception as error:
-                    if not is_out_of_memory(error) or size == 1:
-                        with refuse_too_large(batch[done].name):
-                            raise
+                    if not is_out_of_memory(error):
+                        raise
+                    if size == 1:
+                        raise InputError(f"{batch[done].name} alone takes too much memory") from error
                     size = limit = (size + 1) // 2
                     logger.warning("out of memory: from here on at most %d requests at once", size)
                     continue
@@ -82,22 +84,17 @@ class Engine:
 
     def _stream(self, name: str, generate, options: dict) -> Iterator[str]:
         with refuse_too_large(name):
-            if uses_beams(options):
-                yield self._decode(generate(**options))[0]
-            else:
-                yield from stream_text(self.tokenizer, generate, options)
+            yield from stream_text(self.tokenizer, generate, options)
 
     def _complete(self, batch: list[Request], visual: list[list[torch.Tensor]], options: dict) -> list[Completion]:
         """The completions of requests of the same settings, whose images have these visual tokens."""
         ids = [tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt") for request in batch]
-        texts = self._decode(generate_batch(self.model, ids, visual, batch[0].pruning, **options))
+        output_ids = generate_batch(self.model, ids, visual, batch[0].pruning, **options)
+        texts = self.tokenizer.batch_decode(output_ids, skip_special_tokens=True)
         return [
-            Completion(text, tuple(map(len, images)), _length(row, images))
+            Completion(text.strip(), tuple(map(len, images)), _length(row, images))
             for text, row, images in zip(texts, ids, visual, strict=True)
         ]
-
-    def _decode(self, output_ids: torch.LongTensor) -> list[str]:
-        return [text.strip() for text in self.tokenizer.batch_decode(output_ids, skip_special_tokens=True)]
 
 
 def _kind(request: Request) -> tuple:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, takewhile
 
 import torch
@@ -109,10 +110,7 @@ class Session:
         return self._stream(self._begin(message, images), options)
 
     def _stream(self, turn: _Pending, options: dict) -> Iterator[str]:
-        if uses_beams(options):
-            yield self._end(turn, self._generate(turn, **options))
-            return
-        output_ids = yield from stream_text(self._tokenizer, lambda **given: self._generate(turn, **given), options)
+        output_ids = yield from stream_text(self._tokenizer, partial(self._generate, turn), options)
         self._end(turn, output_ids)
 
     @torch.inference_mode()

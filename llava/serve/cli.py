@@ -2,6 +2,7 @@
 
 import sys
 
+from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import get_conversation
 from llava.eval.options import (
     add_compile_argument,
@@ -29,7 +30,9 @@ def chat(args) -> None:
     you, assistant = (role.strip() or "ASSISTANT" for role in session.conversation.roles)
     while message := _read(f"{you}: "):
         try:
-            _answer(session, f"<image>\n{message}" if images else message, images, f"{assistant}: ", options)
+            _answer(
+                session, f"{DEFAULT_IMAGE_TOKEN}\n{message}" if images else message, images, f"{assistant}: ", options
+            )
         except InputError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             continue

@@ -117,6 +117,12 @@ def batches(monkeypatch):
     return watch
 
 
+def test_an_image_token_in_a_question_is_named_before_any_is_answered(loaded, questions):
+    bad = Question(7, f"What is {IMAGE}?", questions[0].image, "")
+    with pytest.raises(InputError, match="question 7 has <image> in its text"):
+        next(answer_questions(loaded(), [*questions, bad], "llava_v1", {"do_sample": False, "max_new_tokens": 1}))
+
+
 def test_only_as_many_questions_as_wanted_are_asked_at_once(loaded, questions, batches):
     llava = loaded()
     sizes = batches(llava[1], 16)

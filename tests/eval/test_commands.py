@@ -77,9 +77,33 @@ def test_the_chat_remembers_what_was_said(call, asked):
     assert "Is it red? ASSISTANT:" in debug[1]
     assert "USER: Why? ASSISTANT:" in debug[1]
     assert "'visual_tokens': [16]" in debug[1]
+    first, second = (int(line.rpartition("'computed_tokens': ")[2].rstrip("}")) for line in debug)
+    assert second < first / 2  # neither the picture nor what was said is computed again
     shown = out.splitlines()[0].removeprefix("ASSISTANT: ")
     assert shown.strip()
     assert f"'answer': {shown.strip()!r}" in debug[0]
+
+
+def test_the_chat_goes_on_after_a_message_that_cannot_be_answered(call, asked):
+    messages = ["What is an <image>?", "word " * 5000, "Is it red?", "What is <image>?", "Why?", ""]
+    code, out, err = call(cli, *asked, "--max-new-tokens", 3, "--debug", stdin=messages)
+    assert code == 0
+    assert [line.partition(": ")[0] for line in err.splitlines()] == ["error"] * 3
+    assert "1 image(s) for 2 <image> placeholder(s)" in err
+    assert "longer than the context" in err
+    assert "0 image(s) for 1 <image> placeholder(s)" in err
+    debug = [line for line in out.splitlines() if line.startswith("{'prompt'")]
+    assert len(debug) == 2
+    assert "USER: <image>\\nIs it red? ASSISTANT:" in debug[1]
+    assert "What is" not in debug[1]
+    good = call(cli, *asked, "--max-new-tokens", 3, "--debug", stdin=["Is it red?", "Why?", ""])
+    assert good[1] == out
+
+
+def test_the_chat_answers_with_beams(call, asked):
+    code, out, err = call(cli, *asked, "--max-new-tokens", 3, "--num_beams", 2, stdin=["Is it red?", "Why?", ""])
+    assert (code, "Traceback" in err) == (0, False)
+    assert [line.partition(": ")[0] for line in out.splitlines()] == ["ASSISTANT", "ASSISTANT"]
 
 
 @pytest.fixture
@@ -127,6 +151,29 @@ def test_bad_input_leaves_no_answers_behind(call, loader_options, pope, tmp_path
     named = "line 7: not JSON" if bad == "question" else "1.png"
     assert_one_line(call(model_vqa_loader, *loader_options, "--answers-file", out / "a.jsonl"), named)
     assert not out.exists()
+
+
+def test_a_question_with_an_image_token_in_its_text_is_named_before_a_model_is_loaded(
+    call, loader_options, pope, tmp_path
+):
+    with (pope / "llava_pope_test.jsonl").open("a") as file:
+        file.write('{"question_id": 77, "image": "0.png", "text": "What does <image> mean?"}\n')
+    out = tmp_path / "out"
+    options = [*loader_options, "--answers-file", out / "a.jsonl", "--model-path", "/nowhere"]
+    assert_one_line(call(model_vqa_loader, *options), "question 77 has <image> in its text")
+    assert not out.exists()
+
+
+def test_where_nothing_is_left_to_do_no_picture_is_decoded(call, loader_options, pope, tmp_path):
+    options = [*loader_options, "--answers-file", tmp_path / "a.jsonl"]
+    assert call(model_vqa_loader, *options)[0] == 0
+    for file in (pope / "val2014").iterdir():
+        file.write_bytes(bytes(file.stat().st_size))
+    assert call(model_vqa_loader, *options)[0] == 0
+    (tmp_path / "a.jsonl").write_text("".join((tmp_path / "a.jsonl").read_text().splitlines(keepends=True)[:-1]))
+    assert_one_line(call(model_vqa_loader, *options), "1.png")
+    (pope / "val2014" / "1.png").unlink()
+    assert_one_line(call(model_vqa_loader, *options), "1.png")
 
 
 def test_a_question_too_long_for_the_context_leaves_the_other_answers(call, loader_options, pope, tmp_path):
