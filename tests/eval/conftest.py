@@ -1,10 +1,14 @@
 """What the tests of the commands share: calling one, and what bad input must look like."""
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from llava.utils import run_command
+
+pytest.register_assert_rewrite("tests.eval.converter_cases")
 
 
 @pytest.fixture
@@ -24,6 +28,14 @@ def call(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def case(request, tmp_path, call):
+    """One converter, named by the parameter, with a folder of input for it."""
+    from tests.eval.converter_cases import Case
+
+    return Case(request.param, tmp_path, call)
+
+
 def assert_one_line(result: tuple[int, str, str], named: str) -> None:
     """Exit code 2, nothing on stdout, and one line on stderr that has `named` in it."""
     code, out, err = result
@@ -32,3 +44,8 @@ def assert_one_line(result: tuple[int, str, str], named: str) -> None:
     assert len(err.splitlines()) == 1
     assert err.startswith("error: ")
     assert named in err
+
+
+def texts(file: Path) -> list[tuple]:
+    """The id and the text of each answer in a file."""
+    return [(row["question_id"], row["text"]) for row in map(json.loads, file.read_text().splitlines())]
