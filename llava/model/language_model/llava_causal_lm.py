@@ -81,10 +81,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         """
         cache = past_key_values if cache is None else cache
         pruning = pruning or self.take_pruning(kwargs)
-        if labels is not None and pruning.prunes_in_decoder:
-            raise InputError(f"{pruning.pruning_method} drops tokens on the way: there is no loss with labels")
-        if inputs_embeds is not None and images is not None:
-            raise InputError("images go with input_ids: inputs_embeds have their visual tokens in place already")
+        _refuse(pruning, labels, inputs_embeds, images)
         if self.training and labels is not None and inputs_embeds is None:
             items = kwargs.get("num_items_in_batch")
             return training_loss(self, input_ids, attention_mask, labels, images, image_sizes, items, pruning)
@@ -94,11 +91,8 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             )
             input_ids, inputs_embeds, labels = None, prompts.inputs_embeds, prompts.labels
             is_visual = prompts.is_visual
-        options = {
-            "output_attentions": output_attentions,
-            "output_hidden_states": output_hidden_states,
-            "return_dict": return_dict,
-        }
+        options = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        options |= {"return_dict": return_dict}
         options = {name: value for name, value in options.items() if value is not None}
         if pruning.prunes_in_decoder:
             if is_visual is None and input_ids is not None:
@@ -195,3 +189,11 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             with self._static_cache.lend(len(inputs_embeds), inputs_embeds.shape[1] + new) as cache:
                 return super().generate(**kwargs, **{CACHE: cache})
         return super().generate(**kwargs)
+
+
+def _refuse(pruning: PruningSettings, labels, inputs_embeds, images) -> None:
+    """Raise InputError for arguments of `forward` that do not go together."""
+    if labels is not None and pruning.prunes_in_decoder:
+        raise InputError(f"{pruning.pruning_method} drops tokens on the way: there is no loss with labels")
+    if inputs_embeds is not None and images is not None:
+        raise InputError("images go with input_ids: inputs_embeds have their visual tokens in place already")
