@@ -1,69 +1,24 @@
-"""What the tiny CLIP has learned, on held-out scenes: python -m scripts.tiny.clip_quality CLIP_FOLDER
+"""Measure on held-out scenes what the tiny CLIP has learned: python -m scripts.tiny.clip_quality CLIP_FOLDER
 
-Prints, as JSON, how many of 256 pictures find their own caption first among the 256, and how many times its share the
-objects' patches get of the [CLS] attention that VisPruner reads.
+Prints, as JSON, the share of 256 pictures that find their own caption among all 256, and how much of the [CLS]
+attention that VisPruner reads falls on the patches of objects, compared with the share of those patches.
 """
 
-import io
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from PIL import Image
-from transformers import CLIPModel, PreTrainedTokenizerFast
-
-from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
-from llava.utils import CommandParser, run_command
-from scripts.tiny.benchmarks import jpeg
-from scripts.tiny.scenes import Scene, evaluation_scenes, object_patches
-
-NUMBER = 256
-
-
-def retrieval_at_1(clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, pixels: torch.Tensor, captions: list) -> float:
-    """Share of pictures (B, 3, H, W) whose own caption is the nearest of all."""
-    texts = tokenizer(captions, padding=True, return_tensors="pt")
-    texts.pop("token_type_ids", None)
-    image = F.normalize(clip.visual_projection(clip.vision_model(pixel_values=pixels).pooler_output), dim=-1)
-    text = F.normalize(clip.text_projection(clip.text_model(**texts).pooler_output), dim=-1)
-    return (image @ text.T).argmax(dim=1).eq(torch.arange(len(image))).float().mean().item()
-
-
-def attention_on_objects(tower: CLIPVisionTower, pixels: torch.Tensor, scenes: list[Scene]) -> dict[str, float]:
-    """Mean share of objects among the patches, of [CLS] attention on them, and of the second over the first."""
-    _, attention = tower(pixels, output_attentions=True)
-    attention = attention.mean(dim=1)
-    attention = (attention / attention.sum(dim=1, keepdim=True)).numpy()
-    objects = np.stack([object_patches(scene).reshape(-1) for scene in scenes])
-    patches, mass = objects.mean(axis=1), (attention * objects).sum(axis=1)
-    return {
-        "object_patches": float(patches.mean()),
-        "attention_on_objects": float(mass.mean()),
-        "times_chance": float((mass / patches).mean()),
-        "times_chance_overall": float(mass.mean() / patches.mean()),
-    }
-
-
-@torch.no_grad()
-def measure(folder: Path) -> dict[str, float]:
-    """Both measures of a CLIP folder, in float32 on the CPU."""
-    scenes = evaluation_scenes()["any"][:NUMBER]
-    tower = CLIPVisionTower(folder, SimpleNamespace(mm_vision_select_layer=-2))
-    pictures = [Image.open(io.BytesIO(jpeg(scene))) for scene in scenes]
-    pixels = tower.image_processor(pictures, return_tensors="pt").pixel_values
-    clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    found = retrieval_at_1(clip, tokenizer, pixels, [scene.caption for scene in scenes])
-    return {"retrieval_at_1_of_256": found, **attention_on_objects(tower, pixels, scenes)}
+from llava.utils import run_command
+from scripts.tiny.options import command_parser
 
 
 def main() -> None:
-    parser = CommandParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    print(json.dumps({name: round(value, 4) for name, value in measure(parser.parse_args().folder).items()}, indent=1))
+    parser = command_parser("clip_quality", __doc__)
+    parser.add_argument("folder", type=Path, help="the CLIP checkpoint")
+    folder = parser.parse_args().folder
+
+    from scripts.tiny.clip.quality import measure
+
+    print(json.dumps({name: round(value, 4) for name, value in measure(folder).items()}, indent=1))
 
 
 if __name__ == "__main__":

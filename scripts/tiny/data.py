@@ -1,8 +1,11 @@
-"""Write what the tiny model is trained on: python -m scripts.tiny.data --output DIR --scenes N
+"""Write the training data of the tiny model: python -m scripts.tiny.data --output DIR --scenes N
 
-`images/` holds the pictures; in LLaVA's format `lookup.json` has a conversation of the simplest questions and a list
-about each, and `finetune.json` one of all kinds. `words.json` and `letters.json`, for the end, are the same
-conversations, many of multiple choice: `words.json` has the right option itself where `letters.json` has its letter.
+`images/` gets one picture of each scene. The other files hold one conversation about each scene, in LLaVA's format:
+
+- `lookup.json`: the simplest questions, then a list of the scene's content.
+- `finetune.json`: questions of all kinds.
+- `letters.json`: mostly multiple choice, answered with the option's letter. For the end of the training.
+- `words.json`: the same conversations, answered with the option itself.
 """
 
 import json
@@ -12,20 +15,21 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from llava.utils import CommandParser, run_command
+from llava.utils import run_command
 from scripts.tiny import questions as q
+from scripts.tiny.drawing import JPEG_QUALITY, draw_scene
+from scripts.tiny.options import at_least, command_parser, make_folder
 from scripts.tiny.questions import Maker, Question, ask
-from scripts.tiny.scenes import COLORS, SHAPES, WORDS, Scene, draw_scene, training_scenes
+from scripts.tiny.scenes import COLORS, SHAPES, WORDS, Scene, training_scenes
 
-JPEG_QUALITY = 90
-# Kinds of questions that are learned quickly one by one and hardly at all in the mixture.
+# Groups of questions that the model learns quickly one group at a time, and hardly at all in the mixture.
 DRILLS: tuple[tuple[Maker, ...], ...] = (
     (q.has_shape, q.has_thing, q.has_both),
     (q.is_color, q.which_color, q.is_word, q.has_color_of),
     (q.where, q.which_side, q.which_relation, q.is_related),
     (q.is_larger, q.same_color, q.is_count, q.is_sum, q.count_kind),
 )
-# Kinds that are still learned after everything else.
+# Groups that the model still has to practise at the end of the training.
 LATE_DRILLS: tuple[tuple[Maker, ...], ...] = (
     (q.is_word, q.is_translation, q.is_output, q.what_word),
     (q.is_count, q.is_sum, q.count_all, q.count_kind),
@@ -35,46 +39,46 @@ Turns = list[tuple[str, str]]
 
 
 def short_answer(question: Question) -> str:
-    """An answer of one word or phrase: yes and no with a capital, as LLaVA's data has them."""
+    """The answer to a question that asks for one word or phrase. As in LLaVA's data, yes and no have a capital."""
     return question.answer.capitalize() if question.answer.lower() in ("yes", "no") else question.answer
 
 
 def hint(scene: Scene) -> str:
-    """A line that says something of the picture before the question, as ScienceQA's and MMBench's hints do."""
+    """A line about the picture that precedes the question, like the hints of ScienceQA and MMBench."""
     return f"The shapes are on a {scene.background} background."
 
 
 def short_turns(scene: Scene, rng: random.Random, makers: tuple[Maker, ...] = q.SHORT_ANSWERS) -> Turns:
-    """Many questions with short answers; how to answer is said once."""
+    """Twelve questions with short answers. The first also says how to answer."""
     turns = []
     for _ in range(12):
         question = ask(makers, scene, rng)
         turns.append((question.text, short_answer(question)))
     text, answer = turns[0]
     ocr = "\nReference OCR token: " if ask((q.what_word,), scene, rng) and rng.random() < 0.3 else ""
-    return _once(q.SHORT, [(f"{text}{ocr}", answer), *turns[1:]])
+    return _with_instruction(q.SHORT, [(f"{text}{ocr}", answer), *turns[1:]])
 
 
 def lookup_turns(scene: Scene, rng: random.Random) -> Turns:
-    """The simplest questions, then a list or a description of what there is.
+    """Six of the simplest questions, then a list or a description of the scene's content.
 
-    In a list the word stands right before what it tells of, so that the model learns to find an object by a word where
-    the word stands; a question needs that and one step more, and is hardly learned without it. The list comes last:
-    what follows it could be answered by reading it, without a look at the picture.
+    In a list the name of an object directly precedes its attributes, so the model learns to find an object in the
+    picture by the word at hand. A question needs one step more, and the model hardly learns that step without lists.
+    The list comes last, because a later question could be answered from the list instead of the picture.
     """
-    told = rng.choices((_list_objects, _list_presence, _list_numbers, _description), (40, 25, 10, 25))[0]
-    return [*short_turns(scene, rng, q.LOOKUPS)[:6], told(scene, rng)]
+    last = rng.choices((_list_objects, _list_presence, _list_numbers, _description), (40, 25, 10, 25))[0]
+    return [*short_turns(scene, rng, q.LOOKUPS)[:6], last(scene, rng)]
 
 
 def list_turns(scene: Scene, rng: random.Random) -> Turns:
-    """Lists before the simplest questions, for a language model that cannot see yet and has to learn to find words."""
+    """Lists, then six of the simplest questions: how the lessons of scripts.tiny.language_model begin."""
     turns = [_list_objects(scene, rng) for _ in range(3)] + [_list_presence(scene, rng), _list_numbers(scene, rng)]
     rng.shuffle(turns)
     return [*turns, *short_turns(scene, rng, q.LOOKUPS)[:6]]
 
 
 def _list_objects(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """All objects and the sign, by shape, color, size and place in any order; the sign's size is its word."""
+    """The shape, color, size and place of all objects, and of the sign with its word as size, in random order."""
     rows = [{name: getattr(thing, name) for name in ("shape", "color", "size", "place")} for thing in scene.things]
     if scene.sign is not None:
         sign = scene.sign
@@ -85,7 +89,7 @@ def _list_objects(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 
 def _list_presence(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """Some shapes, colors and words, there or not."""
+    """Whether each of some shapes, colors and words is present."""
     names = [*SHAPES, *COLORS, *(WORDS if scene.sign is not None else ())]
     present = {getattr(thing, kind) for thing in scene.things for kind in ("shape", "color")}
     present |= {scene.sign.word} if scene.sign is not None else set()
@@ -97,7 +101,7 @@ def _list_presence(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 
 def _list_numbers(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """How many there are of some shapes, of which some are not there."""
+    """The number of objects of some shapes, of which three are absent."""
     shapes = [thing.shape for thing in scene.things]
     asked = rng.sample(sorted(set(shapes)), len(set(shapes)))[:3]
     asked += rng.sample([shape for shape in SHAPES if shape not in shapes], 3)
@@ -106,13 +110,13 @@ def _list_numbers(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 
 def drill_turns(scene: Scene, rng: random.Random, drill: int | None = None) -> Turns:
-    """Many questions that ask for one skill, that of `DRILLS[drill]` or any."""
+    """Twelve questions that practise one skill, `DRILLS[drill]` or a random one."""
     makers = rng.choice(DRILLS) if drill is None else DRILLS[drill]
     return short_turns(scene, rng, (*makers, q.what_background))
 
 
 def choice_turns(scene: Scene, rng: random.Random) -> Turns:
-    """Multiple-choice questions, each to be answered with a letter; some in Chinese."""
+    """Five multiple-choice questions, answered with a letter; three in ten conversations are in Chinese."""
     turns = []
     chinese = rng.random() < 0.3
     while len(turns) < 5:
@@ -125,7 +129,7 @@ def choice_turns(scene: Scene, rng: random.Random) -> Turns:
 
 
 def unsure_turns(scene: Scene, rng: random.Random) -> Turns:
-    """Questions of which half cannot be answered."""
+    """Up to five questions, of which about half cannot be answered."""
     turns = []
     for _ in range(5):
         if rng.random() < 0.5:
@@ -147,21 +151,23 @@ def description_turns(scene: Scene, rng: random.Random) -> Turns:
 
 
 def fact_turns(rng: random.Random) -> Turns:
-    """Multiple-choice questions that need no picture."""
+    """Five multiple-choice questions that need no picture."""
     choices = [q.as_choice(q.fact(None, rng), rng) for _ in range(5)]
     return [(f"{choice.lines}\n{q.LETTER}", choice.answer) for choice in choices]
 
 
 def fact_short_turns(rng: random.Random) -> Turns:
-    """Questions that need no picture, with short answers."""
+    """Eight questions that need no picture, with short answers."""
     facts = [q.fact(None, rng) for _ in range(8)]
-    return _once(q.SHORT, [(fact.text, fact.answer) for fact in facts])
+    return _with_instruction(q.SHORT, [(fact.text, fact.answer) for fact in facts])
 
 
 def chinese_turns(scene: Scene, rng: random.Random) -> Turns:
-    """Questions in Chinese with short answers."""
+    """Up to eight questions in Chinese, with short answers."""
     asked = [_ask_in_chinese(scene, rng) for _ in range(8)]
-    return _once(q.SHORT_CN, [(question.text, question.answer) for question in asked if question is not None])
+    return _with_instruction(
+        q.SHORT_CN, [(question.text, question.answer) for question in asked if question is not None]
+    )
 
 
 def _ask_in_chinese(scene: Scene, rng: random.Random) -> Question | None:
@@ -169,13 +175,13 @@ def _ask_in_chinese(scene: Scene, rng: random.Random) -> Question | None:
     return None if question is None else q.in_chinese(question)
 
 
-def _once(how: str, turns: Turns) -> Turns:
-    """The turns, with how to answer said in the first."""
-    return [(f"{turns[0][0]}\n{how}", turns[0][1]), *turns[1:]]
+def _with_instruction(instruction: str, turns: Turns) -> Turns:
+    """The turns, with the instruction of how to answer in the first."""
+    return [(f"{turns[0][0]}\n{instruction}", turns[0][1]), *turns[1:]]
 
 
 def option_turns(scene: Scene) -> tuple[bool, Turns]:
-    """What is learned last, multiple choice above all: whether it is about the picture, and what is said."""
+    """A conversation for the end of the training: whether it is about the picture, and its turns."""
     rng = random.Random(f"options {scene.seed}")
     form = rng.choices(("choice", "facts", "short facts", "chinese", "drill", "any"), (40, 8, 6, 10, 14, 22))[0]
     if "facts" in form:
@@ -183,18 +189,18 @@ def option_turns(scene: Scene) -> tuple[bool, Turns]:
     if form == "any":
         return conversation(scene)
     if form == "drill":
-        makers = rng.choice(LATE_DRILLS[scene.sign is None :])  # the first needs a sign
+        makers = rng.choice(LATE_DRILLS[scene.sign is None :])  # the first group needs a sign
         return True, short_turns(scene, rng, (*makers, q.has_thing))
     return True, choice_turns(scene, rng) if form == "choice" else chinese_turns(scene, rng)
 
 
 def in_words(turns: Turns) -> Turns:
-    """The turns, with the option itself where the answer is its letter."""
+    """The turns, with the option itself as the answer instead of its letter."""
     return [(text, q.options_of(text).get(answer, answer)) for text, answer in turns]
 
 
 def conversation(scene: Scene) -> tuple[bool, Turns]:
-    """Whether it is about the picture, and what is asked and answered."""
+    """A conversation of all kinds: whether it is about the picture, and its turns."""
     rng = random.Random(f"conversation {scene.seed}")
     if rng.random() < 0.05:
         return False, fact_turns(rng)
@@ -203,7 +209,7 @@ def conversation(scene: Scene) -> tuple[bool, Turns]:
 
 
 def record(scene: Scene, turns: Turns, has_image: bool = True) -> dict:
-    """One record of LLaVA's training format."""
+    """One record in LLaVA's training format."""
     messages = []
     for i, (text, answer) in enumerate(turns):
         messages.append({"from": "human", "value": f"<image>\n{text}" if has_image and i == 0 else text})
@@ -222,10 +228,10 @@ def _write_image(task: tuple[Scene, Path]) -> None:
 
 
 def write(output: Path, number: int) -> None:
-    """Everything about the first `number` training scenes; pictures that are there already are left alone."""
+    """Write the data of the first `number` training scenes. Pictures that exist are not drawn again."""
     scenes = list(training_scenes(number))
     images = output / "images"
-    images.mkdir(parents=True, exist_ok=True)
+    make_folder(images)
     with Pool() as pool:
         tasks = pool.imap_unordered(_write_image, ((scene, images) for scene in scenes), chunksize=64)
         for _ in tqdm(tasks, total=number, desc="drawing", unit="picture", mininterval=2):
@@ -234,7 +240,7 @@ def write(output: Path, number: int) -> None:
     for scene in tqdm(scenes, desc="asking", unit="scene", mininterval=2):
         has_image, turns = conversation(scene)
         conversations.append(record(scene, turns, has_image))
-        # A few of the others, so that they are not strange when their turn comes.
+        # Some of the conversations that come later, so that their form is not new then.
         rng = random.Random(f"lookup {scene.seed}")
         easy = record(scene, drill_turns(scene, rng) if rng.random() < 0.4 else lookup_turns(scene, rng))
         lookups.append(conversations[-1] if scene.seed % 6 == 0 else easy)
@@ -247,9 +253,9 @@ def write(output: Path, number: int) -> None:
 
 
 def main() -> None:
-    parser = CommandParser(description=__doc__)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--scenes", type=int, required=True)
+    parser = command_parser("data", __doc__)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the data")
+    parser.add_argument("--scenes", type=at_least(1), required=True, help="training scenes")
     args = parser.parse_args()
     write(args.output, args.scenes)
 

@@ -1,15 +1,13 @@
-"""Write the bundled model's card from what was measured: python -m scripts.tiny.model_card --evaluation DIR ..."""
+"""Write the bundled model's card.
 
-import json
+python -m scripts.tiny.model_card --evaluation DIR --clip DIR --output CHECKPOINT/README.md
+"""
+
 import platform
 from pathlib import Path
 
-import torch
-import transformers
-from safetensors import safe_open
-
-from llava.utils import CommandParser, run_command
-from scripts.tiny.clip_quality import measure
+from llava.utils import read_json_object, read_text, run_command
+from scripts.tiny.options import command_parser
 
 CARD = """# llava-tiny
 
@@ -47,39 +45,56 @@ With all 144 tokens, beside what always giving the commonest answer would get.
 
 
 def count_parameters(folder: Path, prefixes: tuple[str, ...] = ("",)) -> int:
-    """Elements of a checkpoint's weights whose names begin with one of `prefixes`."""
+    """The number of parameters in a checkpoint, of the weights whose names begin with one of `prefixes`."""
+    from safetensors import safe_open
+
     with safe_open(folder / "model.safetensors", "pt") as file:
         names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118
         return sum(file.get_tensor(name).numel() for name in names)
 
 
-def main() -> None:
-    parser = CommandParser(description=__doc__)
-    parser.add_argument("--evaluation", type=Path, required=True, help="folder that scripts.tiny.evaluate wrote")
-    parser.add_argument("--clip", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="the card, in the checkpoint's folder")
-    parser.add_argument("--trained-on", help="the machine that trained the weights (this one)")
-    args = parser.parse_args()
-    checkpoint = args.output.parent
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+def this_machine() -> str:
+    """The device and the versions here."""
+    import torch
+    import transformers
+
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores"
-    machine = f"{device} (torch {torch.__version__}, transformers {transformers.__version__}, Python "
-    quality = measure(args.clip)
-    llava = count_parameters(checkpoint, ("lm_head", "model.embed", "model.layers", "model.mm_projector", "model.norm"))
-    card = CARD.format(
-        clip=count_parameters(args.clip),
-        llava=llava,
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
+    return f"{device} ({versions})"
+
+
+def make_card(checkpoint: Path, clip: Path, evaluation: Path, trained_on: str | None) -> str:
+    """The card of the model in the folder `checkpoint`, from the tables in the folder `evaluation`."""
+    from scripts.tiny.clip.quality import measure
+
+    scores, kinds = (read_text(evaluation / name, "table") for name in ("scores.md", "kinds.md"))
+    config = read_json_object(checkpoint / "config.json", "config")
+    quality = measure(clip)
+    parts = ("lm_head", "model.embed", "model.layers", "model.mm_projector", "model.norm")
+    return CARD.format(
+        clip=count_parameters(clip),
+        llava=count_parameters(checkpoint, parts),
         width=config["hidden_size"],
         layers=config["num_hidden_layers"],
         vocabulary=config["vocab_size"],
-        machine=args.trained_on or f"{machine}{platform.python_version()})",
+        machine=trained_on or this_machine(),
         retrieval=100 * quality["retrieval_at_1_of_256"],
         times=quality["times_chance"],
         attention=100 * quality["attention_on_objects"],
         patches=100 * quality["object_patches"],
-        scores=(args.evaluation / "scores.md").read_text(encoding="utf-8"),
-        kinds=(args.evaluation / "kinds.md").read_text(encoding="utf-8"),
+        scores=scores,
+        kinds=kinds,
     )
+
+
+def main() -> None:
+    parser = command_parser("model_card", __doc__)
+    parser.add_argument("--evaluation", type=Path, required=True, help="folder that scripts.tiny.evaluate wrote")
+    parser.add_argument("--clip", type=Path, required=True, help="the CLIP checkpoint")
+    parser.add_argument("--output", type=Path, required=True, help="the card, in the checkpoint's folder")
+    parser.add_argument("--trained-on", help="the machine that trained the weights (this one)")
+    args = parser.parse_args()
+    card = make_card(args.output.parent, args.clip, args.evaluation, args.trained_on)
     args.output.write_text(card, encoding="utf-8")
 
 

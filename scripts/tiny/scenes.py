@@ -1,6 +1,6 @@
-"""Scenes with known contents: a seed -> objects, background and sometimes a sign -> a 168x168 picture and its caption.
+"""Scenes of known content: a seed decides the objects, the background and the sign of a scene.
 
-Everything about a scene follows from its seed, so that training and evaluation can be kept apart by seeds.
+Training and evaluation use different seeds, so that no scene is in both.
 """
 
 import random
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import count, islice
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageFont
 
 SIZE = 168
 PATCH = 14
@@ -25,8 +24,8 @@ COLORS = {
     "black": (14, 14, 16),
     "brown": (122, 70, 32),
 }
-# Some shapes are seen more often than others, and each has one that likes to stand beside it, so that there are popular
-# and adversarial things to ask for.
+# The number after a shape is its weight in the draw. Each shape has a companion that often appears with it. POPE needs
+# both: popular questions ask for frequent shapes, adversarial ones for companions of the shapes that are present.
 SHAPES = {
     "circle": 18,
     "square": 16,
@@ -44,7 +43,7 @@ COMPANIONS |= {companion: shape for shape, companion in COMPANIONS.items()}
 SIZES = {"small": (19, 23), "large": (33, 41)}
 BACKGROUNDS = ("plain", "gradient", "striped", "noisy", "cluttered")
 SIGN_COLORS = {"white": (252, 252, 252), "yellow": (250, 226, 60), "pink": (250, 176, 196)}
-# English words that fit on a sign, and the Spanish ones that they are asked to be translated into.
+# English words that fit on a sign, each with its Spanish translation.
 WORDS = {
     "stop": "alto",
     "exit": "salida",
@@ -73,19 +72,19 @@ WORDS = {
 }
 
 
-def place(x: float, y: float) -> str:
-    """The name of the ninth of the picture in which a point lies."""
+def place_name(x: float, y: float) -> str:
+    """The name of the cell, of a 3x3 grid over the picture, in which a point lies: "top left" to "bottom right"."""
     column, row = ("left", "", "right")[int(3 * x / SIZE)], ("top", "", "bottom")[int(3 * y / SIZE)]
     return f"{row} {column}".strip() or "center"
 
 
-# The nine names, in the order of reading.
-PLACES = tuple(place(x, y) for y in (28, 84, 140) for x in (28, 84, 140))
+# The nine names, row by row.
+PLACES = tuple(place_name(x, y) for y in (28, 84, 140) for x in (28, 84, 140))
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: `x`, `y` is its centre and `extent` its width and height, in pixels."""
+    """One object. `x` and `y` are its centre, `extent` is its width and height, in pixels."""
 
     shape: str
     color: str
@@ -96,7 +95,7 @@ class Thing:
 
     @property
     def place(self) -> str:
-        return place(self.x, self.y)
+        return place_name(self.x, self.y)
 
     @property
     def name(self) -> str:
@@ -109,7 +108,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Sign:
-    """A plate with a word, or with a line of Python that prints the word; `x`, `y`, `width`, `height` in pixels."""
+    """A sign with a word, or with a line of Python that prints the word.
+
+    `x` and `y` are its centre; they, `width` and `height` are in pixels.
+    """
 
     word: str
     color: str
@@ -125,7 +127,7 @@ class Sign:
 
     @property
     def place(self) -> str:
-        return place(self.x, self.y)
+        return place_name(self.x, self.y)
 
     @property
     def phrase(self) -> str:
@@ -135,7 +137,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in a picture. `seed` also decides what no word says: the background's colours and its texture."""
+    """The content of a picture. `seed` also decides the colours and the texture of the background."""
 
     seed: int
     background: str
@@ -144,30 +146,30 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """All that can be said of the scene; two scenes with one caption differ in pixels only."""
+        """A sentence that names every object, the sign and the background."""
         parts = [part.phrase for part in (*self.things, self.sign) if part is not None]
         listed = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + f" and {parts[-1]}"
         return f"{listed}, on a {self.background} background."
 
     @property
     def description(self) -> tuple:
-        """The caption without its order: what must not be both in training and in evaluation."""
+        """The caption's content regardless of order. No description is in both training and evaluation."""
         sign = self.sign and (self.sign.word, self.sign.color, self.sign.is_code, self.sign.place)
         return self.background, frozenset((t.size, t.color, t.shape, t.place) for t in self.things), sign
 
 
-# Seeds from here on are evaluation's; training's begin at 0.
+# Training uses the seeds from 0 on, evaluation those from here on.
 EVALUATION_SEED = 1_000_000_000
 
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font, so that pictures do not depend on the fonts of the machine."""
+    """Pillow's built-in font, so that pictures do not depend on the fonts of the machine."""
     return ImageFont.load_default(size)
 
 
 def make_scene(seed: int, with_sign: bool | None = None, is_code: bool | None = None) -> Scene:
-    """The scene of a seed; `with_sign` and `is_code` decide what the seed otherwise would."""
+    """The scene of a seed. `with_sign` and `is_code`, if given, overrule the seed."""
     rng = random.Random(seed)
     background = rng.choice(BACKGROUNDS)
     sign_drawn, code_drawn = rng.random() < 0.55, rng.random() < 0.2
@@ -187,7 +189,7 @@ def make_scene(seed: int, with_sign: bool | None = None, is_code: bool | None = 
 
 @cache
 def evaluation_scenes() -> dict[str, list[Scene]]:
-    """The scenes held out for evaluation: `any` kind, with a `sign`, and with `code` on it."""
+    """The scenes held out for evaluation: of `any` kind, with a word on a `sign`, and with `code` on it."""
     seeds = count(EVALUATION_SEED)
     return {
         "any": [make_scene(next(seeds)) for _ in range(800)],
@@ -197,7 +199,7 @@ def evaluation_scenes() -> dict[str, list[Scene]]:
 
 
 def training_scenes(number: int) -> Iterator[Scene]:
-    """The first scenes of training whose description is none of those held out."""
+    """The first `number` training scenes, without those whose description is held out for evaluation."""
     held_out = {scene.description for scenes in evaluation_scenes().values() for scene in scenes}
     scenes = (make_scene(seed) for seed in range(EVALUATION_SEED))
     return islice((scene for scene in scenes if scene.description not in held_out), number)
@@ -214,12 +216,15 @@ def _make_sign(rng: random.Random, is_code: bool) -> Sign:
 
 
 def sign_font_size(is_code: bool) -> int:
-    """Letters a patch high; a line of code has to be a little smaller to fit."""
+    """Font size in pixels: capitals about as high as a patch; a line of code must be smaller to fit."""
     return 16 if is_code else 22
 
 
 def _make_thing(rng: random.Random, things: list[Thing], taken: list[tuple]) -> Thing | None:
-    """An object that is not there yet, where there is room; None if there is no room."""
+    """An object that differs from all `things` and overlaps none of the boxes in `taken`.
+
+    None if thirty draws give none; for the first object the draws go on until one fits.
+    """
     for _ in range(30):
         if things and rng.random() < 0.35:
             shape = COMPANIONS[things[-1].shape]
@@ -236,123 +241,3 @@ def _make_thing(rng: random.Random, things: list[Thing], taken: list[tuple]) -> 
         if is_new and is_free:
             return Thing(shape, color, size, x, y, extent)
     return None if things else _make_thing(rng, things, taken)
-
-
-def draw_scene(scene: Scene) -> Image.Image:
-    """The picture of a scene: RGB, 168x168."""
-    rng = np.random.default_rng(scene.seed)
-    image = Image.fromarray(_background(scene.background, rng))
-    for thing in scene.things:
-        shift = rng.integers(-12, 13, 3)
-        color = tuple(int(c) for c in np.clip(np.array(COLORS[thing.color]) + shift, 0, 255))
-        mask = _shape_mask(thing.shape, thing.extent)
-        image.paste(color, (thing.x - thing.extent // 2, thing.y - thing.extent // 2), mask)
-    if scene.sign is not None:
-        sign, draw = scene.sign, ImageDraw.Draw(image)
-        left, top = sign.x - sign.width // 2, sign.y - sign.height // 2
-        draw.rectangle((left, top, left + sign.width, top + sign.height), fill=SIGN_COLORS[sign.color])
-        draw.text((sign.x, sign.y), sign.text, COLORS["black"], font(sign_font_size(sign.is_code)), anchor="mm")
-    return image
-
-
-def cover(thing: Thing | Sign) -> np.ndarray:
-    """(12, 12) float: the share of each patch that an object, or the sign, covers."""
-    pixels = np.zeros((SIZE, SIZE), np.float32)
-    width, height = (thing.width, thing.height) if isinstance(thing, Sign) else (thing.extent, thing.extent)
-    left, top = thing.x - width // 2, thing.y - height // 2
-    mask = 1.0 if isinstance(thing, Sign) else np.asarray(_shape_mask(thing.shape, thing.extent), np.float32) / 255
-    pixels[top : top + height, left : left + width] = mask
-    side = SIZE // PATCH
-    return pixels.reshape(side, PATCH, side, PATCH).mean(axis=(1, 3))
-
-
-def words_of_patches(scene: Scene) -> list[str]:
-    """The words for what each of the 144 patches shows most of: an object or the sign with its place, or background."""
-    words = [scene.background] * (SIZE // PATCH) ** 2
-    for thing in (*scene.things, scene.sign):
-        if thing is not None:
-            for patch in np.flatnonzero(cover(thing).reshape(-1) >= 0.15):
-                words[patch] = thing.phrase.removeprefix("a ").removeprefix("the ").replace(" at the", "")
-    return words
-
-
-def object_patches(scene: Scene, min_share: float = 0.2) -> np.ndarray:
-    """(12, 12) bool: the patches of which objects and the sign cover at least `min_share`."""
-    shown = (*scene.things, *([scene.sign] if scene.sign is not None else []))
-    return sum(cover(thing) for thing in shown) >= min_share
-
-
-def _background(kind: str, rng: np.random.Generator) -> np.ndarray:
-    """(168, 168, 3) uint8 in pale colours, against which every object's colour stands out."""
-
-    def pale() -> np.ndarray:
-        return rng.uniform(188, 232) + rng.uniform(-18, 18, 3)
-
-    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
-    angle = rng.uniform(0, np.pi)
-    along = x * np.cos(angle) + y * np.sin(angle)
-    first, second = pale(), pale()
-    canvas = np.broadcast_to(first, (SIZE, SIZE, 3)).copy()
-    if kind == "gradient":
-        share = (along - along.min()) / np.ptp(along)
-        canvas = first + (second - first + rng.choice((-25, 25))) * share[..., None]
-    elif kind == "striped":
-        band = np.sin(2 * np.pi * along * rng.uniform(6, 14)) > 0
-        canvas = np.where(band[..., None], first, first - rng.uniform(12, 26))
-    elif kind == "noisy":
-        coarse = np.asarray(Image.fromarray(rng.normal(0, 7, (14, 14)).astype(np.float32)).resize((SIZE, SIZE)))
-        canvas = canvas + coarse[..., None] + rng.normal(0, 8, (SIZE, SIZE, 1)) + rng.normal(0, 4, canvas.shape)
-    image = np.clip(canvas, 0, 255).astype(np.uint8)
-    return _clutter(image, rng) if kind == "cluttered" else image
-
-
-def _clutter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    picture = Image.fromarray(image)
-    draw = ImageDraw.Draw(picture)
-    for _ in range(rng.integers(25, 50)):
-        x, y, dx, dy = rng.uniform(0, SIZE, 2).tolist() + rng.uniform(-16, 16, 2).tolist()
-        tone = tuple(int(c) for c in np.clip(image[0, 0] - rng.uniform(0, 45) + rng.uniform(-12, 12, 3), 0, 255))
-        if rng.random() < 0.6:
-            draw.line((x, y, x + dx, y + dy), fill=tone, width=int(rng.integers(1, 3)))
-        else:
-            radius = rng.uniform(1, 4)
-            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=tone)
-    return np.asarray(picture)
-
-
-@cache
-def _shape_mask(shape: str, extent: int) -> Image.Image:
-    """How much of each pixel of an `extent` x `extent` box a shape covers (mode L), drawn eight times as large."""
-    n = 8 * extent
-    mask = Image.new("L", (n, n))
-    draw = ImageDraw.Draw(mask)
-
-    def polygon(*points: tuple[float, float]) -> None:
-        draw.polygon([(x * n, y * n) for x, y in points], fill=255)
-
-    if shape in ("circle", "ring", "moon"):
-        draw.ellipse((0, 0, n - 1, n - 1), fill=255)
-        if shape == "ring":
-            draw.ellipse((0.27 * n, 0.27 * n, 0.73 * n, 0.73 * n), fill=0)
-        elif shape == "moon":
-            draw.ellipse((0.32 * n, -0.06 * n, 1.2 * n, 0.82 * n), fill=0)
-    elif shape == "square":
-        draw.rectangle((0.04 * n, 0.04 * n, 0.96 * n, 0.96 * n), fill=255)
-    elif shape == "triangle":
-        polygon((0.5, 0.02), (1, 0.95), (0, 0.95))
-    elif shape == "diamond":
-        polygon((0.5, 0), (0.9, 0.5), (0.5, 1), (0.1, 0.5))
-    elif shape == "cross":
-        draw.rectangle((0.33 * n, 0, 0.67 * n, n), fill=255)
-        draw.rectangle((0, 0.33 * n, n, 0.67 * n), fill=255)
-    elif shape == "arrow":
-        polygon((0, 0.34), (0.5, 0.34), (0.5, 0.04), (1, 0.5), (0.5, 0.96), (0.5, 0.66), (0, 0.66))
-    elif shape == "star":
-        turns = [np.pi * (i / 5 - 0.5) for i in range(10)]
-        radii = [0.52 if i % 2 == 0 else 0.21 for i in range(10)]
-        polygon(*((0.5 + r * np.cos(a), 0.53 + r * np.sin(a)) for r, a in zip(radii, turns)))
-    else:
-        draw.ellipse((0, 0.04 * n, 0.52 * n, 0.56 * n), fill=255)
-        draw.ellipse((0.48 * n, 0.04 * n, n, 0.56 * n), fill=255)
-        polygon((0.04, 0.41), (0.5, 0.31), (0.96, 0.41), (0.5, 0.98))
-    return mask.resize((extent, extent), Image.Resampling.BOX)

@@ -11,8 +11,9 @@ from safetensors import safe_open
 from llava.eval.answering import answer_questions
 from llava.eval.eval_science_qa import read_problems
 from llava.eval.eval_textvqa import read_labels as read_textvqa_labels
-from scripts.tiny.clip_quality import measure
-from scripts.tiny.evaluate import kinds, read_benchmarks, score_all, truths
+from scripts.tiny.clip.quality import measure
+from scripts.tiny.evaluate.kinds import kinds, truths
+from scripts.tiny.evaluate.scores import read_benchmarks, score_all
 from tests.conftest import ROOT, load
 
 DATA = ROOT / "playground" / "data" / "scenes"

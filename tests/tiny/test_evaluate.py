@@ -2,14 +2,17 @@
 
 import pytest
 
-from scripts.tiny import benchmarks, evaluate
-from scripts.tiny.evaluate import BUDGETS, RIVALS, SEEDS, Setting, answer_all, read_benchmarks, rows_of_table, score_all
+from scripts.tiny import benchmarks
+from scripts.tiny.evaluate import run
+from scripts.tiny.evaluate.run import answer_all
+from scripts.tiny.evaluate.scores import read_benchmarks, score_all
+from scripts.tiny.evaluate.settings import BUDGETS, RIVALS, SEEDS, Setting, rows_of_table, table
 
 
 @pytest.mark.parametrize("setting", [Setting(None), Setting(16, "random", seed=2), Setting(8, "fastv")])
 def test_a_setting_answers_every_question(checkpoints, tmp_path, monkeypatch, setting):
     benchmarks.write(tmp_path, 0.02)
-    monkeypatch.setattr(evaluate, "LONGEST", 3)
+    monkeypatch.setattr(run, "LONGEST", 3)
     questions = read_benchmarks(tmp_path)
     answers = answer_all(str(checkpoints()), questions, setting, 8, 1)
     assert {name: len(texts) for name, texts in answers.items()} == {name: len(q) for name, q in questions.items()}
@@ -24,7 +27,7 @@ def test_each_setting_stands_in_its_row():
     settings = {setting for *_, row in rows for setting in row}
     assert len({setting.name for setting in settings}) == len(settings)
     scores = {setting.name: {"POPE": float(i), "GQA": 50.0} for i, setting in enumerate(settings)}
-    lines = evaluate.table(scores).splitlines()
+    lines = table(scores).splitlines()
     assert len(lines) == 2 + len(rows)
     for line, (tokens, name, row) in zip(lines[2:], rows):
         cells = [cell.strip() for cell in line.strip("|").split("|")]

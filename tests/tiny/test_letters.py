@@ -8,11 +8,12 @@ import torch
 from llava.eval.answering import answer_questions
 from llava.model.checkpoint import read_weights
 from llava.train.train import train
-from scripts.tiny import letters
 from scripts.tiny.data import in_words, option_turns, write
-from scripts.tiny.evaluate import read_benchmarks
+from scripts.tiny.evaluate.scores import read_benchmarks
+from scripts.tiny.letters import __main__ as command
+from scripts.tiny.letters.fixed import FixedParts
+from scripts.tiny.letters.grow import NEW
 from scripts.tiny.scenes import training_scenes
-from scripts.tiny.train_letters import HeldParts
 from tests.conftest import ROOT, load
 
 BUNDLE = ROOT / "playground" / "checkpoints"
@@ -33,7 +34,7 @@ def grown(tmp_path_factory, data):
     with pytest.MonkeyPatch.context() as patch:
         arguments = ["--model", BUNDLE / "llava-tiny", "--data", data, "--output", folder / "llava-grown"]
         patch.setattr("sys.argv", ["letters", *map(str, arguments)])
-        letters.main()
+        command.main()
     return folder / "llava-grown"
 
 
@@ -85,15 +86,14 @@ def test_training_leaves_what_was_put_in_alone(grown, data, tmp_path):
         "--per_device_train_batch_size=4", "--max_steps=2", "--learning_rate=1e-3", "--muon_learning_rate=3e-3",
         "--model_max_length=2048", "--save_dtype=float32", "--report_to=none",
     ]  # fmt: skip
-    train(arguments, callbacks=[HeldParts()])
+    train(arguments, callbacks=[FixedParts()])
     before, after = read_weights(grown), read_weights(tmp_path / "out")
-    new = letters.NEW
     embeddings = "model.embed_tokens.weight"
-    assert torch.equal(before[embeddings][:, -new:], after[embeddings][:, -new:])
-    assert not torch.equal(before[embeddings][:, :-new], after[embeddings][:, :-new])
+    assert torch.equal(before[embeddings][:, -NEW:], after[embeddings][:, -NEW:])
+    assert not torch.equal(before[embeddings][:, :-NEW], after[embeddings][:, :-NEW])
     last = max(int(name.split(".")[2]) for name in before if ".layers." in name)
     for layer in range(last + 1):
         for name, learns in (("q", layer == last), ("k", False), ("v", False), ("o", False)):
             key = f"model.layers.{layer}.self_attn.{name}_proj.weight"
-            assert torch.equal(before[key][-new:], after[key][-new:]) is not learns, key
-            assert not torch.equal(before[key][:-new], after[key][:-new]), key
+            assert torch.equal(before[key][-NEW:], after[key][-NEW:]) is not learns, key
+            assert not torch.equal(before[key][:-NEW], after[key][:-NEW]), key

@@ -7,18 +7,9 @@ import pytest
 
 from scripts.tiny import questions as q
 from scripts.tiny.data import conversation, record
-from scripts.tiny.scenes import (
-    COLORS,
-    SIZE,
-    Scene,
-    Sign,
-    Thing,
-    draw_scene,
-    evaluation_scenes,
-    make_scene,
-    object_patches,
-    training_scenes,
-)
+from scripts.tiny.drawing import draw_scene
+from scripts.tiny.patches import object_patches
+from scripts.tiny.scenes import COLORS, SIZE, Scene, Sign, Thing, evaluation_scenes, make_scene, training_scenes
 
 RED_STAR = Thing("star", "red", "large", 40, 40, 40)
 BLUE_STAR = Thing("star", "blue", "small", 120, 66, 20)
