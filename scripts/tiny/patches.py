@@ -1,5 +1,7 @@
 """The content of each patch of a scene's picture."""
 
+import random
+
 import numpy as np
 
 from scripts.tiny.drawing import shape_mask
@@ -35,3 +37,16 @@ def object_patches(scene: Scene, min_share: float = 0.2) -> np.ndarray:
     """(12, 12) bool: whether objects and the sign together cover at least `min_share` of a patch."""
     shown = (*scene.things, *([scene.sign] if scene.sign is not None else []))
     return sum(cover(thing) for thing in shown) >= min_share
+
+
+def draw_shown_patches(scene: Scene, rng: random.Random, share: float, background_share: float) -> list[bool]:
+    """Whether each of the 144 patches is among those that are shown.
+
+    A patch of an object or the sign is shown with probability `share`, one of the background with `background_share`.
+    At least one patch of each description is shown.
+    """
+    words = words_of_patches(scene)
+    shown = [rng.random() < (background_share if text == scene.background else share) for text in words]
+    for text in dict.fromkeys(words):  # a set has another order in each process, and the draws depend on the order
+        shown[rng.choice([i for i, other in enumerate(words) if other == text])] = True
+    return shown

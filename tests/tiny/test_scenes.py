@@ -1,6 +1,9 @@
 """The generator: what it says of a picture is what is in the picture, and training never sees evaluation's scenes."""
 
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from scripts.tiny.data import conversation, record
 from scripts.tiny.drawing import draw_scene
 from scripts.tiny.patches import object_patches
 from scripts.tiny.scenes import COLORS, SIZE, Scene, Sign, Thing, evaluation_scenes, make_scene, training_scenes
+from tests.conftest import ROOT
 
 RED_STAR = Thing("star", "red", "large", 40, 40, 40)
 BLUE_STAR = Thing("star", "blue", "small", 120, 66, 20)
@@ -61,6 +65,27 @@ def test_object_patches_are_those_that_objects_cover():
     patches = object_patches(Scene(1, "plain", (Thing("square", "red", "large", 28, 28, 28),), None))
     assert patches[1:3, 1:3].all()
     assert patches.sum() == 4
+
+
+def test_the_patches_that_are_shown_depend_on_the_scene_alone():
+    """Not on Python's hash seed, which differs from process to process."""
+    code = """if True:
+        from random import Random
+        from scripts.tiny.patches import draw_shown_patches
+        from scripts.tiny.scenes import make_scene
+        print([draw_shown_patches(make_scene(seed), Random(seed), 0.4, 0.08) for seed in range(20)])
+    """
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in range(3)
+    }
+    assert len(outputs) == 1
 
 
 @pytest.mark.parametrize(

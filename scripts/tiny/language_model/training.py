@@ -20,7 +20,7 @@ from llava.train.records import Record, read_records
 from scripts.tiny.language_model.lessons import STEPS, lessons
 from scripts.tiny.language_model.model import TEMPLATE, make_llama, make_tokenizer
 from scripts.tiny.options import make_folder
-from scripts.tiny.patches import words_of_patches
+from scripts.tiny.patches import draw_shown_patches, words_of_patches
 from scripts.tiny.scenes import make_scene
 
 # The share of the patches that the model gets: of those of objects and signs, and of those of the background.
@@ -45,13 +45,10 @@ class Conversations(Dataset):
         if record.image is None:
             return []
         seed = int(Path(record.image).stem)
-        scene, rng = make_scene(seed), random.Random(f"patches {seed}")
-        words = words_of_patches(scene)
-        shown = [rng.random() < (SHOWN_BACKGROUND if text == scene.background else SHOWN) for text in words]
-        for text in set(words):  # at least one patch of everything that a question may ask about
-            of_it = [i for i, other in enumerate(words) if other == text]
-            shown[rng.choice(of_it)] = True
-        return [self.tokenizer(text).input_ids[1:] for text, is_shown in zip(words, shown) if is_shown]
+        scene = make_scene(seed)
+        shown = draw_shown_patches(scene, random.Random(f"patches {seed}"), SHOWN, SHOWN_BACKGROUND)
+        words = (text for text, is_shown in zip(words_of_patches(scene), shown) if is_shown)
+        return [self.tokenizer(text).input_ids[1:] for text in words]
 
 
 class LlamaWithPatchWords(torch.nn.Module):
