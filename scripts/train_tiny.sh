@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Make the bundled model and benchmarks: bash scripts/train_tiny.sh
-# Data, tokenizer, CLIP, language model, LLaVA's two stages, evaluation, model card. A run that is cut off goes on where
-# it was when the command is given again. From the environment: WORK (training data, states and results,
-# playground/tiny) and BUNDLE (where what is shipped goes, playground).
+# The steps are data, CLIP, tokenizer and language model, LLaVA's two stages, evaluation, model card. The same command
+# continues an interrupted run. Environment: WORK is the folder of training data, states and results (playground/tiny),
+# BUNDLE the folder of the finished checkpoints and benchmarks (playground).
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -17,9 +17,9 @@ if [ $# -ne 0 ]; then
 fi
 install
 cd "$ROOT"
-export PYTHON PYTHONPATH=$ROOT OMP_WAIT_POLICY=passive
+export PYTHON PYTHONPATH=$ROOT OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
-# publish FOLDER : copy a finished checkpoint, without what it was trained with, into the bundle
+# publish FOLDER : copy a finished checkpoint into the bundle, without the training's states
 publish() {
     mkdir -p "$BUNDLE/checkpoints/$1"
     find "$WORK/$1" -maxdepth 1 -type f ! -name 'train*' ! -name '*.pt' -exec cp {} "$BUNDLE/checkpoints/$1" \;
@@ -37,7 +37,7 @@ echo "--- tokenizer and language model ---"
 [ -f "$WORK/llama/model.safetensors" ] ||
     "$PYTHON" -m scripts.tiny.language_model --data "$WORK" --output "$WORK/llama"
 
-# LLaVA's own recipes, with batches and rates for a model of this size
+# The stages run LLaVA's own recipes, with batches and learning rates for a model of this size.
 TINY=(--per_device_train_batch_size 32 --gradient_accumulation_steps 1 --logging_steps 10 --dataloader_num_workers 1)
 export MODEL=$WORK/llama IMAGES=$WORK/images
 echo "--- stage 1: the projector ---"
@@ -45,7 +45,7 @@ START=$WORK/projector_start.bin
 [ -f "$START" ] || "$PYTHON" -m scripts.tiny.projector --clip "$WORK/$TOWER" --llama "$MODEL" --output "$START"
 VISION_TOWER=$WORK/$TOWER DATA=$WORK/lookup.json OUTPUT=$WORK/projector \
     bash scripts/v1_5/pretrain.sh "${TINY[@]}" --version v1 --pretrain_mm_mlp_adapter "$START" --max_steps 60 --save_steps 50
-# Batches of one kind of conversation each, as the 7B's are, are too few at once for a model that learns this fast.
+# The 7B's batches hold conversations of one kind only. A model that learns this fast needs mixed ones.
 STAGE2=("${TINY[@]}" --group_by_modality_length False --adam_beta2 0.98 --learning_rate 1e-3
     --muon_learning_rate 3e-3 --save_steps 100)
 echo "--- stage 2: projector and language model, the simplest questions first ---"
@@ -54,7 +54,7 @@ VISION_TOWER=../$TOWER DATA=$WORK/lookup.json OUTPUT=$WORK/llava-lookup PROJECTO
     --lr_scheduler_type constant_with_warmup
 MODEL=$WORK/llava-lookup VISION_TOWER=../$TOWER DATA=$WORK/finetune.json OUTPUT=$WORK/llava-mixture PROJECTOR='' \
     bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 650
-echo "--- stage 2, multiple choice: answers in words, then as letters, then everything again ---"
+echo "--- stage 2, multiple choice: answers in words, then in letters, then all questions again ---"
 MODEL=$WORK/llava-mixture VISION_TOWER=../$TOWER DATA=$WORK/words.json OUTPUT=$WORK/llava-words PROJECTOR='' \
     bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 220 --save_dtype float32
 [ -f "$WORK/llava-grown/config.json" ] ||

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the training recipes share. Settings come from the environment; the recipes' arguments go to llava.train.train.
+# What the training recipes share. Settings come from the environment. A recipe's arguments go to llava.train.train.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -10,8 +10,9 @@ MODEL=${MODEL:-lmsys/vicuna-7b-v1.5}
 VISION_TOWER=${VISION_TOWER:-openai/clip-vit-large-patch14-336}
 TRAINER=${TRAINER:-llava.train.train} # or a module that calls it
 
-# train BATCH PER_DEVICE [OPTION...] : LLaVA-1.5's settings that both stages share, one process on each visible GPU
-# (one on the CPU without any), and as many steps of accumulation as make PER_DEVICE conversations on each a BATCH.
+# train BATCH PER_DEVICE [OPTION...] : train with the settings that both stages of LLaVA-1.5 share. Starts one process on
+# each visible GPU, or one on the CPU. Each handles PER_DEVICE conversations at once, and gradients are accumulated until
+# all processes together have handled BATCH.
 train() {
     local batch=$1 per_device=$2 gpus count
     shift 2
@@ -28,8 +29,8 @@ train() {
     fi
     if [ "$gpus" -gt 0 ]; then
         set -- --gradient_checkpointing True "$@"
-    else # threads that spin while they wait take the cores from the loader's workers
-        export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+    else # threads that spin while they wait would take the cores from the loader's workers
+        export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
     fi
     cd "$ROOT"
     exec "${start[@]}" -m "$TRAINER" \

@@ -22,7 +22,7 @@ and signs. It exists so that pruning can be tried and tested without a download;
 Made by `bash scripts/train_tiny.sh`: 60,000 drawn scenes, of which none has the description of an evaluation scene;
 CLIP trained contrastively on captions, the language model on text, then LLaVA's two stages. Before the last steps of
 stage 2, which are for multiple choice, a head and a layer were put in that find an option's letter
-(`scripts/tiny/letters.py` tells how). The weights here were trained on
+(`python -m scripts.tiny.letters --help` tells how). The weights here were trained on
 {machine}.
 
 ## The vision tower
