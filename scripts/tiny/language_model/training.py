@@ -12,7 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from llava.constants import IGNORE_INDEX
 from llava.model.answer_loss import answer_loss
-from llava.model.splice import splice
+from llava.model.splice import EmbeddedPrompts, splice
 from llava.model.tokenizer import LlamaSentencePieceTokenizer
 from llava.train.labels import PromptTokenizer
 from llava.train.muon import MuonWithRest, hidden_matrices
@@ -60,14 +60,22 @@ class LlamaWithPatchWords(torch.nn.Module):
 
     def forward(self, rows: list[dict], num_items_in_batch=None) -> dict[str, torch.Tensor]:
         """The loss of a batch of `Conversations`."""
-        embed = self.llama.get_input_embeddings()
-        spliced = [splice(row["input_ids"], row["labels"], iter([self._embed(row["patches"])]), embed) for row in rows]
-        embeds = pad_sequence([row for row, _ in spliced], batch_first=True)
-        labels = pad_sequence([row for _, row in spliced], batch_first=True, padding_value=IGNORE_INDEX)
+        prompts = [self._embed_prompt(**row) for row in rows]
+        embeds = pad_sequence([prompt.inputs_embeds[0] for prompt in prompts], batch_first=True)
+        labels = pad_sequence([prompt.labels[0] for prompt in prompts], batch_first=True, padding_value=IGNORE_INDEX)
         hidden = self.llama.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
         return {"loss": answer_loss(hidden, labels, self.llama.lm_head, num_items_in_batch)}
 
-    def _embed(self, patches: list[list[int]]) -> torch.Tensor:
+    def _embed_prompt(
+        self, input_ids: torch.LongTensor, labels: torch.LongTensor, patches: list[list[int]]
+    ) -> EmbeddedPrompts:
+        """A conversation (length,), with the vectors of its patches in place of the image token if it has any."""
+        visual = [self._embed_patches(patches)] if patches else []
+        mask = torch.ones_like(input_ids, dtype=torch.bool)
+        embed = self.llama.get_input_embeddings()
+        return splice(input_ids[None], mask[None], labels[None], visual, embed, padding_side="right")
+
+    def _embed_patches(self, patches: list[list[int]]) -> torch.Tensor:
         """(patches, D): the sum of the embeddings of each patch's words."""
         weight = self.llama.get_input_embeddings().weight
         flat = torch.tensor([token for patch in patches for token in patch], dtype=torch.long)
