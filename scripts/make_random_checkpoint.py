@@ -1,22 +1,21 @@
-"""Make a tiny LLaVA with random weights in the published checkpoints' on-disk format.
+"""Make a tiny LLaVA with random weights, in the file layout of the published checkpoints.
 
-It answers nonsense; it is for trying the commands and for the tests, without downloading 14 GB. The folder gets the
-checkpoint, `llava-v1.5-llama-tiny-random` for instance, and beside it the CLIP folder that its config names.
+Its answers are nonsense. It serves to try the commands, and for tests, without a download of 14 GB. FOLDER gets the
+checkpoint, such as `llava-v1.5-llama-tiny-random`, and the folder of its CLIP vision tower, to which its config refers.
 """
 
-import argparse
+from __future__ import annotations
+
 import io
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors.torch import save_file
-from sentencepiece import SentencePieceTrainer
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from llava.utils import CommandParser, InputError, one_line, run_command
 
-from llava.conversation import conv_templates
-from llava.model.families import find_family
+if TYPE_CHECKING:  # torch and transformers take seconds to import, too long for --help
+    import torch
+    from transformers import CLIPVisionModel
 
 CLIP = {
     "hidden_size": 64,
@@ -66,21 +65,26 @@ ARCHITECTURES = {"llama": "llava", "mistral": "llava_mistral", "qwen": "llava_qw
 def make_checkpoint(
     parent: Path, version: str = "v1.5", language_model: str = "llama", shards: int = 2, **config
 ) -> Path:
-    """Write a checkpoint and its CLIP folder below `parent`; returns the checkpoint's folder.
+    """Write a checkpoint and its CLIP folder into `parent`. Returns the checkpoint's folder.
 
     Args:
-        parent: existing folder.
-        version: v1.5 (`.bin` shards, tower from the CLIP folder) or v1.6 (safetensors, a tower of its own inside).
+        parent: an existing folder. A CLIP folder of an earlier call is used again.
+        version: v1.5 (`.bin` files, the tower from the CLIP folder) or v1.6 (safetensors, with a tower of its own).
         language_model: llama, mistral or qwen.
-        shards: weight files.
+        shards: number of weight files.
         config: keys of config.json to set.
+
+    Raises InputError if the checkpoint's folder exists or cannot be made.
     """
+    import torch
+
+    from llava.model.families import find_family
+
     torch.manual_seed(0)
-    clip_folder = parent / "clip-vit-tiny-random"
+    folder, clip_folder = parent / f"llava-{version}-{language_model}-tiny-random", parent / "clip-vit-tiny-random"
+    make_folder(folder)
     if not clip_folder.exists():
         write_clip(clip_folder)
-    folder = parent / f"llava-{version}-{language_model}-tiny-random"
-    folder.mkdir()
     special = write_qwen_tokenizer(folder) if language_model == "qwen" else write_llama_tokenizer(folder)
     values = LANGUAGE_MODEL | LLAVA | VERSIONS[version] | special | config
     cls = find_family(None, ARCHITECTURES[language_model]).causal_lm
@@ -96,17 +100,32 @@ def make_checkpoint(
     tower = clip_weights(random_clip() if values["unfreeze_mm_vision_tower"] else clip_folder)
     weights |= {f"model.vision_tower.vision_tower.{key}": tensor for key, tensor in tower.items()}
     if version == "v1.5":
-        inv_freq = model.model.rotary_emb.inv_freq
-        weights |= {
-            f"model.layers.{i}.self_attn.rotary_emb.inv_freq": inv_freq.clone()
-            for i in range(values["num_hidden_layers"])
-        }
+        weights |= rotary_buffers(model)
     write_shards(folder, {k: v.half().contiguous() for k, v in weights.items()}, shards, safetensors=version == "v1.6")
     return folder
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder. Raises InputError if it exists or cannot be made."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise InputError(f"{folder} exists already: remove it, or choose another folder") from None
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {one_line(error)}") from error
+
+
+def rotary_buffers(model) -> dict[str, torch.Tensor]:
+    """The buffer `inv_freq` of each layer, which published v1.5 checkpoints hold."""
+    layers, inv_freq = model.config.num_hidden_layers, model.model.rotary_emb.inv_freq
+    return {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": inv_freq.clone() for i in range(layers)}
+
+
 def random_clip() -> CLIPVisionModel:
-    """A CLIP vision model whose attention differs from patch to patch, as a trained one's does."""
+    """A CLIP vision model whose attention differs between patches, as that of a trained one does."""
+    import torch
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
     model = CLIPVisionModel(CLIPVisionConfig(**CLIP))
     for name, parameter in model.named_parameters():
         if name.endswith(("q_proj.weight", "k_proj.weight", "position_embedding.weight")):
@@ -115,15 +134,19 @@ def random_clip() -> CLIPVisionModel:
 
 
 def clip_weights(source: CLIPVisionModel | Path) -> dict[str, torch.Tensor]:
-    """A CLIP vision model's weights under the published keys, which begin with `vision_model.`."""
+    """The weights of a CLIP vision model under the published keys, which begin with `vision_model.`."""
     if isinstance(source, Path):
+        import torch
+
         return torch.load(source / "pytorch_model.bin", weights_only=True)
     return {f"vision_model.{key.removeprefix('vision_model.')}": tensor for key, tensor in source.state_dict().items()}
 
 
 def write_clip(folder: Path) -> None:
-    """A CLIP vision tower's folder."""
-    folder.mkdir()
+    """Write the folder of a CLIP vision tower."""
+    import torch
+
+    make_folder(folder)
     model = random_clip()
     write_json(
         folder / "config.json", {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModel"], **CLIP}
@@ -145,13 +168,17 @@ def write_clip(folder: Path) -> None:
 
 
 def sample_text() -> list[str]:
-    """Sentences to train a tokenizer on: those that every prompt contains."""
+    """Sentences to train a tokenizer on: those that prompts contain."""
+    from llava.conversation import conv_templates
+
     turns = ["<image>\nIs there a dog in the image?\nAnswer the question using a single word or phrase.", "Yes", "No"]
     return [line for template in conv_templates.values() for line in template.get_prompt().splitlines()] + turns * 20
 
 
 def write_llama_tokenizer(folder: Path) -> dict:
-    """`tokenizer.model` as Vicuna's is: BPE with byte fallback, ids 0, 1, 2 = unk, bos, eos. Returns config keys."""
+    """Write a tokenizer like Vicuna's: BPE with byte fallback, unk, bos and eos first. Returns keys of config.json."""
+    from sentencepiece import SentencePieceTrainer
+
     model = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(sample_text()),
@@ -174,7 +201,9 @@ def write_llama_tokenizer(folder: Path) -> dict:
 
 
 def write_qwen_tokenizer(folder: Path) -> dict:
-    """`tokenizer.json` as Qwen2's is: byte-level BPE and no BOS. Returns config keys."""
+    """Write a tokenizer like Qwen2's: byte-level BPE without BOS. Returns keys of config.json."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -191,7 +220,10 @@ def write_qwen_tokenizer(folder: Path) -> dict:
 
 
 def write_shards(folder: Path, weights: dict[str, torch.Tensor], shards: int, safetensors: bool) -> None:
-    """Weight files with their index, or a single file without one."""
+    """Write weight files and their index, or a single file without index."""
+    import torch
+    from safetensors.torch import save_file
+
     stem, ending = ("model", "safetensors") if safetensors else ("pytorch_model", "bin")
     keys = sorted(weights)
     weight_map = {}
@@ -212,14 +244,17 @@ def write_json(path: Path, values: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the two folders go; made if need be")
-    parser.add_argument("--version", choices=VERSIONS, default="v1.5")
-    parser.add_argument("--language-model", choices=ARCHITECTURES, default="llama")
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder of the two folders, made if it is missing")
+    parser.add_argument("--version", choices=VERSIONS, default="v1.5", help="LLaVA's version (v1.5)")
+    parser.add_argument("--language-model", choices=ARCHITECTURES, default="llama", help="its language model (llama)")
     args = parser.parse_args()
-    args.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        args.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {args.folder}: {one_line(error)}") from error
     print(make_checkpoint(args.folder, args.version, args.language_model))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
