@@ -14,6 +14,7 @@ from llava.eval.eval_textvqa import read_labels as read_textvqa_labels
 from scripts.tiny.clip.quality import measure
 from scripts.tiny.evaluate.kinds import kinds, truths
 from scripts.tiny.evaluate.scores import read_benchmarks, score_all
+from scripts.tiny.scenes import COMPANIONS, SHAPES, evaluation_scenes
 from tests.conftest import ROOT, load
 
 DATA = ROOT / "playground" / "data" / "scenes"
@@ -114,6 +115,18 @@ def test_pope_asks_for_what_its_categories_say():
         rows[category] = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         labels = Counter(row["label"] for row in rows[category])
         assert labels["yes"] == labels["no"] == 80
+    for category, part in rows.items():
+        for row in part:
+            scene = evaluation_scenes()["any"][int(re.fullmatch(r"COCO_val2014_(\d+)\.jpg", row["image"])[1])]
+            present = {thing.shape for thing in scene.things}
+            (asked,) = (shape for shape in SHAPES if f" {shape} " in row["text"])
+            assert row["label"] == ("yes" if asked in present else "no")
+            absent = [shape for shape in SHAPES if shape not in present]  # the most frequent first
+            companions = [shape for shape in absent if COMPANIONS[shape] in present]
+            if row["label"] == "no" and category == "popular":
+                assert asked == absent[0]
+            if row["label"] == "no" and category == "adversarial" and companions:
+                assert asked in companions
     negatives = {name: Counter(row["text"] for row in part if row["label"] == "no") for name, part in rows.items()}
     assert negatives["popular"].most_common(1)[0][1] > 2 * negatives["random"].most_common(1)[0][1]
     assert negatives["adversarial"] != negatives["popular"]

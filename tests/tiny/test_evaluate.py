@@ -2,11 +2,14 @@
 
 import pytest
 
+from llava.eval.answering import answer_questions
 from scripts.tiny import benchmarks
 from scripts.tiny.evaluate import run
+from scripts.tiny.evaluate.kinds import truths
 from scripts.tiny.evaluate.run import answer_all
 from scripts.tiny.evaluate.scores import read_benchmarks, score_all
 from scripts.tiny.evaluate.settings import BUDGETS, RIVALS, SEEDS, Setting, rows_of_table, table
+from tests.conftest import load
 
 
 @pytest.mark.parametrize("setting", [Setting(None), Setting(16, "random", seed=2), Setting(8, "fastv")])
@@ -18,13 +21,32 @@ def test_a_setting_answers_every_question(checkpoints, tmp_path, monkeypatch, se
     assert {name: len(texts) for name, texts in answers.items()} == {name: len(q) for name, q in questions.items()}
     scores = score_all(tmp_path, questions, answers)
     assert scores.keys() == questions.keys()
-    assert all(0 <= score <= 100 for score in scores.values())
+
+    options = {"visual_token_num": setting.tokens, "pruning_method": setting.method, "pruning_seed": setting.seed}
+    loaded = load(checkpoints(), **options)
+    greedy = {"do_sample": False, "max_new_tokens": 3}
+    for name in ("POPE", "SQA", "MMBench-CN"):
+        alone = [next(iter(answer_questions(loaded, [one], "vicuna_v1", greedy, 1)))[1] for one in questions[name]]
+        assert answers[name] == alone
+
+
+def test_a_score_is_the_share_of_right_answers(tmp_path):
+    benchmarks.write(tmp_path, 0.1)
+    questions = read_benchmarks(tmp_path)
+    right = truths(tmp_path)
+    answers = {name: ["nothing"] * len(rows) for name, rows in questions.items()}
+    shares = dict.fromkeys(("VQAv2", "VizWiz", "TextVQA", "MM-Vet"), 0)
+    for name in ("GQA", "SQA", "SEED", "MMBench", "MMBench-CN"):
+        answers[name][::3] = [answer for _, answer in right[name][::3]]
+        shares[name] = pytest.approx(100 * len(answers[name][::3]) / len(answers[name]))
+    scores = score_all(tmp_path, questions, answers)
+    assert {name: scores[name] for name in shares} == shares
 
 
 def test_each_setting_stands_in_its_row():
     rows = rows_of_table()
     assert len(rows) == 1 + len(BUDGETS) * (2 + len(RIVALS)) + 3
-    settings = {setting for *_, row in rows for setting in row}
+    settings = dict.fromkeys(setting for *_, row in rows for setting in row)
     assert len({setting.name for setting in settings}) == len(settings)
     scores = {setting.name: {"POPE": float(i), "GQA": 50.0} for i, setting in enumerate(settings)}
     lines = table(scores).splitlines()
@@ -40,4 +62,6 @@ def test_each_setting_stands_in_its_row():
             ]
         else:
             assert len(row) == SEEDS
-            assert "±" in cells[2]
+            # Five consecutive numbers, of standard deviation 1.58.
+            middle = scores[row[2].name]["POPE"]
+            assert cells[2:] == [f"{middle:.1f} ± 1.6", "50.0 ± 0.0", f"{middle / 2 + 25:.1f} ± 0.8"]

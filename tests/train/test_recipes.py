@@ -2,6 +2,9 @@
 
 import json
 
+import torch
+
+from llava.model.checkpoint import read_weights
 from tests.test_scripts import run_recipe
 from tests.train.conftest import CAPTIONS, INSTRUCTIONS
 
@@ -28,6 +31,10 @@ def test_both_stages_run_one_after_the_other_and_extra_options_come_last(startin
     config = json.loads((tmp_path / "llava" / "config.json").read_text())
     assert config["image_aspect_ratio"] == "pad"
     assert config["mm_vision_tower"] == str(starting_point / "clip")
+    # One step at a rate of 2e-5 moves no weight by more: the projector is stage 1's, but for the rounding.
+    weights = read_weights(tmp_path / "llava")
+    for key, tensor in torch.load(projector).items():
+        torch.testing.assert_close(weights[key].float(), tensor.float(), atol=3e-5, rtol=2**-8)
 
     projector.unlink()
     done = run_recipe("v1_5/finetune.sh", *options, **settings, OUTPUT=tmp_path / "other")
@@ -38,3 +45,7 @@ def test_both_stages_run_one_after_the_other_and_extra_options_come_last(startin
     done = run_recipe("v1_5/finetune.sh", *options, **settings, OUTPUT=tmp_path / "further")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "further" / "config.json").exists()
+    further = read_weights(tmp_path / "further")
+    assert further.keys() == weights.keys()
+    for key, tensor in weights.items():
+        torch.testing.assert_close(further[key].float(), tensor.float(), atol=3e-5, rtol=2**-7)

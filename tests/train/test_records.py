@@ -59,7 +59,11 @@ def test_a_bad_record_is_named(tmp_path, starting_point, rows, named):
 
 
 def test_stage_1_takes_one_image_and_one_caption(tmp_path, starting_point):
-    assert len(read(tmp_path, starting_point, CAPTIONS, "plain")) == len(CAPTIONS)
+    records = read(tmp_path, starting_point, CAPTIONS, "plain")
+    assert len(records) == len(CAPTIONS)
+    captions = [row["conversations"][1]["value"] for row in CAPTIONS]
+    assert [record.turns for record in records] == [((f"{IMAGE}\nWhat is it?", caption),) for caption in captions]
+    assert [record.image for record in records] == [starting_point / "images" / f"{i % 4}.png" for i in range(8)]
     for row in (INSTRUCTIONS[2], INSTRUCTIONS[3]):
         with pytest.raises(InputError, match=f"record '{row['id']}': version 'plain' takes one image"):
             read(tmp_path, starting_point, [row], "plain")
