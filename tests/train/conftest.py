@@ -1,15 +1,21 @@
-"""A tiny language model to start from, and conversations about pictures to train it on."""
+"""A tiny language model to start from, conversations about pictures to train it on, and what its tests share."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from llava.constants import DEFAULT_IMAGE_TOKEN as IMAGE
-from tests.conftest import load_script, picture
+from llava.model.checkpoint import read_weights
+from tests.conftest import ROOT, load_script, picture
+
+PROJECTOR = {f"model.mm_projector.{name}" for name in ("0.bias", "0.weight", "2.bias", "2.weight")}
 
 
 @pytest.fixture(scope="session")
@@ -91,3 +97,48 @@ def command(starting_point, tmp_path):
         return [part for key, value in values.items() for part in (f"--{key}", str(value))]
 
     return get
+
+
+class Losses(TrainerCallback):
+    """Records the loss of every step."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            self.values.append(logs["loss"])
+
+
+class Stop(TrainerCallback):
+    """Stops a run after a step, like a kill: the step is saved only if a checkpoint was due."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
+
+
+def output_dir(command: list[str]) -> Path:
+    return Path(command[command.index("--output_dir") + 1])
+
+
+def weights_of(stage: str, folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "mm_projector.bin") if stage == "stage1" else read_weights(folder)
+
+
+def assert_equal(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    assert [key for key in a if not torch.equal(a[key], b[key])] == []
+
+
+def run_module(*args: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", *args],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
