@@ -6,6 +6,8 @@ import pytest
 
 from llava.utils import run_command
 
+pytest.register_assert_rewrite("tests.eval.converter_cases")
+
 
 @pytest.fixture
 def call(monkeypatch, capsys):
@@ -22,6 +24,14 @@ def call(monkeypatch, capsys):
         return ended.value.code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def case(request, tmp_path, call):
+    """One converter, named by the parameter, with a folder of input for it."""
+    from tests.eval.converter_cases import Case
+
+    return Case(request.param, tmp_path, call)
 
 
 def assert_one_line(result: tuple[int, str, str], named: str) -> None:
