@@ -1,6 +1,8 @@
 """What the tests of the commands share: calling one, and what bad input must look like."""
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +44,8 @@ def assert_one_line(result: tuple[int, str, str], named: str) -> None:
     assert len(err.splitlines()) == 1
     assert err.startswith("error: ")
     assert named in err
+
+
+def texts(file: Path) -> list[tuple]:
+    """The id and the text of each answer in a file."""
+    return [(row["question_id"], row["text"]) for row in map(json.loads, file.read_text().splitlines())]
