@@ -91,3 +91,13 @@ def test_random_checkpoints_share_a_folder_and_its_tower(make_checkpoint):
     second = make_checkpoint(language_model="qwen")
     assert first.parent == second.parent
     assert tower.read_bytes() == before
+
+
+def test_train_tiny_explains_itself_and_takes_no_arguments():
+    recipe = ["bash", ROOT / "scripts" / "train_tiny.sh"]
+    explained = subprocess.run([*recipe, "--help"], capture_output=True, text=True, check=False)
+    refused = subprocess.run([*recipe, "--scenes"], capture_output=True, text=True, check=False)
+    assert explained.returncode == 0
+    assert explained.stdout.startswith("Make the bundled model and benchmarks: bash scripts/train_tiny.sh\n")
+    assert explained.stdout.endswith("(playground).\n")
+    assert_refused(refused, "it takes no arguments")
