@@ -11,7 +11,10 @@ BUNDLE=${BUNDLE:-playground}
 SCENES=60000
 TOWER=clip-vit-tiny-patch14-168
 
-if [ $# -ne 0 ]; then
+if [ "${1:-}" = --help ]; then
+    sed -n '2,5s/^# //p' "$0"
+    exit 0
+elif [ $# -ne 0 ]; then
     echo "error: usage: bash $0 (it takes no arguments)" >&2
     exit 2
 fi

@@ -29,8 +29,6 @@ train() {
     fi
     if [ "$gpus" -gt 0 ]; then
         set -- --gradient_checkpointing True "$@"
-    else # threads that spin while they wait would take the cores from the loader's workers
-        export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
     fi
     cd "$ROOT"
     exec "${start[@]}" -m "$TRAINER" \

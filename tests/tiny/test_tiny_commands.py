@@ -1,0 +1,103 @@
+"""The commands of scripts/tiny and make_random_checkpoint.py: help at once, and bad input in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+TINY = ROOT / "scripts" / "tiny"
+FILES = [path for path in TINY.rglob("*.py") if "run_command(" in path.read_text()]
+MODULES = sorted(path.parent.name if path.name == "__main__.py" else path.stem for path in FILES)
+# Runs a command where importing torch or transformers fails.
+WITHOUT_TORCH = """if True:
+    import runpy, sys
+    sys.modules |= {"torch": None, "transformers": None}
+    command, sys.argv = sys.argv[1], sys.argv[1:]
+    run = runpy.run_path if command.endswith(".py") else runpy.run_module
+    run(command, run_name="__main__")
+"""
+
+
+def run_without_torch(command: str, *args) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, command, *map(str, args)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess, named: str) -> None:
+    """Exit code 2 and one line on stderr that has `named` in it."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert named in done.stderr
+
+
+@pytest.mark.parametrize("name", [*(f"scripts.tiny.{name}" for name in MODULES), "scripts/make_random_checkpoint.py"])
+def test_help_is_there_without_torch_whose_import_takes_seconds(name):
+    done = run_without_torch(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {'python -m ' if '/' not in name else ''}{Path(name).name}")
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "named"),
+    [
+        ("scripts.tiny.data", ("--output", "/x", "--scenes", "0"), "an integer of at least 1, got '0'"),
+        ("scripts.tiny.data", ("--output", "/dev/null/x", "--scenes", "1"), "cannot make the folder /dev/null/x"),
+        ("scripts.tiny.benchmarks", ("--output", "/dev/null/x"), "cannot make the folder /dev/null/x"),
+        ("scripts.tiny.benchmarks", ("--outpt", "/x"), "--output"),
+        ("scripts.tiny.clip", ("--images", "/x", "--output", "/x", "--scenes", "many"), "got 'many'"),
+        ("scripts.tiny.evaluate", ("--processes", "0"), "--processes: must be an integer of at least 1, got '0'"),
+        ("scripts.tiny.letters", ("--model", "/x", "--mdel", "/x"), "--data, --output"),
+        ("scripts.tiny.language_model", ("--batch-size", "-1"), "at least 1, got '-1'"),
+        ("scripts/make_random_checkpoint.py", ("/x", "--version", "v7"), "invalid choice: 'v7'"),
+        ("scripts/make_random_checkpoint.py", ("/dev/null/x",), "cannot make the folder /dev/null/x"),
+    ],
+)
+def test_bad_options_are_one_line_without_torch(command, args, named):
+    assert_refused(run_without_torch(command, *args), named)
+
+
+def test_a_random_checkpoint_that_exists_is_named_and_stays(checkpoints):
+    folder = checkpoints()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "make_random_checkpoint.py", folder.parent],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert_refused(done, f"{folder} exists already")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_random_checkpoints_share_a_folder_and_its_tower(make_checkpoint):
+    first = make_checkpoint()
+    tower = first.parent / "clip-vit-tiny-random" / "pytorch_model.bin"
+    before = tower.read_bytes()
+    second = make_checkpoint(language_model="qwen")
+    assert first.parent == second.parent
+    assert tower.read_bytes() == before
+
+
+def test_train_tiny_explains_itself_and_takes_no_arguments():
+    recipe = ["bash", ROOT / "scripts" / "train_tiny.sh"]
+    explained = subprocess.run([*recipe, "--help"], capture_output=True, text=True, check=False)
+    refused = subprocess.run([*recipe, "--scenes"], capture_output=True, text=True, check=False)
+    assert explained.returncode == 0
+    assert explained.stdout.startswith("Make the bundled model and benchmarks: bash scripts/train_tiny.sh\n")
+    assert explained.stdout.endswith("(playground).\n")
+    assert_refused(refused, "it takes no arguments")
