@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,6 +50,12 @@ def one_line(error: BaseException) -> str:
     """The first line of an exception's message, or its type's name: for quoting another library's error."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def list_some(names: Iterable[str]) -> str:
+    """The first four of some names in alphabetical order, and how many there are more."""
+    names = sorted(names)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def read_text(path: str | Path, what: str) -> str:

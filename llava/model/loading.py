@@ -15,16 +15,10 @@ from transformers import (
 )
 
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
-from llava.model.checkpoint import (
-    StateDict,
-    load_weights,
-    published_model_type,
-    read_weight_file,
-    read_weights,
-    split_tower,
-)
+from llava.model.checkpoint import load_weights, published_model_type, split_tower
 from llava.model.folders import find_folder
 from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.model.weight_files import read_projector, read_weights
 from llava.utils import InputError, one_line, read_json_object
 
 logger = logging.getLogger(__name__)
@@ -140,7 +134,7 @@ def load_llava(
     tower = build_vision_tower(config, folder, delay_load=True)
     weights, tower_weights = split_tower(read_weights(base or folder))
     if base:
-        weights |= _read_projector(folder)
+        weights |= read_projector(folder)
     fine_tuned_tower = tower_weights if config.unfreeze_mm_vision_tower and not base else None
     if fine_tuned_tower is not None and not fine_tuned_tower:
         raise InputError(f"{folder} was trained with its vision tower, but its weights lack the tower")
@@ -243,11 +237,3 @@ def _quantization(load_8bit: bool, load_4bit: bool, dtype: torch.dtype) -> BitsA
             llm_int8_skip_modules=skip,
         )
     return None
-
-
-def _read_projector(folder: Path) -> StateDict:
-    """The tensors of a projector-only checkpoint."""
-    path = folder / "mm_projector.bin"
-    if not path.exists():
-        raise InputError(f"{folder} has no mm_projector.bin, which a checkpoint on a base model must have")
-    return read_weight_file(path)

@@ -7,12 +7,13 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from llava.mm_utils import read_grid_pinpoints
-from llava.model.checkpoint import StateDict, load_weights, read_weight_file, read_weights, split_tower
+from llava.model.checkpoint import load_weights, split_tower
 from llava.model.families import FAMILIES, Family, find_trained_family
 from llava.model.folders import find_folder
 from llava.model.loading import check_picture_options, set_generation_defaults
 from llava.model.multimodal_encoder.builder import open_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.model.weight_files import StateDict, read_weight_file, read_weights
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.utils import InputError, one_line, read_json_object
 

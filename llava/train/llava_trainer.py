@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from llava.model.checkpoint import read_weights
+from llava.model.weight_files import read_weights
 from llava.train.arguments import TrainingArguments
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.muon import MuonWithRest, hidden_matrices

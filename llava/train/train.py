@@ -10,8 +10,9 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from llava.model.checkpoint import StateDict, published_config, published_weights, save_checkpoint, write_json
+from llava.model.checkpoint import published_config, published_weights, save_checkpoint, write_json
 from llava.model.tokenizer import load_tokenizer
+from llava.model.weight_files import StateDict
 from llava.train.arguments import SAVE_DTYPES, ModelArguments, TrainingArguments, parse_arguments
 from llava.train.build import Blueprint
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset

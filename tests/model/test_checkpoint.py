@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from llava.mm_utils import process_images, tokenizer_image_token
-from llava.model.checkpoint import read_weights, save_checkpoint
+from llava.model.checkpoint import save_checkpoint
+from llava.model.weight_files import read_weights
 from llava.utils import InputError
 from tests.conftest import IMAGE, load, picture
 

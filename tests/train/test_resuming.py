@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava.model.checkpoint import read_weights
+from llava.model.weight_files import read_weights
 from llava.train.train import train
 from tests.train.conftest import Losses, Stop, assert_equal, output_dir, weights_of
 

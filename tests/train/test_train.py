@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import read_weights
+from llava.model.weight_files import read_weights
 from llava.train.train import train
 from tests.conftest import IMAGE, load, picture
 from tests.train.conftest import CAPTIONS, PROJECTOR, Losses, assert_equal, conversation, output_dir, run_module

@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import read_weights, split_tower, write_json
+from llava.model.checkpoint import split_tower, write_json
+from llava.model.weight_files import read_weights
 from llava.train.records import Record, read_records
 from llava.utils import read_json_object
 from scripts.tiny.language_model.model import TEMPLATE
