@@ -11,8 +11,9 @@ from llava.model.families import Family, find_family
 from llava.model.folders import find_folder
 from llava.model.loading import Placement, load_llava, read_config, set_generation_defaults
 from llava.model.pruning_defaults import refuse_with_input_error
+from llava.model.schemas import LlavaFile, read_checked
 from llava.pruning import PruningSettings, load_method
-from llava.utils import InputError, read_json_object
+from llava.utils import InputError
 
 
 class LoadedModel(NamedTuple):
@@ -104,7 +105,7 @@ def complete(model: PreTrainedModel) -> LoadedModel:
 
 def read_family(folder: Path) -> Family:
     """The model family of a LLaVA checkpoint. Raises InputError if it is none, or in another layout."""
-    values = read_json_object(folder / "config.json", "config")
+    values = read_checked(folder / "config.json", "config", LlavaFile)
     if "text_config" in values:
         raise InputError(f"{folder} is a checkpoint in transformers' own LLaVA format, not in LLaVA's (liuhaotian/...)")
     architecture, model_type = (values.get("architectures") or [None])[0], values.get("model_type")

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     BitsAndBytesConfig,
     GenerationConfig,
@@ -18,6 +19,7 @@ from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
 from llava.model.checkpoint import load_weights, published_model_type, split_tower
 from llava.model.folders import find_folder
 from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.model.schemas import GenerationFile, LlavaFile, read_checked
 from llava.model.weight_files import read_projector, read_weights
 from llava.utils import InputError, one_line, read_json_object
 
@@ -100,12 +102,8 @@ def read_config(folder: Path, cls: type[PreTrainedModel], overrides: dict) -> Pr
 
     Raises InputError if it cannot be used, TypeError for an override that is no config key.
     """
-    values = read_json_object(folder / "config.json", "config")
-    values.pop("model_type", None)
-    try:
-        config = cls.config_class.from_dict(values)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder}/config.json: {one_line(error)}") from error
+    values = read_checked(folder / "config.json", "config", LlavaFile)
+    config = make_config(cls, values, folder)
     for name, value in overrides.items():
         if not hasattr(config, name) or callable(getattr(config, name)):
             raise TypeError(f"loading a model got an unexpected keyword argument {name!r}")
@@ -114,6 +112,15 @@ def read_config(folder: Path, cls: type[PreTrainedModel], overrides: dict) -> Pr
         raise InputError(f"{folder} is not a LLaVA checkpoint: its config names no mm_vision_tower")
     check_picture_options(config)
     return config
+
+
+def make_config(cls: type[PreTrainedModel], values: dict, folder: Path) -> PreTrainedConfig:
+    """A config of `cls` from the values of a config file. Raises InputError for what transformers does not take."""
+    values = {name: value for name, value in values.items() if name != "model_type"}
+    try:
+        return cls.config_class.from_dict(values)
+    except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
+        raise InputError(f"the config {folder / 'config.json'}: {one_line(error)}") from error
 
 
 def load_llava(
@@ -176,11 +183,14 @@ def set_generation_defaults(model: PreTrainedModel, tokenizer: PreTrainedTokeniz
     """Give the model its checkpoint's generation defaults and, with a tokenizer, a pad token, which batches need."""
     path = folder / "generation_config.json"
     if path.exists():
-        values = read_json_object(path, "generation config")
+        values = read_checked(path, "generation config", GenerationFile)
         # Kept apart, since transformers warns in every run of sampling settings in a config that does not sample.
         names = [name for name in ("temperature", "top_p", "top_k") if name in values]
         model.sampling_defaults = {name: values.pop(name) for name in names}
-        model.generation_config = GenerationConfig.from_dict(values)
+        try:
+            model.generation_config = GenerationConfig.from_dict(values)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"the generation config {path}: {one_line(error)}") from error
     model.generation_config.max_length = None  # `generate` goes on to the end of the context unless told otherwise
     if tokenizer is not None and model.generation_config.pad_token_id is None:
         pad = tokenizer.pad_token_id

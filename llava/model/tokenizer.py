@@ -8,6 +8,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
+from llava.model.schemas import TokenizerFile, read_checked
 from llava.utils import InputError, one_line, read_json_object
 
 SPIECE_UNDERLINE = "▁"
@@ -115,8 +116,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     Raises InputError, naming the folder, if there is none or it cannot be read.
     """
+    settings = folder / "tokenizer_config.json"
+    if settings.exists():
+        read_checked(settings, "tokenizer config", TokenizerFile)
     cls = LlamaSentencePieceTokenizer if (folder / "tokenizer.model").exists() else AutoTokenizer
     try:
         return cls.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError, TypeError, json.JSONDecodeError) as error:
+    except Exception as error:  # whatever another library makes of a damaged file
         raise InputError(f"cannot load a tokenizer from {folder}: {one_line(error)}") from error

@@ -10,12 +10,13 @@ from llava.mm_utils import read_grid_pinpoints
 from llava.model.checkpoint import load_weights, split_tower
 from llava.model.families import FAMILIES, Family, find_trained_family
 from llava.model.folders import find_folder
-from llava.model.loading import check_picture_options, set_generation_defaults
+from llava.model.loading import check_picture_options, make_config, set_generation_defaults
 from llava.model.multimodal_encoder.builder import open_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.model.schemas import LlavaFile, read_checked
 from llava.model.weight_files import StateDict, read_weight_file, read_weights
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.utils import InputError, one_line, read_json_object
+from llava.utils import InputError
 
 
 class Blueprint:
@@ -88,7 +89,7 @@ class Blueprint:
 
 def _read_config(folder: Path) -> tuple[Family, PreTrainedConfig]:
     """Family and config of a plain language model that a family starts from, or of a LLaVA on one of them."""
-    values = read_json_object(folder / "config.json", "config")
+    values = read_checked(folder / "config.json", "config", LlavaFile)
     model_type = values.pop("model_type", None)
     family = find_trained_family((values.get("architectures") or [None])[0], model_type)
     if family is None:
@@ -97,10 +98,7 @@ def _read_config(folder: Path) -> tuple[Family, PreTrainedConfig]:
     if values.get("unfreeze_mm_vision_tower"):
         raise InputError(f"{folder} has a vision tower of its own: training on from such a checkpoint is not supported")
     values |= {"architectures": [family.causal_lm.__name__], "_name_or_path": ""}
-    try:
-        return family, family.config_class.from_dict(values)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder}/config.json: {one_line(error)}") from error
+    return family, make_config(family.causal_lm, values, folder)
 
 
 def _llava_values(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict:

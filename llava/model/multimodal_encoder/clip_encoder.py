@@ -4,12 +4,14 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from llava.model.checkpoint import load_clip_weights
 from llava.model.folders import find_folder
+from llava.model.schemas import PreprocessorFile, VisionFile, check, read_checked
 from llava.pruning import Views
 from llava.utils import InputError, one_line, read_json_object
 
@@ -90,7 +92,15 @@ class CLIPVisionTower(nn.Module):
         values = read_json_object(Path(self.vision_tower_name) / "config.json", "config")
         if values.get("model_type") not in MODEL_TYPES:
             raise InputError(f"the vision tower {self.vision_tower_name} is not CLIP but {values.get('model_type')!r}")
-        config = CLIPVisionConfig.from_dict(values.get("vision_config", values))
+        vision = values.get("vision_config", values)
+        where = f"the config {Path(self.vision_tower_name) / 'config.json'}"
+        if not isinstance(vision, dict):
+            raise InputError(f"{where}: vision_config is not an object")
+        check(vision, VisionFile, where)
+        try:
+            config = CLIPVisionConfig.from_dict(vision)
+        except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
+            raise InputError(f"{where}: {one_line(error)}") from error
         layers = config.num_hidden_layers
         if not -layers <= self.select_layer <= layers or self.select_layer == 0:
             raise InputError(f"mm_vision_select_layer {self.select_layer} is outside the tower's {layers} layers")
@@ -125,12 +135,21 @@ class CLIPVisionTower(nn.Module):
             attn_implementation=attn_implementation,
         )
         self.vision_tower.requires_grad_(False)
-        try:
-            self.image_processor = CLIPTowerImageProcessor.from_pretrained(self.vision_tower_name)
-        except (OSError, ValueError) as error:
-            name = f"{self.vision_tower_name}/preprocessor_config.json"
-            raise InputError(f"{name} is missing or unusable: {one_line(error)}") from error
+        self.image_processor = self._load_image_processor()
         self.is_loaded = True
+
+    def _load_image_processor(self) -> CLIPTowerImageProcessor:
+        """The tower's image processor. Raises InputError if it cannot be, or its crops are not the tower's size."""
+        file = Path(self.vision_tower_name) / "preprocessor_config.json"
+        if file.exists():
+            read_checked(file, "image processor config", PreprocessorFile)
+        try:
+            processor = CLIPTowerImageProcessor.from_pretrained(self.vision_tower_name)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"{file} is missing or unusable: {one_line(error)}") from error
+        if processor.side != self.image_size:
+            raise InputError(f"{file}: crops of {processor.side} pixels, but the tower takes {self.image_size}")
+        return processor
 
     def feature_select(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Tokens of the selected layer that are features: (B, 1 + N, C) -> (B, N, C), or all for `cls_patch`."""
