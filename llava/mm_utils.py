@@ -89,13 +89,13 @@ def get_anyres_image_grid_shape(
     image_size: tuple[int, int], grid_pinpoints: list | str, patch_size: int
 ) -> tuple[int, int]:
     """How many crops of `patch_size` pixels an image of `image_size` (W, H) is cut into: (across, down)."""
-    width, height = select_best_resolution(image_size, parse_grid_pinpoints(grid_pinpoints))
+    width, height = select_best_resolution(image_size, parse_grid_pinpoints(grid_pinpoints, patch_size))
     return width // patch_size, height // patch_size
 
 
 def process_anyres_image(image: Image.Image, processor, grid_pinpoints: list | str) -> torch.Tensor:
     """The whole image at the tower's resolution, then its crops row by row: (crops, 3, H, W) float32."""
-    best_resolution = select_best_resolution(image.size, parse_grid_pinpoints(grid_pinpoints))
+    best_resolution = select_best_resolution(image.size, parse_grid_pinpoints(grid_pinpoints, processor.side))
     crops = divide_to_patches(resize_and_pad_image(image, best_resolution), processor.side)
     views = [image.resize((processor.side, processor.side)), *crops]
     return torch.cat([processor.preprocess(view, return_tensors="pt")["pixel_values"] for view in views])

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -106,19 +107,56 @@ def get_model_name_from_path(model_path: str) -> str:
 
 
 def read_grid_pinpoints(text: str | None) -> list[list[int]] | None:
-    """What a user wrote for `image_grid_pinpoints`, such as `[[672, 672]]`. Raises InputError for another form."""
-    try:
-        sizes = [[int(width), int(height)] for width, height in parse_grid_pinpoints(text)] if text else None
-    except (ValueError, TypeError, SyntaxError):
-        sizes = [[0]]
-    if sizes is not None and not all(side > 0 for size in sizes for side in size):
-        raise InputError(f"image_grid_pinpoints must be a list of [width, height], not {text!r}")
-    return sizes
+    """What a user wrote for `image_grid_pinpoints`, such as `[[672, 672]]`. Raises InputError for another form.
+
+    A range, `(1x1),...,(6x6)`, which needs the tower's size, comes as it is.
+    """
+    if not text:
+        return None
+    return text if _GRID_RANGE.fullmatch(text.strip()) else parse_grid_pinpoints(text)
 
 
-def parse_grid_pinpoints(grid_pinpoints: list | str) -> list:
-    """A config's `image_grid_pinpoints`, a list of (W, H) or its text, as a list."""
-    return ast.literal_eval(grid_pinpoints) if isinstance(grid_pinpoints, str) else grid_pinpoints
+_GRID_RANGE = re.compile(r"\((\d{1,2})x(\d{1,2})\),\.\.\.,\((\d{1,2})x(\d{1,2})\)")
+MOST_CROPS = 100
+
+
+def parse_grid_pinpoints(grid_pinpoints: list | str, side: int | None = None) -> list[list[int]]:
+    """A config's `image_grid_pinpoints` as a list of [W, H] in pixels.
+
+    Args:
+        grid_pinpoints: such a list, or its text, or a range in crops, as LLaVA-NeXT writes it: `(1x1),...,(6x6)`.
+        side: pixels along one side of a crop, which a range needs, and which others must be made of.
+
+    Raises InputError for anything else, and for more than 100 crops.
+    """
+    sizes = grid_pinpoints
+    if isinstance(sizes, str):
+        if side and (found := _GRID_RANGE.fullmatch(sizes.strip())):
+            low, high = [int(found[1]), int(found[2])], [int(found[3]), int(found[4])]
+            across, down = (range(start, end + 1) for start, end in zip(low, high))
+            sizes = [[x * side, y * side] for x in across for y in down]
+        else:
+            try:
+                sizes = ast.literal_eval(sizes)
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                sizes = None
+    if not isinstance(sizes, list | tuple) or not sizes or not all(map(_is_size, sizes)):
+        raise InputError(f"image_grid_pinpoints must be a list of [width, height], not {str(grid_pinpoints)[:80]!r}")
+    for width, height in sizes:
+        if side and (width % side or height % side):
+            raise InputError(
+                f"image_grid_pinpoints has {width} x {height}, which is not made of crops of {side} pixels"
+            )
+        if side and width // side * (height // side) > MOST_CROPS:
+            raise InputError(f"image_grid_pinpoints has {width} x {height}, which is more than {MOST_CROPS} crops")
+    return [list(size) for size in sizes]
+
+
+def _is_size(size: object) -> bool:
+    """Whether this is [width, height] in pixels."""
+    if not isinstance(size, list | tuple) or len(size) != 2:
+        return False
+    return all(isinstance(length, int) and not isinstance(length, bool) and 0 < length < 2**31 for length in size)
 
 
 def disable_torch_init() -> None:

@@ -78,7 +78,7 @@ def make_model(args: argparse.Namespace) -> tuple:
     side = model.get_vision_tower().image_size
     if model.config.image_aspect_ratio != "anyres":
         return model, side, None
-    width, height = max(read_grid_pinpoints(model.config.image_grid_pinpoints), key=lambda size: size[0] * size[1])
+    width, height = max(model.config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
     return model, side, (width // side, height // side)
 
 

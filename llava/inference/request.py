@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     Picture = Image | Path | str | bytes
 
+_OF_UNKNOWN_TEMPLATE = re.compile(r"llama-?3|gemma|phi-?[23]|mpt")  # of models that no published LLaVA template fits
 logger = logging.getLogger(__name__)
 
 
@@ -118,6 +120,8 @@ def choose_conv_mode(model_name: str, model_type: str | None, wanted: str | None
 
     trained = conv_mode_of(model_name, model_type)
     if wanted is None:
+        if _OF_UNKNOWN_TEMPLATE.search(model_name.lower()):
+            logger.warning("the template of %s is not known, it is asked in %s: see --conv-mode", model_name, trained)
         return trained
     first, second = get_conversation(wanted), get_conversation(trained)
     if any(getattr(first, part) != getattr(second, part) for part in ("roles", "sep_style", "sep", "sep2")):

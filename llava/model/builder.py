@@ -9,9 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.families import Family, find_family
 from llava.model.folders import find_folder
-from llava.model.loading import Placement, load_llava, read_config, set_generation_defaults
+from llava.model.loading import Placement, load_llava, read_config, read_config_file, set_generation_defaults
 from llava.model.pruning_defaults import refuse_with_input_error
-from llava.model.schemas import LlavaFile, read_checked
 from llava.pruning import PruningSettings, load_method
 from llava.utils import InputError
 
@@ -105,9 +104,7 @@ def complete(model: PreTrainedModel) -> LoadedModel:
 
 def read_family(folder: Path) -> Family:
     """The model family of a LLaVA checkpoint. Raises InputError if it is none, or in another layout."""
-    values = read_checked(folder / "config.json", "config", LlavaFile)
-    if "text_config" in values:
-        raise InputError(f"{folder} is a checkpoint in transformers' own LLaVA format, not in LLaVA's (liuhaotian/...)")
+    values = read_config_file(folder)
     architecture, model_type = (values.get("architectures") or [None])[0], values.get("model_type")
     family = find_family(architecture, model_type)
     if family is None:

@@ -64,11 +64,31 @@ def load_clip_weights(
     cls: type[PreTrainedModel], config: PreTrainedConfig, folder: str, weights: StateDict | None, **placement
 ) -> PreTrainedModel:
     """A CLIP vision model with `weights`, or with those in `folder`, whose keys may stand behind `vision_model.`."""
-    weights = read_weights(folder) if weights is None else weights
-    weights = {
+    weights = _of_vision(read_weights(folder) if weights is None else weights)
+    return load_weights(cls, config, weights, f"vision tower {folder}", **placement)
+
+
+def _of_vision(weights: StateDict) -> StateDict:
+    """The tensors of CLIP's vision side, under this model's names."""
+    return {
         key.removeprefix("vision_model."): tensor for key, tensor in weights.items() if not _CLIP_TEXT_SIDE.match(key)
     }
-    return load_weights(cls, config, weights, f"vision tower {folder}", **placement)
+
+
+def is_tuned(inside: StateDict, tower_folder: str) -> bool:
+    """Whether the tower `inside` a checkpoint is another than that of the tower's folder.
+
+    Copies differ by the rounding of the dtypes that they went through; what differs by more than two roundings to
+    bfloat16 was trained.
+    """
+    theirs = {key: tensor for key, tensor in _of_vision(read_weights(tower_folder)).items()}
+    for key, tensor in _of_vision(inside).items():
+        if key not in theirs or _OLD_BUFFERS.search(key):
+            continue
+        ours, other = tensor.float(), theirs[key].float()
+        if ours.shape != other.shape or not torch.allclose(ours, other, rtol=2**-7, atol=1e-6, equal_nan=True):
+            return True
+    return False
 
 
 def load_weights(

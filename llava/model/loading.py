@@ -16,12 +16,12 @@ from transformers import (
 )
 
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
-from llava.model.checkpoint import load_weights, published_model_type, split_tower
+from llava.model.checkpoint import is_tuned, load_weights, published_model_type, split_tower
 from llava.model.folders import find_folder
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.schemas import GenerationFile, LlavaFile, read_checked
-from llava.model.weight_files import read_projector, read_weights
-from llava.utils import InputError, one_line, read_json_object
+from llava.model.weight_files import StateDict, read_projector, read_weights
+from llava.utils import InputError, one_line, parse_grid_pinpoints
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def from_pretrained(cls: type[PreTrainedModel], name: str | Path, *args, **kwarg
 
 def _require_class(folder: Path, cls: type[PreTrainedModel]) -> None:
     """Raise InputError unless the config names the class, or is of its `model_type`."""
-    values = read_json_object(folder / "config.json", "config")
+    values = read_config_file(folder)
     architecture = (values.get("architectures") or [None])[0]
     model_type = cls.config_class.model_type
     if architecture != cls.__name__ and values.get("model_type") not in (model_type, published_model_type(model_type)):
@@ -102,8 +102,7 @@ def read_config(folder: Path, cls: type[PreTrainedModel], overrides: dict) -> Pr
 
     Raises InputError if it cannot be used, TypeError for an override that is no config key.
     """
-    values = read_checked(folder / "config.json", "config", LlavaFile)
-    config = make_config(cls, values, folder)
+    config = make_config(cls, read_config_file(folder), folder)
     for name, value in overrides.items():
         if not hasattr(config, name) or callable(getattr(config, name)):
             raise TypeError(f"loading a model got an unexpected keyword argument {name!r}")
@@ -112,6 +111,20 @@ def read_config(folder: Path, cls: type[PreTrainedModel], overrides: dict) -> Pr
         raise InputError(f"{folder} is not a LLaVA checkpoint: its config names no mm_vision_tower")
     check_picture_options(config)
     return config
+
+
+def read_config_file(folder: Path) -> dict:
+    """The values of a LLaVA checkpoint's `config.json`. Raises InputError if it is none, or in another layout."""
+    path = folder / "config.json"
+    if not path.exists() and (folder / "trainer_state.json").exists():
+        raise InputError(
+            f"{folder} is a checkpoint of a training and holds the trained weights alone: "
+            f"the model is {folder.resolve().parent}, once that training has ended"
+        )
+    values = read_checked(path, "config", LlavaFile)
+    if "text_config" in values:
+        raise InputError(f"{folder} is a checkpoint in transformers' own LLaVA format, not in LLaVA's (liuhaotian/...)")
+    return values
 
 
 def make_config(cls: type[PreTrainedModel], values: dict, folder: Path) -> PreTrainedConfig:
@@ -139,12 +152,12 @@ def load_llava(
     Raises InputError, naming what is wrong, for weights that are missing, left over or of another shape.
     """
     tower = build_vision_tower(config, folder, delay_load=True)
+    if config.image_aspect_ratio == "anyres":
+        config.image_grid_pinpoints = parse_grid_pinpoints(config.image_grid_pinpoints, tower.image_size)
     weights, tower_weights = split_tower(read_weights(base or folder))
     if base:
         weights |= read_projector(folder)
-    fine_tuned_tower = tower_weights if config.unfreeze_mm_vision_tower and not base else None
-    if fine_tuned_tower is not None and not fine_tuned_tower:
-        raise InputError(f"{folder} was trained with its vision tower, but its weights lack the tower")
+    fine_tuned_tower = _fine_tuned_tower(config, folder, tower_weights, tower.vision_tower_name, base)
     model = load_weights(
         cls,
         config,
@@ -160,6 +173,28 @@ def load_llava(
     tower.load_model(tower_device, placement.dtype, fine_tuned_tower, placement.attn_implementation)
     model.model.vision_tower = tower
     return model.eval()
+
+
+def _fine_tuned_tower(
+    config: PreTrainedConfig, folder: Path, inside: StateDict, tower_folder: str, base: Path | None
+) -> StateDict | None:
+    """The tower's weights `inside` a checkpoint where they are to be used, None where those of its own folder are.
+
+    Raises InputError where the config says that the tower was trained, but its weights are not there.
+    """
+    if config.unfreeze_mm_vision_tower:
+        if base:
+            raise InputError(f"{folder} was trained with its vision tower, which a projector alone does not have")
+        if not inside:
+            raise InputError(f"{folder} was trained with its vision tower, but its weights lack the tower")
+        return inside
+    if base or not inside or not is_tuned(inside, tower_folder):
+        return None
+    logger.warning(
+        "the vision tower in %s differs from %s and is used, though its config does not say that it was trained",
+        *(folder, tower_folder),
+    )
+    return inside
 
 
 def check_picture_options(config: PreTrainedConfig) -> None:

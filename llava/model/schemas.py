@@ -66,7 +66,7 @@ class LlavaFile(_Transformer):
     torch_dtype: str | None = None
     mm_vision_tower: str | None = None
     mm_hidden_size: Size | None = None
-    mm_vision_select_layer: int | None = None
+    mm_vision_select_layer: int = -2
     mm_vision_select_feature: str | None = None
     mm_projector_type: str | None = None
     mm_patch_merge_type: Literal[PATCH_MERGE_TYPES] | None = None

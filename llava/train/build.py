@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from llava.mm_utils import read_grid_pinpoints
-from llava.model.checkpoint import load_weights, split_tower
+from llava.model.checkpoint import is_tuned, load_weights, split_tower
 from llava.model.families import FAMILIES, Family, find_trained_family
 from llava.model.folders import find_folder
 from llava.model.loading import check_picture_options, make_config, set_generation_defaults
@@ -16,7 +16,7 @@ from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.schemas import LlavaFile, read_checked
 from llava.model.weight_files import StateDict, read_weight_file, read_weights
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.utils import InputError
+from llava.utils import InputError, parse_grid_pinpoints
 
 
 class Blueprint:
@@ -32,6 +32,9 @@ class Blueprint:
         self.tower = open_vision_tower(
             _find_tower(model_args.vision_tower, training_args.output_dir), self.config, delay_load=True
         )
+        if self.config.image_aspect_ratio == "anyres":
+            grid = parse_grid_pinpoints(self.config.image_grid_pinpoints, self.tower.image_size)
+            self.config.image_grid_pinpoints = grid
         limit, patches = training_args.model_max_length, self.tower.num_patches
         if patches >= limit:
             raise InputError(f"model_max_length {limit} has no room for an image of {patches} tokens")
@@ -62,7 +65,11 @@ class Blueprint:
         if len(tokenizer) > self.config.vocab_size:
             raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model {self.config.vocab_size}")
         # A LLaVA checkpoint has a projector of its own, and a copy of its tower, which is not what is trained.
-        weights, _ = split_tower(read_weights(self.folder))
+        weights, tower = split_tower(read_weights(self.folder))
+        if tower and is_tuned(tower, self.tower.vision_tower_name):
+            raise InputError(
+                f"{self.folder} has a vision tower of its own: training on from such a checkpoint is not supported"
+            )
         given = self.model_args.pretrain_mm_mlp_adapter is not None
         model = load_weights(
             self.family.causal_lm,

@@ -136,8 +136,9 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
 
         `kwargs` are the settings of this call (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
         or `pruning`) and transformers' generation options, `attention_mask` among them; without `max_new_tokens` an
-        answer goes on to the end of the context. Raises InputError as `prepare_inputs_labels_for_multimodal` does, and
-        for `position_ids`, which are computed here.
+        answer goes on to the end of the context. `max_length` counts the prompt's ids too, one for each image.
+        Raises InputError as `prepare_inputs_labels_for_multimodal` does, and for `position_ids`, which are computed
+        here.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         if inputs is None or kwargs.get("inputs_embeds") is not None:
@@ -145,6 +146,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         if kwargs.pop("position_ids", None) is not None:
             raise InputError("generate computes the positions itself: it takes no position_ids")
         pruning = kwargs.pop("pruning", None) or self.take_pruning(kwargs)
+        kwargs = _without_max_length(kwargs, inputs.shape[1])
         prompts = self.embed_prompts(
             inputs, kwargs.pop("attention_mask", None), None, images, image_sizes, "left", pruning
         )
@@ -197,3 +199,17 @@ def _refuse(pruning: PruningSettings, labels, inputs_embeds, images) -> None:
         raise InputError(f"{pruning.pruning_method} drops tokens on the way: there is no loss with labels")
     if inputs_embeds is not None and images is not None:
         raise InputError("images go with input_ids: inputs_embeds have their visual tokens in place already")
+
+
+def _without_max_length(options: dict, length: int) -> dict:
+    """Generation options with `max_new_tokens` in place of `max_length`, which counts `length` tokens of prompt.
+
+    transformers would take the length with the images in place from it. Raises InputError where no room is left.
+    """
+    options = dict(options)
+    most = options.pop("max_length", None)
+    if most is not None and options.get("max_new_tokens") is None:
+        if most <= length:
+            raise InputError(f"max_length {most} leaves no room behind {length} tokens of prompt: see max_new_tokens")
+        options["max_new_tokens"] = most - length
+    return options

@@ -24,7 +24,9 @@ class CLIPTowerImageProcessor(CLIPImageProcessorPil):
 
     @property
     def side(self) -> int:
-        """Pixels along one side of a crop."""
+        """Pixels along one side of a crop. Raises InputError if pictures are not cut to a size."""
+        if not self.crop_size:
+            raise InputError("the image processor config has no crop_size")
         return self.crop_size["height"]
 
 
