@@ -10,29 +10,38 @@ OUT=playground/quickstart
 export PYTHON OUT_DIR=$OUT CKPT=playground/checkpoints/llava-tiny
 mkdir -p "$OUT"
 
-# field FILE NAME : a number of a score file, with one decimal
-field() {
-    "$PYTHON" -c 'import json, sys; print("%.1f" % json.load(open(sys.argv[1], encoding="utf-8"))[sys.argv[2]])' "$@"
+# row TOKENS [FOLDER KEY]... : a row of the table: the tokens, the score under KEY in each FOLDER, the seconds of answering
+row() {
+    "$PYTHON" - "$@" <<'PYTHON'
+import json, pathlib, sys
+
+def read(folder, kind):
+    return json.loads(pathlib.Path(folder, f"merge.{kind}.json").read_text(encoding="utf-8"))
+
+tokens, *rest = sys.argv[1:]
+pairs = list(zip(rest[::2], rest[1::2]))
+scores = [read(folder, "score")[key] for folder, key in pairs]
+seconds = sum(read(folder, "run")["seconds"] for folder, _ in pairs)
+print(tokens, *(f"{figure:.1f}" for figure in (*scores, seconds)))
+PYTHON
 }
 
 rows=()
 for tokens in 144 48 32 16 8; do
-    start=$EPOCHREALTIME
     for name in pope textvqa; do
         echo "--- $name at $tokens of 144 visual tokens ---"
-        bash "scripts/v1_5/eval/$name.sh" "$tokens" >"$OUT/$name.log"
+        # Times are those of this run: what an earlier one answered is asked again.
+        OVERWRITE=1 bash "scripts/v1_5/eval/$name.sh" "$tokens" >"$OUT/$name.log"
     done
-    end=$EPOCHREALTIME
-    pope=$(field "$OUT/pope/answers/llava_pope_test/llava-tiny/n_$tokens/r_0.5/merge.score.json" mean_f1)
-    textvqa=$(field "$OUT/textvqa/answers/llava_textvqa_val_v051_ocr/llava-tiny/n_$tokens/r_0.5/merge.score.json" accuracy)
-    seconds=$(((${end/./} - ${start/./}) / 100000))
-    rows+=("$tokens $pope $textvqa ${seconds%?}.${seconds: -1}")
+    pope=$OUT/pope/answers/llava_pope_test/llava-tiny/n_$tokens/r_0.5
+    textvqa=$OUT/textvqa/answers/llava_textvqa_val_v051_ocr/llava-tiny/n_$tokens/r_0.5
+    rows+=("$(row "$tokens" "$pope" mean_f1 "$textvqa" accuracy)")
 done
 echo
-printf '%-14s %12s %16s %10s\n' "visual tokens" "POPE F1, %" "TextVQA acc., %" "time, s"
+printf '%-14s %12s %16s %14s\n' "visual tokens" "POPE F1, %" "TextVQA acc., %" "answering, s"
 for row in "${rows[@]}"; do
     # shellcheck disable=SC2086 # four words
-    printf '%-14s %12s %16s %10s\n' $row
+    printf '%-14s %12s %16s %14s\n' $row
 done
 echo
 echo "a scene, the patches kept of it and the answers:"

@@ -149,7 +149,7 @@ def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: 
     """
     label = method_label(pruning.pruning_method)
     model = model_name if label == VISPRUNER else f"{model_name}-{label}"
-    tokens = "all" if pruning.visual_token_num is None or label == NONE else pruning.visual_token_num
+    tokens = "all" if pruning.visual_token_num is None or pruning.pruning_method == NONE else pruning.visual_token_num
     folder = out_dir / benchmark.name / "answers" / benchmark.split / model / f"n_{tokens}"
     return folder / f"r_{pruning.important_ratio:g}" / "merge.jsonl"
 

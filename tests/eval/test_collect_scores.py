@@ -195,3 +195,42 @@ def test_the_picture_grows_with_the_number_of_benchmarks(script, save, call, tmp
     six = Image.open(picture).size
     assert six[0] == 3 * one[0]
     assert six[1] > 1.5 * one[1]
+
+
+def test_an_unpruned_model_is_not_tabulated_under_a_budget(script, save, call, tmp_path):
+    """Not at the budget it was called with, whether its folder is n_all or, of an earlier release, n_8."""
+    save("pope", 8, score(mean_f1=96.0) | {"merge.settings.json": {"pruning_method": "none"}}, checkpoint="old-none")
+    save("pope", "all", score(mean_f1=95.0) | {"merge.run.json": {"kept": 144}}, checkpoint="new-none")
+    _, out, _ = call(script, "--out-dir", tmp_path)
+    assert table_of(out)[1:] == [["new-none", "144", "0.5", "95.0"], ["old-none", "all", "0.5", "96.0"]]
+    assert_one_line(call(script, "--out-dir", tmp_path, "--tokens", 8), "no scores")
+
+
+def test_a_budget_beyond_the_picture_is_tabulated_as_what_was_kept(script, save, call, tmp_path):
+    save("pope", 2000, score(mean_f1=96.0) | {"merge.run.json": {"kept": 144}})
+    _, out, _ = call(script, "--out-dir", tmp_path)
+    assert table_of(out)[1] == ["llava-a", "144", "0.5", "96.0"]
+
+
+def test_methods_of_one_checkpoint_are_rows_in_the_order_asked_for(script, save, call, tmp_path):
+    save("pope", "all", score(mean_f1=96.0) | {"merge.run.json": {"kept": 144}}, checkpoint="llava-a-none")
+    for tokens in (32, 8, 4):
+        save("pope", tokens, score(mean_f1=50 + tokens))
+        save("pope", tokens, score(mean_f1=40 + tokens), checkpoint="llava-a-mine")
+        save("gqa", tokens, score(accuracy=tokens), checkpoint="llava-a-mine")
+        save("pope", tokens, score(mean_f1=0), checkpoint="llava-a-random")
+        save("pope", tokens, score(mean_f1=0), checkpoint="llava-b")
+    (tmp_path / "mine.py").write_text("def select(views, settings): ...\n")
+    methods = ["--checkpoint", "x/llava-a", "--methods", "none", tmp_path / "mine.py", "vispruner"]
+    code, out, _ = call(script, "--out-dir", tmp_path, *methods, "--tokens", 32, 8, "--benchmarks", "pope")
+    assert code == 0
+    assert table_of(out) == [
+        ["method", "tokens", "ratio", "POPE F1"],
+        ["none", "144", "0.5", "96.0"],
+        ["mine", "32", "0.5", "72.0"],
+        ["mine", "8", "0.5", "48.0"],
+        ["vispruner", "32", "0.5", "82.0"],
+        ["vispruner", "8", "0.5", "58.0"],
+    ]
+    assert_one_line(call(script, "--out-dir", tmp_path, "--methods", "none"), "give --checkpoint too")
+    assert_one_line(call(script, "--out-dir", tmp_path, "--checkpoint", "a", "--methods", "tome"), "'tome'")

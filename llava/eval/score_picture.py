@@ -1,0 +1,94 @@
+"""The picture of a table of scores: score against visual tokens, a panel for each figure."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from llava.eval.score_table import Setting, Table, columns_of
+from llava.pruning.registry import NONE
+from llava.utils import atomic_writer
+
+
+def write_picture(table: Table, path: Path) -> None:
+    """Draw score against tokens: a panel for each column, a line for each name and ratio.
+
+    The unpruned model is a horizontal line where methods are compared with it, or where its tokens are not known.
+    Raises ImportError where matplotlib is not installed, InputError if the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = columns_of(table)
+    lines = list(dict.fromkeys((setting.name, setting.ratio) for setting in table))
+    names = ["unpruned" if name == NONE else f"{name}, ratio {ratio}" for name, ratio in lines]
+    wide = len(columns) if len(columns) < 5 else min((4, 3, 5), key=lambda width: -len(columns) % width)
+    high = math.ceil(len(columns) / wide)
+    side_by_side = max(1, int(3.2 * wide / (0.6 + 0.085 * max(map(len, names)))))
+    legend_height = 0.3 + 0.19 * math.ceil(len(names) / side_by_side)
+    figure = Figure(figsize=(3.2 * wide, 2.5 * high + legend_height), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(high, wide, squeeze=False).flatten()
+    shown = {}
+    for column, ax in zip(columns, axes):
+        ax.set_title(column.named(column.headline.heading), fontsize=8 if column.split else 10)
+        ax.set_xlabel("visual tokens", fontsize=8)
+        ax.set_ylabel(column.headline.unit, fontsize=8)
+        for i, (line, name) in enumerate(zip(lines, names)):
+            rows = [row for row in table if (row.name, row.ratio) == line and column in table[row]]
+            for drawn in draw_line(ax, rows, [table[row][column] for row in rows], i):
+                shown.setdefault(name, drawn)
+        set_axes(ax, sorted({row.tokens for row in table if not is_level(row)}))
+    for ax in axes[len(columns) :]:
+        ax.set_visible(False)
+    shown = {name: shown[name] for name in names if name in shown}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=side_by_side, fontsize=8)
+    with atomic_writer(path) as file:
+        figure.savefig(file.buffer, format="png")  # the bytes below the text file
+
+
+def is_level(row: Setting) -> bool:
+    """Whether a row is drawn as a horizontal line."""
+    return row.name == NONE or row.tokens is None
+
+
+def draw_line(ax, rows: list[Setting], values: list[float], number: int) -> Iterator:
+    """Draw the rows of one name and ratio in the style of this number; yields what stands for them in the legend."""
+    color = f"C{number % 10}"
+    points = sorted((row.tokens, value) for row, value in zip(rows, values) if not is_level(row))
+    if points:
+        style = {"color": color, "marker": "osD^v"[number // 10 % 5], "markersize": 4, "linewidth": 1.4}
+        yield from ax.plot(*zip(*points), **style)
+    for row, value in zip(rows, values):
+        if is_level(row):
+            yield ax.axhline(value, color="0.35" if row.name == NONE else color, linestyle="--", linewidth=1.1)
+
+
+def set_axes(ax, tokens: list[int]) -> None:
+    """A logarithmic axis with a tick at each number of tokens, labelled where there is room; a calm vertical one."""
+    ax.tick_params(labelsize=8)
+    if tokens:
+        set_token_axis(ax, tokens)
+    else:
+        ax.set_xticks([])
+    low, high = ax.get_ylim()
+    if high - low < 2:
+        ax.set_ylim((low + high) / 2 - 1, (low + high) / 2 + 1)
+    ax.ticklabel_format(axis="y", useOffset=False, style="plain")
+    ax.grid(alpha=0.3)
+
+
+def set_token_axis(ax, tokens: list[int]) -> None:
+    """The horizontal axis of `set_axes`, for the numbers in ascending order."""
+    inches = 2.5 / math.log2(2 * tokens[-1] / tokens[0])
+    gaps = [inches * math.log2(right / left) for left, right in itertools.pairwise(tokens)]
+    upright = any(gap < 0.04 + 0.07 * len(str(right)) for gap, right in zip(gaps, tokens[1:]))
+    labels, room = [str(tokens[0])], 0.0
+    for gap, number in zip(gaps, tokens[1:]):
+        room += gap
+        labels.append(str(number) if room > 0.1 else "")
+        room = 0.0 if labels[-1] else room
+    ax.set_xscale("log", base=2)
+    ax.set_xlim(tokens[0] / math.sqrt(2), tokens[-1] * math.sqrt(2))
+    ax.set_xticks(tokens, labels, rotation=90 if upright else 0, fontsize=7 if upright else 8)
+    ax.minorticks_off()

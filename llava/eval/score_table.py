@@ -1,0 +1,189 @@
+"""The scores that recipes left below OUT_DIR as one table: a row is a checkpoint or method, a budget and a ratio."""
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from llava.eval.benchmarks import BENCHMARKS, Headline
+from llava.eval.files import require_fields
+from llava.pruning.registry import NONE, VISPRUNER
+from llava.utils import InputError, atomic_writer, read_json_object
+
+HEADLINES = {benchmark.name: benchmark.headlines for benchmark in BENCHMARKS}
+COLUMNS = [(name, headline) for name, headlines in HEADLINES.items() for headline in headlines]
+# GQA's predictions are left out: its own scorer gives the score that is missing here.
+SUBMISSIONS = {entry.name: entry.submission for entry in BENCHMARKS if (entry.submission or "").startswith("merge.")}
+ABSENT = "–"
+NOTE = "MME in points, the others in percent. Tokens: visual tokens kept of a picture, in LLaVA-1.6 of each crop."
+
+
+class Setting(NamedTuple):
+    """What a row of the table is about. The ratio is as its folder spells it.
+
+    `name` is the checkpoint's or, where methods are compared, the method's. `tokens` is how many were kept, as far as
+    is known of an unpruned model (None).
+    """
+
+    name: str
+    tokens: int | None
+    ratio: str
+
+    @property
+    def order(self) -> tuple:
+        """Sorts by name, then from many tokens to few, then by ratio."""
+        return self.name, -math.inf if self.tokens is None else -self.tokens, float(self.ratio)
+
+    @property
+    def cells(self) -> list[str]:
+        """As the table shows it."""
+        return [self.name, "all" if self.tokens is None else str(self.tokens), self.ratio]
+
+
+class Run(NamedTuple):
+    """A folder of merged answers. `asked` is the budget that it is named after, None where nothing was pruned."""
+
+    benchmark: str
+    split: str
+    setting: Setting
+    asked: int | None
+    folder: Path
+
+
+class Column(NamedTuple):
+    """A headline; `split` is empty unless several splits of the benchmark were scored."""
+
+    benchmark: str
+    headline: Headline
+    split: str
+
+    def named(self, name: str) -> str:
+        """`name`, with the split where there are several."""
+        return f"{name} ({self.split})" if self.split else name
+
+
+Table = dict[Setting, dict[Column, float]]
+
+
+def find_runs(out_dir: Path) -> Iterator[Run]:
+    """The folders that the recipes made below `out_dir` and that hold merged answers, a score or a submission."""
+    for benchmark in HEADLINES:
+        for folder in sorted(out_dir.glob(f"{benchmark}/answers/*/*/n_*/r_*")):
+            split, checkpoint, tokens, ratio = folder.parts[-4:]
+            tokens, ratio = tokens.removeprefix("n_"), ratio.removeprefix("r_")
+            names = ("merge.jsonl", "merge.score.json", SUBMISSIONS.get(benchmark, "merge.jsonl"))
+            done = any((folder / name).is_file() for name in names)
+            if done and (tokens.isdecimal() or tokens == "all") and ratio.replace(".", "", 1).isdecimal():
+                asked = None if tokens == "all" or _noted(folder, "settings", "pruning_method") == NONE else int(tokens)
+                yield Run(benchmark, split, Setting(checkpoint, kept_tokens(folder, asked), ratio), asked, folder)
+
+
+def kept_tokens(folder: Path, asked: int | None) -> int | None:
+    """How many visual tokens the answers of a folder were made with: what the run noted, else the budget."""
+    kept = _noted(folder, "run", "kept")
+    return kept if isinstance(kept, int) and not isinstance(kept, bool) else asked
+
+
+def _noted(folder: Path, kind: str, name: str):
+    """What a file beside the answers says under `name`; None where it says nothing."""
+    file = folder / f"merge.{kind}.json"
+    return read_json_object(file, f"{kind} of the answers").get(name) if file.is_file() else None
+
+
+def compare_methods(runs: list[Run], checkpoint: str, methods: list[str]) -> list[Run]:
+    """The runs of one checkpoint by these methods, named after them."""
+    folders = {checkpoint if name == VISPRUNER else f"{checkpoint}-{name}": name for name in methods}
+    return [
+        run._replace(setting=run.setting._replace(name=folders[run.setting.name]))
+        for run in runs
+        if run.setting.name in folders
+    ]
+
+
+def read_headlines(file: Path, benchmark: str) -> dict[Headline, float]:
+    """A score file's headline figures, less those that it says do not exist (null).
+
+    Raises InputError, naming the file, if it is not such a score file.
+    """
+    headlines = HEADLINES[benchmark]
+    scores = read_json_object(file, "score file")
+    require_fields(scores, [headline.key for headline in headlines], f"score file {file}")
+    found = {headline: scores[headline.key] for headline in headlines if scores[headline.key] is not None}
+    for headline, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"score file {file}: {headline.key} is {value!r}, not a number")
+    return found
+
+
+def collect(runs: list[Run], names: list[str]) -> tuple[Table, list[tuple[Run, Path]], list[str]]:
+    """The table, the submission files of runs that have no score, and what is wrong with the rest.
+
+    Rows are in the order of `names`, and after that of the settings.
+    """
+    scored: list[tuple[Run, dict[Headline, float]]] = []
+    submissions, wrong = [], []
+    for run in runs:
+        file = run.folder / "merge.score.json"
+        submission = run.folder / SUBMISSIONS.get(run.benchmark, "")
+        if submission.is_file() and not file.exists():
+            submissions.append((run, submission))
+            continue
+        try:
+            if not file.exists():
+                raise InputError(f"no {file}: the answers beside it are not scored")
+            scored.append((run, read_headlines(file, run.benchmark)))
+        except InputError as error:
+            wrong.append(str(error))
+    splits: dict[str, set[str]] = {}
+    for run, _ in scored:
+        splits.setdefault(run.benchmark, set()).add(run.split)
+    settings = sorted({run.setting for run, _ in scored}, key=lambda row: (names.index(row.name), row.order))
+    table: Table = {setting: {} for setting in settings}
+    for run, found in scored:
+        split = run.split if len(splits[run.benchmark]) > 1 else ""
+        table[run.setting] |= {Column(run.benchmark, headline, split): value for headline, value in found.items()}
+    return table, submissions, wrong
+
+
+def columns_of(table: Table) -> list[Column]:
+    """The columns that have something in them, in the order of COLUMNS."""
+    found = {column for cells in table.values() for column in cells}
+    return sorted(found, key=lambda column: (COLUMNS.index(column[:2]), column.split))
+
+
+def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str) -> str:
+    """The table with one decimal, aligned to be read as it is, and below it the submission files without a score.
+
+    `first` is the heading of the first column.
+    """
+    columns = columns_of(table)
+    parts = []
+    if columns:
+        lines = [[first, "tokens", "ratio", *(column.named(column.headline.heading) for column in columns)]]
+        for setting, cells in table.items():
+            numbers = [f"{cells[column]:.1f}" if column in cells else ABSENT for column in columns]
+            lines.append([*setting.cells, *numbers])
+        widths = [max(map(len, column)) for column in zip(*lines)]
+        lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+        for line in lines:
+            cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))]
+            parts.append(f"| {' | '.join(cells)} |")
+        parts += ["", NOTE]
+    if submissions:
+        parts += [""] * bool(parts) + ["Without a local score, to be submitted:", ""]
+        for run, file in sorted(submissions, key=lambda entry: entry[0].setting.order):
+            name, tokens, ratio = run.setting.cells
+            parts.append(f"- {run.benchmark}, {name}, {tokens} tokens, ratio {ratio}: `{file}`")
+    return "\n".join(parts) + "\n"
+
+
+def write_csv(table: Table, path: Path, first: str) -> None:
+    """One row for each score, with up to four decimals. Raises InputError if the file cannot be written."""
+    with atomic_writer(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([first, "tokens", "ratio", "benchmark", "metric", "value"])
+        for setting, cells in table.items():
+            for column in filter(cells.__contains__, columns_of(table)):
+                benchmark = column.named(column.benchmark)
+                writer.writerow([*setting.cells, benchmark, column.headline.key, round(cells[column], 4)])
