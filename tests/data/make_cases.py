@@ -184,9 +184,13 @@ def token_ids() -> list[dict]:
 
 
 def pixels() -> list[dict]:
-    """Of drawings that are wide, tall, and nearly square: each crop's mean by channel, and every 28th pixel."""
+    """Of drawings that are wide, tall, and nearly square: each crop's mean by channel, and every 28th pixel.
+
+    No drawing shrinks more in height than in width: Pillow 13 then resizes the height first, older releases the width,
+    and as values are rounded and cut off to 0..255 in between, pixels differ.
+    """
     cases = []
-    for width, height in ((300, 150), (90, 260), (240, 220), (100, 100)):
+    for width, height in ((300, 150), (90, 160), (240, 220), (100, 100)):
         picture = plain_inputs.drawing(width, height)
         for mode in ("pad", "anyres"):
             result = plain_inputs.pad(picture, SIDE) if mode == "pad" else plain_inputs.anyres(picture, SIDE, GRID)
