@@ -34,10 +34,10 @@ def choose_questions(questions: list[Question], images: int, per_image: int) -> 
     return [replace(question, question_id=i) for i, question in enumerate(q for asked in chosen for q in asked)]
 
 
-def ways(
+def arrangements(
     loaded: tuple, conv_mode: str, options: dict, batch_size: int | None
 ) -> dict[str, Callable[[list[Question]], list[str]]]:
-    """The ways of asking, by name: questions -> texts."""
+    """How the questions may be asked, by name: functions of questions that return texts."""
     from llava.eval.answering import make_requests
     from llava.inference import Engine
     from llava.inference.pictures import open_image
@@ -64,16 +64,16 @@ def ways(
 
 
 def measure(ask: dict[str, Callable], questions: list[Question], rounds: int, wait: Callable[[], None]) -> dict:
-    """Questions per second of each way (median, least and most of the rounds) and whether all answers agree."""
+    """Questions per second of each arrangement (median, least and most of the rounds) and whether all answers agree."""
     speeds: dict[str, list[float]] = {name: [] for name in ask}
     texts = {}
-    for way in ask.values():
-        way(questions[:4])  # the first call pays for what is set up once
+    for arrangement in ask.values():
+        arrangement(questions[:4])  # the first call pays for what is set up once
     for _ in range(rounds):
-        for name, way in ask.items():
+        for name, arrangement in ask.items():
             wait()
             start = time.perf_counter()
-            texts[name] = way(questions)
+            texts[name] = arrangement(questions)
             wait()
             speeds[name].append(len(questions) / (time.perf_counter() - start))
     first = statistics.median(speeds[next(iter(ask))])
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--conv-mode", default="vicuna_v1", help="prompt template (vicuna_v1)")
     parser.add_argument("--images", type=int, default=20, help="images that are asked about (20)")
     parser.add_argument("--per-image", type=int, default=18, help="questions on each, 18 in POPE (18)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that each way is measured (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each arrangement is measured (3)")
     parser.add_argument("--batch-size", type=int, help="questions at once (16 in batches, shared as memory allows)")
     parser.add_argument("--output", type=Path, help="results as JSON")
     add_generation_arguments(parser, temperature=0, max_new_tokens=16)
@@ -113,7 +113,7 @@ def main() -> None:
     loaded = model_options(args).load()
     on_gpu = loaded[1].device.type == "cuda"
     results = measure(
-        ways(loaded, args.conv_mode, options, args.batch_size),
+        arrangements(loaded, args.conv_mode, options, args.batch_size),
         questions,
         args.rounds,
         torch.cuda.synchronize if on_gpu else lambda: None,
@@ -125,7 +125,7 @@ def main() -> None:
             f"  x{row['times_faster']:.2f}  same answers: {row['same_answers']}"
         )
     if args.output:
-        write_json(args.output, {"questions": len(questions), "rounds": args.rounds, "ways": results})
+        write_json(args.output, {"questions": len(questions), "rounds": args.rounds, "arrangements": results})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=1024)
     parser.add_argument("--visual_token_num", type=int, default=64)
     parser.add_argument("--tower", choices=SHAPES, help="also a tower of this shape, with and without [CLS] attention")
-    parser.add_argument("--rounds", type=int, default=20, help="times that each way is measured (20)")
+    parser.add_argument("--rounds", type=int, default=20, help="times that each variant is measured (20)")
     parser.add_argument("--warmup", type=int, default=3, help="rounds before that, which do not count (3)")
     parser.add_argument("--output", type=Path, help="results as JSON")
     args = parser.parse_args()
@@ -38,17 +38,17 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     results = {}
     for batch in args.batch_sizes:
-        ways = selections(batch, args.patches, args.channels, args.visual_token_num, device)
-        results[f"selection, batch {batch}"] = take_turns(ways, device, args.rounds, args.warmup)
+        variants = selections(batch, args.patches, args.channels, args.visual_token_num, device)
+        results[f"selection, batch {batch}"] = take_turns(variants, device, args.rounds, args.warmup)
     for batch in args.batch_sizes if args.tower else []:
-        ways = towers(SHAPES[args.tower], batch, device)
-        results[f"tower, batch {batch}"] = take_turns(ways, device, args.rounds, args.warmup)
-    for name, ways in results.items():
-        slowest = next(iter(ways.values()))["median"]
+        variants = towers(SHAPES[args.tower], batch, device)
+        results[f"tower, batch {batch}"] = take_turns(variants, device, args.rounds, args.warmup)
+    for name, variants in results.items():
+        slowest = next(iter(variants.values()))["median"]
         print(name)
-        for way, cell in ways.items():
+        for variant, cell in variants.items():
             spread = f"({cell['least']:.3f} to {cell['most']:.3f})"
-            print(f"  {way:30} {cell['median']:10.3f} ms {spread:24} {slowest / cell['median']:.3f} times as fast")
+            print(f"  {variant:30} {cell['median']:10.3f} ms {spread:24} {slowest / cell['median']:.3f} times as fast")
     if args.output:
         write_json(args.output, {**about, "results": results})
 

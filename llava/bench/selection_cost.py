@@ -33,15 +33,15 @@ def transcription(
 
 @torch.inference_mode()
 def take_turns(
-    ways: dict[str, Callable], device: torch.device, rounds: int, warmup: int
+    variants: dict[str, Callable], device: torch.device, rounds: int, warmup: int
 ) -> dict[str, dict[str, float]]:
-    """Median, least and most milliseconds of each way, which take turns after warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    """Median, least and most milliseconds of each variant, which take turns after warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(warmup + rounds):
-        for name, way in ways.items():
+        for name, variant in variants.items():
             clock = Clock(device)
             clock.mark()
-            way()
+            variant()
             clock.mark()
             if turn >= warmup:
                 times[name] += clock.milliseconds()
@@ -54,7 +54,7 @@ def take_turns(
 
 
 def selections(batch: int, patches: int, channels: int, number: int, device: torch.device) -> dict[str, Callable]:
-    """The ways of selecting from one random batch."""
+    """The selection and its transcriptions, by name, on one random batch."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(batch, patches, channels, generator=generator).to(device)
     attention = torch.rand(batch, patches, generator=generator).to(device)

@@ -19,7 +19,7 @@ from llava.train.arguments import DataArguments, ModelArguments, TrainingArgumen
 from llava.utils import InputError, parse_grid_pinpoints
 
 
-class Blueprint:
+class TrainingPlan:
     """What is to be trained, read from small files and checked, without the language model's weights."""
 
     def __init__(self, model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments):

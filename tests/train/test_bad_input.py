@@ -40,7 +40,7 @@ def test_the_command_ends_with_one_line_and_code_2_for_bad_input(command):
     ],
 )
 def test_bad_input_is_one_line_before_the_language_model_is_loaded(command, monkeypatch, stage, options, named):
-    monkeypatch.setattr("llava.train.build.Blueprint.build", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("llava.train.build.TrainingPlan.build", lambda *_: pytest.fail("loaded"))
     with pytest.raises(InputError) as error:
         train(command(stage, **options))
     assert named in str(error.value)
