@@ -63,6 +63,14 @@ def select_best_resolution(original_size: tuple[int, int], possible_resolutions:
     return tuple(max(possible_resolutions, key=fitness))
 
 
+def resize_width_first(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize to (W, H), in width first and in height then, as Pillow did before release 13.
+
+    Later releases take the order that costs less, which changes the last bits where a picture shrinks more in height.
+    """
+    return image.resize((size[0], image.height)).resize(size)
+
+
 def resize_and_pad_image(image: Image.Image, target_resolution: tuple[int, int]) -> Image.Image:
     """Scale the image into `target_resolution` (W, H), centred on black."""
     target_width, target_height = target_resolution
@@ -72,7 +80,9 @@ def resize_and_pad_image(image: Image.Image, target_resolution: tuple[int, int])
     else:
         new_size = (min(math.ceil(image.width * scale_h), target_width), target_height)
     padded = Image.new("RGB", (target_width, target_height), (0, 0, 0))
-    padded.paste(image.resize(new_size), ((target_width - new_size[0]) // 2, (target_height - new_size[1]) // 2))
+    padded.paste(
+        resize_width_first(image, new_size), ((target_width - new_size[0]) // 2, (target_height - new_size[1]) // 2)
+    )
     return padded
 
 
@@ -97,7 +107,7 @@ def process_anyres_image(image: Image.Image, processor, grid_pinpoints: list | s
     """The whole image at the tower's resolution, then its crops row by row: (crops, 3, H, W) float32."""
     best_resolution = select_best_resolution(image.size, parse_grid_pinpoints(grid_pinpoints, processor.side))
     crops = divide_to_patches(resize_and_pad_image(image, best_resolution), processor.side)
-    views = [image.resize((processor.side, processor.side)), *crops]
+    views = [resize_width_first(image, (processor.side, processor.side)), *crops]
     return torch.cat([processor.preprocess(view, return_tensors="pt")["pixel_values"] for view in views])
 
 

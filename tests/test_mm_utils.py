@@ -103,3 +103,19 @@ def test_stopping_at_a_keyword_is_decided_for_each_sample(loaded):
     new = torch.tensor([ids[-length:] for ids in said])
     assert stop(new, None).tolist() == [True, False]
     assert stop(torch.cat([prompt, new], dim=1), None).tolist() == [True, False]
+
+
+def test_pictures_are_resized_in_width_first(loaded):
+    """Pillow 13 changed the order of the passes, and with it the last bits of tall pictures that shrink."""
+    tall = picture(200, 900)
+    expected = tall.resize((168, 900)).resize((168, 168))
+    _, model, image_processor, _ = loaded("v1.6")
+    pixels = process_images([tall], image_processor, model.config)[0, 0]
+    assert torch.equal(pixels, image_processor(expected, return_tensors="pt").pixel_values[0])
+    side = image_processor.side
+    size = (side, int(side * 333 / 222))
+    plain = picture(222, 333).resize((size[0], 333)).resize(size) if side < 222 else picture(222, 333).resize(size)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    cut = plain.crop((left, top, left + side, top + side))
+    given = image_processor(picture(222, 333), return_tensors="pt").pixel_values
+    assert torch.equal(given, image_processor(cut, return_tensors="pt").pixel_values)

@@ -3,10 +3,13 @@
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers.image_transforms import get_resize_output_image_size
+from transformers.image_utils import ChannelDimension
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from llava.model.checkpoint import load_clip_weights
@@ -21,6 +24,16 @@ MODEL_TYPES = ("clip", "clip_vision_model")
 
 class CLIPTowerImageProcessor(CLIPImageProcessorPil):
     """CLIP's image processor over PIL: where torchvision is installed, transformers' choice resizes differently."""
+
+    def resize(self, image: np.ndarray, size, resample=None, **kwargs) -> np.ndarray:
+        """Resize (3, height, width) in width first: see `mm_utils.resize_width_first`."""
+        if size.shortest_edge and not size.longest_edge:
+            height, width = get_resize_output_image_size(
+                image, size.shortest_edge, default_to_square=False, input_data_format=ChannelDimension.FIRST
+            )
+            image = super().resize(image, type(size)(height=image.shape[1], width=width), resample, **kwargs)
+            size = type(size)(height=height, width=width)
+        return super().resize(image, size, resample, **kwargs)
 
     @property
     def side(self) -> int:
