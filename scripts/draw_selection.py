@@ -1,16 +1,19 @@
 """Draw which patches of a picture a model keeps, and what it answers: assets/selection.png from the bundled model."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from llava.inference import Engine, conv_mode_for, make_request
-from llava.mm_utils import get_model_name_from_path, load_image, process_images
-from llava.model.builder import load_pretrained_model
-from llava.pruning import PruningSettings, select
+from llava.eval.options import ModelOptions, visual_token_num
+from llava.pruning.base import PruningSettings
 from llava.utils import CommandParser, InputError, run_command
+
+if TYPE_CHECKING:
+    import torch
 
 SCENE = Path("playground/data/scenes/mm-vet/images/v1_1.jpg")
 SHORT = "Answer the question using a single word or phrase."
@@ -18,9 +21,10 @@ PANEL, GAP, LINE = 504, 20, 30
 IMPORTANT, DIVERSE = (222, 40, 30), (30, 90, 230)
 
 
-@torch.inference_mode()
 def kept_patches(model, pixels: torch.Tensor, budget: int) -> tuple[set[int], set[int]]:
     """Important and diverse patches of one picture (1, 3, H, W), as numbers in raster order."""
+    from llava.pruning import select
+
     views, pruning = model.get_vision_tower().encode(pixels), PruningSettings(budget, model.important_ratio)
     kept = set(select(views, pruning).patches[0].tolist())
     number = int(budget * pruning.important_ratio)
@@ -52,6 +56,8 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
 
 def answers(loaded: tuple, image: Image.Image, conv_mode: str, query: str, budgets: list[int | None]) -> list[str]:
     """What the model answers at each budget."""
+    from llava.inference import Engine, make_request
+
     config, pruning = loaded[1].config, loaded[1].pruning
     message = f"{query}\n{SHORT}"
     requests = [
@@ -63,9 +69,11 @@ def answers(loaded: tuple, image: Image.Image, conv_mode: str, query: str, budge
 
 def draw_figure(loaded: tuple, image: Image.Image, conv_mode: str, query: str, budgets: list[int]) -> Image.Image:
     """The picture with all patches and, at each budget, with those kept; below each the model's answer."""
+    from llava.mm_utils import process_images
+
     _, model, image_processor, _ = loaded
     pixels = process_images([image], image_processor, model.config)
-    if not isinstance(pixels, torch.Tensor) or pixels.ndim != 4 or image.width != image.height:
+    if isinstance(pixels, list) or pixels.ndim != 4 or image.width != image.height:
         raise InputError("only a square picture that the model sees whole can be drawn")
     side = model.get_vision_tower().num_patches_per_side
     font = ImageFont.load_default(size=21)
@@ -100,12 +108,15 @@ def main() -> None:
     parser.add_argument("--model-path", default="playground/checkpoints/llava-tiny")
     parser.add_argument("--image-file", type=Path, default=SCENE)
     parser.add_argument("--query", default="What does the sign say?")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[32, 16, 8])
+    parser.add_argument("--budgets", type=visual_token_num, nargs="+", default=[32, 16, 8])
     parser.add_argument("--output", type=Path, default=Path("assets/selection.png"))
     args = parser.parse_args()
-    name = get_model_name_from_path(args.model_path)
-    loaded = load_pretrained_model(args.model_path, None, name, device="cpu")
-    figure = draw_figure(loaded, load_image(args.image_file), conv_mode_for(loaded[1]), args.query, args.budgets)
+    from llava.inference import conv_mode_for
+    from llava.mm_utils import load_image
+
+    image = load_image(args.image_file)
+    loaded = ModelOptions(args.model_path, device="cpu").load()
+    figure = draw_figure(loaded, image, conv_mode_for(loaded.model), args.query, args.budgets)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     figure.save(args.output, optimize=True)
     print(args.output)

@@ -1,5 +1,9 @@
 """The figure: which patches the bundled model keeps."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,3 +49,13 @@ def test_a_figure_has_a_panel_for_every_budget_and_only_square_pictures(script, 
     assert figure.width == 3 * script.PANEL + 2 * script.GAP
     with pytest.raises(InputError, match="square"):
         script.draw_figure(tiny, Image.new("RGB", (200, 100)), "vicuna_v1", "What does the sign say?", [32])
+
+
+@pytest.mark.parametrize("budget", ["0", "-1", "many"])
+def test_a_budget_that_cannot_be_is_one_line(budget):
+    options = [sys.executable, "scripts/draw_selection.py", "--budgets", budget]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(options, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: argument --budgets: must be an integer of at least 1")
+    assert len(done.stderr.splitlines()) == 1
