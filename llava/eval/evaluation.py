@@ -156,7 +156,7 @@ def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: 
     An unpruned model keeps all: its folder is n_all, whatever the budget.
     """
     label = method_label(pruning.pruning_method)
-    model = model_name if label == VISPRUNER else f"{model_name}-{label}"
+    model = model_name if pruning.pruning_method == VISPRUNER else f"{model_name}-{label}"
     tokens = "all" if pruning.visual_token_num is None or pruning.pruning_method == NONE else pruning.visual_token_num
     folder = out_dir / benchmark.name / "answers" / benchmark.split / model / f"n_{tokens}"
     return folder / f"r_{pruning.important_ratio:g}" / "merge.jsonl"
