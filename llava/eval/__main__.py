@@ -8,6 +8,7 @@ import argparse
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from llava.eval.answering import answer_question_file
@@ -21,7 +22,6 @@ from llava.eval.evaluation import (
     published_conv_mode,
 )
 from llava.eval.options import (
-    ModelOptions,
     add_asking_arguments,
     add_crop_arguments,
     add_generation_arguments,
@@ -66,30 +66,21 @@ def main() -> None:
         print("\n".join(f"{entry.name:12}{entry.folder}/{entry.questions}" for entry in BENCHMARKS))
         return
     benchmark = find_benchmark(args.benchmark)
-    if benchmark is None:
-        known = ", ".join(entry.name for entry in BENCHMARKS)
-        raise InputError(f"there is no benchmark {args.benchmark!r}, only {known}")
-    model, count = model_options(args), count_processes(args)
+    if args.max_new_tokens is None:
+        args.max_new_tokens = benchmark.max_new_tokens
+    model, asking, count = model_options(args), asking_options(args), count_processes(args)
     data_dir = args.data_dir or default_data_dir(args.model_path)
     require_data(benchmark, data_dir, args.skip_missing)
     answers_file = answers_path(benchmark, args.out_dir, model.name, model.pruning)
     if count > 1 and "RANK" not in os.environ:
         launch(args, count)
     else:
-        answer(args, benchmark, model, data_dir, answers_file)
+        # The template last: which is the checkpoint's own is known to the model families, which import transformers.
+        asking = replace(asking, conv_mode=asking.conv_mode or published_conv_mode(model.name, model.model_type))
+        answer_question_file(model, asking, benchmark.read_questions(data_dir), answers_file, args.overwrite)
     # What `launch` started only answers, and of several machines the first one scores.
     if args.machine_rank == 0 and "RANK" not in os.environ:
         print(finish(benchmark, data_dir, answers_file).description)
-
-
-def answer(
-    args: argparse.Namespace, benchmark: Benchmark, model: ModelOptions, data_dir: Path, answers_file: Path
-) -> None:
-    """Answer the benchmark, or this process's share of it."""
-    args.max_new_tokens = args.max_new_tokens or benchmark.max_new_tokens
-    args.conv_mode = args.conv_mode or published_conv_mode(model.name, model.model_type)
-    asking = asking_options(args)
-    answer_question_file(model, asking, benchmark.read_questions(data_dir), answers_file, args.overwrite)
 
 
 def require_data(benchmark: Benchmark, data_dir: Path, skip: bool) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from llava.eval import eval_gqa, eval_mmbench, eval_mme, eval_pope, eval_science_qa, eval_seed, eval_textvqa, submission
 from llava.eval.questions import Question, read_mmbench_questions, read_question_file, read_science_questions
 from llava.eval.scoring import describe_accuracy
+from llava.utils import InputError
 
 Scores = tuple[dict, str]
 
@@ -207,6 +208,9 @@ BENCHMARKS = (
 )
 
 
-def find_benchmark(name: str) -> Benchmark | None:
-    """The benchmark of this name, if there is one."""
-    return next((benchmark for benchmark in BENCHMARKS if benchmark.name == name), None)
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of this name. Raises InputError if there is none."""
+    for benchmark in BENCHMARKS:
+        if benchmark.name == name:
+            return benchmark
+    raise InputError(f"there is no benchmark {name!r}, only {', '.join(entry.name for entry in BENCHMARKS)}")

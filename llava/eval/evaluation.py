@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.eval.answering import answer_question_file
-from llava.eval.benchmarks import BENCHMARKS, Benchmark, find_benchmark
+from llava.eval.benchmarks import Benchmark, find_benchmark
 from llava.eval.files import write_json
-from llava.eval.options import AskingOptions, ModelOptions
+from llava.eval.options import AskingOptions, ModelOptions, decoding
 from llava.eval.questions import Question
 from llava.pruning.base import PruningSettings
 from llava.pruning.registry import NONE, VISPRUNER, method_label
@@ -70,7 +70,10 @@ def evaluate(
     conv_mode: str | None = None,
     batch_size: int | None = None,
     num_workers: int | None = None,
-    **generation,
+    temperature: float = 0,
+    top_p: float | None = None,
+    num_beams: int = 1,
+    max_new_tokens: int | None = None,
 ) -> Result:
     """Answer a benchmark and score the answers, in this process.
 
@@ -83,18 +86,19 @@ def evaluate(
             run goes on from the answers there; a model that is loaded already is always asked everything.
         conv_mode: the prompt template; the one of the published figures if None.
         batch_size, num_workers: see `AskingOptions`.
-        generation: transformers' generation options; greedy if there are none.
+        temperature, top_p, num_beams: of decoding; a temperature of 0 is greedy.
+        max_new_tokens: of an answer; the benchmark's own number if None.
 
     Raises InputError as the command does, and ValueError for impossible pruning settings.
     """
     benchmark = find_benchmark(name)
-    if benchmark is None:
-        raise InputError(f"there is no benchmark {name!r}: {', '.join(entry.name for entry in BENCHMARKS)}")
+    if max_new_tokens is None:
+        max_new_tokens = benchmark.max_new_tokens
+    generation = decoding(temperature, top_p, num_beams, max_new_tokens)
     pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed)
     source = ModelOptions(str(model), pruning=pruning) if isinstance(model, str | Path) else InMemory(model, pruning)
     data_dir = Path(data_dir or default_data_dir(source.model_path))
     out_dir = Path(out_dir or tempfile.mkdtemp(prefix="llava-eval-"))
-    generation = {"do_sample": False, "num_beams": 1, "max_new_tokens": benchmark.max_new_tokens} | generation
     conv_mode = conv_mode or published_conv_mode(source.name, source.model_type)
     asking = AskingOptions(generation, conv_mode, batch_size, num_workers)
     if missing := [path for path in benchmark.needs(data_dir) if not path.exists()]:
@@ -113,7 +117,7 @@ class InMemory:
         self.model, self.pruning = model, pruning
         bare = model[1] if isinstance(model, tuple) else model
         self.model_path = str(bare.config.name_or_path)
-        self.name = get_model_name_from_path(self.model_path)
+        self.name = get_model_name_from_path(self.model_path) or "model"
         self.model_type = bare.config.model_type
 
     def on(self, device: Callable[[str], str]) -> InMemory:
@@ -125,7 +129,11 @@ class InMemory:
     def load(self) -> LoadedModel:
         from llava.model.builder import LoadedModel, complete
 
-        return LoadedModel(*self.model) if isinstance(self.model, tuple) else complete(self.model)
+        if isinstance(self.model, tuple):
+            return LoadedModel(*self.model)
+        if not self.model_path:
+            raise InputError("config.name_or_path of the model is empty: give what load_pretrained_model returned")
+        return complete(self.model)
 
 
 def default_data_dir(model_path: str) -> Path:
@@ -148,7 +156,7 @@ def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: 
     An unpruned model keeps all: its folder is n_all, whatever the budget.
     """
     label = method_label(pruning.pruning_method)
-    model = model_name if label == VISPRUNER else f"{model_name}-{label}"
+    model = model_name if pruning.pruning_method == VISPRUNER else f"{model_name}-{label}"
     tokens = "all" if pruning.visual_token_num is None or pruning.pruning_method == NONE else pruning.visual_token_num
     folder = out_dir / benchmark.name / "answers" / benchmark.split / model / f"n_{tokens}"
     return folder / f"r_{pruning.important_ratio:g}" / "merge.jsonl"

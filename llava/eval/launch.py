@@ -26,7 +26,7 @@ def main() -> None:
         sys.exit(_report(error))
     except subprocess.CalledProcessError as error:  # one process alone, which has said why
         sys.exit(error.returncode if error.returncode > 0 else 1)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, OverflowError) as error:  # the last for a port above 65535
         raise InputError(f"accelerate launch: {one_line(error)}") from error
 
 

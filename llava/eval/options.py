@@ -117,7 +117,7 @@ def pruning_method(text: str) -> str:
     try:
         check_pruning_method(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("pruning_method ")) from None
+        raise argparse.ArgumentTypeError(str(error).removeprefix("pruning_method").lstrip(": ")) from None
     return text
 
 
@@ -203,16 +203,24 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
 
 def generation_options(args: argparse.Namespace) -> dict:
     """The command line's decoding options in transformers' terms. Raises InputError for impossible ones."""
-    if not 0 <= args.temperature < math.inf or args.num_beams < 1 or args.max_new_tokens < 1:
+    return decoding(args.temperature, args.top_p, args.num_beams, args.max_new_tokens)
+
+
+def decoding(temperature: float, top_p: float | None, num_beams: int, max_new_tokens: int) -> dict:
+    """How answers are decoded, in transformers' terms; a temperature of 0 is greedy.
+
+    Raises InputError for impossible values.
+    """
+    if not 0 <= temperature < math.inf or num_beams < 1 or max_new_tokens < 1:
         raise InputError("temperature must be a number of at least 0, num_beams and max_new_tokens at least 1")
-    if 0 < args.temperature < 1e-4:
-        raise InputError(f"a temperature of {args.temperature} overflows: 0 is greedy, the least other is 0.0001")
-    if args.top_p is not None and not 0 < args.top_p <= 1:
-        raise InputError(f"top_p must be in (0, 1], got {args.top_p}")
-    options = {"do_sample": args.temperature > 0, "num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
+    if 0 < temperature < 1e-4:
+        raise InputError(f"a temperature of {temperature} overflows: 0 is greedy, the least other is 0.0001")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"top_p must be in (0, 1], got {top_p}")
+    options = {"do_sample": temperature > 0, "num_beams": num_beams, "max_new_tokens": max_new_tokens}
     if options["do_sample"]:
-        options["temperature"] = args.temperature
-    return options | ({"top_p": args.top_p} if args.top_p is not None else {})
+        options["temperature"] = temperature
+    return options | ({"top_p": top_p} if top_p is not None else {})
 
 
 @dataclass(frozen=True)

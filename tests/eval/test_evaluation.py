@@ -60,6 +60,38 @@ def test_python_refuses_what_the_command_refuses(checkpoints, tmp_path):
         evaluate("pope", checkpoints(), data_dir=tmp_path)
     with pytest.raises(ValueError, match="tome"):
         evaluate("pope", checkpoints(), pruning_method="tome")
+    for options in ({"temperature": -1}, {"num_beams": 0}, {"max_new_tokens": 0}):
+        with pytest.raises(
+            InputError, match="temperature must be a number of at least 0, num_beams and max_new_tokens"
+        ):
+            evaluate("pope", checkpoints(), **options)
+
+
+def test_answers_of_another_decoding_are_not_gone_on_from(checkpoints, pope, tmp_path):
+    options = {"data_dir": pope.parent, "out_dir": tmp_path, "visual_token_num": 8, "max_new_tokens": 2}
+    greedy = evaluate("pope", checkpoints(), **options)
+    assert texts(evaluate("pope", checkpoints(), **options)) == texts(greedy)
+    for decoding, named in (
+        ({"temperature": 0.7}, "temperature 0 is now 0.7"),
+        ({"num_beams": 2}, "num_beams 1 is now 2"),
+    ):
+        with pytest.raises(InputError, match=named):
+            evaluate("pope", checkpoints(), **options, **decoding)
+
+
+def test_python_samples_at_a_temperature(checkpoints, pope):
+    loaded = load(checkpoints())
+    options = {"data_dir": pope.parent, "visual_token_num": 8, "max_new_tokens": 8}
+    assert texts(evaluate("pope", loaded, **options, temperature=5.0)) != texts(evaluate("pope", loaded, **options))
+
+
+def test_a_model_that_knows_no_path_needs_its_tokenizer(checkpoints, pope):
+    loaded = load(checkpoints())
+    loaded[1].config.name_or_path = ""
+    options = {"data_dir": pope.parent, "visual_token_num": 8, "max_new_tokens": 2}
+    assert evaluate("pope", loaded, **options).answers_file.parts[-4] == "model"
+    with pytest.raises(InputError, match="name_or_path of the model is empty"):
+        evaluate("pope", loaded[1], **options)
 
 
 def test_the_command_lists_the_benchmarks_and_names_an_unknown_one(call):
@@ -67,6 +99,9 @@ def test_the_command_lists_the_benchmarks_and_names_an_unknown_one(call):
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == [benchmark.name for benchmark in BENCHMARKS]
     assert_one_line(call(command, "coco"), "there is no benchmark 'coco'")
+    assert_one_line(
+        call(command, "pope", "--pruning_method", "none.py"), "argument --pruning_method: there is no file none.py"
+    )
 
 
 def test_an_unpruned_model_has_one_folder_whatever_the_budget(call, checkpoints, pope, tmp_path):
@@ -95,6 +130,10 @@ def test_another_template_than_the_checkpoint_s_is_named(call, checkpoints, pope
     [
         ["-m", "llava.eval", "--help"],
         ["-m", "llava.eval", "pope", "--tokens", "8"],
+        ["-m", "llava.eval", "pope", "--temperature", "-1"],
+        ["-m", "llava.eval", "pope", "--batch-size", "0"],
+        ["-m", "llava.eval", "pope", "--max_new_tokens", "0"],
+        ["-m", "llava.eval", "pope", "--conv-mode", "unknown"],
         ["-m", "llava.eval.model_vqa", "--help"],
         ["-m", "llava.eval.model_vqa_loader", "--tokens", "8"],
         ["-m", "llava.eval.model_vqa_mmbench", "--help"],

@@ -172,3 +172,10 @@ def test_bad_input_is_told_once_whatever_the_number_of_processes(ask, tmp_path, 
     run = command(*ask, "--answers-file", tmp_path / "a.jsonl", processes=2)
     out, err = run.communicate(timeout=120)
     assert_one_line((run.returncode, out, err), "5.png" if bad == "picture" else "not the settings")
+
+
+def test_a_port_that_does_not_exist_is_one_line(ask, tmp_path):
+    network = ("--num_machines", 1, "--main_process_port", 99999)
+    run = command(*ask, "--answers-file", tmp_path / "a.jsonl", processes=2, launch=network)
+    out, err = run.communicate(timeout=120)
+    assert_one_line((run.returncode, out, err), "port must be 0-65535")

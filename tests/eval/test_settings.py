@@ -91,6 +91,15 @@ def test_a_file_called_none_is_a_method_and_keeps_its_budget(tmp_path):
     assert path.parts[-4:-1] == ("llava-a-none", "n_all", "r_0.5")
 
 
+def test_a_file_called_vispruner_is_not_filed_as_vispruner(tmp_path):
+    (tmp_path / "vispruner.py").write_text(METHOD)
+    pope = find_benchmark("pope")
+    path = answers_path(pope, tmp_path, "llava-a", PruningSettings(8, pruning_method=str(tmp_path / "vispruner.py")))
+    assert path.parts[-4:-1] == ("llava-a-vispruner", "n_8", "r_0.5")
+    path = answers_path(pope, tmp_path, "llava-a", PruningSettings(8))
+    assert path.parts[-4:-1] == ("llava-a", "n_8", "r_0.5")
+
+
 def test_with_nothing_left_no_model_is_loaded_and_no_picture_opened(call, ask, monkeypatch):
     assert call(model_vqa_loader, *ask)[0] == 0
 
