@@ -178,7 +178,7 @@ def read_checked(path: Path, what: str, schema: type[_File]) -> dict:
     return values
 
 
-def check(values: dict, schema: type[_File], where: str) -> None:
+def check(values: dict, schema: type[BaseModel], where: str) -> None:
     """Raise InputError, saying where, for the first field of `values` that is not as in `schema`."""
     try:
         schema.model_validate(values)

@@ -1,4 +1,4 @@
-"""Language model, vision tower and projector -> the model that is trained."""
+"""Builds the model to train from a language model, a vision tower and a projector."""
 
 import os
 from pathlib import Path
@@ -16,14 +16,18 @@ from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.schemas import LlavaFile, read_checked
 from llava.model.weight_files import StateDict, read_weight_file, read_weights
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.utils import InputError, parse_grid_pinpoints
+from llava.utils import InputError, list_some, parse_grid_pinpoints
 
 
 class TrainingPlan:
-    """What is to be trained, read from small files and checked, without the language model's weights."""
+    """A checked plan of a training run: family, config, vision tower and projector.
+
+    Making one reads configs and the projector, but not the weights of the language model and the tower, so that bad
+    input is refused within seconds.
+    """
 
     def __init__(self, model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments):
-        """Raises InputError if a folder or file is missing, or they do not fit each other."""
+        """Raises InputError if a folder or file is missing, or if they do not fit together."""
         self.model_args, self.training_args = model_args, training_args
         self.folder = find_folder(model_args.model_name_or_path, "language model")
         self.family, self.config = _read_config(self.folder)
@@ -42,7 +46,7 @@ class TrainingPlan:
         self.vision_weights = self._vision_weights()
 
     def _vision_weights(self) -> StateDict:
-        """The projector's weights, and the newline of anyres, where they begin: given or random."""
+        """The initial weights of the projector and of the newline of anyres: those given, or random ones."""
         set_seed(self.training_args.seed)
         projector = build_vision_projector(self.config)
         weights = {f"model.mm_projector.{key}": tensor for key, tensor in projector.state_dict().items()}
@@ -54,17 +58,22 @@ class TrainingPlan:
         given = read_weight_file(Path(path))
         shapes, expected = ({key: tuple(t.shape) for key, t in tensors.items()} for tensors in (given, weights))
         if shapes != expected:
-            raise InputError(f"the projector {path} does not fit: it has {shapes}, the model takes {expected}")
+            wrong = {key for key in shapes | expected if shapes.get(key) != expected.get(key)}
+            sizes = [f"{key} {shapes.get(key, 'missing')} for {expected.get(key, 'none')}" for key in wrong]
+            raise InputError(f"the projector {path} does not fit the model: {list_some(sizes)}")
         return given
 
     def build(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        """The model on the CPU, its tower loaded. What is trained is float32 and requires gradients, the rest not."""
+        """The model on the CPU, with its vision tower. Trained weights are float32 and require gradients.
+
+        Raises InputError for weights that cannot be read or do not fit the config.
+        """
         alone, args = self.model_args.tune_mm_mlp_adapter, self.training_args
         frozen = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
         self.tower.load_model()
         if len(tokenizer) > self.config.vocab_size:
             raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model {self.config.vocab_size}")
-        # A LLaVA checkpoint has a projector of its own, and a copy of its tower, which is not what is trained.
+        # A LLaVA checkpoint also holds a copy of its tower, which is not needed unless it was tuned.
         weights, tower = split_tower(read_weights(self.folder))
         if tower and is_tuned(tower, self.tower.vision_tower_name):
             raise InputError(
@@ -95,7 +104,7 @@ class TrainingPlan:
 
 
 def _read_config(folder: Path) -> tuple[Family, PreTrainedConfig]:
-    """Family and config of a plain language model that a family starts from, or of a LLaVA on one of them."""
+    """The family and the config of a language model that a family can start from, or of a LLaVA made from one."""
     values = read_checked(folder / "config.json", "config", LlavaFile)
     model_type = values.pop("model_type", None)
     family = find_trained_family((values.get("architectures") or [None])[0], model_type)
@@ -109,7 +118,7 @@ def _read_config(folder: Path) -> tuple[Family, PreTrainedConfig]:
 
 
 def _llava_values(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict:
-    """What LLaVA adds to the language model's config."""
+    """The values that LLaVA adds to the language model's config."""
     values = {
         "image_aspect_ratio": data_args.image_aspect_ratio,
         "freeze_mm_mlp_adapter": training_args.freeze_mm_mlp_adapter,
@@ -133,6 +142,6 @@ def _llava_values(model_args: ModelArguments, data_args: DataArguments, training
 
 
 def _find_tower(name: str, output_dir: str) -> Path:
-    """The tower's folder as the result in `output_dir` will find it, whether or not `output_dir` is there yet."""
+    """The folder of the tower, found the way the checkpoint in `output_dir` will find it; that may not exist yet."""
     beside = Path(os.path.normpath(Path(output_dir) / name))
     return beside if beside.is_dir() else find_folder(name, "vision tower")

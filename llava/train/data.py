@@ -1,4 +1,7 @@
-"""Records -> batches: ids and labels, pictures decoded in the loader's workers, what is too long cut."""
+"""Records -> batches of token ids, labels and pixels.
+
+The workers of the data loader decode the images. Samples longer than the model's limit are cut.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +18,16 @@ from llava.train.labels import PromptTokenizer
 from llava.train.records import Record
 from llava.utils import InputError
 
-# What an image counts for beside the characters of a text when lengths are compared: about 576 tokens.
+# The length of an image in characters of text when samples are compared: about 576 tokens.
 _IMAGE_CHARACTERS = 2300
 
 
 class LazySupervisedDataset(Dataset):
-    """Records as training samples, each made when it is asked for.
+    """Training samples, each made from its record when the loader asks for it.
 
-    A sample is `input_ids` and `labels` (length,) int64, with an image also `image` (the tower's pixels) and
-    `image_size` (W, H), and `is_cut`: whether it was longer than `config.tokenizer_model_max_length` and lost its end.
+    A sample is a dict: `input_ids` and `labels`, (length,) int64; `is_cut`, whether it was longer than
+    `config.tokenizer_model_max_length` and lost its end; with an image also `image`, the pixels (3, H, W), or
+    (crops, 3, H, W) with anyres, and `image_size`, the (W, H) of the file.
     """
 
     def __init__(
@@ -34,7 +38,11 @@ class LazySupervisedDataset(Dataset):
         config: PreTrainedConfig,
         patches_per_side: int,
     ):
-        """`config` is the LLaVA model's; `patches_per_side` the tower's."""
+        """
+        Args:
+            config: the LLaVA model's.
+            patches_per_side: patches along one side of a crop.
+        """
         self.records, self.prompt_tokenizer = records, prompt_tokenizer
         self.image_processor, self.config, self.patches_per_side = image_processor, config, patches_per_side
         self.limit = config.tokenizer_model_max_length
@@ -44,7 +52,7 @@ class LazySupervisedDataset(Dataset):
 
     @property
     def lengths(self) -> list[int]:
-        """How long each sample is about to be, in characters: for comparison alone, since no text is tokenized."""
+        """The approximate length of each sample in characters: enough to compare samples without tokenizing them."""
         return [
             sum(len(text) for turn in record.turns for text in turn) + (record.image is not None) * _IMAGE_CHARACTERS
             for record in self.records
@@ -57,7 +65,7 @@ class LazySupervisedDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         record = self.records[index]
         ids, labels = self.prompt_tokenizer(record.turns, record.name)
-        sample, visual = {}, 0
+        sample, visual_tokens = {}, 0
         if record.image is not None:
             try:
                 image = load_image(record.image)
@@ -65,28 +73,35 @@ class LazySupervisedDataset(Dataset):
                 raise InputError(f"{record.name}: {error}") from error
             pixels = process_images([image], self.image_processor, self.config)[0]
             sample = {"image": pixels, "image_size": image.size}
-            visual = count_merged_tokens(image.size, self.config, self.patches_per_side, self.image_processor)
-        kept = _cut(ids, self.limit, visual)
+            visual_tokens = count_merged_tokens(image.size, self.config, self.patches_per_side, self.image_processor)
+        kept = count_kept_ids(ids, self.limit, visual_tokens)
         if sample and IMAGE_TOKEN_INDEX not in ids[:kept]:
             sample = {}
         ids_and_labels = {"input_ids": torch.tensor(ids[:kept]), "labels": torch.tensor(labels[:kept])}
         return sample | ids_and_labels | {"is_cut": kept < len(ids)}
 
 
-def _cut(ids: list[int], limit: int, visual: int) -> int:
-    """How many of a prompt's ids fit into `limit` tokens, its image being `visual` of them, and being whole."""
-    place = ids.index(IMAGE_TOKEN_INDEX) if visual else limit
-    if place + visual <= limit:
-        return min(len(ids), limit - visual + 1 if visual else limit)
-    return min(len(ids), place, limit)
+def count_kept_ids(ids: list[int], limit: int, visual_tokens: int) -> int:
+    """How many ids from the start of a prompt fit into `limit` tokens; an image that does not fit whole is left out.
+
+    Args:
+        ids: a prompt's, with one id for its image.
+        limit: in tokens.
+        visual_tokens: tokens that the image takes, 0 without one.
+    """
+    position = ids.index(IMAGE_TOKEN_INDEX) if visual_tokens else limit
+    if position + visual_tokens <= limit:
+        return min(len(ids), limit - visual_tokens + 1 if visual_tokens else limit)
+    return min(len(ids), position, limit)
 
 
 @dataclass
 class DataCollatorForSupervisedDataset:
     """Samples -> a batch, padded on the right.
 
-    `input_ids` and `labels` (B, longest) int64, `attention_mask` (B, longest) bool; where there are images `images`
-    (I, 3, H, W), or a list where some are in crops, and `image_sizes`; `cut` counts the samples that lost their end.
+    A batch is a dict: `input_ids` and `labels`, (B, longest) int64; `attention_mask`, (B, longest) bool; `cut`, the
+    number of samples that lost their end; with images also `images`, a tensor if all have one shape, else a list, and
+    `image_sizes`, the (W, H) of each.
     """
 
     pad_token_id: int

@@ -1,13 +1,18 @@
-"""transformers' Trainer, as far as LLaVA needs another one."""
+"""transformers' Trainer with LLaVA's order of samples, learning rates and checkpoints."""
 
+import contextlib
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -16,16 +21,41 @@ from llava.train.arguments import TrainingArguments
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.muon import MuonWithRest, hidden_matrices
 from llava.train.sampler import EpochSampler
-from llava.utils import InputError
+from llava.utils import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
 
-class LLaVATrainer(Trainer):
-    """Trains what requires gradients, in an order that depends on seed and epoch alone.
+@contextlib.contextmanager
+def option_errors() -> Iterator[None]:
+    """Raise InputError for what transformers, accelerate and torch refuse while they set up the training."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError, ArithmeticError, AssertionError) as error:
+        raise InputError(f"the training cannot start with these options: {one_line(error)}") from error
 
-    A `checkpoint-N` holds the trained weights alone, as they are trained, with what Trainer needs to go on. It is
-    written under another name and renamed when it is whole, so that a folder of that name can always be resumed from.
+
+@contextlib.contextmanager
+def write_errors(folder: Path) -> Iterator[None]:
+    """Raise InputError for a file in `folder` that cannot be written, as on a full disk."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch.save's own error
+            raise
+        cause = one_line(error)
+        if not isinstance(error, OSError):  # these errors do not always say that the disk is full
+            cause += f" ({shutil.disk_usage(folder).free // 2**20} MiB are free)"
+        raise InputError(f"cannot write to {folder}: {cause}") from error
+
+
+class LLaVATrainer(Trainer):
+    """Trainer of the weights that require gradients, in an order of samples that seed and epoch determine.
+
+    A `checkpoint-N` holds the trained weights in the dtype of training, and what Trainer needs to resume. It is written
+    under another name and renamed when it is complete, so that every folder of that name can be resumed from.
     """
 
     def __init__(
@@ -38,11 +68,12 @@ class LLaVATrainer(Trainer):
     ):
         self.trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if not self.trained:
-            raise InputError("nothing is to be trained: everything is frozen")
+            raise InputError("there is nothing to train: all weights are frozen")
         self.samples_cut = 0
         self._is_saving = False
         self._sampler: EpochSampler | None = None
-        super().__init__(model, args, data_collator, train_dataset, callbacks=callbacks)
+        with option_errors():
+            super().__init__(model, args, data_collator, train_dataset, callbacks=callbacks)
         self.add_callback(_SetEpoch(self))
 
     def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
@@ -53,15 +84,33 @@ class LLaVATrainer(Trainer):
         self._sampler = EpochSampler(len(data), step_size, seed, *grouping)
         return self._sampler
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Trainer's. Raises InputError for options of the loader that torch refuses."""
+        with option_errors():
+            loader = super().get_train_dataloader()
+        if not len(loader):
+            raise InputError("--dataloader_drop_last drops all samples: there are fewer than one batch")
+        return loader
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Trainer's, with a learning rate of its own for the projector and Muon for matrices where asked for."""
+        """Trainer's optimizer, with `mm_projector_lr` for the projector and Muon for matrices if the options say so."""
         is_new = self.optimizer is None
-        super().create_optimizer(*(() if model is None else (model,)))
-        if is_new and self.args.mm_projector_lr is not None:
-            self._set_projector_lr()
-        if is_new and self.args.muon_learning_rate is not None:
-            self._use_muon()
+        with option_errors():
+            super().create_optimizer(*(() if model is None else (model,)))
+            if is_new and self.args.mm_projector_lr is not None:
+                self._set_projector_lr()
+            if is_new and self.args.muon_learning_rate is not None:
+                self._use_muon()
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """Trainer's schedule. Raises InputError for one that cannot be computed up to the last step."""
+        with option_errors():
+            scheduler = super().create_scheduler(num_training_steps, optimizer)
+            if isinstance(scheduler, LambdaLR):
+                for factor in scheduler.lr_lambdas:
+                    factor(num_training_steps)
+        return scheduler
 
     def _projector_weights(self) -> set[int]:
         return {id(parameter) for name, parameter in self.model.named_parameters() if "mm_projector" in name}
@@ -69,10 +118,10 @@ class LLaVATrainer(Trainer):
     def _set_projector_lr(self) -> None:
         projector = self._projector_weights()
         for group in list(self.optimizer.param_groups):
-            apart = [parameter for parameter in group["params"] if id(parameter) in projector]
-            if apart:
+            moved = [parameter for parameter in group["params"] if id(parameter) in projector]
+            if moved:
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projector]
-                self.optimizer.add_param_group(group | {"params": apart, "lr": self.args.mm_projector_lr})
+                self.optimizer.add_param_group(group | {"params": moved, "lr": self.args.mm_projector_lr})
 
     def _use_muon(self) -> None:
         args, matrices = self.args, hidden_matrices(self.model)
@@ -83,7 +132,7 @@ class LLaVATrainer(Trainer):
             self.optimizer = MuonWithRest(matrices, self.optimizer, args.muon_learning_rate, args.weight_decay)
 
     def compute_loss(self, model: nn.Module, inputs: dict, *args, **kwargs):
-        """Trainer's, having counted the samples that were too long."""
+        """Trainer's loss; also counts the samples that were cut."""
         cut = inputs.pop("cut", 0)
         if cut and not self.samples_cut:
             logger.warning("conversations longer than model_max_length %d are cut", self.args.model_max_length)
@@ -91,15 +140,15 @@ class LLaVATrainer(Trainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Trainer's, with the samples that were cut so far in this process."""
+        """Trainer's log, with the number of samples that this process has cut so far."""
         super().log(logs | ({"samples_cut": self.samples_cut} if self.samples_cut else {}), *args, **kwargs)
 
     def floating_point_ops(self, inputs: dict) -> int:
-        """None are counted: Trainer's estimate knows nothing of images, and costs a walk over the model per step."""
+        """0: Trainer's estimate leaves out images, and visits all weights of the model at every step."""
         return 0
 
     def newest_checkpoint(self) -> str | None:
-        """The checkpoint in output_dir to go on from. What a killed run left half-written is removed."""
+        """The newest checkpoint in output_dir, None if there is none. Removes what a killed run left incomplete."""
         if self.is_world_process_zero():
             shutil.rmtree(self._unfinished, ignore_errors=True)
         self.accelerator.wait_for_everyone()
@@ -107,7 +156,7 @@ class LLaVATrainer(Trainer):
         return get_last_checkpoint(folder) if Path(folder).is_dir() else None
 
     def is_complete(self, checkpoint: str) -> bool:
-        """Whether the training was over when `checkpoint` was written."""
+        """Whether the training had ended when `checkpoint` was written."""
         step = json.loads((Path(checkpoint) / "trainer_state.json").read_text())["global_step"]
         return step >= self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
 
@@ -119,9 +168,13 @@ class LLaVATrainer(Trainer):
         return str(self._unfinished) if self._is_saving else super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: nn.Module, trial) -> None:
-        self._is_saving, limit = True, self.args.save_total_limit
+        self._is_saving = True
         try:
-            super()._save_checkpoint(model, trial)
+            with write_errors(Path(self.args.output_dir)):
+                super()._save_checkpoint(model, trial)
+        except InputError:  # a full disk needs the space of the incomplete checkpoint
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+            raise
         finally:
             self._is_saving = False
         self.accelerator.wait_for_everyone()
@@ -131,7 +184,7 @@ class LLaVATrainer(Trainer):
             shutil.rmtree(target, ignore_errors=True)
             (self._unfinished / name).rename(target)
             shutil.rmtree(self._unfinished)
-            self._remove_old_checkpoints(limit)
+            self._remove_old_checkpoints(self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
 
     def _remove_old_checkpoints(self, limit: int | None) -> None:
@@ -143,7 +196,7 @@ class LLaVATrainer(Trainer):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Write the trained weights alone, exactly."""
+        """Write the trained weights, in the dtype of training, and no others."""
         if not self.args.should_save:
             return
         state_dict = self.model.state_dict() if state_dict is None else state_dict
@@ -157,16 +210,16 @@ class LLaVATrainer(Trainer):
             self.load_trained(resume_from_checkpoint)
 
     def load_trained(self, checkpoint: str) -> None:
-        """Put the trained weights of `checkpoint` into the model. Raises InputError if it holds other ones."""
+        """Load the trained weights of `checkpoint`. Raises InputError if it has other names or shapes."""
         weights = read_weights(checkpoint)
         expected = {name: parameter.shape for name, parameter in self.model.named_parameters() if name in self.trained}
         if {name: tensor.shape for name, tensor in weights.items()} != expected:
-            raise InputError(f"{checkpoint} is of another training: it holds other weights")
+            raise InputError(f"{checkpoint} belongs to another training: it holds other weights")
         self.model.load_state_dict(weights, strict=False)
 
 
 class _SetEpoch(TrainerCallback):
-    """Tells the sampler its epoch, which accelerate's loaders do not always pass on after a resume."""
+    """Sets the sampler's epoch, because accelerate's loaders do not always pass it on after a resume."""
 
     def __init__(self, trainer: LLaVATrainer):
         self.trainer = trainer

@@ -1,5 +1,7 @@
-"""Muon for the matrices, another optimizer for the rest: Jordan et al., "Muon: An optimizer for hidden layers in neural
-networks" (2024); the scale of its steps as in Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982.
+"""Muon for weight matrices, combined with another optimizer for the other weights.
+
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). The steps are scaled as in Liu et al.,
+"Muon is Scalable for LLM Training", arXiv 2502.16982.
 """
 
 from typing import Any
@@ -9,19 +11,19 @@ from torch import nn
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """The trained weights that Muon is for: two-dimensional, neither the embeddings nor the output layer."""
+    """The trained weights for Muon: the matrices, except the embeddings and the output layer."""
     outer = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
     excluded = {id(parameter) for module in outer for parameter in module.parameters()}
     return [p for p in model.parameters() if p.requires_grad and p.ndim == 2 and id(p) not in excluded]
 
 
 class MuonWithRest(torch.optim.Optimizer):
-    """Muon over some weights and an optimizer that exists already over others, stepped as one.
+    """Muon for some weights and an existing optimizer for the others, used as one optimizer.
 
     Args:
-        matrices: (rows, columns) float, taken out of `rest` if they are in it.
+        matrices: (rows, columns) float; they are removed from `rest`.
         rest: any optimizer.
-        lr: Muon's learning rate. A step is scaled to the size of AdamW's, so that AdamW's rates are of its order.
+        lr: Muon's learning rate. Steps are scaled to the size of AdamW's, so that learning rates for AdamW fit.
         weight_decay: Muon's.
     """
 
@@ -37,7 +39,7 @@ class MuonWithRest(torch.optim.Optimizer):
         self._share_groups()
 
     def _share_groups(self) -> None:
-        """A schedule that sets a rate in `param_groups` sets it in the parts."""
+        """Make `param_groups` the groups of both parts, so that a learning rate set there is set in the parts."""
         self.param_groups = [group for part in self.parts.values() for group in part.param_groups]
 
     @torch.no_grad()

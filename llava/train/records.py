@@ -1,17 +1,25 @@
-"""Training data in LLaVA's JSON format, every record checked before anything is loaded."""
+"""Reads training data in LLaVA's JSON format and checks every record before a model is loaded."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.utils import InputError, read_text
+from llava.conversation import SeparatorStyle, get_conversation
+from llava.utils import InputError, one_line, read_text
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One conversation: an image or none, and pairs of (question, answer). The question with the image begins with
-    `<image>` and a line break, wherever in it the data had the placeholder, as upstream trains it."""
+    """A conversation with at most one image.
+
+    Attributes:
+        name: for messages, with the record's id.
+        image: path of the image file.
+        turns: pairs of (question, answer). The question about the image begins with `<image>` and a line break,
+            wherever the data has the placeholder, as in upstream.
+    """
 
     name: str
     image: Path | None
@@ -21,33 +29,36 @@ class Record:
 def read_records(data_path: str | Path, image_folder: str | Path | None, version: str) -> list[Record]:
     """All records of a LLaVA JSON file, for the conversation template `version`.
 
-    Raises InputError, naming the record, if one is malformed or its image file is not there.
+    Raises InputError, naming the record, if one is malformed or its image file does not exist.
     """
     try:
-        rows = json.loads(read_text(data_path, "training data"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"the training data {data_path} is not JSON: {error}") from error
+        rows = json.loads(read_text(data_path, "training data").removeprefix("\ufeff"))  # a byte-order mark
+    except (ValueError, RecursionError) as error:  # InputError, which read_text raises, is a ValueError too
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"the training data {data_path} is not JSON that can be read: {one_line(error)}") from error
     if not isinstance(rows, list) or not rows:
         raise InputError(f"the training data {data_path} must be a JSON list of at least one record")
     records = [_read_record(row, i, Path(image_folder or "")) for i, row in enumerate(rows)]
-    is_there = {}
+    captions_only = get_conversation(version).sep_style is SeparatorStyle.PLAIN
+    found = set()
     for record in records:
-        if record.image is not None and record.image not in is_there:
-            is_there[record.image] = record.image.is_file()
-            if not is_there[record.image]:
+        if record.image is not None and record.image not in found:
+            if not os.path.isfile(record.image):  # Path.is_file raises OSError for a path that is too long
                 raise InputError(f"{record.name}: no such image file: {record.image}")
-        if version == "plain" and (record.image is None or len(record.turns) != 1):
-            raise InputError(f"{record.name}: version 'plain' takes one image and one caption, nothing else")
+            found.add(record.image)
+        if captions_only and (record.image is None or len(record.turns) != 1):
+            raise InputError(f"{record.name}: version {version!r} takes one image and one caption, nothing else")
     return records
 
 
 def _read_record(row: object, index: int, image_folder: Path) -> Record:
     if not isinstance(row, dict):
         raise InputError(f"record number {index} is not a JSON object")
-    name = f"record {row['id']!r}" if "id" in row else f"record number {index}"
+    name = f"record {repr(row['id'])[:80]}" if "id" in row else f"record number {index}"
     image = row.get("image")
     if image is not None and (not isinstance(image, str) or not image):
-        raise InputError(f"{name}: its image is not one path: {image!r}")
+        raise InputError(f"{name}: its image is not one path: {repr(image)[:80]}")
     texts = _read_turns(row.get("conversations"), name)
     questions, answers = texts[0::2], texts[1::2]
     if any(DEFAULT_IMAGE_TOKEN in answer for answer in answers):
@@ -61,7 +72,7 @@ def _read_record(row: object, index: int, image_folder: Path) -> Record:
 
 
 def _read_turns(conversations: object, name: str) -> list[str]:
-    """The texts of the turns, question and answer alternating."""
+    """The texts of the turns: questions and answers in alternation."""
     if not isinstance(conversations, list) or not conversations:
         raise InputError(f"{name}: no conversations")
     texts = []
@@ -72,6 +83,10 @@ def _read_turns(conversations: object, name: str) -> list[str]:
         text = turn.get("value")
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{name}: turn {i} of its conversation is empty")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(
+                f"{name}: turn {i} of its conversation has half of a surrogate pair, which is no character"
+            )
         texts.append(text)
     if len(texts) % 2:
         raise InputError(f"{name}: its conversation ends without an answer")

@@ -1,19 +1,19 @@
-"""The order of the training samples: a function of seed and epoch alone, so that a resumed run goes on in it."""
+"""The order of the training samples. It depends on seed and epoch alone, so that a resumed run continues it."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
 
-# Batches that are cut from one sorted stretch: long enough for batches of like lengths, short enough to stay random.
-_BATCHES_PER_STRETCH = 50
+# Samples are sorted by length in groups of this many batches: many for similar lengths, few for a random order.
+_BATCHES_PER_GROUP = 50
 
 
 class EpochSampler(Sampler[int]):
-    """Every index once per epoch, in an order of its own for each; set `epoch` before iterating.
+    """Yields every index once per epoch, in another order in each epoch; call `set_epoch` before iterating.
 
-    With `lengths` and `has_image`, stretches of `batch_size` indices are of similar length and all with or all without
-    an image, but for those left over at the end. `batch_size` is the batch of one optimizer step over all processes.
+    With `lengths` and `has_image`, each run of `batch_size` indices has samples of similar length, all with an image or
+    all without. The samples that fill no such batch come at the end of the epoch.
     """
 
     def __init__(
@@ -24,6 +24,13 @@ class EpochSampler(Sampler[int]):
         lengths: Sequence[int] | None = None,
         has_image: Sequence[bool] | None = None,
     ):
+        """
+        Args:
+            size: number of samples.
+            batch_size: samples of one optimizer step over all processes.
+            lengths: of the samples, in any unit; None for a random order.
+            has_image: for each sample, needed with `lengths`.
+        """
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.lengths, self.has_image = lengths, has_image
         self.epoch = 0
@@ -41,11 +48,11 @@ class EpochSampler(Sampler[int]):
 
     def _grouped(self, order: list[int], generator: torch.Generator) -> list[int]:
         batches, rest = [], []
-        for kind in (True, False):
-            indices = [i for i in order if self.has_image[i] is kind]
-            stretch = self.batch_size * _BATCHES_PER_STRETCH
-            for start in range(0, len(indices), stretch):
-                by_length = sorted(indices[start : start + stretch], key=lambda i: self.lengths[i], reverse=True)
+        for with_image in (True, False):
+            indices = [i for i in order if self.has_image[i] is with_image]
+            group = self.batch_size * _BATCHES_PER_GROUP
+            for start in range(0, len(indices), group):
+                by_length = sorted(indices[start : start + group], key=lambda i: self.lengths[i], reverse=True)
                 whole = len(by_length) // self.batch_size * self.batch_size
                 batches += [by_length[i : i + self.batch_size] for i in range(0, whole, self.batch_size)]
                 rest += by_length[whole:]

@@ -1,7 +1,7 @@
-"""Train LLaVA in its two stages: the projector alone on captions, then projector and language model on instructions.
+"""Train LLaVA in two stages: first the projector on captions, then projector and language model on instructions.
 
-Liu et al., "Improved Baselines with Visual Instruction Tuning", arXiv 2310.03744. The flags are upstream's. The
-training itself is in `training`, which is imported once the options' names are known to be right.
+Liu et al., "Improved Baselines with Visual Instruction Tuning", arXiv 2310.03744. The options are upstream's.
+`llava.train.training` does the work; it is imported after the option names have been checked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def train(args: list[str] | None = None, callbacks: list[TrainerCallback] | None = None) -> None:
-    """Train as the command line, or `args`, says; see `training.train`."""
+    """Check the option names on the command line, or in `args`, then call `training.train`."""
     check_names(sys.argv[1:] if args is None else list(map(str, args)))
     from llava.train import training
 
@@ -30,7 +30,7 @@ def main(callbacks: list[TrainerCallback] | None = None) -> None:
     import torch.distributed as dist
 
     if dist.is_initialized():
-        dist.destroy_process_group()  # a process that exits with it alive may be aborted
+        dist.destroy_process_group()  # without this a process may be aborted when it exits
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""Train LLaVA in its two stages: the projector alone on captions, then projector and language model on instructions.
-
-Liu et al., "Improved Baselines with Visual Instruction Tuning", arXiv 2310.03744. The flags are upstream's.
-"""
+"""A training run from start to end: options, data, model, steps, the trained weights."""
 
 import logging
+import tempfile
 from pathlib import Path
 
 import torch
@@ -13,11 +11,12 @@ from transformers import TrainerCallback
 from llava.model.checkpoint import published_config, published_weights, save_checkpoint, write_json
 from llava.model.tokenizer import load_tokenizer
 from llava.model.weight_files import StateDict
-from llava.train.arguments import SAVE_DTYPES, ModelArguments, TrainingArguments, parse_arguments
+from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
 from llava.train.build import TrainingPlan
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.labels import PromptTokenizer
-from llava.train.llava_trainer import LLaVATrainer
+from llava.train.llava_trainer import LLaVATrainer, write_errors
+from llava.train.option_checks import SAVE_DTYPES
 from llava.train.records import read_records
 from llava.utils import InputError
 
@@ -25,16 +24,20 @@ logger = logging.getLogger(__name__)
 
 
 def train(args: list[str] | None = None, callbacks: list[TrainerCallback] | None = None) -> None:
-    """Train as the command line, or `args`, says; go on from the newest checkpoint in output_dir if there is one.
+    """Train, and write the result to output_dir; resume from the newest checkpoint there if there is one.
 
-    `callbacks` are transformers'. Raises InputError, before the language model is loaded, for bad input.
+    Args:
+        args: options of the command line; those of `sys.argv` if None.
+        callbacks: transformers' callbacks.
+
+    Raises InputError for bad input, before the language model is loaded where that is possible.
     """
     transformers.utils.logging.set_verbosity_warning()
     model_args, data_args, training_args = parse_arguments(args)
     logging.getLogger("llava").setLevel(logging.INFO if training_args.process_index == 0 else logging.ERROR)
     result = result_file(model_args, training_args)
     if result.exists():
-        logger.warning("%s is there: this training is finished; another needs another --output_dir", result)
+        logger.warning("%s exists: this training is finished; another one needs another --output_dir", result)
         return
     records = read_records(data_args.data_path, data_args.image_folder, model_args.version)
     plan = TrainingPlan(model_args, data_args, training_args)
@@ -43,7 +46,8 @@ def train(args: list[str] | None = None, callbacks: list[TrainerCallback] | None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token
     prompt_tokenizer = PromptTokenizer(tokenizer, model_args.version)
-    prompt_tokenizer(records[0].turns, records[0].name)  # a template that cannot be trained shows here
+    prompt_tokenizer(records[0].turns, records[0].name)  # fails here if the template cannot be trained
+    make_folder(Path(training_args.output_dir))
     model = plan.build(tokenizer)
     tower = model.get_vision_tower()
     dataset = LazySupervisedDataset(
@@ -57,32 +61,44 @@ def train(args: list[str] | None = None, callbacks: list[TrainerCallback] | None
     if checkpoint and trainer.is_complete(checkpoint):
         trainer.load_trained(checkpoint)
     else:
-        _train(trainer, checkpoint)
-        trainer.save_state()
+        _run_steps(trainer, checkpoint)
         if trainer.state.global_step < trainer.state.max_steps:
             logger.warning("stopped at step %d of %d", trainer.state.global_step, trainer.state.max_steps)
             return
     save_result(trainer, tokenizer, result)
 
 
-def _train(trainer: LLaVATrainer, checkpoint: str | None) -> None:
+def _run_steps(trainer: LLaVATrainer, checkpoint: str | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
-    except InputError as error:  # from a worker of the loader it comes with the text of a traceback
+    except InputError as error:  # a worker of the data loader puts its traceback in front of the message
         raise InputError(str(error).strip().splitlines()[-1].removeprefix("llava.utils.InputError: ")) from error
+    with write_errors(Path(trainer.args.output_dir)):
+        trainer.save_state()
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the results. Raises InputError if it, or a file in it, cannot be made."""
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 def result_file(model_args: ModelArguments, training_args: TrainingArguments) -> Path:
-    """The last file that a training writes, so that it is finished where this file exists."""
+    """The file that a training writes last: where it exists, the training is finished."""
     name = "mm_projector.bin" if model_args.tune_mm_mlp_adapter else "config.json"
     return Path(training_args.output_dir) / name
 
 
 def save_result(trainer: LLaVATrainer, tokenizer, result: Path) -> None:
-    """Write what was trained: the projector and the config in stage 1, a whole checkpoint in stage 2."""
+    """Write the trained model: projector and config after stage 1, a complete checkpoint after stage 2.
+
+    Raises InputError for weights that are not finite, and for a file that cannot be written.
+    """
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
-        _write_result(trainer, tokenizer, result, weights)
+        with write_errors(result.parent):
+            _write_result(trainer, tokenizer, result, weights)
     trainer.accelerator.wait_for_everyone()
 
 

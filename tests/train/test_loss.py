@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images
 from llava.model.anyres import count_merged_tokens
-from llava.train.data import _cut
+from llava.train.data import count_kept_ids
 from llava.train.sampler import EpochSampler
 from tests.conftest import load, picture
 
@@ -100,7 +100,7 @@ def test_visual_tokens_are_counted_as_the_model_makes_them(loaded, merge_type, s
     ],
 )
 def test_what_is_too_long_loses_its_end_and_an_image_stays_whole(ids, limit, visual, kept):
-    assert _cut(ids, limit, visual) == kept
+    assert count_kept_ids(ids, limit, visual) == kept
 
 
 def test_the_order_is_all_samples_and_differs_by_epoch_and_seed():

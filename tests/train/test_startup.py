@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from llava.train.option_names import NEEDED, check_names, read_options
+from llava.train.option_names import REQUIRED, check_names, read_options
 from llava.utils import InputError
 from tests.conftest import ROOT
 
@@ -61,9 +61,19 @@ def test_the_names_are_those_of_the_dataclasses():
         field.name for cls in (ModelArguments, DataArguments, TrainingArguments) for field in fields(cls) if field.init
     }
     assert taken <= found
-    needed = [part for name in NEEDED for part in (f"--{name}", "x")]
+    needed = [part for name in REQUIRED for part in (f"--{name}", "x")]
     for name in sorted(taken):
         check_names([*needed, f"--{name}", "x"])
         check_names([*needed, f"--{name.replace('_', '-')}=x"])
     with pytest.raises(InputError, match="unrecognized arguments: --mm_projektor"):
         check_names([*needed, "--mm_projektor", "x"])
+
+
+def test_help_says_what_an_option_takes_and_what_it_is_by_default():
+    options = read_options()
+    assert "default: 'v1'" in options["llava"]["version"]
+    assert "float16, bfloat16 or float32" in options["llava"]["save_dtype"]
+    assert "linear, cosine," in options["trainer"]["lr_scheduler_type"]
+    assert "adamw_torch" in options["trainer"]["optim"]
+    assert "default: 0.9)" in options["trainer"]["adam_beta1"]
+    assert all(text for name, text in options["llava"].items())
