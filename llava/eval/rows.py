@@ -120,6 +120,13 @@ class SeedLabel(TypedDict):
     answer: Choice
 
 
+class SeedLabels(TypedDict):
+    """SEED-Bench's file of labels."""
+
+    question_type: dict[str, int]
+    questions: list[Any]
+
+
 @cache
 def adapter(schema: type) -> TypeAdapter:
     """What checks values against a schema."""

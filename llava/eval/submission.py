@@ -7,8 +7,8 @@ from pathlib import Path
 
 from llava.eval.answers import mismatches
 from llava.eval.eval_gqa import gqa_prediction
-from llava.eval.files import read_jsonl
-from llava.eval.questions import OPTIONS, is_absent, read_mmbench_table
+from llava.eval.files import iterate_jsonl, read_jsonl
+from llava.eval.mmbench import OPTIONS, is_absent, read_mmbench_table
 from llava.eval.scoring import join_answers, read_answers
 from llava.eval.vqa_accuracy import normalize_answer
 from llava.utils import InputError, atomic_writer, read_json_object
@@ -67,7 +67,7 @@ def convert_vqav2(test_file: Path, result_file: Path, upload_file: Path) -> str:
     and as `answers_to` does.
     """
     ids = []
-    for row in read_jsonl(test_file, "test file", ["question_id"]):
+    for row in iterate_jsonl(test_file, "test file", ["question_id"]):
         try:
             ids.append(int(str(row["question_id"])))
         except ValueError as error:
@@ -93,10 +93,6 @@ def convert_vizwiz(annotation_file: Path, result_file: Path, upload_file: Path) 
     Returns a line that says what was written. Raises InputError as `answers_to` does.
     """
     questions = read_jsonl(annotation_file, "annotation file", ["question_id", "image"])
-    for question in questions:
-        if not isinstance(question["image"], str):
-            where = f"annotation file {annotation_file}, question {question['question_id']!r}"
-            raise InputError(f"{where}: the image is not a string")
     answers = answers_to([question["question_id"] for question in questions], annotation_file, result_file)
     upload = [
         {"image": question["image"], "answer": normalize_answer(answers[str(question["question_id"])])}
@@ -150,6 +146,7 @@ def mmbench_table(annotation_file: Path, result_file: Path) -> list[list[int | s
     table = [header]
     for index, question in zip(indices, questions):
         cells = {name: None if is_absent(cell) else cell for name, cell in question.items()}
+        cells |= {letter: question[letter] or None for letter in OPTIONS if letter in question}
         # A model may say anything, and one such answer must not keep the others from being submitted.
         cells |= {"index": index, "prediction": NOT_IN_XML.sub("\ufffd", answers[str(index)])}
         for name in header:
