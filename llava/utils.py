@@ -101,9 +101,24 @@ def parse_json(text: str, where: str) -> Any:
         raise InputError(f"{where} is nested too deeply") from error
 
 
+def read_json(path: str | Path, what: str) -> Any:
+    """What a JSON file says. Raises InputError, calling the file `what`, if it cannot be read or is not JSON.
+
+    So does half a surrogate pair in a string, which JSON can write and nothing can print or store as UTF-8.
+    """
+    text, where = read_text(path, what), f"the {what} {path}"
+    values = parse_json(text, where)
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{where} is not JSON in UTF-8: {one_line(error)}") from error
+    return values
+
+
 def read_json_object(path: str | Path, what: str) -> dict:
-    """The object in a JSON file. Raises InputError, calling the file `what`, if it cannot be read or is no object."""
-    values = parse_json(read_text(path, what), f"the {what} {path}")
+    """The object in a JSON file. Raises InputError as `read_json` does, and if it is no object."""
+    values = read_json(path, what)
     if not isinstance(values, dict):
         raise InputError(f"the {what} {path} is not a JSON object")
     return values

@@ -52,9 +52,8 @@ def evaluate(annotation_file: Path, result_file: Path) -> dict:
             raise InputError(f"annotation file {annotation_file}: {says}")
     rows = read_answers(result_file)
     all_rounds = any(row.get("round_id") for row in rows)
-    wanted = [
-        (index, shift) for index, label in labels.items() for shift in range(len(options_of(label)) if all_rounds else 1)
-    ]
+    rounds = {index: len(options_of(label)) if all_rounds else 1 for index, label in labels.items()}
+    wanted = [(index, shift) for index, count in rounds.items() for shift in range(count)]
     pairs = [((_index(row["question_id"]), row.get("round_id", 0)), row) for row in rows]
     right, without = defaultdict(list), 0
     for (index, _), (row,) in group_answers(pairs, wanted, result_file).items():

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.files import require_fields, write_json
-from llava.eval.scoring import accuracy, add_result_arguments, chosen_option, join_answers, named_option, read_answers, save_scores
+from llava.eval.scoring import (
+    accuracy,
+    add_result_arguments,
+    chosen_option,
+    join_answers,
+    named_option,
+    read_answers,
+    save_scores,
+)
 from llava.utils import CommandParser, InputError, read_json_object, run_command
 
 UNREADABLE = "FAILED"

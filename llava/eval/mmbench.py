@@ -11,7 +11,6 @@ from llava.eval.files import require_fields
 from llava.utils import InputError, one_line, open_text
 
 OPTIONS = ("A", "B", "C", "D")
-MOST_TEXT = 100_000  # characters of a cell of text
 MOST_PICTURE = 45_000_000  # characters of a cell: base64 of 32 MiB
 INDEX = re.compile(r"[0-9]{1,18}")
 
@@ -52,6 +51,8 @@ def read_mmbench_table(path: str | Path, columns: list[str]) -> list[dict[str, s
 
 def _check_cells(row: dict[str, str], where: str) -> None:
     """Raise InputError, saying where, if a row is not of the header's length or its cells are not what they should."""
+    from llava.eval.rows import MOST_TEXT
+
     if None in row or None in row.values():
         raise InputError(f"{where}: question {str(row['index'])[:60]!r} has not as many cells as the header")
     if not INDEX.fullmatch(row["index"].strip()):

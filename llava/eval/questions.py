@@ -1,11 +1,11 @@
 """The benchmarks' question files, each read into the one form that `answering` takes."""
 
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.files import iterate_jsonl, read_json_list
+from llava.eval.files import collection_paused, iterate_jsonl, read_json_list
 from llava.eval.mmbench import OPTIONS, is_absent, options_of, read_mmbench_table, read_pictures
 from llava.utils import InputError
 
@@ -39,15 +39,16 @@ def read_question_file(path: str | Path, image_folder: Path) -> list[Question]:
     from llava.eval.rows import QuestionRow
 
     questions, images, ids = [], {}, []
-    for row in iterate_jsonl(path, "question file", ["question_id", "image", "text"], schema=QuestionRow):
-        number, name = row["question_id"], row["image"]
-        # Many questions are about one image: VQAv2's 447,793 are about 81,434.
-        image = images.get(name) or images.setdefault(name, image_folder / name)
-        # MME and TextVQA name their questions by the image, elsewhere scores and uploads are joined by the id alone.
-        key = str(number)
-        if key not in name or key not in (image.stem, _inside(image, image_folder)):
-            ids.append(key)
-        questions.append(Question(number, row["text"], image, row["text"]))
+    with collection_paused():
+        for row in iterate_jsonl(path, "question file", ["question_id", "image", "text"], schema=QuestionRow):
+            number, name, text = row["question_id"], row["image"], row["text"]
+            if (image := images.get(name)) is None:  # VQAv2's 447,793 questions are about 81,434 images
+                image = images[name] = image_folder / name
+            # MME and TextVQA name questions by the image, elsewhere scores and uploads are joined by the id alone.
+            key = str(number)
+            if key not in name or key not in (image.stem, _inside(image, image_folder)):
+                ids.append(key)
+            questions.append(Question(number, text, image, text))
     _require_unique(ids, f"question file {path}")
     return questions
 
@@ -56,15 +57,11 @@ def _inside(image: Path, folder: Path) -> str:
     return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else str(image)
 
 
-def _require_unique(ids: Iterable[int | str], where: str) -> None:
-    """Raise InputError, saying where, if one of `ids` stands there twice; 7 and "7" are the same."""
-    seen, again = set(), {}
-    for key in map(str, ids):
-        if key in seen:
-            again[key] = True
-        seen.add(key)
-    if again:
-        raise InputError(f"{where}: {len(again)} question_id(s) more than once, such as {next(iter(again))}")
+def _require_unique(ids: list[str], where: str) -> None:
+    """Raise InputError, saying where, if one of `ids` stands there twice."""
+    if len(set(ids)) < len(ids):
+        again = [key for key, count in Counter(ids).items() if count > 1]
+        raise InputError(f"{where}: {len(again)} question_id(s) more than once, such as {again[0]}")
 
 
 def read_science_questions(path: str | Path, image_folder: Path, single_pred_prompt: bool) -> list[Question]:
@@ -86,7 +83,7 @@ def read_science_questions(path: str | Path, image_folder: Path, single_pred_pro
         image = image_folder / row["image"] if row.get("image") else None
         prompt = f"{DEFAULT_IMAGE_TOKEN}\n{asked}" if image else asked
         questions.append(Question(row["id"], asked, image, prompt))
-    _require_unique((question.question_id for question in questions), f"question file {path}")
+    _require_unique([str(question.question_id) for question in questions], f"question file {path}")
     return questions
 
 

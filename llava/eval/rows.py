@@ -5,10 +5,10 @@ where the reader says which it needs.
 """
 
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
-from typing_extensions import NotRequired, TypedDict  # that of typing lacks, before Python 3.12, what pydantic needs
+from typing_extensions import TypedDict  # that of typing lacks, before Python 3.12, what pydantic needs
 
 from llava.utils import InputError
 
@@ -160,7 +160,9 @@ def first_fault(error: ValidationError) -> str:
             return f"{name} is empty"
         case "literal_error":
             return f"{name} is {given}, not {context['expected']}"
-    return f"{name or 'it'} is not {_WANTED[kind]}: {given}" if kind in _WANTED else f"{name} is {given}: {fault['msg']}"
+    return (
+        f"{name or 'it'} is not {_WANTED[kind]}: {given}" if kind in _WANTED else f"{name} is {given}: {fault['msg']}"
+    )
 
 
 _WANTED = {

@@ -57,8 +57,10 @@ def join_answers(rows: list[dict], wanted: Collection[Hashable], result_file: Pa
     wanted = list(map(str, wanted))
     if len(set(wanted)) < len(wanted):
         raise InputError(f"what {result_file} is to answer has {len(wanted) - len(set(wanted))} id(s) more than once")
-    grouped = group_answers([(str(row["question_id"]), row["text"]) for row in rows], wanted, result_file)
-    return {key: texts[0] for key, texts in grouped.items()}
+    answers = {str(row["question_id"]): row["text"] for row in rows}
+    if len(answers) < len(rows) or answers.keys() != set(wanted):  # which it then names
+        group_answers([(str(row["question_id"]), row["text"]) for row in rows], wanted, result_file)
+    return answers
 
 
 def accuracy(hits: Sequence[float]) -> dict[str, float]:

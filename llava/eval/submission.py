@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from llava.eval.answers import mismatches
 from llava.eval.eval_gqa import gqa_prediction
 from llava.eval.files import iterate_jsonl, read_jsonl
 from llava.eval.mmbench import OPTIONS, is_absent, read_mmbench_table
@@ -38,10 +37,12 @@ def answers_to(
     several or, unless `partial`, none.
     """
     question_ids = list(map(str, question_ids))
-    if again := len(question_ids) - len(set(question_ids)):
+    wanted = set(question_ids)
+    if again := len(question_ids) - len(wanted):
         raise InputError(f"the question file {question_file} has {again} id(s) more than once")
     answers = unique_answers(result_file)
-    missing, _, unknown = mismatches(answers, question_ids)
+    unknown = [key for key in answers if key not in wanted]
+    missing = [key for key in question_ids if key not in answers]
     if unknown:
         says = f"answers {len(unknown)} question(s) that are not in {question_file}"
         raise InputError(f"{result_file} {says}, such as {unknown[0]!r}")
