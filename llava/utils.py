@@ -7,10 +7,11 @@ import json
 import logging
 import os
 import re
+import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 
 class InputError(ValueError):
@@ -59,20 +60,65 @@ def list_some(names: Iterable[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def read_text(path: str | Path, what: str) -> str:
-    """A file's text. Raises InputError, calling the file `what`, if it cannot be read."""
+MOST_BYTES = 1 << 30  # of a file that is read whole; VQAv2's annotations have 0.4 GB
+
+
+@contextlib.contextmanager
+def open_text(path: str | Path, what: str) -> Iterator[TextIO]:
+    """A file open for reading as UTF-8, with or without a byte-order mark.
+
+    Raises InputError, calling the file `what`, if it cannot be read, now or later, or is no file: a pipe or a device
+    may have no end.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        is_file = stat.S_ISREG(Path(path).stat().st_mode)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise InputError(f"cannot read the {what} {path}: {one_line(error)}") from error
+    if not is_file:
+        raise InputError(f"cannot read the {what} {path}: not a file")
+    try:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            yield file
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the {what} {path}: {one_line(error)}") from error
 
 
-def read_json_object(path: str | Path, what: str) -> dict:
-    """The object in a JSON file. Raises InputError, calling the file `what`, if it cannot be read or is no object."""
+def read_text(path: str | Path, what: str) -> str:
+    """A file's text, as `open_text` reads it. Raises InputError as that does, and for more than 1 GiB."""
+    with open_text(path, what) as file:
+        if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+            raise InputError(f"cannot read the {what} {path}: {size} bytes are more than {MOST_BYTES}")
+        return file.read()
+
+
+def parse_json(text: str, where: str) -> Any:
+    """What a JSON text says. Raises InputError, saying where, if it is not JSON or more than Python can take."""
     try:
-        values = json.loads(read_text(path, what))
-    except json.JSONDecodeError as error:
-        raise InputError(f"the {what} {path} is not JSON: {error}") from error
+        return json.loads(text)
+    except ValueError as error:  # also for a number of thousands of digits
+        raise InputError(f"{where} is not JSON: {one_line(error)}") from error
+    except RecursionError as error:
+        raise InputError(f"{where} is nested too deeply") from error
+
+
+def read_json(path: str | Path, what: str) -> Any:
+    """What a JSON file says. Raises InputError, calling the file `what`, if it cannot be read or is not JSON.
+
+    So does half a surrogate pair in a string, which JSON can write and nothing can print or store as UTF-8.
+    """
+    text, where = read_text(path, what), f"the {what} {path}"
+    values = parse_json(text, where)
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{where} is not JSON in UTF-8: {one_line(error)}") from error
+    return values
+
+
+def read_json_object(path: str | Path, what: str) -> dict:
+    """The object in a JSON file. Raises InputError as `read_json` does, and if it is no object."""
+    values = read_json(path, what)
     if not isinstance(values, dict):
         raise InputError(f"the {what} {path} is not a JSON object")
     return values

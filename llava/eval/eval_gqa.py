@@ -6,7 +6,6 @@ CVPR 2019, arXiv 1902.09506.
 
 from pathlib import Path
 
-from llava.eval.files import require_fields
 from llava.eval.scoring import (
     accuracy,
     accuracy_by,
@@ -20,22 +19,22 @@ TYPES = ("structural", "semantic")
 
 
 def gqa_prediction(text: str) -> str:
-    """An answer as GQA compares it: in lower case, without one full stop at its end."""
-    return text.lower().removesuffix(".")
+    """An answer as LLaVA's converter gives it to GQA's scorer: in lower case, without the full stops at its end."""
+    return text.rstrip(".").lower()
 
 
 def evaluate(annotation_file: Path, result_file: Path) -> dict:
     """`samples` and `accuracy` in percent, in all and under `structural` and `semantic` by type, joined by id.
 
-    Raises InputError if a question has no answer or several, or an answer no question.
+    Raises InputError if a question has no answer or several, an answer no question, or a label a wrong type.
     """
+    from llava.eval.rows import GqaLabel, check
+
     labels = read_json_object(annotation_file, "annotation file")
     if not labels:
         raise InputError(f"the annotation file {annotation_file} has no questions")
     for question_id, label in labels.items():
-        where = f"annotation file {annotation_file}, question {question_id}"
-        require_fields(label, ["answer", "types"], where)
-        require_fields(label["types"], TYPES, f"{where}, types")
+        check(label, GqaLabel, f"annotation file {annotation_file}, question {question_id}")
     answers = join_answers(read_answers(result_file), labels, result_file)
     hits = [gqa_prediction(answers[question_id]) == label["answer"] for question_id, label in labels.items()]
     scores = accuracy(hits)

@@ -7,51 +7,62 @@ figure is another: there a question counts if it is answered right in every orde
 from collections import defaultdict
 from pathlib import Path
 
-from llava.eval.questions import OPTIONS, options_of, read_mmbench_table
+from llava.eval.mmbench import INDEX, OPTIONS, options_of, read_mmbench_table
 from llava.eval.scoring import (
     accuracy,
     accuracy_by,
-    chosen_option,
     group_answers,
+    named_option,
     read_answers,
     score_command,
 )
 from llava.utils import InputError, run_command
 
 
-def answered_letter(row: dict, result_file: Path) -> str | None:
-    """The letter that the chosen option has in the question file: in later rounds it is shown under another."""
-    letters = row.get("option_char", list(OPTIONS))
-    if not isinstance(letters, list) or len(letters) > len(OPTIONS):
-        raise InputError(f"{result_file}: option_char of {row['question_id']!r} is no list of letters")
-    return dict(zip(OPTIONS, letters)).get(chosen_option(row["text"], OPTIONS))
+def answered_letter(row: dict, label: dict, where: str) -> str | None:
+    """The letter that the option which an answer names has in the question file; None if it names none.
+
+    In later rounds an option is shown under another letter: `option_char` has those of the file in the order shown.
+    Raises InputError, saying where, if the option that is right was not shown, or one was twice.
+    """
+    letters = row.get("option_char", list(options_of(label)))
+    if len(set(letters)) < len(letters) or label["answer"] not in letters:
+        raise InputError(f"{where} was asked with the options {', '.join(letters)}, the label is {label['answer']}")
+    return dict(zip(sorted(letters), letters)).get(named_option(row["text"], letters))
+
+
+def _index(question_id: int | str) -> int | str:
+    """The index that an id is: 7 and "7" are the same."""
+    return int(question_id) if INDEX.fullmatch(str(question_id)) else question_id
 
 
 def evaluate(annotation_file: Path, result_file: Path) -> dict:
     """`samples` and `accuracy` in percent, in all and under `category`, joined by index.
 
-    Of answers in all rounds a question counts if every round is right. Raises InputError if a question or round has no
-    answer or several, or an answer no question, or if the file has no labels.
+    Of answers in all rounds a question counts if every round is right. The option that an answer names is read by
+    `named_option`; `no_option` counts answers that name none, which are wrong. Raises InputError if a question or round
+    has no answer or several, an answer no question, or a label is none of the question's options.
     """
     labels = {
         int(row["index"]): row for row in read_mmbench_table(annotation_file, [*OPTIONS[:2], "answer", "category"])
     }
     for index, label in labels.items():
-        if label["answer"] not in OPTIONS:
-            raise InputError(f"annotation file {annotation_file}: the answer to {index} is {label['answer']!r}")
+        if label["answer"] not in options_of(label):
+            says = f"the answer to {index} is {label['answer'][:60]!r}, none of its options"
+            raise InputError(f"annotation file {annotation_file}: {says}")
     rows = read_answers(result_file)
     all_rounds = any(row.get("round_id") for row in rows)
-    wanted = [
-        (index, shift)
-        for index, label in labels.items()
-        for shift in range(max(1, len(options_of(label))) if all_rounds else 1)
-    ]
-    pairs = [((row["question_id"], row.get("round_id", 0)), answered_letter(row, result_file)) for row in rows]
-    right = defaultdict(list)
-    for (index, _), letters in group_answers(pairs, wanted, result_file).items():
-        right[index].append(letters == [labels[index]["answer"]])
+    rounds = {index: len(options_of(label)) if all_rounds else 1 for index, label in labels.items()}
+    wanted = [(index, shift) for index, count in rounds.items() for shift in range(count)]
+    pairs = [((_index(row["question_id"]), row.get("round_id", 0)), row) for row in rows]
+    right, without = defaultdict(list), 0
+    for (index, _), (row,) in group_answers(pairs, wanted, result_file).items():
+        letter = answered_letter(row, labels[index], f"{result_file}: question {index}")
+        without += letter is None
+        right[index].append(letter == labels[index]["answer"])
     hits = [all(right[index]) for index in labels]
-    return accuracy(hits) | {"category": accuracy_by([label["category"] for label in labels.values()], hits)}
+    categories = accuracy_by([label["category"] for label in labels.values()], hits)
+    return accuracy(hits) | {"no_option": without, "category": categories}
 
 
 def main() -> None:

@@ -43,8 +43,10 @@ def score(said: list[bool], truth: list[bool]) -> dict[str, float]:
 
 def read_labels(file: Path) -> dict[tuple[str, str], bool]:
     """Whether the answer is yes, by (image, question)."""
+    from llava.eval.rows import QuestionRow
+
     labels = {}
-    for row in read_jsonl(file, "annotation file", ["image", "text", "label"]):
+    for row in read_jsonl(file, "annotation file", ["image", "text", "label"], schema=QuestionRow):
         if row["label"] not in ("yes", "no"):
             raise InputError(f"{file}: the label of {row['text']!r} is {row['label']!r}, neither yes nor no")
         if labels.setdefault((row["image"], row["text"]), row["label"] == "yes") != (row["label"] == "yes"):
@@ -57,7 +59,10 @@ def evaluate(annotation_dir: Path, question_file: Path, result_file: Path, allow
 
     Raises InputError if a question has no answer or, without `allow_missing`, no label; those without are counted.
     """
-    questions = read_jsonl(question_file, "question file", ["question_id", "image", "text", "category"])
+    from llava.eval.rows import QuestionRow
+
+    fields = ["question_id", "image", "text", "category"]
+    questions = read_jsonl(question_file, "question file", fields, schema=QuestionRow)
     answers = join_answers(read_answers(result_file), [q["question_id"] for q in questions], result_file)
     files = {path.stem.removeprefix(PREFIX): path for path in sorted(annotation_dir.glob(f"{PREFIX}*.json"))}
     if not files:

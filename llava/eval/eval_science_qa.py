@@ -8,23 +8,37 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.files import require_fields, write_json
-from llava.eval.scoring import accuracy, add_result_arguments, chosen_option, join_answers, read_answers, save_scores
+from llava.eval.scoring import (
+    accuracy,
+    add_result_arguments,
+    chosen_option,
+    join_answers,
+    named_option,
+    read_answers,
+    save_scores,
+)
 from llava.utils import CommandParser, InputError, read_json_object, run_command
 
 UNREADABLE = "FAILED"
 
 
 def read_problems(base_dir: Path, split: str) -> dict[str, dict]:
-    """The problems of a split, by id. Raises InputError if it is unknown, empty or lacks a problem."""
-    splits = read_json_object(base_dir / "pid_splits.json", "list of splits")
+    """The problems of a split, by id. Raises InputError if it is unknown or empty, or a problem missing or broken."""
+    from llava.eval.rows import ScienceProblem, check
+
+    file = base_dir / "pid_splits.json"
+    splits = read_json_object(file, "list of splits")
     if not splits.get(split):
-        raise InputError(f"no split {split!r} in {base_dir / 'pid_splits.json'}, only {', '.join(splits)}")
-    problems = read_json_object(base_dir / "problems.json", "problem file")
-    require_fields(problems, splits[split], f"problem file {base_dir / 'problems.json'}")
-    for problem_id in splits[split]:
-        fields = ["choices", "answer", "image"]
-        require_fields(problems[problem_id], fields, f"problem file {base_dir / 'problems.json'}, {problem_id}")
-    return {problem_id: problems[problem_id] for problem_id in splits[split]}
+        raise InputError(f"no split {split!r} in {file}, only {', '.join(splits)}")
+    ids = check(splits, dict[str, list[str]], f"list of splits {file}")[split]
+    if len(set(ids)) < len(ids):
+        raise InputError(f"list of splits {file}: {split} has {len(ids) - len(set(ids))} id(s) more than once")
+    file = base_dir / "problems.json"
+    problems = read_json_object(file, "problem file")
+    require_fields(problems, ids, f"problem file {file}")
+    for number in ids:
+        check(problems[number], ScienceProblem, f"problem file {file}, {number}")
+    return {number: problems[number] for number in ids}
 
 
 def evaluate(
@@ -32,8 +46,13 @@ def evaluate(
 ) -> tuple[dict, list[dict]]:
     """ScienceQA's scores and the reading of each answer, joined by id.
 
+    The option that an answer chooses is read by `chosen_option`, as for the published figures: `A.`, `(A)`, `A)` and
+    `A:` are none there.
+
     Returns:
-        `samples` and `accuracy` in percent, `image_samples` and `image_accuracy` (None where no question has an image);
+        `samples` and `accuracy` in percent, `image_samples` and `image_accuracy` (None where no question has an image),
+        `no_option`, the answers that choose none and are wrong, and `named_accuracy` and `named_image_accuracy`, the
+        same accuracies with options read by `named_option` too;
         and for each question, in the order of the split, `question_id`, `parsed_ans` (a letter or FAILED),
         `ground_truth`, `question`, `pred`, `is_multimodal`.
 
@@ -43,26 +62,36 @@ def evaluate(
     rows = read_answers(result_file, ["prompt"])
     answers = join_answers(rows, problems, result_file)
     prompts = {str(row["question_id"]): row["prompt"] for row in rows}
-    read = []
+    read, named_hits = [], []
     for problem_id, problem in problems.items():
         if not 0 <= problem["answer"] < len(problem["choices"]) <= len(options):
             raise InputError(f"problem {problem_id}: answer {problem['answer']} of {len(problem['choices'])} choices")
+        text, letters, truth = answers[problem_id], options[: len(problem["choices"])], options[problem["answer"]]
+        chosen = chosen_option(text, options)
         read.append(
             {
                 "question_id": problem_id,
-                "parsed_ans": chosen_option(answers[problem_id], options) or UNREADABLE,
-                "ground_truth": options[problem["answer"]],
+                "parsed_ans": chosen if chosen in letters else UNREADABLE,
+                "ground_truth": truth,
                 "question": prompts[problem_id],
-                "pred": answers[problem_id],
+                "pred": text,
                 "is_multimodal": bool(problem["image"]),
             }
         )
+        named_hits.append((chosen or named_option(text, letters)) == truth)
     hits = [row["parsed_ans"] == row["ground_truth"] for row in read]
-    image_hits = [hit for hit, row in zip(hits, read, strict=True) if row["is_multimodal"]]
-    scores = accuracy(hits) | {"image_samples": len(image_hits), "image_accuracy": None}
-    if image_hits:
-        scores["image_accuracy"] = accuracy(image_hits)["accuracy"]
+    scores, image_accuracy = accuracy(hits), _image_accuracy(read, hits)
+    scores |= {"image_samples": sum(row["is_multimodal"] for row in read), "image_accuracy": image_accuracy}
+    scores["no_option"] = sum(row["parsed_ans"] == UNREADABLE for row in read)
+    scores["named_accuracy"] = accuracy(named_hits)["accuracy"]
+    scores["named_image_accuracy"] = _image_accuracy(read, named_hits)
     return scores, read
+
+
+def _image_accuracy(read: list[dict], hits: list[bool]) -> float | None:
+    """The accuracy in percent of questions with an image; None if there is none."""
+    hits = [hit for row, hit in zip(read, hits, strict=True) if row["is_multimodal"]]
+    return accuracy(hits)["accuracy"] if hits else None
 
 
 def upstream_results(scores: dict, read: list[dict], options: Sequence[str]) -> dict:
@@ -84,8 +113,11 @@ def describe(scores: dict, read: list[dict]) -> str:
     lines = [f"Total: {len(read)}, Correct: {right}, Accuracy: {scores['accuracy']:.2f} %"]
     if scores["image_samples"]:
         lines.append(f"Questions with an image: {scores['image_samples']}, Accuracy: {scores['image_accuracy']:.2f} %")
-    if unreadable := sum(row["parsed_ans"] == UNREADABLE for row in read):
-        lines.append(f"Counted as wrong, no option in the answer: {unreadable}")
+    lines.append(f"Counted as wrong, no option in the answer: {scores['no_option']}")
+    if scores["named_accuracy"] != scores["accuracy"]:
+        images = scores["named_image_accuracy"]
+        named = f"{scores['named_accuracy']:.2f} %" + ("" if images is None else f", with an image {images:.2f} %")
+        lines.append(f"Read as well, unlike for published figures, A., (A), A) and A: give {named}")
     return "\n".join(lines)
 
 

@@ -5,13 +5,12 @@ Li et al., "SEED-Bench: Benchmarking Multimodal LLMs with Generative Comprehensi
 
 from pathlib import Path
 
-from llava.eval.files import require_fields
-from llava.eval.questions import OPTIONS
+from llava.eval.mmbench import OPTIONS
 from llava.eval.scoring import (
     accuracy,
     accuracy_by,
-    chosen_option,
     join_answers,
+    named_option,
     read_answers,
     score_command,
 )
@@ -21,23 +20,27 @@ from llava.utils import InputError, read_json_object, run_command
 def evaluate(annotation_file: Path, result_file: Path) -> dict:
     """`samples` and `accuracy` in percent, in all and under `data_type` and `question_type`, joined by id.
 
-    The option that an answer chooses is read by `chosen_option`. Raises InputError if a question has no answer or
-    several, or an answer no question.
+    The option that an answer names is read by `named_option`; `no_option` counts answers that name none, which are
+    wrong. LLaVA's own scorer takes the bare letter alone, which its published answers are. Raises InputError if a
+    question has no answer or several, an answer no question, or a label is none of A to D.
     """
+    from llava.eval.rows import SeedLabel, SeedLabels, check
+
     annotations = read_json_object(annotation_file, "annotation file")
-    require_fields(annotations, ["question_type", "questions"], f"annotation file {annotation_file}")
+    check(annotations, SeedLabels, f"annotation file {annotation_file}")
     questions = annotations["questions"]
-    if not isinstance(questions, list) or not questions:
+    if not questions:
         raise InputError(f"the annotation file {annotation_file} has no questions")
-    for question in questions:
-        fields = ["question_id", "question_type_id", "data_type", "answer"]
-        require_fields(question, fields, f"annotation file {annotation_file}")
+    for number, question in enumerate(questions, start=1):
+        check(question, SeedLabel, f"annotation file {annotation_file}, question {number}")
     type_names = {number: name for name, number in annotations["question_type"].items()}
     if unnamed := {question["question_type_id"] for question in questions} - type_names.keys():
         raise InputError(f"annotation file {annotation_file}: no name for question type {min(unnamed)}")
     answers = join_answers(read_answers(result_file), [q["question_id"] for q in questions], result_file)
-    hits = [chosen_option(answers[str(q["question_id"])], OPTIONS) == q["answer"] for q in questions]
+    chosen = [named_option(answers[str(q["question_id"])], OPTIONS) for q in questions]
+    hits = [letter == q["answer"] for letter, q in zip(chosen, questions)]
     return accuracy(hits) | {
+        "no_option": chosen.count(None),
         "data_type": accuracy_by([q["data_type"] for q in questions], hits),
         "question_type": accuracy_by([type_names[q["question_type_id"]] for q in questions], hits),
     }

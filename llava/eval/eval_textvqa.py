@@ -6,7 +6,6 @@ Singh et al., "Towards VQA Models That Can Read", CVPR 2019, arXiv 1904.08920.
 from collections import defaultdict
 from pathlib import Path
 
-from llava.eval.files import require_fields
 from llava.eval.scoring import (
     accuracy,
     add_result_arguments,
@@ -32,9 +31,9 @@ def question_of(prompt: str) -> str:
     return "\n".join(lines[:-1] or lines)
 
 
-def question_key(image_id: str, question: str) -> tuple[str, str]:
+def question_key(image_id: int | str, question: str) -> tuple[str, str]:
     """What joins an answer to its label: the image's id and the question in lower case, on one line."""
-    return image_id, " ".join(question.lower().split())
+    return str(image_id), " ".join(question.lower().split())
 
 
 def read_labels(annotation_file: Path) -> dict[tuple[str, str], list[list[str]]]:
@@ -42,11 +41,11 @@ def read_labels(annotation_file: Path) -> dict[tuple[str, str], list[list[str]]]
 
     Raises InputError if the file is not TextVQA's with answers.
     """
-    labels = defaultdict(list)
-    for item in read_json_object(annotation_file, "annotation file").get("data") or []:
-        require_fields(item, ["image_id", "question", "answers"], f"annotation file {annotation_file}")
-        if not isinstance(item["answers"], list) or not item["answers"]:
-            raise InputError(f"annotation file {annotation_file}: no answers to {item['question']!r}")
+    from llava.eval.rows import TextvqaLabel, check
+
+    labels, data = defaultdict(list), read_json_object(annotation_file, "annotation file").get("data")
+    for number, item in enumerate(data if isinstance(data, list) else (), start=1):
+        check(item, TextvqaLabel, f"annotation file {annotation_file}, entry {number}")
         labels[question_key(item["image_id"], item["question"])].append(item["answers"])
     if not labels:
         raise InputError(f"the annotation file {annotation_file} has no questions under data")

@@ -5,7 +5,6 @@ Goyal et al., "Making the V in VQA Matter", CVPR 2017, arXiv 1612.00837.
 
 from pathlib import Path
 
-from llava.eval.files import require_fields
 from llava.eval.scoring import (
     accuracy,
     accuracy_by,
@@ -20,17 +19,15 @@ from llava.utils import InputError, read_json_object, run_command
 def evaluate(annotation_file: Path, result_file: Path) -> dict:
     """`samples` and VQA `accuracy` in percent, in all and under `answer_type` by type, joined by id.
 
-    Raises InputError if a question has no answer or several, or an answer no question.
+    Raises InputError if a question has no answer or several, an answer no question, or a label a wrong type.
     """
+    from llava.eval.rows import VqaLabel, check
+
     labels = read_json_object(annotation_file, "annotation file").get("annotations")
     if not isinstance(labels, list) or not labels:
         raise InputError(f"the annotation file {annotation_file} has no annotations")
-    for label in labels:
-        require_fields(label, ["question_id", "answer_type", "answers"], f"annotation file {annotation_file}")
-        if not label["answers"]:
-            raise InputError(f"annotation file {annotation_file}: no answers to question {label['question_id']}")
-        for given in label["answers"]:
-            require_fields(given, ["answer"], f"annotation file {annotation_file}, question {label['question_id']}")
+    for number, label in enumerate(labels, start=1):
+        check(label, VqaLabel, f"annotation file {annotation_file}, annotation {number}")
     answers = join_answers(read_answers(result_file), [label["question_id"] for label in labels], result_file)
     hits = [
         vqa_accuracy(answers[str(label["question_id"])], [given["answer"] for given in label["answers"]])

@@ -1,26 +1,21 @@
 """The benchmarks' question files, each read into the one form that `answering` takes."""
 
-import base64
-import binascii
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.files import read_json_list, read_jsonl, require_fields
-from llava.utils import InputError, one_line, read_text
+from llava.eval.files import collection_paused, iterate_jsonl, read_json_list
+from llava.eval.mmbench import OPTIONS, is_absent, options_of, read_mmbench_table, read_pictures
+from llava.utils import InputError
 
 LETTER_SENTENCE = {
     "en": "Answer with the option's letter from the given choices directly.",
     "cn": "请直接回答选项字母。",
 }
-OPTIONS = ("A", "B", "C", "D")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """One question to a model.
 
@@ -41,16 +36,20 @@ class Question:
 
 def read_question_file(path: str | Path, image_folder: Path) -> list[Question]:
     """JSON lines of `question_id`, `image`, `text`. Raises InputError if the file is not of that form."""
-    questions = []
-    for row in read_jsonl(path, "question file", ["question_id", "image", "text"]):
-        if not isinstance(row["image"], str) or not isinstance(row["text"], str):
-            raise InputError(f"question file {path}: image and text of {row['question_id']!r} must be strings")
-        questions.append(Question(row["question_id"], row["text"], image_folder / row["image"], row["text"]))
-    # MME and TextVQA name their questions by the image, elsewhere scores and uploads are joined by the id alone.
-    _require_unique(
-        (q.question_id for q in questions if str(q.question_id) not in (q.image.stem, _inside(q.image, image_folder))),
-        f"question file {path}",
-    )
+    from llava.eval.rows import QuestionRow
+
+    questions, images, ids = [], {}, []
+    with collection_paused():
+        for row in iterate_jsonl(path, "question file", ["question_id", "image", "text"], schema=QuestionRow):
+            number, name, text = row["question_id"], row["image"], row["text"]
+            if (image := images.get(name)) is None:  # VQAv2's 447,793 questions are about 81,434 images
+                image = images[name] = image_folder / name
+            # MME and TextVQA name questions by the image, elsewhere scores and uploads are joined by the id alone.
+            key = str(number)
+            if key not in name or key not in (image.stem, _inside(image, image_folder)):
+                ids.append(key)
+            questions.append(Question(number, text, image, text))
+    _require_unique(ids, f"question file {path}")
     return questions
 
 
@@ -58,9 +57,10 @@ def _inside(image: Path, folder: Path) -> str:
     return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else str(image)
 
 
-def _require_unique(ids: Iterable[int | str], where: str) -> None:
-    """Raise InputError, saying where, if one of `ids` stands there twice; 7 and "7" are the same."""
-    if again := [number for number, count in Counter(map(str, ids)).items() if count > 1]:
+def _require_unique(ids: list[str], where: str) -> None:
+    """Raise InputError, saying where, if one of `ids` stands there twice."""
+    if len(set(ids)) < len(ids):
+        again = [key for key, count in Counter(ids).items() if count > 1]
         raise InputError(f"{where}: {len(again)} question_id(s) more than once, such as {again[0]}")
 
 
@@ -70,57 +70,21 @@ def read_science_questions(path: str | Path, image_folder: Path, single_pred_pro
     A question without `image` is one of text alone. With `single_pred_prompt` the sentence that asks for the option's
     letter is added. Raises InputError if the file is not of that form.
     """
+    from llava.eval.rows import ScienceQuestion
+
     questions = []
-    for row in read_json_list(path, "question file", ["id", "conversations"]):
+    for row in read_json_list(path, "question file", ScienceQuestion):
         turns = row["conversations"]
-        for turn in turns[:1] or [None]:
-            require_fields(turn, ["from", "value"], f"question file {path}, {row['id']}, first turn")
+        if not turns:
+            raise InputError(f"question file {path}, {row['id']}, first turn: no from, value")
         asked = turns[0]["value"].replace(DEFAULT_IMAGE_TOKEN, "").strip()
         if single_pred_prompt:
             asked += f"\n{LETTER_SENTENCE['en']}"
         image = image_folder / row["image"] if row.get("image") else None
         prompt = f"{DEFAULT_IMAGE_TOKEN}\n{asked}" if image else asked
         questions.append(Question(row["id"], asked, image, prompt))
-    _require_unique((question.question_id for question in questions), f"question file {path}")
+    _require_unique([str(question.question_id) for question in questions], f"question file {path}")
     return questions
-
-
-def is_absent(cell: str | None) -> bool:
-    """Whether a cell of an MMBench file says that there is nothing: empty, nan or none."""
-    return cell is None or cell.strip().lower() in ("", "nan", "none")
-
-
-def read_mmbench_table(path: str | Path, columns: list[str]) -> list[dict[str, str]]:
-    """The rows of an MMBench file, by column. Raises InputError if one of `columns` or a numeric `index` is missing."""
-    limit = csv.field_size_limit(2**31 - 1)  # images are cells, and far longer than the csv module allows by default
-    try:
-        reader = csv.DictReader(io.StringIO(read_text(path, "question file")), delimiter="\t")
-        rows = list(reader)
-    except csv.Error as error:
-        raise InputError(f"the question file {path} is not tab-separated: {one_line(error)}") from error
-    finally:
-        csv.field_size_limit(limit)
-    require_fields(dict.fromkeys(reader.fieldnames or []), ["index", *columns], f"question file {path}, header")
-    if not rows:
-        raise InputError(f"the question file {path} has no questions")
-    for row in rows:
-        if None in row or None in row.values():
-            raise InputError(f"question file {path}: question {row['index']!r} has not as many cells as the header")
-        if not row["index"].strip().isdecimal():
-            raise InputError(f"question file {path}: {row['index']!r} is no index")
-    if again := [index for index, count in Counter(int(row["index"]) for row in rows).items() if count > 1]:
-        raise InputError(f"question file {path}: {len(again)} index(es) more than once, such as {again[0]}")
-    return rows
-
-
-def options_of(row: dict[str, str]) -> list[str]:
-    """The options of an MMBench question: those up to the first that is absent."""
-    options = []
-    for letter in OPTIONS:
-        if is_absent(row.get(letter)):
-            break
-        options.append(row[letter])
-    return options
 
 
 def read_mmbench_questions(
@@ -134,18 +98,14 @@ def read_mmbench_questions(
     Raises InputError if the file is not of that form.
     """
     questions = []
-    for row in read_mmbench_table(path, ["question", "image", *OPTIONS[:2]]):
-        try:
-            image = base64.b64decode("".join(row["image"].split()), validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise InputError(f"question file {path}: the image of {row['index']} is not base64: {error}") from error
+    rows = read_mmbench_table(path, ["question", "image", *OPTIONS[:2]])
+    for row, image in zip(rows, read_pictures(rows, path), strict=True):
         stem = row["question"] if is_absent(row.get("hint")) else f"{row['hint']}\n{row['question']}"
-        options = options_of(row)
+        letters, options = list(options_of(row)), list(options_of(row).values())
         for shift in range(max(1, len(options)) if all_rounds else 1):
             shown = options[shift:] + options[:shift]
-            prompt = "\n".join([stem, *(f"{letter}. {option}" for letter, option in zip(OPTIONS, shown))])
+            prompt = "\n".join([stem, *(f"{letter}. {option}" for letter, option in zip(letters, shown))])
             asked = f"{prompt}\n{LETTER_SENTENCE[lang]}" if single_pred_prompt else prompt
-            letters = [*OPTIONS[: len(options)]]
             extra = {"round_id": shift, "options": shown, "option_char": letters[shift:] + letters[:shift]}
             questions.append(Question(int(row["index"]), asked, image, prompt, extra))
     return questions

@@ -13,14 +13,17 @@ from llava.utils import CommandParser, InputError
 
 
 def read_answers(result_file: Path, fields: Iterable[str] = ()) -> list[dict]:
-    """The rows of an answer file, each with `question_id`, `text` and `fields`.
+    """The rows of an answer file, each with `question_id`, `text` and `fields`, and MMBench's fields where they are.
 
-    Raises InputError if the file cannot be read or has a row without one of them or with a text that is no string.
+    Raises InputError if the file cannot be read or has a row without one of them or with one of a wrong type.
     """
-    rows = read_jsonl(result_file, "result file", ["question_id", "text", *fields])
-    for row in rows:
-        if not isinstance(row["text"], str) or not isinstance(row.get("prompt", ""), str):
-            raise InputError(f"{result_file}: the answer to {row['question_id']!r} is not a string")
+    from llava.eval.rows import AnswerRow
+
+    fields = ("question_id", "text", *fields)
+    rows = read_jsonl(result_file, "result file", fields, schema=AnswerRow)
+    if "prompt" not in fields:
+        for row in rows:
+            row.pop("prompt", None)  # the larger part of half a million rows
     return rows
 
 
@@ -54,8 +57,10 @@ def join_answers(rows: list[dict], wanted: Collection[Hashable], result_file: Pa
     wanted = list(map(str, wanted))
     if len(set(wanted)) < len(wanted):
         raise InputError(f"what {result_file} is to answer has {len(wanted) - len(set(wanted))} id(s) more than once")
-    grouped = group_answers([(str(row["question_id"]), row["text"]) for row in rows], wanted, result_file)
-    return {key: texts[0] for key, texts in grouped.items()}
+    answers = {str(row["question_id"]): row["text"] for row in rows}
+    if len(answers) < len(rows) or answers.keys() != set(wanted):  # which it then names
+        group_answers([(str(row["question_id"]), row["text"]) for row in rows], wanted, result_file)
+    return answers
 
 
 def accuracy(hits: Sequence[float]) -> dict[str, float]:
@@ -72,17 +77,41 @@ def accuracy_by(groups: Iterable[str], hits: Iterable[float]) -> dict[str, dict[
 
 
 def chosen_option(text: str, letters: Collection[str]) -> str | None:
-    """The option that an answer chooses, by ScienceQA's rule; None if it chooses none.
+    """The option that an answer chooses, by the rule of ScienceQA's published figures; None if it chooses none.
 
-    It is an option's letter, or starts with `X. `, or says once `The answer is X.`.
+    It is an option's letter, or starts with `X. `, or has once `The answer is X` with any character after that.
     """
     letters = set(letters)  # of a string, "AB" would be part
     if text in letters:
         return text
     if text[:1] in letters and text[1:3] == ". ":
         return text[0]
-    said = re.findall(r"The answer is ([A-Z])\.", text)
+    said = re.findall(r"The answer is ([A-Z]).", text)
     return said[0] if len(said) == 1 and said[0] in letters else None
+
+
+# A letter as one marks an option, alone or before a space: (A), A), A: and A. and these with a full stop or comma.
+MARKED = re.compile(r"(?<!\S)(?:\(([A-Z])\)|([A-Z])[.):])[.,:]?(?!\S)")
+# A letter that is said to be the answer; before a space, A may be an article.
+SAID = re.compile(r"\b[Tt]he answer is:? (?:\(([A-Z])\)|([A-Z])(?=$|\n|[.,;:!)](?!\w)|(?<!A) ))")
+FULL_WIDTH = str.maketrans({"（": " (", "）": ") ", "．": ". ", "。": ". ", "：": ": ", "，": ", "})
+
+
+def named_option(text: str, letters: Collection[str]) -> str | None:
+    """The option that an answer names in an unmistakable form; None if it names none.
+
+    It is an option's letter, or starts with `X. `, or starts with `X.`, `(X)`, `X)` or `X:` before a space or at its
+    end, or says `The answer is X`, and no other letter stands there in these forms. Punctuation may be Chinese.
+    MMBench's own evaluator reads these forms too, and less certain ones.
+    """
+    letters, text = set(letters), text.translate(FULL_WIDTH).strip()
+    if text in letters:
+        return text
+    if text[:1] in letters and text[1:3] == ". ":
+        return text[0]
+    marked, said = ([first or second for first, second in form.findall(text)] for form in (MARKED, SAID))
+    named = {*said, *(marked if MARKED.match(text) else ())}
+    return named.pop() if len(named) == 1 and named <= letters else None
 
 
 def add_result_arguments(parser: CommandParser, required: bool = True) -> None:
@@ -94,6 +123,8 @@ def add_result_arguments(parser: CommandParser, required: bool = True) -> None:
 def describe_accuracy(scores: dict) -> str:
     """A line for the whole, and one for each group of each grouping."""
     lines = [f"Samples: {scores['samples']}", f"Accuracy: {scores['accuracy']:.2f} %"]
+    if "no_option" in scores:
+        lines.append(f"Counted as wrong, no option in the answer: {scores['no_option']}")
     for grouping, groups in scores.items():
         if isinstance(groups, dict):
             lines.append(f"By {grouping.replace('_', ' ')}:")

@@ -5,10 +5,9 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from llava.eval.answers import mismatches
 from llava.eval.eval_gqa import gqa_prediction
-from llava.eval.files import read_jsonl
-from llava.eval.questions import OPTIONS, is_absent, read_mmbench_table
+from llava.eval.files import iterate_jsonl, read_jsonl
+from llava.eval.mmbench import OPTIONS, is_absent, read_mmbench_table
 from llava.eval.scoring import join_answers, read_answers
 from llava.eval.vqa_accuracy import normalize_answer
 from llava.utils import InputError, atomic_writer, read_json_object
@@ -38,10 +37,12 @@ def answers_to(
     several or, unless `partial`, none.
     """
     question_ids = list(map(str, question_ids))
-    if again := len(question_ids) - len(set(question_ids)):
+    wanted = set(question_ids)
+    if again := len(question_ids) - len(wanted):
         raise InputError(f"the question file {question_file} has {again} id(s) more than once")
     answers = unique_answers(result_file)
-    missing, _, unknown = mismatches(answers, question_ids)
+    unknown = [key for key in answers if key not in wanted]
+    missing = [key for key in question_ids if key not in answers]
     if unknown:
         says = f"answers {len(unknown)} question(s) that are not in {question_file}"
         raise InputError(f"{result_file} {says}, such as {unknown[0]!r}")
@@ -67,7 +68,7 @@ def convert_vqav2(test_file: Path, result_file: Path, upload_file: Path) -> str:
     and as `answers_to` does.
     """
     ids = []
-    for row in read_jsonl(test_file, "test file", ["question_id"]):
+    for row in iterate_jsonl(test_file, "test file", ["question_id"]):
         try:
             ids.append(int(str(row["question_id"])))
         except ValueError as error:
@@ -93,10 +94,6 @@ def convert_vizwiz(annotation_file: Path, result_file: Path, upload_file: Path) 
     Returns a line that says what was written. Raises InputError as `answers_to` does.
     """
     questions = read_jsonl(annotation_file, "annotation file", ["question_id", "image"])
-    for question in questions:
-        if not isinstance(question["image"], str):
-            where = f"annotation file {annotation_file}, question {question['question_id']!r}"
-            raise InputError(f"{where}: the image is not a string")
     answers = answers_to([question["question_id"] for question in questions], annotation_file, result_file)
     upload = [
         {"image": question["image"], "answer": normalize_answer(answers[str(question["question_id"])])}
@@ -150,6 +147,7 @@ def mmbench_table(annotation_file: Path, result_file: Path) -> list[list[int | s
     table = [header]
     for index, question in zip(indices, questions):
         cells = {name: None if is_absent(cell) else cell for name, cell in question.items()}
+        cells |= {letter: question[letter] or None for letter in OPTIONS if letter in question}
         # A model may say anything, and one such answer must not keep the others from being submitted.
         cells |= {"index": index, "prediction": NOT_IN_XML.sub("\ufffd", answers[str(index)])}
         for name in header:

@@ -50,7 +50,7 @@ def vizwiz(folder: Path):
 
 
 def gqa(folder: Path):
-    predictions = {"201": "no", "7": "a red..", "3": "dog."}
+    predictions = {"201": "no", "7": "a red", "3": "dog"}
     return (
         options(folder, src="in", dst="out"),
         answered({"201": "No.", 7: "A red...", "3": "dog.."}),

@@ -39,6 +39,9 @@ def test_science_qa_is_scored_with_and_without_images(call, science, tmp_path):
         "accuracy": 50,
         "image_samples": 2,
         "image_accuracy": 50,
+        "no_option": 1,
+        "named_accuracy": 50,
+        "named_image_accuracy": 50,
     }
     read = json.loads((tmp_path / "out.json").read_text())
     assert [row["question_id"] for row in read["correct"]] == ["0", "2"]
@@ -50,6 +53,26 @@ def test_science_qa_is_scored_with_and_without_images(call, science, tmp_path):
     assert (result["acc"], result["correct"], result["count"]) == (50, 2, 4)
     assert result["results"] == {"0": 0, "1": -1, "2": 2, "3": 1}
     assert result["outputs"]["2"] == "C. z"
+
+
+def test_science_qa_s_figure_is_that_of_the_published_scorer_and_others_stand_beside_it(call, science, tmp_path):
+    texts = {"3": "The answer is A, because", "2": "(C)", "1": "B.", "0": "D"}
+    write_jsonl(tmp_path / "a.jsonl", [{"question_id": i, "prompt": "", "text": text} for i, text in texts.items()])
+    code, out, _ = call(eval_science_qa, *science, "--output-result", tmp_path / "result.json")
+    scores = json.loads((tmp_path / "a.score.json").read_text())
+    assert code == 0
+    assert (scores["accuracy"], scores["image_accuracy"], scores["no_option"]) == (25, 50, 3)
+    assert (scores["named_accuracy"], scores["named_image_accuracy"]) == (75, 100)
+    assert "Counted as wrong, no option in the answer: 3" in out
+    assert "A., (A), A) and A: give 75.00 %, with an image 100.00 %" in out
+    assert json.loads((tmp_path / "result.json").read_text())["results"] == {"0": -1, "1": -1, "2": -1, "3": 0}
+
+
+def test_science_qa_writes_half_a_surrogate_pair_as_an_escape(call, science, tmp_path):
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    write_jsonl(tmp_path / "a.jsonl", [rows[0] | {"text": "a \ud83d"}, *rows[1:]])
+    assert call(eval_science_qa, *science, "--output-file", tmp_path / "out.json")[0] == 0
+    assert json.loads((tmp_path / "out.json").read_text())["incorrect"][1]["pred"] == "a \ud83d"
 
 
 def test_science_qa_refuses_what_does_not_match(call, science, tmp_path):

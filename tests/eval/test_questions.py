@@ -237,3 +237,54 @@ def test_a_science_question_stands_once(science):
     science.write_text(json.dumps([*rows, rows[0]]))
     with pytest.raises(InputError, match=r"1 question_id\(s\) more than once, such as 4"):
         read_science_questions(science, science.parent, single_pred_prompt=True)
+
+
+@pytest.mark.parametrize(
+    ("cells", "prompt"),
+    [
+        ({"A": "x", "B": "None", "C": "z"}, "A. x\nB. None\nC. z"),
+        ({"A": "x", "B": "y", "C": "None"}, "A. x\nB. y\nC. None"),
+        ({"A": "x", "B": "", "C": "z"}, "A. x\nC. z"),
+        ({"A": "x", "B": "nan", "C": "z", "D": "NaN"}, "A. x\nC. z"),
+        ({"A": "x", "B": "y", "C": "None", "D": "None"}, "A. x\nB. y"),  # this file writes absence so
+    ],
+)
+def test_an_option_is_absent_where_its_cell_says_so(tmp_path, cells, prompt):
+    write_table(tmp_path / "t.tsv", [{"index": 0, "question": "?", "image": "AAAA", **cells}])
+    question, *others = read_mmbench_questions(tmp_path / "t.tsv", all_rounds=True)
+    letters = question.extra["option_char"]
+    assert question.prompt == f"?\n{prompt}"
+    assert letters == [line[0] for line in prompt.splitlines()]
+    assert [other.extra["option_char"] for other in others] == [
+        letters[i:] + letters[:i] for i in range(1, len(letters))
+    ]
+
+
+def test_an_mmbench_picture_may_be_that_of_another_row(tmp_path):
+    rows = [{"index": i, "question": "?", "A": "x", "B": "y"} for i in (7, 12, 1234)]
+    images = [encoded(0), "7", "12"]
+    write_table(tmp_path / "t.tsv", [row | {"image": image} for row, image in zip(rows, images)])
+    first, *others = read_mmbench_questions(tmp_path / "t.tsv")
+    assert first.image == base64.b64decode(images[0])
+    assert all(other.image is first.image for other in others)
+
+
+@pytest.mark.parametrize(("image", "named"), [("99", "that of 99"), ("12", "that of 12"), ("7", "that of 7")])
+def test_an_mmbench_picture_of_no_row_is_named(tmp_path, image, named):
+    rows = [{"index": i, "question": "?", "A": "x", "B": "y"} for i in (7, 12)]
+    write_table(tmp_path / "t.tsv", [rows[0] | {"image": "12"}, rows[1] | {"image": image}])
+    with pytest.raises(InputError, match=f"is said to be {named}, which has none"):
+        read_mmbench_questions(tmp_path / "t.tsv")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path, mmbench, science):
+    write_jsonl(tmp_path / "q.jsonl", [{"question_id": 1, "image": "a.png", "text": "?"}])
+    readers = (
+        (mmbench, read_mmbench_questions),
+        (science, lambda file: read_science_questions(file, tmp_path, False)),
+        (tmp_path / "q.jsonl", lambda file: read_question_file(file, tmp_path)),
+    )
+    for file, reader in readers:
+        plain = reader(file)
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+        assert reader(file) == plain

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llava.eval import eval_gqa, eval_mmbench, eval_seed, eval_textvqa, eval_vqav2
-from llava.eval.scoring import chosen_option
+from llava.eval.scoring import chosen_option, named_option
 from tests.conftest import write_jsonl
 from tests.eval.conftest import assert_one_line
 from tests.eval.test_questions import write_table
@@ -104,13 +104,14 @@ CASES = {
         seed,
         eval_seed,
         approx(200 / 3, 3)
+        | {"no_option": 0}
         | {"data_type": {"image": approx(50, 2), "video": approx(100, 1)}}
         | {"question_type": {"Scene": approx(100, 1), "Action": approx(50, 2)}},
     ),
     "mmbench": (
         mmbench,
         eval_mmbench,
-        approx(200 / 3, 3) | {"category": {"ocr": approx(50, 2), "emotion": approx(100, 1)}},
+        approx(200 / 3, 3) | {"no_option": 1} | {"category": {"ocr": approx(50, 2), "emotion": approx(100, 1)}},
     ),
 }
 
@@ -207,6 +208,54 @@ def test_an_option_is_read_from_an_answer(text, option):
     assert chosen_option(text, "ABCD") == option
 
 
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("The answer is B, because it is red", "B"),
+        ("The answer is B because it is red", "B"),
+        ("The answer is B)", "B"),
+        ("So: The answer is B\tand", "B"),
+        ("The answer is B", None),  # the published scorer asks for a character after it
+        ("The answer is B\nYes", None),
+    ],
+)
+def test_the_answer_is_x_is_read_as_by_science_qa_s_published_scorer(text, option):
+    assert chosen_option(text, "ABCD") == option
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        *[
+            (text, "B")
+            for text in ("B", " B\n", "B.", "B. red", "(B)", "(B) red", "(B).", "B)", "B) red", "B:", "B: red")
+        ],
+        *[(text, "B") for text in ("The answer is B", "The answer is B.", "the answer is (B).", "The answer is: B")],
+        *[(text, "B") for text in ("The answer is B, because", "（B）", "B：红色", "B。", "B. The answer is B.")],
+        *[(text, None) for text in ("", "b", "BC", "B.C", "E.", "(E) red", "A red dog", "The answer is A red dog")],
+        *[(text, None) for text in ("(A) or (B)", "A) no B) yes", "The answer is A. The answer is B.", "not B)")],
+        *[(text, None) for text in ("The answer is Both.", "The answer is not B", "(A) is wrong, the answer is B")],
+    ],
+)
+def test_an_option_is_read_in_every_unmistakable_form(text, option):
+    assert named_option(text, "ABCD") == option
+
+
+@pytest.mark.parametrize(("make", "module"), [(seed, eval_seed), (mmbench, eval_mmbench)])
+def test_answers_that_name_no_option_are_counted(call, tmp_path, make, module):
+    (labels,), rows = make(tmp_path)
+    write_jsonl(tmp_path / "a.jsonl", [row | {"text": text} for row, text in zip(rows, ("(A)", "red", ""))])
+    code, out, _ = call(module, "--annotation-file", labels, "--result-file", tmp_path / "a.jsonl")
+    assert code == 0
+    assert "Counted as wrong, no option in the answer: 2\n" in out
+    assert json.loads((tmp_path / "a.score.json").read_text())["no_option"] == 2
+
+
+@pytest.mark.parametrize("text", ["Yes", "yes.", "YES..", "Yes..."])
+def test_gqa_s_predictions_lose_all_full_stops_at_their_end(text):
+    assert eval_gqa.gqa_prediction(text) == "yes"
+
+
 def test_mmbench_in_all_rounds_counts_what_is_right_in_each(call, tmp_path):
     """In round 1 the options of two are swapped: B stands for A. The first is right twice, the others once."""
     (labels,), _ = mmbench(tmp_path)
@@ -221,3 +270,32 @@ def test_mmbench_in_all_rounds_counts_what_is_right_in_each(call, tmp_path):
     assert json.loads((tmp_path / "a.score.json").read_text())["accuracy"] == pytest.approx(100 / 3)
     write_jsonl(tmp_path / "a.jsonl", rows[:-1])
     assert_one_line(call(eval_mmbench, *options), "lacks 1 of the 6 questions, such as (3, 1)")
+
+
+def test_mmbench_joins_an_index_written_as_text(call, tmp_path):
+    (labels,), rows = mmbench(tmp_path)
+    write_jsonl(tmp_path / "a.jsonl", [row | {"question_id": str(row["question_id"])} for row in rows])
+    assert call(eval_mmbench, "--annotation-file", labels, "--result-file", tmp_path / "a.jsonl")[0] == 0
+
+
+def test_mmbench_s_labels_are_among_the_options(call, tmp_path):
+    (labels,), rows = mmbench(tmp_path)
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    options = ["--annotation-file", labels, "--result-file", tmp_path / "a.jsonl"]
+    table = labels.read_text()
+    labels.write_text(table.replace("\tB\tocr", "\tC\tocr"))
+    assert_one_line(call(eval_mmbench, *options), "the answer to 1 is 'C', none of its options")
+    labels.write_text(table)
+    write_jsonl(tmp_path / "a.jsonl", [row | {"option_char": ["A"]} for row in rows])
+    assert_one_line(call(eval_mmbench, *options), "question 1 was asked with the options A, the label is B")
+
+
+def test_an_option_that_reads_none_can_be_right(call, tmp_path):
+    """B reads None, an empty B is left out, and C keeps its letter."""
+    row = {"index": 1, "question": "?", "A": "x", "C": "y", "answer": "C", "category": "ocr", "image": "AAAA"}
+    write_table(tmp_path / "labels.tsv", [row, row | {"index": 2, "B": "None"}])
+    answers = [{"question_id": i, "option_char": letters, "text": "C"} for i, letters in ((1, "AC"), (2, "ABC"))]
+    write_jsonl(tmp_path / "a.jsonl", [answer | {"option_char": [*answer["option_char"]]} for answer in answers])
+    options = ["--annotation-file", tmp_path / "labels.tsv", "--result-file", tmp_path / "a.jsonl"]
+    assert call(eval_mmbench, *options)[0] == 0
+    assert json.loads((tmp_path / "a.score.json").read_text())["accuracy"] == 100
