@@ -1,4 +1,4 @@
-"""Picture files, URLs and encoded pictures -> RGB images: opened, bounded, decoded, one line for what cannot be read."""
+"""Picture files, URLs and encoded pictures -> RGB images, within limits."""
 
 import re
 import stat
@@ -86,7 +86,7 @@ def to_rgb(image: Image.Image, as_displayed: bool = False) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """How an image is to be turned, in EXIF's numbers; None where that cannot be read, as nothing else depends on it."""
+    """How an image is to be turned, in EXIF's numbers; None where its EXIF is broken, which its pixels need not be."""
     try:
         return image.getexif().get(_ORIENTATION)
     except Exception:

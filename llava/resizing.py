@@ -1,4 +1,4 @@
-"""An image -> the square that the vision tower sees, without the large images that padding and cropping pass through."""
+"""An image -> the square that the vision tower sees, without large images on the way."""
 
 from PIL import Image
 
@@ -26,21 +26,21 @@ def resize_to_square(image: Image.Image, image_processor, color: tuple[int, ...]
     side (12.8 GB for 1000 x 30000) nor, for the central square, all of it at the tower's scale is made. A processor
     that does not scale and crop to one size gets the square, or the image, unchanged.
 
-    Raises InputError if such a processor's image or square would have more than 178,956,970 pixels.
+    Raises InputError for an image that would have more than 178,956,970 pixels on the way: at the tower's scale where
+    it is not padded, or as a square where the processor is such a one.
     """
-    width, height = image.size
+    longer, shorter = max(image.size), min(image.size)
     side = _crop_side(image_processor)
+    edge = image_processor.size.get("shortest_edge") or 0
+    pixels = edge**2 * longer // shorter if color is None else longer**2 if side is None else 0
+    if pixels > MOST_PIXELS:
+        raise InputError(f"{image.width} x {image.height} pixels would become {pixels} on the way to the vision tower")
     if side is None:
-        shorter = max(image_processor.size.get("shortest_edge") or 0, image_processor.size.get("height") or 0)
-        pixels = max(image.size) ** 2 if color is not None else shorter**2 * max(image.size) // min(image.size)
-        if pixels > MOST_PIXELS:
-            raise InputError(f"an image of {width} x {height} pixels would have {pixels} on the way to the vision tower")
         return image if color is None else expand2square(image, color)
-    if color is not None:
-        canvas, scaled = (max(image.size),) * 2, (side, side)
+    if color is None:
+        canvas, scaled = image.size, tuple(int(side * length / shorter) for length in image.size)
     else:
-        shorter, canvas = min(image.size), image.size
-        scaled = tuple(int(side * length / shorter) for length in image.size)
+        canvas, scaled = (longer, longer), (side, side)
     # Pillow resizes all rows, rounds them to 8 bits, and then resizes columns with the same arithmetic. Rows of padding
     # stay the colour that they are: their weights add up to 1 within 2**-23 each, of which there are too few to matter.
     for axis in (0, 1):

@@ -25,7 +25,7 @@ def open_image(image, name: str, as_displayed: bool = True) -> Image.Image:
 
 
 def to_pixels(image: Image.Image, name: str, image_processor, config) -> torch.Tensor:
-    """The (3, H, W) or (crops, 3, H, W) pixels of a request's image. Raises InputError, naming it, if it is too large."""
+    """An image's (3, H, W) or (crops, 3, H, W) pixels. Raises InputError, naming the request, if it is too large."""
     try:
         return process_images([image], image_processor, config)[0]
     except InputError as error:
