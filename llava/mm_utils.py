@@ -2,51 +2,38 @@
 
 import base64
 import math
-import urllib.request
 from io import BytesIO
-from pathlib import Path
 
 import torch
 from PIL import Image
 from transformers import StoppingCriteria
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.utils import InputError, one_line, parse_grid_pinpoints
+from llava.pictures import PictureSource, read_picture
+from llava.resizing import expand2square as expand2square  # upstream's place
+from llava.resizing import resize_to_square
+from llava.utils import InputError, parse_grid_pinpoints
 from llava.utils import get_model_name_from_path as get_model_name_from_path  # upstream's place
 from llava.utils import read_grid_pinpoints as read_grid_pinpoints
 
 
-def load_image(image_file: str | Path) -> Image.Image:
-    """Open a local file or an http(s) URL as an RGB image, fully decoded.
+def load_image(image_file: PictureSource, as_displayed: bool = False) -> Image.Image:
+    """Open a local file, an http(s) URL or a `data:` URI as an RGB image, fully decoded.
 
-    Raises InputError, naming the file, if it is missing, truncated, or not an image.
+    The pixels are upstream's, as they are stored, and transparency is dropped; with `as_displayed` they are turned as
+    EXIF says and lie on white. Raises InputError, naming the file; see `pictures.read_picture`.
     """
-    try:
-        if str(image_file).startswith(("http://", "https://")):
-            with urllib.request.urlopen(str(image_file), timeout=60) as response:
-                image_file_object = BytesIO(response.read())
-        else:
-            image_file_object = image_file
-        with Image.open(image_file_object) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read the image {image_file}: {one_line(error)}") from error
+    return read_picture(image_file, as_displayed=as_displayed)
 
 
 def load_image_from_base64(image: str | bytes) -> Image.Image:
-    """Decode a base64 image file."""
-    return Image.open(BytesIO(base64.b64decode(image)))
-
-
-def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Image.Image:
-    """Centre the image on a square of its longer side, filled with `background_color`."""
-    width, height = pil_img.size
-    if width == height:
-        return pil_img
-    side = max(width, height)
-    square = Image.new(pil_img.mode, (side, side), background_color)
-    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
-    return square
+    """Decode a base64 image file. Raises InputError if that cannot be done."""
+    try:
+        opened = Image.open(BytesIO(base64.b64decode(image)))
+        opened.load()
+    except Exception as error:  # of any class: see `pictures.read_picture`
+        raise InputError("cannot read the base64 image: it is not base64, or not a whole picture") from error
+    return opened
 
 
 def select_best_resolution(original_size: tuple[int, int], possible_resolutions: list) -> tuple[int, int]:
@@ -112,20 +99,26 @@ def process_anyres_image(image: Image.Image, processor, grid_pinpoints: list | s
 
 
 def process_images(images: list[Image.Image], image_processor, model_cfg) -> torch.Tensor | list[torch.Tensor]:
-    """Turn RGB images into the vision tower's pixels, as the checkpoint's `image_aspect_ratio` says.
+    """Turn images into the vision tower's pixels, as the checkpoint's `image_aspect_ratio` says.
+
+    Images that are not RGB become it as in `load_image`.
 
     Returns float32: (B, 3, H, W) for `pad` and plain; (B, crops, 3, H, W) for `anyres`, or a list of
     (crops, 3, H, W) where the images have different numbers of crops.
+
+    Raises InputError if one cannot be decoded, or is too large; see `pictures.read_picture`.
     """
+    images = [read_picture(image) if isinstance(image, Image.Image) else image for image in images]
     aspect_ratio = getattr(model_cfg, "image_aspect_ratio", None)
     if aspect_ratio == "anyres":
         pixels = [process_anyres_image(image, image_processor, model_cfg.image_grid_pinpoints) for image in images]
     elif aspect_ratio == "pad":
         mean_color = tuple(int(x * 255) for x in image_processor.image_mean)
-        squares = [expand2square(image, mean_color) for image in images]
+        squares = (resize_to_square(image, image_processor, mean_color) for image in images)
         pixels = [image_processor.preprocess(image, return_tensors="pt")["pixel_values"][0] for image in squares]
     else:
-        return image_processor.preprocess(images, return_tensors="pt")["pixel_values"]
+        squares = [resize_to_square(image, image_processor) for image in images]
+        return image_processor.preprocess(squares, return_tensors="pt")["pixel_values"]
     if all(x.shape == pixels[0].shape for x in pixels):
         return torch.stack(pixels)
     return pixels

@@ -114,7 +114,7 @@ def main() -> None:
     from llava.inference import conv_mode_for
     from llava.mm_utils import load_image
 
-    image = load_image(args.image_file)
+    image = load_image(args.image_file, as_displayed=True)
     loaded = ModelOptions(args.model_path, device="cpu").load()
     figure = draw_figure(loaded, image, conv_mode_for(loaded.model), args.query, args.budgets)
     args.output.parent.mkdir(parents=True, exist_ok=True)

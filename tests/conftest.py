@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,27 @@ def picture(width: int = 200, height: int = 150, seed: int = 0) -> Image.Image:
         x, y, r = x * width // 256, y * height // 256, 6 + r // 12
         draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(color))
     return image
+
+
+def encode(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
+    """A picture as the bytes of a file."""
+    buffer = BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def writing(mode: str) -> Image.Image:
+    """A black bar on transparent black."""
+    image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 4, 1))
+    return image if mode == "RGBA" else image.convert(mode)
+
+
+def with_orientation(number: int) -> bytes:
+    """`picture(40, 20)` as a PNG with this EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return encode(picture(40, 20), "PNG", exif=exif)
 
 
 def ask(

@@ -52,7 +52,7 @@ def arrangements(
         texts, requests = [], requests_of(questions)
         for part in (requests[i : i + size] for i in range(0, len(requests), size)):
             # Opened for each request, so that no two have the same image.
-            own = [replace(request, images=(open_image(request.images[0], request.name),)) for request in part]
+            own = [replace(r, images=(open_image(r.images[0], r.name, r.as_displayed),)) for r in part]
             texts += answer(own, size)
         return texts
 

@@ -33,7 +33,7 @@ def make_requests(
     """What each question asks of the model of this config. Raises InputError as `check_questions` does."""
     check_questions(questions)
     return [
-        make_request(q.asked, _images(q), conv_mode, config, pruning, name=f"question {q.question_id}")
+        make_request(q.asked, _images(q), conv_mode, config, pruning, f"question {q.question_id}", as_displayed=False)
         for q in questions
     ]
 
@@ -78,9 +78,12 @@ def check_images(questions: Iterable[Question]) -> None:
     """
     from llava.inference.pictures import open_image
 
+    def look(question: Question) -> None:
+        open_image(question.image, f"question {question.question_id}", as_displayed=False).close()
+
     images = {question.image: question for question in questions if question.image is not None}
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(lambda q: open_image(q.image, f"question {q.question_id}").close(), images.values()):
+        for _ in pool.map(look, images.values()):
             pass
 
 

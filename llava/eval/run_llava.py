@@ -21,9 +21,9 @@ def eval_model(args) -> str:
     query = args.query.replace(IMAGE_PLACEHOLDER, DEFAULT_IMAGE_TOKEN)
     if DEFAULT_IMAGE_TOKEN not in query:
         query = f"{DEFAULT_IMAGE_TOKEN}\n{query}"
-    files = args.image_file.split(args.sep)
+    files = split_image_files(args.image_file, args.sep)
     check_placeholders(query, len(files), "the query")
-    images = [load_image(file) for file in files]
+    images = [load_image(file, as_displayed=True) for file in files]
     loaded = model_options(args).load()
     model = loaded[1]
     request = make_request(query, images, conv_mode_for(model, args.conv_mode), model.config)
@@ -32,10 +32,21 @@ def eval_model(args) -> str:
     return text
 
 
+def split_image_files(text: str, sep: str) -> list[str]:
+    """The files of `--image-file`; the comma that belongs to a `data:` URI does not end it."""
+    files: list[str] = []
+    for part in text.split(sep):
+        if files and files[-1].lower().startswith("data:") and "," not in files[-1]:
+            files[-1] += sep + part
+        else:
+            files.append(part)
+    return files
+
+
 def main() -> None:
     parser = CommandParser(description=__doc__)
     add_model_arguments(parser)
-    parser.add_argument("--image-file", required=True, help="file or URL; several are separated by --sep")
+    parser.add_argument("--image-file", required=True, help="file, URL or data: URI; several are separated by --sep")
     parser.add_argument("--query", required=True, help="the question; <image> in it marks where each image belongs")
     parser.add_argument("--sep", default=",", help="separator between image files (,)")
     parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")

@@ -1,7 +1,7 @@
 """From a request's images to visual tokens: decoded ahead of the model, and encoded once for requests on one image."""
 
 from collections.abc import Iterable, Iterator
-from io import BytesIO
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -9,24 +9,27 @@ from torch.utils.data import DataLoader, Dataset
 
 from llava.inference.memory import is_out_of_memory, refuse_too_large
 from llava.inference.request import Request
-from llava.mm_utils import load_image, process_images
+from llava.mm_utils import process_images
+from llava.pictures import is_data_uri, read_picture
 from llava.pruning import PruningSettings
-from llava.utils import InputError, one_line
+from llava.utils import InputError
 
 
-def open_image(image, name: str) -> Image.Image:
-    """A request's image as RGB. Raises InputError, naming the file or else the request, if it cannot be read."""
-    if isinstance(image, Image.Image):
-        try:
-            return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"cannot read the image of {name}: {one_line(error)}") from error
-    if not isinstance(image, bytes):
-        return load_image(image)
+def open_image(image, name: str, as_displayed: bool = True) -> Image.Image:
+    """A request's image as RGB; `as_displayed` is the request's.
+
+    Raises InputError, naming the file or else the request, if it cannot be read.
+    """
+    has_name = isinstance(image, Path) or (isinstance(image, str) and not is_data_uri(image))
+    return read_picture(image, None if has_name else f"of {name}", as_displayed)
+
+
+def to_pixels(image: Image.Image, name: str, image_processor, config) -> torch.Tensor:
+    """An image's (3, H, W) or (crops, 3, H, W) pixels. Raises InputError, naming the request, if it is too large."""
     try:
-        return load_image(BytesIO(image))
+        return process_images([image], image_processor, config)[0]
     except InputError as error:
-        raise InputError(f"cannot read the image of {name}: {one_line(error.__cause__ or error)}") from error
+        raise InputError(f"cannot use the image of {name}: {error}") from error
 
 
 @torch.inference_mode()
@@ -56,7 +59,7 @@ def encode_images(loaded: tuple, images: Iterable, pruning: PruningSettings, nam
     """The visual tokens (length, D) of the images of one request, which messages call `name`."""
     _, model, image_processor, _ = loaded
     decoded = [open_image(image, name) for image in images]
-    pixels = [process_images([image], image_processor, model.config)[0] for image in decoded]
+    pixels = [to_pixels(image, name, image_processor, model.config) for image in decoded]
     return encode_pixels(model, pixels, [image.size for image in decoded], pruning)
 
 
@@ -68,7 +71,7 @@ class VisualTokenStream:
 
     def __init__(self, loaded: tuple, requests: list[Request], num_workers: int) -> None:
         _, self.model, image_processor, _ = loaded
-        new = [(image, request.name) for _, image, request in _new_images(requests, {})]
+        new = [(image, request.name, request.as_displayed) for _, image, request in _new_images(requests, {})]
         ahead = {"prefetch_factor": 8} if num_workers else {}
         pixels = _Pixels(new, image_processor, self.model.config)
         self._decoded = iter(DataLoader(pixels, batch_size=None, num_workers=num_workers, collate_fn=_same, **ahead))
@@ -97,7 +100,8 @@ class VisualTokenStream:
 
 def _keys(request: Request) -> list[tuple]:
     """What tells the images of a request apart from those of others: two PIL images count as two images."""
-    return [(id(image) if isinstance(image, Image.Image) else image, request.pruning) for image in request.images]
+    same = request.pruning, request.as_displayed
+    return [(id(image) if isinstance(image, Image.Image) else image, *same) for image in request.images]
 
 
 def _new_images(requests: list[Request], known: Iterable[tuple]) -> Iterator[tuple]:
@@ -109,7 +113,7 @@ def _new_images(requests: list[Request], known: Iterable[tuple]) -> Iterator[tup
 
 
 class _Pixels(Dataset):
-    """(image, name) of requests as pixels and size; what cannot be read comes as the error itself.
+    """(image, name, as_displayed) of requests as pixels and size; what cannot be read comes as the error itself.
 
     Pixels are sent as NumPy arrays, which pass through a pipe: tensors pass through /dev/shm, of which a container
     has little.
@@ -122,11 +126,12 @@ class _Pixels(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple | InputError:
+        source, name, as_displayed = self.images[index]
         try:
-            image = open_image(*self.images[index])
+            image = open_image(source, name, as_displayed)
+            return to_pixels(image, name, self.image_processor, self.config).numpy(), image.size
         except InputError as error:
             return error
-        return process_images([image], self.image_processor, self.config)[0].numpy(), image.size
 
 
 def _same(item):

@@ -29,9 +29,12 @@ class Request:
 
     Attributes:
         prompt: the complete text, with one `<image>` for each image.
-        images: in the order of the prompt: PIL images, files or URLs, or encoded images as bytes.
+        images: in the order of the prompt: PIL images, files, http(s) URLs or `data:` URIs as text, or encoded images
+            as bytes.
         pruning: the settings of this request; the model's own if None.
         name: what messages call it.
+        as_displayed: whether the images are turned as their EXIF says and lie on white where they are transparent.
+            Otherwise their pixels are as stored and transparency is dropped, as upstream's benchmarks have them.
 
     Raises InputError if there are not as many images as `<image>`.
     """
@@ -40,6 +43,7 @@ class Request:
     images: tuple[Picture, ...] = ()
     pruning: PruningSettings | None = None
     name: str = "the prompt"
+    as_displayed: bool = True
 
     def __post_init__(self) -> None:
         check_placeholders(self.prompt, len(self.images), self.name)
@@ -101,13 +105,14 @@ def make_request(
     config,
     pruning: PruningSettings | None = None,
     name: str = "the prompt",
+    as_displayed: bool = True,
 ) -> Request:
     """The request that asks one message, marked as in `mark_images`, in the template `conv_mode`.
 
     `config` is the model's. Raises InputError as `mark_images` does.
     """
     marked = mark_images(message, len(images), config, name)
-    return Request(single_turn_prompt(marked, conv_mode), tuple(images), pruning, name)
+    return Request(single_turn_prompt(marked, conv_mode), tuple(images), pruning, name, as_displayed)
 
 
 def choose_conv_mode(model_name: str, model_type: str | None, wanted: str | None = None) -> str:

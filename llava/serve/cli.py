@@ -25,7 +25,7 @@ def chat(args) -> None:
     if args.conv_mode:
         get_conversation(args.conv_mode)
     options = generation_options(args)
-    images = [load_image(args.image_file)]
+    images = [load_image(args.image_file, as_displayed=True)]
     session = Session(model_options(args).load(), args.conv_mode)
     you, assistant = (role.strip() or "ASSISTANT" for role in session.conversation.roles)
     while message := _read(f"{you}: "):
@@ -72,7 +72,7 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     add_model_arguments(parser)
     add_compile_argument(parser)
-    parser.add_argument("--image-file", required=True, help="file or URL")
+    parser.add_argument("--image-file", required=True, help="file, URL or data: URI")
     parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
     parser.add_argument(
         "--debug", action="store_true", help="also print each prompt, its visual tokens and the tokens computed anew"

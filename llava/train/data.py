@@ -69,9 +69,9 @@ class LazySupervisedDataset(Dataset):
         if record.image is not None:
             try:
                 image = load_image(record.image)
+                pixels = process_images([image], self.image_processor, self.config)[0]
             except InputError as error:
                 raise InputError(f"{record.name}: {error}") from error
-            pixels = process_images([image], self.image_processor, self.config)[0]
             sample = {"image": pixels, "image_size": image.size}
             visual_tokens = count_merged_tokens(image.size, self.config, self.patches_per_side, self.image_processor)
         kept = count_kept_ids(ids, self.limit, visual_tokens)

@@ -1,5 +1,6 @@
 """The commands, as a user calls them: answers, and one line with exit code 2 for what cannot be."""
 
+import base64
 import json
 
 import pytest
@@ -7,7 +8,7 @@ from PIL import Image
 
 from llava.eval import answers, eval_pope, model_vqa_loader, run_llava
 from llava.serve import cli
-from tests.conftest import picture, write_jsonl
+from tests.conftest import picture, with_orientation, write_jsonl
 from tests.eval.conftest import assert_one_line
 
 
@@ -32,6 +33,21 @@ def test_run_llava_answers_and_sees_only_its_budget(call, asked):
     pruned = call(run_llava, *asked, "--query", "What is it?", "--max_new_tokens", 8, "--visual_token_num", 1)
     assert pruned[0] == 0
     assert pruned[1] != full[1]
+
+
+def test_what_a_user_shows_may_be_a_data_uri_and_is_as_displayed(call, asked, image, monkeypatch):
+    uri = f"data:image/png;base64,{base64.b64encode(with_orientation(6)).decode()}"
+    shown = picture(40, 20).transpose(Image.Transpose.ROTATE_270)
+    shown.save(image)
+    expected = call(run_llava, *asked, "--query", "What is it?", "--max_new_tokens", 8)
+    assert call(run_llava, *asked, "--image-file", uri, "--query", "What is it?", "--max_new_tokens", 8) == expected
+    two = [*asked, "--image-file", f"{uri},{image}", "--max_new_tokens", 2]
+    assert call(run_llava, *two, "--query", "<image-placeholder> or <image-placeholder>?")[0] == 0
+    messages = iter(["What is it?", "", "What is it?", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(messages))
+    chats = [call(cli, *asked, "--image-file", file, "--max_new_tokens", 8) for file in (uri, image)]
+    assert chats[0] == chats[1]
+    assert_one_line(call(run_llava, *asked, "--image-file", f"{uri[:99]}", "--query", "What?"), "of a data: URI")
 
 
 def test_run_llava_takes_several_pictures(call, asked, image):
