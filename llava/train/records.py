@@ -44,7 +44,7 @@ def read_records(data_path: str | Path, image_folder: str | Path | None, version
     found = set()
     for record in records:
         if record.image is not None and record.image not in found:
-            if not os.path.isfile(record.image):  # Path.is_file raises OSError for a path that is too long
+            if not os.path.isfile(record.image):  # noqa: PTH113 Path.is_file raises for a path that is too long
                 raise InputError(f"{record.name}: no such image file: {record.image}")
             found.add(record.image)
         if captions_only and (record.image is None or len(record.turns) != 1):
