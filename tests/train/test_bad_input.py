@@ -71,14 +71,12 @@ def test_a_model_that_cannot_be_started_from_is_named(command, starting_point, t
         train(command("stage2", model_name_or_path=folder))
 
 
-@pytest.mark.parametrize(
-    ("size", "named"), [((1, 70_000), "cannot read the image"), ((10, 40_000), "10 x 40000 pixels")]
-)
+@pytest.mark.parametrize(("size", "named"), [((1, 70_000), "cannot read the image"), ((2, 40_000), "2 x 40000 pixels")])
 def test_a_picture_that_is_too_long_is_named_with_its_record(command, tmp_path, size, named):
     Image.new("RGB", size).save(tmp_path / "long.png")
     row = {"id": "long", "image": "long.png", "conversations": conversation(f"{IMAGE}\nWhat?", "Yes")}
     with pytest.raises(InputError) as error:
-        train(command("stage2", data=[row], image_folder=tmp_path))
+        train(command("stage2", data=[row], image_folder=tmp_path, image_aspect_ratio="square"))
     assert str(error.value).startswith(f"record 'long': {named}")
 
 
