@@ -9,5 +9,5 @@ def test_every_step_is_measured(call):
     assert code == 0
     rows = [line.split(" | ") for line in out.splitlines()[2:]]
     assert [row[0].strip("| ") for row in rows] == ["read", "resume", "merge", "convert"]
-    assert all(float(row[1]) >= 0 and int(row[2].strip("| ")) > 0 for row in rows)
+    assert all(min(float(row[1]), float(row[2])) >= 0 and int(row[3].strip("| ")) > 0 for row in rows)
     assert_one_line(call(reading, "--questions", 1), "questions must be at least 2")
