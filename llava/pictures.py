@@ -51,7 +51,7 @@ def read_picture(source: PictureSource, name: str | None = None, as_displayed: b
 
 
 def picture_size(source: PictureSource, name: str | None = None) -> tuple[int, int]:
-    """Width and height of a picture as it is stored, from its header alone. Raises InputError as `read_picture` does."""
+    """Width and height of a picture as it is stored, from its header. Raises InputError as `read_picture` does."""
     try:
         with Image.open(_open(source)) as image:
             _refuse_too_long(image)

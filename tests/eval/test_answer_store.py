@@ -220,7 +220,7 @@ def test_what_is_no_answer_is_named(store, row):
     write(store, 0, 2)
     with (store.parts / "0.jsonl").open("a") as file:
         file.write("\n" + json.dumps(row) + "\n")
-    with pytest.raises(InputError, match=r"0\.jsonl, line 3: no answer to a question"):
+    with pytest.raises(InputError, match=r"0\.jsonl, line 3: (question_id|prompt|text|round_id) is not"):
         again(store).resume(SETTINGS)
 
 

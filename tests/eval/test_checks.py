@@ -107,10 +107,10 @@ def test_what_fails_on_the_way_is_named_when_all_others_are_answered(call, ask, 
     options = [*ask, "--answers-file", file, "--num-workers", 0]
     with monkeypatch.context() as patched:
 
-        def fail(image, name, **options):
+        def fail(image, name, as_displayed):
             if (file.with_suffix(".parts") / "0.jsonl").exists() and image.name == "3.png":
                 raise InputError("cannot read the image 3.png: stale file handle")
-            return open_image(image, name, **options)
+            return open_image(image, name, as_displayed)
 
         patched.setattr(pictures, "open_image", fail)
         code, _, err = call(model_vqa_loader, *options)
