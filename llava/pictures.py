@@ -50,6 +50,22 @@ def read_picture(source: PictureSource, name: str | None = None, as_displayed: b
         raise InputError(f"cannot read the image {name or _name(source)}: {_cause(error)}") from error
 
 
+def picture_size(source: PictureSource, name: str | None = None) -> tuple[int, int]:
+    """Width and height of a picture as it is stored, from its header. Raises InputError as `read_picture` does."""
+    try:
+        with Image.open(_open(source)) as image:
+            _refuse_too_long(image)
+            return image.size
+    except Exception as error:  # as above
+        raise InputError(f"cannot read the image {name or _name(source)}: {_cause(error)}") from error
+
+
+def _refuse_too_long(image: Image.Image) -> None:
+    if max(image.size) > MOST_SIDE:
+        width, height = image.size
+        raise InputError(f"{width} x {height} pixels, but a side has at most {MOST_SIDE}")
+
+
 def to_rgb(image: Image.Image, as_displayed: bool = False) -> Image.Image:
     """An image as RGB, three times 8 bits.
 
@@ -64,9 +80,7 @@ def to_rgb(image: Image.Image, as_displayed: bool = False) -> Image.Image:
 
     Raises InputError if the image is longer than 65,535 pixels along one side.
     """
-    if max(image.size) > MOST_SIDE:
-        width, height = image.size
-        raise InputError(f"{width} x {height} pixels, but a side has at most {MOST_SIDE}")
+    _refuse_too_long(image)
     image.load()  # before its EXIF is read: Pillow turns a TIFF itself then
     turn = _TURNS.get(_orientation(image)) if as_displayed else None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):

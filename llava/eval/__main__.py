@@ -30,6 +30,7 @@ from llava.eval.options import (
     asking_options,
     model_options,
 )
+from llava.eval.processes import GOES_ON, environment_of_child
 from llava.utils import CommandParser, InputError, run_command
 
 SKIPPED = 3  # exit code of --skip-missing
@@ -125,7 +126,9 @@ def launch(args: argparse.Namespace, count: int) -> None:
     if args.num_machines > 1:
         options += ["--main_process_ip", args.main_process_ip]
     command = [sys.executable, "-m", "llava.eval.launch", *map(str, options), "-m", "llava.eval", *sys.argv[1:]]
-    code = subprocess.run(command, check=False).returncode
+    code = subprocess.run(command, check=False, env=environment_of_child()).returncode
+    if code < 0:
+        print(f"error: the launcher was ended by signal {-code}; {GOES_ON}", file=sys.stderr)
     if code:
         sys.exit(code if code > 0 else 128 - code)
 

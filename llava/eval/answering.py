@@ -6,13 +6,15 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.eval.answer_rows import empty_answers
 from llava.eval.answers import AnswerStore, answer_line
+from llava.eval.checks import check_headers, check_lengths, check_questions, decoding, refuse
+from llava.eval.checks import check_images as check_images
 from llava.eval.files import write_json
 from llava.eval.options import AskingOptions, asking_options, model_options
 from llava.eval.questions import Question, get_chunk
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from llava.pruning import PruningSettings
 
 logger = logging.getLogger(__name__)
+MOST_FAILED = 20  # questions that fail on the way before a process gives up
 
 
 def make_requests(
@@ -40,13 +43,6 @@ def make_requests(
 
 def _images(question: Question) -> list:
     return [] if question.image is None else [question.image]
-
-
-def check_questions(questions: Iterable[Question]) -> None:
-    """Raise InputError, naming the first, if a question's text has an `<image>` in it: that stands for a picture."""
-    for question in questions:
-        if DEFAULT_IMAGE_TOKEN in question.asked:
-            raise InputError(f"question {question.question_id} has {DEFAULT_IMAGE_TOKEN} in its text")
 
 
 def answer_questions(
@@ -71,20 +67,26 @@ def answer_questions(
         yield question, completion.text
 
 
-def check_images(questions: Iterable[Question]) -> None:
-    """Decode every image once, on all cores, so that a bad one is found before hours of work rather than after.
-
-    Raises InputError naming the first that is missing, truncated or not an image.
-    """
-    from llava.inference.pictures import open_image
-
-    def look(question: Question) -> None:
-        open_image(question.image, f"question {question.question_id}", as_displayed=False).close()
-
-    images = {question.image: question for question in questions if question.image is not None}
-    with ThreadPoolExecutor() as pool:
-        for _ in pool.map(look, images.values()):
-            pass
+def answer_each(
+    loaded: tuple, questions: list[Question], conv_mode: str, options: dict, batch_size: int | None = None, *args
+) -> Iterator[tuple[Question, str | InputError]]:
+    """Each of `questions`, in order, and its answer, or why it has none. Arguments are those of `answer_questions`."""
+    start = 0
+    while start < len(questions):
+        try:
+            for answered in answer_questions(loaded, questions[start:], conv_mode, options, batch_size, *args):
+                start += 1
+                yield answered
+        except InputError:  # one of the next batch: asked alone, the others get their answers
+            is_found = False
+            while not is_found and start < len(questions):
+                question = questions[start]
+                try:
+                    ((_, answer),) = answer_questions(loaded, [question], conv_mode, options, 1, *args)
+                except InputError as error:
+                    answer, is_found = error, True
+                start += 1
+                yield question, answer
 
 
 class ModelSource(Protocol):
@@ -110,27 +112,34 @@ def answer_question_file(
 
     The answers come to stand in the answer file in the order of the questions; see `answers`. Only what has no answer
     yet is asked, and its images alone are decoded. Beside the answers, `NAME.run.json` says how many visual tokens were
-    kept of each crop, and how long answering took. Raises InputError for impossible questions, before a model is
-    loaded, and as `answer_questions` and `AnswerStore` do; the answers so far are kept.
+    kept of each crop, and how long answering took. Raises InputError for impossible questions before the first is
+    answered, and as `ModelSource.load`, `answer_questions` and `AnswerStore` do; the answers so far are kept. Answers
+    of other settings are dropped with `overwrite` only, and when the model is ready.
     """
     from llava.eval.ranks import Progress, Ranks, by_image, share
 
     store = AnswerStore(answers_file, questions)
-    with Ranks() as ranks:
+    with Ranks() as ranks, closing(store):
         missing = ranks.from_first(lambda: _unanswered(model, asking, store, overwrite))
         if len(missing) < len(questions) and ranks.rank == 0:
             logger.warning("%d of %d questions are answered already", len(questions) - len(missing), len(questions))
         mine = [questions[i] for i in share(questions, by_image(questions, missing), ranks.rank, ranks.count)]
-        loaded = model.on(ranks.device).load() if mine else None
+        with store.abandoned_if_it_fails():
+            ready = ranks.from_each(lambda: _prepare(model.on(ranks.device), asking, mine))
+            if missing:
+                ranks.from_first(store.begin)
         start = time.monotonic()
         with Progress(store, len(missing), hidden=ranks.rank > 0 or not missing):
-            if mine:
-                _answer_share(model, loaded, asking, mine, store, ranks)
-            ranks.wait()
-        if ranks.rank == 0 and not answers_file.exists():
+            ranks.from_each(lambda: _answer_share(model, ready, asking, mine, store, ranks))
+        if ranks.rank > 0:
+            return
+        if not answers_file.exists():
             store.finish(ranks.count)
-        if ranks.rank == 0 and loaded is not None:
+        if ready is not None:
+            loaded, _ = ready
             write_json(answers_file.with_suffix(".run.json"), _describe_run(model.pruning, loaded, len(missing), start))
+        if missing and (warning := empty_answers(answers_file)):
+            logger.warning(warning)
 
 
 def answer_from_command_line(args: argparse.Namespace, read: Callable[[], list[Question]]) -> None:
@@ -143,34 +152,60 @@ def answer_from_command_line(args: argparse.Namespace, read: Callable[[], list[Q
 def _unanswered(model: ModelSource, asking: AskingOptions, store: AnswerStore, overwrite: bool) -> list[int]:
     """Which questions have no answer yet, by number. Raises InputError if one of them cannot be asked."""
     check_questions(store.questions)
-    is_new = overwrite or not (store.file.exists() or store.parts.exists())
-    if is_new:  # before anything is written, or dropped
-        check_images(store.questions)
+    is_new = not (store.file.exists() or store.parts.exists())
+    if is_new:  # before anything is written
+        check_headers(store.questions)
     missing = store.resume(model.settings(asking, store.questions), overwrite)
     if not is_new:
-        check_images(store.questions[i] for i in missing)
+        check_headers(store.questions[i] for i in missing)
     return missing
+
+
+def _prepare(model: ModelSource, asking: AskingOptions, mine: list[Question]) -> tuple[LoadedModel, str] | None:
+    """The model and the prompt template, if there is anything to ask: `mine` are this process's questions.
+
+    Raises InputError if the model cannot be loaded, or one of the questions cannot be asked.
+    """
+    from llava.inference.request import choose_conv_mode
+
+    if not mine:
+        return None
+    with decoding(mine) as decoded:
+        loaded = model.load()
+        conv_mode = choose_conv_mode(model.name, loaded.model.config.model_type, asking.conv_mode)
+        check_lengths(loaded, mine, make_requests(mine, conv_mode, loaded.model.config, model.pruning))
+        decoded()
+    return loaded, conv_mode
 
 
 def _answer_share(
     model: ModelSource,
-    loaded: LoadedModel,
+    ready: tuple[LoadedModel, str] | None,
     asking: AskingOptions,
     mine: list[Question],
     store: AnswerStore,
     ranks: Ranks,
 ) -> None:
-    """Answer this process's questions, writing each answer as it comes."""
-    from llava.inference.request import choose_conv_mode
+    """Answer this process's questions, writing each answer as it comes.
 
-    cores = (os.cpu_count() or 1) // ranks.count
+    Raises InputError that names those that could not be answered, in the end or when there are too many.
+    """
+    if ready is None:
+        return
+    loaded, conv_mode = ready
+    cores, failed = (os.cpu_count() or 1) // ranks.count, []
     workers = asking.num_workers if asking.num_workers is not None else min(4, cores // 2)
-    conv_mode = choose_conv_mode(model.name, loaded.model.config.model_type, asking.conv_mode)
-    answers = answer_questions(loaded, mine, conv_mode, asking.generation, asking.batch_size, workers, model.pruning)
+    answers = answer_each(loaded, mine, conv_mode, asking.generation, asking.batch_size, workers, model.pruning)
     with store.appending(ranks.rank) as file:
-        for question, text in answers:
-            file.write(answer_line(question, text, model.name))
-            file.flush()
+        for question, answer in answers:
+            if isinstance(answer, InputError):
+                failed.append((question.question_id, str(answer)))
+                if len(failed) == MOST_FAILED:
+                    break
+                logger.warning("question %s has no answer: %s", question.question_id, answer)
+            else:
+                store.add(file, answer_line(question, answer, model.name))
+    refuse(failed)
 
 
 def _describe_run(pruning: PruningSettings, loaded: LoadedModel, answered: int, start: float) -> dict:

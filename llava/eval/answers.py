@@ -8,10 +8,9 @@ python -m llava.eval.answers --question-file Q --answers-files A B ... --output 
 """
 
 import contextlib
-import fcntl
 import json
+import logging
 import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
@@ -19,13 +18,14 @@ from typing import TextIO
 
 import shortuuid
 
+from llava.eval.answer_rows import check_answers, drop_unfinished_line, key_of_row, read_rows
+from llava.eval.answers_lock import AnswersLock
 from llava.eval.files import read_jsonl, write_json
 from llava.eval.questions import Question, read_mmbench_questions, read_science_questions
 from llava.eval.settings import DEFAULTS
 from llava.utils import CommandParser, InputError, atomic_writer, one_line, read_json_object, read_text, run_command
 
-# What is made of an answer file: of no use, and misleading, once the answers are others.
-MADE_OF_IT = (".score.json", ".upload.json", ".upload.jsonl", ".xlsx")
+logger = logging.getLogger(__name__)
 
 
 def answer_line(question: Question, text: str, model_id: str) -> str:
@@ -58,85 +58,102 @@ def mismatches(
 class AnswerStore:
     """The answers to a list of questions, in the course of being made, in the files described above.
 
-    One process of a run calls `resume` and, at the end, `finish`; each calls `appending`.
+    One process of a run calls `resume`, then `begin` and, at the end, `finish`; each calls `appending`.
     """
 
     def __init__(self, answers_file: Path, questions: list[Question]) -> None:
         self.file, self.questions = answers_file, questions
         self.parts, self.settings_file = answers_file.with_suffix(".parts"), answers_file.with_suffix(".settings.json")
-        self._lock: TextIO | None = None
+        self._lock = AnswersLock(answers_file, self.parts)
+        self._replacement: dict | None = None  # settings of a run that is to drop the answers there are
 
     def resume(self, settings: dict, overwrite: bool = False) -> list[int]:
         """Which of the questions have no answer yet, by number. A line that was not finished is dropped.
 
-        Raises InputError if the folder cannot be written, another run writes there, or answers are there that were
-        made with other settings, unless `overwrite` drops them.
+        With `overwrite`, answers that were made with other settings do not count; `begin` drops them. Raises
+        InputError if the folder cannot be written, another run writes there, answers are there that were made with
+        other settings, or what is there is not answers to these questions, each once.
         """
-        self._take_hold()
-        try:
-            if overwrite:
-                self._drop()
-            if self.file.exists() or any(self.lengths().values()):
-                self._require_same(settings)
-            else:
+        self._lock.take()
+        with self.abandoned_if_it_fails():
+            if not self._has_answers():
                 write_json(self.settings_file, settings)
-            missing = self._unanswered()
-            for suffix in MADE_OF_IT if missing else ():
-                self.file.with_suffix(suffix).unlink(missing_ok=True)
-            return missing
-        except InputError:
-            self._lock.close()
-            if not self._part_files():
-                shutil.rmtree(self.parts)
+            elif changed := self._other_settings(settings):
+                if not overwrite:
+                    raise InputError(f"{changed} --overwrite drops them")
+                self._replacement = settings
+                return list(range(len(self.questions)))
+            return self._unanswered()
+
+    @contextlib.contextmanager
+    def abandoned_if_it_fails(self) -> Iterator[None]:
+        """Around what comes before the first answer: if that fails, a run that has no answers leaves nothing behind."""
+        try:
+            yield
+        except (InputError, SystemExit):
+            if self._lock.is_held:
+                if not self._has_answers():
+                    self.settings_file.unlink(missing_ok=True)
+                if not any(self.lengths().values()):
+                    self._lock.remove_new_folders()
+                self.close()
             raise
 
-    def _take_hold(self) -> None:
-        try:
-            self.parts.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.parts / "lock").open("a")
-        except OSError as error:
-            raise InputError(f"cannot write {self.file}: {one_line(error)}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another run is writing {self.file}") from error
+    def close(self) -> None:
+        """Let other runs write."""
+        self._lock.close()
 
-    def _unanswered(self) -> list[int]:
-        for file in (*self._part_files(), *([self.file] if self.file.exists() else [])):
-            _drop_unfinished_line(file)
-        if self.file.exists():
-            if not self._missing(_read_rows([self.file])):
-                shutil.rmtree(self.parts)  # what a run leaves that is killed after its last step
-                return []
-            self.file.replace(self.parts / "rest.jsonl")  # someone cut it: what is left is as good as a part
-        return self._missing(_read_rows(self._part_files()))
+    def begin(self) -> None:
+        """Called when the model is ready: drop the answers of other settings, and what was made of earlier answers.
+
+        Raises InputError if that cannot be.
+        """
+        from llava.eval.benchmarks import made_of  # which imports this file
+
+        dropped = [] if self._replacement is None else [*self._part_files(), self.file]
+        try:
+            for file in (*dropped, *made_of(self.file)):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot remove what is to be replaced: {one_line(error)}") from error
+        if self._replacement is not None:
+            write_json(self.settings_file, self._replacement)
+
+    def _has_answers(self) -> bool:
+        return self.file.exists() or any(self.lengths().values())
 
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.jsonl"))
 
-    def _drop(self) -> None:
-        for file in (*self._part_files(), self.file, self.settings_file):
-            file.unlink(missing_ok=True)
-
-    def _require_same(self, settings: dict) -> None:
+    def _other_settings(self, settings: dict) -> str | None:
+        """What the settings of the answers differ in, if they do."""
         if not self.settings_file.exists():
-            raise InputError(
-                f"{self.file} has answers, but not the settings they were made with: --overwrite drops them"
-            )
+            return f"{self.file} has answers, but not the settings they were made with:"
         old = read_json_object(self.settings_file, "settings of the answers")
         old, new = DEFAULTS | old, DEFAULTS | settings
         changed = [name for name in dict.fromkeys((*new, *old)) if old.get(name) != new.get(name)]
-        if changed:
-            what = ", ".join(f"{name} {old.get(name)!r} is now {new.get(name)!r}" for name in changed)
-            raise InputError(
-                f"the answers in {self.file} were made with other settings: {what}; --overwrite drops them"
-            )
+        if not changed:
+            return None
+        what = ", ".join(f"{name} {old.get(name)!r} is now {new.get(name)!r}" for name in changed)
+        return f"the answers in {self.file} were made with other settings: {what};"
 
-    def _missing(self, rows: list[dict]) -> list[int]:
-        left = Counter(map(_key_of_row, rows))
+    def _unanswered(self) -> list[int]:
+        """The questions without an answer, by number; all that is there is checked."""
+        keys = list(map(key_of_question, self.questions))
+        if self.file.exists():
+            drop_unfinished_line(self.file)
+            found = check_answers([self.file], keys)
+            if found == keys:
+                self._lock.remove_folder()  # what a run leaves that is killed after its last step
+                return []
+            fault = "lacks answers" if len(found) < len(keys) else "is not in the order of the questions"
+            logger.warning("%s %s: it is completed and put in order", self.file, fault)
+            self.file.replace(self.parts / "rest.jsonl")  # what is left is as good as a part
+        for file in self._part_files():
+            drop_unfinished_line(file)
+        left = Counter(check_answers(self._part_files(), keys))
         missing = []
-        for i, question in enumerate(self.questions):
-            key = key_of_question(question)
+        for i, key in enumerate(keys):
             if left[key]:
                 left[key] -= 1
             else:
@@ -147,14 +164,30 @@ class AnswerStore:
     def appending(self, rank: int) -> Iterator[TextIO]:
         """The file of one process of the run, open to add lines. Raises InputError if it cannot be written."""
         try:
+            self._lock.share()
             with (self.parts / f"{rank}.jsonl").open("a", encoding="utf-8") as file:
                 yield file
         except OSError as error:
             raise InputError(f"cannot write to {self.parts}: {one_line(error)}") from error
 
+    def add(self, file: TextIO, line: str) -> None:
+        """Add a line to a file of `appending`. Raises InputError if someone has removed the file since."""
+        file.write(line)
+        file.flush()
+        try:
+            is_there = os.path.samestat(Path(file.name).stat(), os.fstat(file.fileno()))
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise InputError(f"{file.name} was removed while answers were written to it")
+
     def lengths(self) -> dict[Path, int]:
         """The bytes of each part."""
-        return {part: part.stat().st_size for part in self._part_files()}
+        lengths = {}
+        for part in self._part_files():
+            with contextlib.suppress(FileNotFoundError):  # someone removes them
+                lengths[part] = part.stat().st_size
+        return lengths
 
     def finish(self, count: int = 1) -> None:
         """Make the parts, those of this run's `count` processes and of earlier ones, one file in the questions' order.
@@ -163,40 +196,14 @@ class AnswerStore:
         """
         # By name, since a listing of a folder on a network may be older than what other machines put there.
         named = {self.parts / f"{rank}.jsonl" for rank in range(count)}
-        rows = _read_rows(sorted({*self._part_files(), *filter(Path.exists, named)}))
-        write_in_order(list(map(key_of_question, self.questions)), list(map(_key_of_row, rows)), rows, self.file)
-        shutil.rmtree(self.parts)
-
-
-def _read_rows(files: Iterable[str | Path]) -> list[dict]:
-    """The answers of several files."""
-    fields = ("question_id", "prompt", "text")
-    return [row for file in files for row in read_jsonl(file, "answers file", fields, may_be_empty=True)]
-
-
-def _drop_unfinished_line(path: Path) -> None:
-    """Cut off what a killed process left of a line, and a last line that is no JSON."""
-    with path.open("rb+") as file:
-        text = file.read()
-        end = text.rfind(b"\n") + 1
-        last = text[:end].rstrip(b"\n").rfind(b"\n") + 1
-        try:
-            if end:
-                json.loads(text[last:end])
-        except ValueError:
-            end = last
-        if end < len(text):
-            file.truncate(end)
-            os.fsync(file.fileno())
+        rows = read_rows(sorted({*self._part_files(), *filter(Path.exists, named)}))
+        write_in_order(list(map(key_of_question, self.questions)), list(map(key_of_row, rows)), rows, self.file)
+        self._lock.remove_folder()
 
 
 def key_of_question(question: Question) -> tuple:
     """What tells a question from the others of its file; MME's ids do not, nor TextVQA's."""
     return question.question_id, question.prompt, question.extra.get("round_id", 0)
-
-
-def _key_of_row(row: dict) -> tuple:
-    return row["question_id"], row["prompt"], row.get("round_id", 0)
 
 
 def write_in_order(wanted: list[Hashable], found: list[Hashable], rows: list[dict], output: str | Path) -> None:
@@ -242,7 +249,7 @@ def merge_answers(question_file: str | Path, answers_files: list[str], output: s
     An answer belongs to the question with its `question_id` and text, in MMBench with its id and round, in ScienceQA
     with its id. Raises InputError as `write_in_order` does.
     """
-    rows = _read_rows(answers_files)
+    rows = read_rows(answers_files)
     wanted, found = _keys(question_file, rows)
     write_in_order(wanted, found, rows, output)
     return len(wanted)

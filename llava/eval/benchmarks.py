@@ -39,7 +39,8 @@ class Benchmark:
         read: (question file, folder of pictures) -> questions.
         score: (data, answer file) -> scores and their description; None where labels are not public.
         convert: (data, answer file, file to submit) -> a line about it; None where there is nothing to submit.
-        submission: the name of the file to submit, beside the answers.
+        submission: the name of the file to submit, beside answers named merge.jsonl.
+        by_products: what else `score` writes beside the answers, by the endings that take the place of `.jsonl`.
         max_new_tokens: of an answer.
     """
 
@@ -53,6 +54,7 @@ class Benchmark:
     score: Callable[[Path, Path], Scores] | None = None
     convert: Callable[[Path, Path, Path], str] | None = None
     submission: str | None = None
+    by_products: tuple[str, ...] = ()
     max_new_tokens: int = 128
 
     @property
@@ -154,6 +156,7 @@ BENCHMARKS = (
         labels=("problems.json", "pid_splits.json"),
         read=partial(read_science_questions, single_pred_prompt=True),
         score=_score_science_qa,
+        by_products=(".output.json", ".result.json"),
         max_new_tokens=1024,
     ),
     Benchmark(
@@ -214,3 +217,14 @@ def find_benchmark(name: str) -> Benchmark:
         if benchmark.name == name:
             return benchmark
     raise InputError(f"there is no benchmark {name!r}, only {', '.join(entry.name for entry in BENCHMARKS)}")
+
+
+def made_of(answers_file: Path) -> set[Path]:
+    """The files that benchmarks make of an answer file, there or not: misleading once the answers are others."""
+    endings = {".score.json", ".run.json", *(ending for entry in BENCHMARKS for ending in entry.by_products)}
+    names = {entry.submission for entry in BENCHMARKS if entry.submission is not None}
+    endings |= {name.removeprefix("merge") for name in names if name.startswith("merge.")}
+    files = {answers_file.with_suffix(ending) for ending in endings}
+    if answers_file.name == "merge.jsonl":
+        files |= {answers_file.with_name(name) for name in names}
+    return files

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.eval.answer_rows import empty_answers
 from llava.eval.answering import answer_question_file
 from llava.eval.benchmarks import Benchmark, find_benchmark
 from llava.eval.files import write_json
@@ -171,6 +172,9 @@ def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path) -> Result:
     scores, submission, headline = None, None, benchmark.headlines[0]
     if benchmark.score is not None:
         scores, description = benchmark.score(data, answers_file)
+        if warning := empty_answers(answers_file):
+            scores["warning"] = warning
+            description += f"\nwarning: {warning}"
         score_file = answers_file.with_suffix(".score.json")
         write_json(score_file, scores)
         lines += [description, f"score: {score_file}"]

@@ -1,7 +1,7 @@
 """The processes that share a question file: which one this is, what they agree on, and one progress bar for all.
 
 They are started by `accelerate launch` (see `llava.eval.launch`), which says in the environment who is who. They talk
-over gloo, on a GPU machine too: it is a few bytes at the beginning and one barrier at the end.
+over gloo, on a GPU machine too: it is a few bytes now and then.
 """
 
 import os
@@ -16,30 +16,32 @@ from typing import Self, TypeVar
 from tqdm import tqdm
 
 from llava.eval.answers import AnswerStore
+from llava.eval.processes import end_with_parent, join_peers, peers_alive
 from llava.eval.questions import Question
 from llava.utils import InputError
 
 Value = TypeVar("Value")
-LONGEST_WAIT = timedelta(days=7)  # of the rank that has the fewest questions for the one that has most
+LONGEST_WAIT = timedelta(days=365)  # for a live process, however many questions it has; see `Heartbeat` for a dead one
 
 
 class Ranks:
     """This process among those of its run: `rank` of `count`. A context: within it they can talk."""
 
     def __init__(self) -> None:
+        end_with_parent()
         self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
 
     def __enter__(self) -> Self:
         if self.count > 1:
-            import torch.distributed as dist
-
-            dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+            self._heartbeat = join_peers(self.rank, self.count, LONGEST_WAIT)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self.count > 1:
             import torch.distributed as dist
 
+            self._heartbeat.stop()
             dist.destroy_process_group()  # a process that exits with it alive may be aborted
 
     def device(self, wanted: str) -> str:
@@ -49,42 +51,57 @@ class Ranks:
         import torch
 
         if torch.cuda.is_available():
-            return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+            return f"cuda:{self.local_rank}"
         return wanted
 
     def from_first(self, get: Callable[[], Value]) -> Value:
-        """What `get` returns in the first process, in all of them.
+        """What `get` returns in the first process, in all of them. An InputError there ends them all.
 
-        An InputError there ends them all with exit code 2, and the first alone says why.
+        Each process then ends with exit code 2, and the first of each machine says why.
         """
         if self.count == 1:
             return get()
         import torch.distributed as dist
 
-        error, said = None, [None, False]
-        if self.rank == 0:
-            try:
-                said[0] = get()
-            except InputError as caught:
-                error, said[1] = caught, True
-        dist.broadcast_object_list(said)
-        if error is not None:
-            raise error
-        if said[1]:
-            time.sleep(10)  # the first says why, and the launcher ends the others when it ends
-            sys.exit(2)
-        return said[0]
+        said = [_outcome(get)] if self.rank == 0 else [None]
+        with peers_alive():
+            dist.broadcast_object_list(said)
+        value, error = said[0]
+        self._raise(error)
+        return value
 
-    def wait(self) -> None:
-        """Return when all processes have come here; if one ends before, end this one with one line and exit code 1."""
+    def from_each(self, get: Callable[[], Value]) -> Value:
+        """What `get` returns in this process, when it has returned in all. An InputError in one ends them all.
+
+        Each process then ends with exit code 2, and the first of each machine says why. If one ends otherwise, the
+        others end with one line and exit code 1.
+        """
         if self.count == 1:
-            return
+            return get()
         import torch.distributed as dist
 
-        try:
-            dist.barrier()
-        except RuntimeError:
-            sys.exit("error: another process of this run ended before its questions were answered")
+        value, error = _outcome(get)
+        errors: list = [None] * self.count
+        with peers_alive():
+            dist.all_gather_object(errors, error)
+        self._raise("; ".join(dict.fromkeys(error for error in errors if error is not None)))
+        return value
+
+    def _raise(self, error: str | None) -> None:
+        """End this process if there is an error, which the first of each machine tells."""
+        if error and self.local_rank == 0:
+            raise InputError(error)
+        if error:
+            time.sleep(10)  # the launcher ends this process when it ends the first
+            sys.exit(2)
+
+
+def _outcome(get: Callable[[], Value]) -> tuple[Value | None, str | None]:
+    """What `get` returns, and the message of the InputError that it raises."""
+    try:
+        return get(), None
+    except InputError as error:
+        return None, str(error)
 
 
 def share(questions: list[Question], order: list[int], rank: int, count: int) -> list[int]:

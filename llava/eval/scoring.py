@@ -1,15 +1,19 @@
 """What the scorers share: answers joined to labels by id, accuracies in percent, the score file."""
 
 import argparse
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.eval.answer_rows import empty_answers
 from llava.eval.answers import mismatches
 from llava.eval.files import read_jsonl, write_json
 from llava.utils import CommandParser, InputError
+
+logger = logging.getLogger(__name__)
 
 
 def read_answers(result_file: Path, fields: Iterable[str] = ()) -> list[dict]:
@@ -133,7 +137,10 @@ def describe_accuracy(scores: dict) -> str:
 
 
 def save_scores(scores: dict, args: argparse.Namespace) -> None:
-    """Write the score file. Raises InputError if it cannot be written."""
+    """Write the score file, with a warning if most answers are empty. Raises InputError if it cannot be written."""
+    if args.result_file is not None and (warning := empty_answers(args.result_file)):
+        scores = scores | {"warning": warning}
+        logger.warning(warning)
     write_json(args.output or args.result_file.with_suffix(".score.json"), scores)
 
 

@@ -1,11 +1,13 @@
 """From a request's images to visual tokens: decoded ahead of the model, and encoded once for requests on one image."""
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from llava.inference.memory import is_out_of_memory, refuse_too_large
 from llava.inference.request import Request
@@ -66,15 +68,14 @@ def encode_images(loaded: tuple, images: Iterable, pruning: PruningSettings, nam
 class VisualTokenStream:
     """The visual tokens of one request after another; an image is encoded once while requests go on about it.
 
-    Images are decoded in `num_workers` processes ahead of the model. Every request must have its pruning settings.
+    Images are decoded by `num_workers` threads ahead of the model. Every request must have its pruning settings.
     """
 
     def __init__(self, loaded: tuple, requests: list[Request], num_workers: int) -> None:
         _, self.model, image_processor, _ = loaded
-        new = [(image, request.name, request.as_displayed) for _, image, request in _new_images(requests, {})]
-        ahead = {"prefetch_factor": 8} if num_workers else {}
-        pixels = _Pixels(new, image_processor, self.model.config)
-        self._decoded = iter(DataLoader(pixels, batch_size=None, num_workers=num_workers, collate_fn=_same, **ahead))
+        new = ((image, request.name, request.as_displayed) for _, image, request in _new_images(requests, {}))
+        pixels = _Pixels(image_processor, self.model.config)
+        self._decoded = map_ahead(pixels, new, num_workers)
         self._tokens: dict = {}  # of the last request that had images
 
     def of(self, batch: list[Request]) -> list[list[torch.Tensor]]:
@@ -88,7 +89,7 @@ class VisualTokenStream:
             if isinstance(decoded, InputError):
                 raise decoded
             keys.append(key)
-            pixels.append(torch.from_numpy(decoded[0]))
+            pixels.append(decoded[0])
             sizes.append(decoded[1])
         known = dict(self._tokens)
         if pixels:
@@ -112,27 +113,37 @@ def _new_images(requests: list[Request], known: Iterable[tuple]) -> Iterator[tup
         known = images or known
 
 
-class _Pixels(Dataset):
-    """(image, name, as_displayed) of requests as pixels and size; what cannot be read comes as the error itself.
+class _Pixels:
+    """From (image, name, as_displayed) of a request to pixels and size; for what cannot be read to the error itself."""
 
-    Pixels are sent as NumPy arrays, which pass through a pipe: tensors pass through /dev/shm, of which a container
-    has little.
-    """
+    def __init__(self, image_processor, config) -> None:
+        self.image_processor, self.config = image_processor, config
 
-    def __init__(self, images: list[tuple], image_processor, config) -> None:
-        self.images, self.image_processor, self.config = images, image_processor, config
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple | InputError:
-        source, name, as_displayed = self.images[index]
+    def __call__(self, item: tuple) -> tuple | InputError:
+        source, name, as_displayed = item
         try:
             image = open_image(source, name, as_displayed)
-            return to_pixels(image, name, self.image_processor, self.config).numpy(), image.size
+            return to_pixels(image, name, self.image_processor, self.config), image.size
         except InputError as error:
             return error
 
 
-def _same(item):
-    return item
+def map_ahead(function: Callable, items: Iterable, num_workers: int, ahead: int = 8) -> Iterator[Any]:
+    """`function` of each item, in order, computed by `num_workers` threads up to `ahead` items each before it is taken.
+
+    Threads, not processes: Pillow decodes and resizes without Python's lock, and a thread ends with its process
+    however that ends. A process would outlive it, with the locks and connections that it was forked with.
+    """
+    if not num_workers:
+        yield from map(function, items)
+        return
+    pool, waiting = ThreadPoolExecutor(num_workers, "decoding"), deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead * num_workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llava.utils import run_command
+from tests.conftest import picture, write_jsonl
 
 pytest.register_assert_rewrite("tests.eval.converter_cases")
 
@@ -34,6 +35,21 @@ def case(request, tmp_path, call):
     from tests.eval.converter_cases import Case
 
     return Case(request.param, tmp_path, call)
+
+
+@pytest.fixture
+def ask(checkpoints, tmp_path):
+    """Options that ask 24 questions about 8 pictures, in an order that is not the pictures'."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(8):
+        picture(seed=i).save(folder / f"{i}.png")
+    rows = [{"question_id": i, "image": f"{i % 8}.png", "text": f"What is number {i}?"} for i in range(24)]
+    write_jsonl(tmp_path / "q.jsonl", rows)
+    return [
+        *("--model-path", checkpoints(), "--device", "cpu", "--temperature", "0", "--max_new_tokens", "3"),
+        *("--question-file", tmp_path / "q.jsonl", "--image-folder", folder, "--visual_token_num", "16"),
+    ]
 
 
 def assert_one_line(result: tuple[int, str, str], named: str) -> None:

@@ -194,17 +194,20 @@ def test_where_nothing_is_left_to_do_no_picture_is_opened(call, loader_options, 
     assert_one_line(call(model_vqa_loader, *options), "1.png")
 
 
-def test_a_question_too_long_for_the_context_leaves_the_other_answers(call, loader_options, pope, tmp_path):
+@pytest.mark.parametrize("budget", [[], ["--visual_token_num", 16]])
+def test_questions_too_long_for_the_context_are_named_before_the_first_answer(
+    call, loader_options, pope, tmp_path, budget
+):
     questions = pope / "llava_pope_test.jsonl"
     rows = [json.loads(line) for line in questions.read_text().splitlines()]
-    rows[-1]["text"] = "word " * 5000
+    for row in rows[-2:]:
+        row["text"] = "word " * 5000
     write_jsonl(questions, rows)
     out = tmp_path / "out"
-    code, _, err = call(model_vqa_loader, *loader_options, "--answers-file", out / "a.jsonl", "--batch-size", 1)
-    assert code == 2
-    assert "longer than the context" in err.splitlines()[-1]
-    assert len((out / "a.parts" / "0.jsonl").read_text().splitlines()) == len(rows) - 1
-    assert not (out / "a.jsonl").exists()
+    result = call(model_vqa_loader, *loader_options, *budget, "--answers-file", out / "a.jsonl", "--batch-size", 1)
+    assert_one_line(result, "question 4 is longer than the context: ")
+    assert result[2].endswith("; 1 more cannot be asked: question 5\n")
+    assert not out.exists()
 
 
 def test_pope_is_scored_by_image_and_question(call, pope, tmp_path):

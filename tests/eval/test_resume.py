@@ -5,29 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from llava.eval import model_vqa_loader
-from tests.conftest import ROOT, picture, write_jsonl
+from tests.conftest import ROOT
 from tests.eval.conftest import assert_one_line, texts
-
-
-@pytest.fixture
-def ask(checkpoints, tmp_path):
-    """Options that ask 24 questions about 8 pictures, in an order that is not the pictures'."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for i in range(8):
-        picture(seed=i).save(folder / f"{i}.png")
-    rows = [{"question_id": i, "image": f"{i % 8}.png", "text": f"What is number {i}?"} for i in range(24)]
-    write_jsonl(tmp_path / "q.jsonl", rows)
-    return [
-        *("--model-path", checkpoints(), "--device", "cpu", "--temperature", "0", "--max_new_tokens", "3"),
-        *("--question-file", tmp_path / "q.jsonl", "--image-folder", folder, "--visual_token_num", "16"),
-    ]
+from tests.eval.runs import command, lines_in, rank_process, wait_for
 
 
 def test_changed_options_and_files_are_told_from_moved_ones(call, ask, tmp_path):
@@ -47,49 +31,6 @@ def test_changed_options_and_files_are_told_from_moved_ones(call, ask, tmp_path)
     (tmp_path / "moved.jsonl").write_text(lines.replace("number 7", "number seven"))
     assert_one_line(call(model_vqa_loader, *moved), "question_file")
     assert (tmp_path / "a.jsonl").read_bytes() == answers
-
-
-def command(*args, processes: int = 1, launch: tuple = ()) -> subprocess.Popen:
-    """A run of model_vqa_loader in processes of its own."""
-    start = [sys.executable, "-m"]
-    if processes > 1:
-        start += ["llava.eval.launch", "--multi_gpu", "--num_processes", str(processes)]
-        start += [*map(str, launch or ("--num_machines", 1, "--main_process_port", 0)), "-m"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*start, "llava.eval.model_vqa_loader", *map(str, args)],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment, "cwd": ROOT},
-        start_new_session=True,
-    )
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    for _ in range(1200):
-        if condition():
-            return
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    raise AssertionError("it did not happen within a minute")
-
-
-def lines_in(folder: Path) -> int:
-    return sum(file.read_bytes().count(b"\n") for file in folder.glob("*.jsonl"))
-
-
-def rank_process(rank: int, answers_file: Path) -> int:
-    """The process that is a certain rank of the run that writes a file."""
-
-    def words(file: Path) -> list[str]:
-        try:
-            return file.read_text().split("\0")
-        except OSError:  # it has ended, or is not ours
-            return []
-
-    return next(
-        int(process.name)
-        for process in Path("/proc").glob("[0-9]*")
-        if f"RANK={rank}" in words(process / "environ") and str(answers_file) in words(process / "cmdline")
-    )
 
 
 def test_a_killed_run_goes_on_with_another_number_of_processes(call, ask, tmp_path):
