@@ -220,7 +220,7 @@ def test_what_is_no_answer_is_named(store, row):
     write(store, 0, 2)
     with (store.parts / "0.jsonl").open("a") as file:
         file.write("\n" + json.dumps(row) + "\n")
-    with pytest.raises(InputError, match=r"0\.jsonl, line 3: (question_id|prompt|text|round_id) is not"):
+    with pytest.raises(InputError, match=r"0\.jsonl, line 3: (question_id|prompt|round_id|the answer to 1) is not"):
         again(store).resume(SETTINGS)
 
 
