@@ -1,13 +1,11 @@
 """Reads training data in LLaVA's JSON format and checks every record before a model is loaded."""
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import SeparatorStyle, get_conversation
-from llava.utils import InputError, one_line, read_text
+from llava.utils import InputError, one_line, open_text, parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +29,8 @@ def read_records(data_path: str | Path, image_folder: str | Path | None, version
 
     Raises InputError, naming the record, if one is malformed or its image file does not exist.
     """
-    try:
-        rows = json.loads(read_text(data_path, "training data").removeprefix("\ufeff"))  # a byte-order mark
-    except (ValueError, RecursionError) as error:  # InputError, which read_text raises, is a ValueError too
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"the training data {data_path} is not JSON that can be read: {one_line(error)}") from error
+    with open_text(data_path, "training data") as file:  # may be larger than what read_text takes
+        rows = parse_json(file.read(), f"the training data {data_path}")
     if not isinstance(rows, list) or not rows:
         raise InputError(f"the training data {data_path} must be a JSON list of at least one record")
     records = [_read_record(row, i, Path(image_folder or "")) for i, row in enumerate(rows)]
@@ -44,12 +38,19 @@ def read_records(data_path: str | Path, image_folder: str | Path | None, version
     found = set()
     for record in records:
         if record.image is not None and record.image not in found:
-            if not os.path.isfile(record.image):  # noqa: PTH113 Path.is_file raises for a path that is too long
+            if not _is_file(record.image):
                 raise InputError(f"{record.name}: no such image file: {record.image}")
             found.add(record.image)
         if captions_only and (record.image is None or len(record.turns) != 1):
             raise InputError(f"{record.name}: version {version!r} takes one image and one caption, nothing else")
     return records
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the path is too long
+        return False
 
 
 def _read_record(row: object, index: int, image_folder: Path) -> Record:
@@ -83,10 +84,10 @@ def _read_turns(conversations: object, name: str) -> list[str]:
         text = turn.get("value")
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{name}: turn {i} of its conversation is empty")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise InputError(
-                f"{name}: turn {i} of its conversation has half of a surrogate pair, which is no character"
-            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON can write half of a surrogate pair
+            raise InputError(f"{name}: turn {i} of its conversation is not Unicode: {one_line(error)}") from error
         texts.append(text)
     if len(texts) % 2:
         raise InputError(f"{name}: its conversation ends without an answer")

@@ -16,7 +16,7 @@ GOOD = INSTRUCTIONS[0]
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "nested too deeply"),
         (f'[{{"id": {"9" * 5000}}}]', "digits"),
         (json.dumps([GOOD | {"conversations": conversation(f"{IMAGE}\nA?", "half \ud83d")}]), "turn 1 of its"),
         (json.dumps([GOOD | {"image": "a" * 5000}]), "record 'one': no such image file"),
