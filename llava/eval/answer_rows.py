@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 
 from llava.eval.files import read_jsonl
@@ -40,6 +40,19 @@ def _line_number(file: str | Path, row: int) -> int:
     """The line, from 1, of row `row`, from 0, of a file of JSON lines."""
     lines = (number for number, line in enumerate(read_text(file, "answers file").split("\n"), 1) if line.strip())
     return next(number for i, number in enumerate(lines) if i == row)
+
+
+def mismatches(
+    found: Iterable[Hashable], wanted: Iterable[Hashable]
+) -> tuple[list[Hashable], list[Hashable], list[Hashable]]:
+    """Which of the `wanted` were found too rarely, which too often, and what was found that is not wanted.
+
+    Something wanted twice is to be found twice.
+    """
+    found, wanted = Counter(iter(found)), Counter(iter(wanted))  # iter: a dict's values would be taken for counts
+    missing = [key for key, count in wanted.items() if found[key] < count]
+    surplus = [key for key, count in wanted.items() if found[key] > count]
+    return missing, surplus, [key for key in found if key not in wanted]
 
 
 def drop_unfinished_line(path: Path) -> None:

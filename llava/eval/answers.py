@@ -12,14 +12,15 @@ import json
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import TextIO
 
 import shortuuid
 
-from llava.eval.answer_rows import check_answers, drop_unfinished_line, key_of_row, read_rows
+from llava.eval.answer_rows import check_answers, drop_unfinished_line, key_of_row, mismatches, read_rows
 from llava.eval.answers_lock import AnswersLock
+from llava.eval.benchmarks import made_of
 from llava.eval.files import read_jsonl, write_json
 from llava.eval.questions import Question, read_mmbench_questions, read_science_questions
 from llava.eval.settings import DEFAULTS
@@ -40,19 +41,6 @@ def answer_line(question: Question, text: str, model_id: str) -> str:
         "metadata": {},
     }
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def mismatches(
-    found: Iterable[Hashable], wanted: Iterable[Hashable]
-) -> tuple[list[Hashable], list[Hashable], list[Hashable]]:
-    """Which of the `wanted` were found too rarely, which too often, and what was found that is not wanted.
-
-    Something wanted twice is to be found twice.
-    """
-    found, wanted = Counter(iter(found)), Counter(iter(wanted))  # iter: a dict's values would be taken for counts
-    missing = [key for key, count in wanted.items() if found[key] < count]
-    surplus = [key for key, count in wanted.items() if found[key] > count]
-    return missing, surplus, [key for key in found if key not in wanted]
 
 
 class AnswerStore:
@@ -108,8 +96,6 @@ class AnswerStore:
 
         Raises InputError if that cannot be.
         """
-        from llava.eval.benchmarks import made_of  # which imports this file
-
         dropped = [] if self._replacement is None else [*self._part_files(), self.file]
         try:
             for file in (*dropped, *made_of(self.file)):

@@ -163,7 +163,8 @@ def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str) -> s
         lines = [[first, "tokens", "ratio", *(column.named(column.headline.heading) for column in columns)]]
         for setting, cells in table.items():
             numbers = [f"{cells[column]:.1f}" if column in cells else ABSENT for column in columns]
-            lines.append([*setting.cells, *numbers])
+            name, *numbers_of_setting = setting.cells
+            lines.append([name.replace("|", "\\|"), *numbers_of_setting, *numbers])
         widths = [max(map(len, column)) for column in zip(*lines)]
         lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
         for line in lines:

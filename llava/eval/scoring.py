@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answer_rows import empty_answers
-from llava.eval.answers import mismatches
+from llava.eval.answer_rows import empty_answers, mismatches
 from llava.eval.files import read_jsonl, write_json
 from llava.utils import CommandParser, InputError
 

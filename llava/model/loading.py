@@ -117,6 +117,10 @@ def read_config_file(folder: Path) -> dict:
     """The values of a LLaVA checkpoint's `config.json`. Raises InputError if it is none, or in another layout."""
     path = folder / "config.json"
     if not path.exists() and (folder / "trainer_state.json").exists():
+        if not folder.resolve().name.startswith("checkpoint-"):
+            raise InputError(
+                f"{folder} has no config.json: its training has not ended, the same command goes on with it"
+            )
         raise InputError(
             f"{folder} is a checkpoint of a training and holds the trained weights alone: "
             f"the model is {folder.resolve().parent}, once that training has ended"

@@ -234,3 +234,10 @@ def test_methods_of_one_checkpoint_are_rows_in_the_order_asked_for(script, save,
     ]
     assert_one_line(call(script, "--out-dir", tmp_path, "--methods", "none"), "give --checkpoint too")
     assert_one_line(call(script, "--out-dir", tmp_path, "--checkpoint", "a", "--methods", "tome"), "'tome'")
+
+
+def test_a_bar_in_a_name_does_not_break_the_table(script, save, call, tmp_path):
+    save("gqa", 64, score(accuracy=62.0), checkpoint="llava|a")
+    code, out, _ = call(script, "--out-dir", tmp_path)
+    assert code == 0
+    assert "| llava\\|a |" in out

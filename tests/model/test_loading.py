@@ -210,6 +210,11 @@ def test_a_checkpoint_of_a_training_names_the_model(make_checkpoint):
     (inside / "trainer_state.json").write_text("{}")
     with pytest.raises(InputError, match=f"holds the trained weights alone: the model is {folder}"):
         load(inside)
+    stopped = folder / "stopped"
+    stopped.mkdir()
+    (stopped / "trainer_state.json").write_text("{}")
+    with pytest.raises(InputError, match="its training has not ended"):
+        load(stopped)
 
 
 def test_pinpoints_as_a_range_are_read(checkpoints):
