@@ -240,4 +240,4 @@ def test_a_bar_in_a_name_does_not_break_the_table(script, save, call, tmp_path):
     save("gqa", 64, score(accuracy=62.0), checkpoint="llava|a")
     code, out, _ = call(script, "--out-dir", tmp_path)
     assert code == 0
-    assert "| llava\\|a |" in out
+    assert "| llava\\|a   |" in out
