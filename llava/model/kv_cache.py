@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from transformers import Cache, LlamaModel, PreTrainedConfig, StaticCache
 from transformers.utils import ModelOutput
 
@@ -28,7 +29,7 @@ class ReusedCache:
 
     def __init__(self, config: PreTrainedConfig) -> None:
         self.config = config
-        self._free: list[tuple[tuple[int, int], StaticCache]] = []  # one at most, none while it is lent
+        self._free: list[tuple[tuple, StaticCache]] = []  # one at most, none while it is lent
 
     @contextmanager
     def lend(self, batch: int, length: int) -> Iterator[StaticCache]:
@@ -36,7 +37,8 @@ class ReusedCache:
 
         Who asks while it is lent, in another thread, gets one of their own.
         """
-        size = (batch, -(-length // STEP) * STEP)
+        # What is made in inference mode cannot be written to outside of it.
+        size = (batch, -(-length // STEP) * STEP, torch.is_inference_mode_enabled())
         try:
             held, cache = self._free.pop()
         except IndexError:

@@ -74,3 +74,19 @@ def test_a_cache_is_used_again_while_it_fits(loaded):
         assert lent(1, 256) is not first  # as another thread would ask
     assert lent(1, 257) is not first
     assert lent(2, 257) is not lent(1, 257)
+
+
+def test_a_cache_made_in_inference_mode_serves_there_alone(loaded):
+    """The engine asks in inference mode, `generate` without; the memory of one cannot be written to by the other."""
+    _, model, image_processor, _ = loaded()
+    pixels = image_processor([picture()], return_tensors="pt").pixel_values
+    ids = torch.tensor([[1, -200, 5]])
+    options = {"images": pixels, "do_sample": False, "max_new_tokens": 4}
+    expected = model.generate(ids, **options).tolist()
+    model.compile_decoding = True
+    try:
+        with torch.inference_mode():
+            inside = model.generate(ids, **options).tolist()
+        assert inside == model.generate(ids, **options).tolist() == expected
+    finally:
+        model.compile_decoding = False

@@ -44,8 +44,9 @@ def test_the_call_of_the_document_is_a_call(loaded, tmp_path, monkeypatch):
     _, model, image_processor, _ = loaded()
     pixels = image_processor([picture()], return_tensors="pt").pixel_values
     input_ids = torch.tensor([[1, -200, 5]])
-    call = block_with("model.generate(").splitlines()[1]
+    call = "\n".join(block_with("model.generate(").splitlines()[1:])
     names = {"model": model, "input_ids": input_ids, "pixels": pixels}
     exec(call, names)
-    expected = model.generate(input_ids, images=pixels, pruning=PruningSettings(64, pruning_method="rows.py"))
+    pruning = PruningSettings(64, pruning_method="rows.py")
+    expected = model.generate(input_ids, images=pixels, max_new_tokens=64, pruning=pruning)
     assert names["output_ids"].tolist() == expected.tolist()
