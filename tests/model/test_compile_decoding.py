@@ -7,7 +7,7 @@ import torch
 from transformers.generation import CompileConfig
 
 from llava.model.kv_cache import ReusedCache
-from tests.conftest import IMAGE, ask, picture
+from tests.conftest import IMAGE, ask, load, picture
 
 PROMPTS = [f"A {IMAGE} dog?", f"{IMAGE}\nand a much longer question about {IMAGE} the two", "no picture"]
 IMAGES = [picture(200, 150, 1), picture(90, 300, 2), picture(400, 120, 3)]
@@ -76,17 +76,14 @@ def test_a_cache_is_used_again_while_it_fits(loaded):
     assert lent(2, 257) is not lent(1, 257)
 
 
-def test_a_cache_made_in_inference_mode_serves_there_alone(loaded):
+def test_a_cache_made_in_inference_mode_serves_there_alone(checkpoints):
     """The engine asks in inference mode, `generate` without; the memory of one cannot be written to by the other."""
-    _, model, image_processor, _ = loaded()
+    _, model, image_processor, _ = load(checkpoints())
     pixels = image_processor([picture()], return_tensors="pt").pixel_values
     ids = torch.tensor([[1, -200, 5]])
     options = {"images": pixels, "do_sample": False, "max_new_tokens": 4}
     expected = model.generate(ids, **options).tolist()
     model.compile_decoding = True
-    try:
-        with torch.inference_mode():
-            inside = model.generate(ids, **options).tolist()
-        assert inside == model.generate(ids, **options).tolist() == expected
-    finally:
-        model.compile_decoding = False
+    with torch.inference_mode():
+        inside = model.generate(ids, **options).tolist()
+    assert inside == model.generate(ids, **options).tolist() == expected
