@@ -30,8 +30,8 @@ def resize_to_square(image: Image.Image, image_processor, color: tuple[int, ...]
     it is not padded, or as a square where the processor is such a one.
     """
     longer, shorter = max(image.size), min(image.size)
-    side = _crop_side(image_processor)
-    edge = image_processor.size.get("shortest_edge") or 0
+    side = image_processor.central_square
+    edge = image_processor.shorter_side
     pixels = edge**2 * longer // shorter if color is None else longer**2 if side is None else 0
     if pixels > MOST_PIXELS:
         raise InputError(f"{image.width} x {image.height} pixels would become {pixels} on the way to the vision tower")
@@ -67,13 +67,3 @@ def _resize_rows(
         strip = strip.resize((scaled, bottom - top), resample)
         result.paste(strip.crop((start, 0, start + side, bottom - top)), (0, top))
     return result
-
-
-def _crop_side(image_processor) -> int | None:
-    """Pixels along one side, if a processor scales an image's shorter side to them and cuts out the central square."""
-    size, crop = image_processor.size, image_processor.crop_size
-    if not (image_processor.do_resize and image_processor.do_center_crop and crop):
-        return None
-    side = size.get("shortest_edge")
-    is_one_size = side == crop["height"] == crop["width"] and not size.get("longest_edge")
-    return side if is_one_size and image_processor.resample != Image.Resampling.NEAREST else None

@@ -1,15 +1,20 @@
 """What decides the answers to a question file, written down, so that a run can tell whether answers are its own."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import llava
 from llava.eval.digests import digest_files, digest_texts
-from llava.eval.options import AskingOptions, ModelOptions
 from llava.eval.questions import Question
 from llava.model.folders import find_folder
 from llava.pruning.base import PruningSettings
 from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file
 from llava.utils import get_model_name_from_path, read_json_object
+
+if TYPE_CHECKING:
+    from llava.eval.options import AskingOptions, ModelOptions
 
 # Files of a checkpoint that decide an answer, by the endings of their names, and those that training leaves there.
 _DECISIVE = (".json", ".model", ".txt", ".jinja", ".safetensors", ".bin")

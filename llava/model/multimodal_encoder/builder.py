@@ -2,8 +2,8 @@
 
 A tower is one file `*_encoder.py` of this folder. It defines `NAME`, for messages, `MODEL_TYPES`, the `model_type`
 values of the configs that it reads, and `TOWER`, its class: an `nn.Module` made from (folder, args, delay_load), with
-`load_model`, `image_processor` (which has `side`), `select_feature`, `hidden_size`, `image_size`, `num_patches`,
-`num_patches_per_side`, and `encode(pixels) -> Views`.
+`load_model`, `image_processor` (which has `side`, `shorter_side` and `central_square`), `select_feature`,
+`hidden_size`, `image_size`, `num_patches`, `num_patches_per_side`, and `encode(pixels) -> Views`.
 """
 
 import pkgutil

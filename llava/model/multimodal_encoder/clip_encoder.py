@@ -9,7 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.image_transforms import get_resize_output_image_size
-from transformers.image_utils import ChannelDimension
+from transformers.image_utils import ChannelDimension, PILImageResampling
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from llava.model.checkpoint import load_clip_weights
@@ -24,6 +24,20 @@ MODEL_TYPES = ("clip", "clip_vision_model")
 
 class CLIPTowerImageProcessor(CLIPImageProcessorPil):
     """CLIP's image processor over PIL: where torchvision is installed, transformers' choice resizes differently."""
+
+    @property
+    def shorter_side(self) -> int:
+        """Pixels that the shorter side of a picture is scaled to; 0 where that is not how it is scaled."""
+        return self.size.get("shortest_edge") or 0
+
+    @property
+    def central_square(self) -> int | None:
+        """Pixels along one side, if the shorter side is scaled to them and the central square cut out; else None."""
+        crop = self.crop_size
+        if not (self.do_resize and self.do_center_crop and crop):
+            return None
+        is_one_size = self.shorter_side == crop["height"] == crop["width"] and not self.size.get("longest_edge")
+        return self.shorter_side if is_one_size and self.resample != PILImageResampling.NEAREST else None
 
     def resize(self, image: np.ndarray, size, resample=None, **kwargs) -> np.ndarray:
         """Resize (3, height, width) in width first: see `mm_utils.resize_width_first`."""
