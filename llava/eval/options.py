@@ -231,7 +231,7 @@ class AskingOptions:
         generation: transformers' generation options.
         conv_mode: the prompt template; the checkpoint's own if None.
         batch_size: questions answered at once; as many as free memory allows if None.
-        num_workers: processes that decode images ahead of the model; by the number of cores if None.
+        num_workers: threads that decode images ahead of the model; by the number of cores if None.
     """
 
     generation: dict
@@ -253,7 +253,7 @@ def add_asking_arguments(parser: argparse.ArgumentParser) -> None:
     """How questions are asked, less how answers are decoded."""
     parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
     parser.add_argument("--batch-size", type=int, help="questions answered at once (as free memory allows)")
-    parser.add_argument("--num-workers", type=int, help="processes that decode images ahead of the model (up to 4)")
+    parser.add_argument("--num-workers", type=int, help="threads that decode images ahead of the model (up to 4)")
 
 
 def asking_options(args: argparse.Namespace) -> AskingOptions:

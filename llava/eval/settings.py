@@ -89,14 +89,13 @@ def _pruning(pruning: PruningSettings) -> dict:
     """The pruning settings that decide what is kept: a method of this package does not read those of others."""
     method = pruning.pruning_method
     file = method_file(method)
-    settings = {
+    return {
         "visual_token_num": pruning.visual_token_num if method != NONE else None,
         "important_ratio": pruning.important_ratio if method == VISPRUNER or file else None,
         "pruning_method": method if file is None else file.name,
         "pruning_seed": pruning.pruning_seed if method not in METHOD_NAMES or method == "random" else 0,
         "pruning_file": digest_files([file])[0][:16] if file else None,
     }
-    return settings
 
 
 def _images(questions: list[Question]) -> str:

@@ -81,7 +81,7 @@ def is_tuned(inside: StateDict, tower_folder: str) -> bool:
     Copies differ by the rounding of the dtypes that they went through; what differs by more than two roundings to
     bfloat16 was trained.
     """
-    theirs = {key: tensor for key, tensor in _of_vision(read_weights(tower_folder)).items()}
+    theirs = _of_vision(read_weights(tower_folder))
     for key, tensor in _of_vision(inside).items():
         if key not in theirs or _OLD_BUFFERS.search(key):
             continue
