@@ -27,7 +27,7 @@ class Engine:
         Args:
             loaded: what `load_pretrained_model` returned.
             batch_size: requests answered at once; None for as many as free memory allows.
-            num_workers: processes that decode images ahead of the model.
+            num_workers: threads that decode images ahead of the model.
         """
         self.loaded, self.batch_size, self.num_workers = loaded, batch_size, num_workers
         self.tokenizer, self.model, *_ = loaded
