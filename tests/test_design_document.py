@@ -1,10 +1,13 @@
 """The examples of docs/design.md, applied to a copy of the package: a family is one file, a benchmark one entry."""
 
+import ast
 import json
 import re
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +91,41 @@ def test_a_benchmark_is_one_entry(copy, checkpoints, tmp_path):
 def test_the_map_names_what_is_there():
     for name in re.findall(r"^\| `([\w/.]+)`", TEXT, re.MULTILINE):
         assert (ROOT / name).exists(), name
+
+
+def test_imports_point_down_the_map():
+    """No file imports from a folder above its own in the document's table, and no circle of imports is run through."""
+    places = [name.rstrip("/") for name in re.findall(r"^\| (`llava/.*?) \|", TEXT, re.MULTILINE)]
+    levels = {}
+    for level, row in enumerate(places):
+        for name in re.findall(r"`([\w/.]+)`", row):
+            path = name if "/" in name else f"{row.split('`')[1].rpartition('/')[0]}/{name}"
+            levels[path.removesuffix(".py").rstrip("/").replace("/", ".")] = level
+    modules = {_module(path): path for path in (ROOT / "llava").rglob("*.py")}
+    imports = {module: _imported(path, modules) - {module} for module, path in modules.items()}
+    for module, names in imports.items():
+        level = _level(levels, module)
+        for name in names:
+            below = _level(levels, name)
+            assert level is None or below is None or level <= below, f"{module} imports {name}"
+    TopologicalSorter(imports).prepare()
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imported(path: Path, modules: dict[str, Path]) -> set[str]:
+    """The modules that a file imports, for types alone excepted."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    skipped = {inner for node in typing for inner in ast.walk(node)}
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node not in skipped]
+    names = {(node.module, f"{node.module}.{alias.name}") for node in found for alias in node.names}
+    return {inner if inner in modules else outer for outer, inner in names} & set(modules)
+
+
+def _level(levels: dict[str, int], module: str) -> int | None:
+    """The row of the longest place that the module is in; None for what the map does not name."""
+    places = [place for place in levels if module == place or module.startswith(f"{place}.")]
+    return levels[max(places, key=len)] if places else None

@@ -2,36 +2,37 @@
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from torch import nn
 from transformers.initialization import no_init_weights
 
 from llava.bench.shapes import Shape
 from llava.model.families.llama import LlavaConfig, LlavaLlamaForCausalLM
-from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.model.multimodal_encoder.builder import open_vision_tower
 
 
-def build_tower(
-    shape: Shape, device: torch.device, dtype: torch.dtype, attn_implementation: str = "sdpa"
-) -> CLIPVisionTower:
+def build_tower(shape: Shape, device: torch.device, dtype: torch.dtype, attn_implementation: str = "sdpa") -> nn.Module:
     """The vision tower alone, without an image processor."""
-    config = CLIPVisionConfig(
-        hidden_size=shape.vision_width,
-        intermediate_size=4 * shape.vision_width,
-        num_hidden_layers=shape.vision_layers,
-        num_attention_heads=shape.vision_heads,
-        image_size=shape.image_size,
-        patch_size=14,
-        attn_implementation=attn_implementation,
-    )
+    config = {
+        "model_type": "clip_vision_model",
+        "hidden_size": shape.vision_width,
+        "intermediate_size": 4 * shape.vision_width,
+        "num_hidden_layers": shape.vision_layers,
+        "num_attention_heads": shape.vision_heads,
+        "image_size": shape.image_size,
+        "patch_size": 14,
+    }
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
-        tower = CLIPVisionTower(folder, SimpleNamespace(mm_vision_select_layer=-2), delay_load=True)
-    tower.vision_tower = _with_random_weights(CLIPVisionModel, config, device, dtype)
-    tower.is_loaded = True
+        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        tower = open_vision_tower(Path(folder), SimpleNamespace(mm_vision_select_layer=-2), delay_load=True)
+    with _weights_on(device, dtype):
+        tower.build_unloaded(attn_implementation)
+    _fill_with_random_weights(tower)
     return tower.eval().requires_grad_(False)
 
 
@@ -52,25 +53,30 @@ def build(shape: Shape, device: torch.device, dtype: torch.dtype, attn_implement
         eos_token_id=None,
         attn_implementation=attn_implementation,
     )
-    model = _with_random_weights(LlavaLlamaForCausalLM, config, device, dtype)
+    with _weights_on(device, dtype):
+        model = LlavaLlamaForCausalLM(config)
+    _fill_with_random_weights(model)
     model.model.vision_tower = build_tower(shape, device, dtype, attn_implementation)
     model.generation_config.max_length, model.generation_config.pad_token_id = None, 0
     return model.eval().requires_grad_(False)
 
 
-def _with_random_weights(cls, config, device: torch.device, dtype: torch.dtype):
+@contextmanager
+def _weights_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Weights are made where they stay: those of 13 billion parameters fit into the machine once."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with no_init_weights(), device:
-            model = cls(config)
+            yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _fill_with_random_weights(model: nn.Module) -> None:
     torch.manual_seed(0)
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
             weight.data.normal_(std=0.02)
         else:
             weight.data.fill_(0.0 if name.endswith("bias") else 1.0)
-    return model

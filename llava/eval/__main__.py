@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llava.eval.answering import answer_question_file
-from llava.eval.benchmarks import BENCHMARKS, Benchmark, find_benchmark
+from llava.eval.benchmarks import BENCHMARKS, MissingData, find_benchmark
 from llava.eval.evaluation import (
     BUNDLED_MODEL,
     DATA,
@@ -71,7 +71,13 @@ def main() -> None:
         args.max_new_tokens = benchmark.max_new_tokens
     model, asking, count = model_options(args), asking_options(args), count_processes(args)
     data_dir = args.data_dir or default_data_dir(args.model_path)
-    require_data(benchmark, data_dir, args.skip_missing)
+    try:
+        benchmark.require_data(data_dir)
+    except MissingData as missing:
+        if not args.skip_missing:
+            raise
+        print(f"skipped: {missing}", file=sys.stderr)
+        sys.exit(SKIPPED)
     answers_file = answers_path(benchmark, args.out_dir, model.name, model.pruning)
     if count > 1 and "RANK" not in os.environ:
         launch(args, count)
@@ -82,16 +88,6 @@ def main() -> None:
     # What `launch` started only answers, and of several machines the first one scores.
     if args.machine_rank == 0 and "RANK" not in os.environ:
         print(finish(benchmark, data_dir, answers_file).description)
-
-
-def require_data(benchmark: Benchmark, data_dir: Path, skip: bool) -> None:
-    """Raise InputError if something that the benchmark reads is missing, or exit with `SKIPPED`."""
-    for path in benchmark.needs(data_dir):
-        if not path.exists():
-            if skip:
-                print(f"skipped: {path} is missing", file=sys.stderr)
-                sys.exit(SKIPPED)
-            raise InputError(f"{path} is missing: see EVAL.md for where to get it")
 
 
 def count_processes(args: argparse.Namespace) -> int:

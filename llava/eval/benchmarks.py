@@ -16,6 +16,10 @@ from llava.utils import InputError
 Scores = tuple[dict, str]
 
 
+class MissingData(InputError):
+    """A benchmark's questions, pictures or labels are not there."""
+
+
 @dataclass(frozen=True)
 class Headline:
     """A figure that stands for a benchmark: its heading in a table, its key in the score file, and its unit."""
@@ -62,10 +66,11 @@ class Benchmark:
         """The folder of its answers."""
         return Path(self.questions).stem
 
-    def needs(self, data_dir: Path) -> list[Path]:
-        """What must be there to answer and score it."""
-        names = (self.questions, *([] if self.images is None else [self.images]), *self.labels)
-        return [data_dir / self.folder / name for name in names]
+    def require_data(self, data_dir: Path) -> None:
+        """Raise MissingData if something that answers and scores are made of is not there."""
+        for name in (self.questions, *([] if self.images is None else [self.images]), *self.labels):
+            if not (path := data_dir / self.folder / name).exists():
+                raise MissingData(f"{path} is missing: see EVAL.md for where to get it")
 
     def read_questions(self, data_dir: Path) -> list[Question]:
         """Its questions. Raises InputError if a file is not of its form."""

@@ -102,8 +102,7 @@ def evaluate(
     out_dir = Path(out_dir or tempfile.mkdtemp(prefix="llava-eval-"))
     conv_mode = conv_mode or published_conv_mode(source.name, source.model_type)
     asking = AskingOptions(generation, conv_mode, batch_size, num_workers)
-    if missing := [path for path in benchmark.needs(data_dir) if not path.exists()]:
-        raise InputError(f"{missing[0]} is missing: see EVAL.md for where to get it")
+    benchmark.require_data(data_dir)
     answers_file = answers_path(benchmark, out_dir, source.name, pruning)
     questions = benchmark.read_questions(data_dir)
     answer_question_file(source, asking, questions, answers_file, overwrite=isinstance(source, InMemory))

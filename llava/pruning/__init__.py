@@ -9,13 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llava.pruning.base import MergedTokens, PruningError, PruningSettings, Views, VisualTokens, keep_patches
-    from llava.pruning.registry import METHOD_NAMES, load_method, method_label, select
+    from llava.pruning.base import MergedTokens, PruningSettings, Views, VisualTokens, keep_patches
+    from llava.pruning.errors import PruningError
+    from llava.pruning.registry import METHOD_NAMES, load_method, method_label
+    from llava.pruning.selection import select
     from llava.pruning.vispruner import select_visual_tokens
 
 _HOMES = {
     "MergedTokens": "base",
-    "PruningError": "base",
+    "PruningError": "errors",
     "PruningSettings": "base",
     "Views": "base",
     "VisualTokens": "base",
@@ -23,7 +25,7 @@ _HOMES = {
     "METHOD_NAMES": "registry",
     "load_method": "registry",
     "method_label": "registry",
-    "select": "registry",
+    "select": "selection",
     "select_visual_tokens": "vispruner",
 }
 __all__ = [

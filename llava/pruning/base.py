@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from llava.pruning.errors import PruningError
+from llava.pruning.registry import NONE, VISPRUNER, check_pruning_method, load_method
+
 if TYPE_CHECKING:
     import torch
 
     Source = torch.Tensor | Callable[[], torch.Tensor]
-
-
-class PruningError(ValueError):
-    """A method cannot do what it is asked. The message is one line that names the cause."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,10 @@ class PruningSettings:
 
     visual_token_num: int | None = None
     important_ratio: float = 0.5
-    pruning_method: str = "vispruner"
+    pruning_method: str = VISPRUNER
     pruning_seed: int = 0
 
     def __post_init__(self) -> None:
-        from llava.pruning.registry import check_pruning_method
-
         check_budget(self.visual_token_num, self.important_ratio)
         check_pruning_method(self.pruning_method)
         if not _is_integer(self.pruning_seed):
@@ -51,13 +48,11 @@ class PruningSettings:
     @property
     def prunes(self) -> bool:
         """Whether there is a budget and a method that heeds it."""
-        return self.visual_token_num is not None and self.pruning_method != "none"
+        return self.visual_token_num is not None and self.pruning_method != NONE
 
     @cached_property
     def prunes_in_decoder(self) -> bool:
         """Whether visual tokens are dropped inside the language model, so that its prefill begins with all of them."""
-        from llava.pruning.registry import load_method
-
         return self.prunes and not hasattr(load_method(self.pruning_method), "select")
 
     @property

@@ -14,6 +14,41 @@ import triton.language as tl
 
 
 @triton.jit
+def _highest_similarity(neighbours, similarity, in_b, a, a_num, patches, HALF: tl.constexpr, LOOK: tl.constexpr):
+    """The greatest similarity (HALF,) of each of `a` to any patch that is in b; -inf beyond `a_num`."""
+    slot = tl.arange(0, HALF)
+    score = tl.full((HALF,), float("-inf"), tl.float64)
+    looking = slot < a_num
+    at = 0
+    while tl.sum(looking.to(tl.int32)) > 0:
+        place = at + tl.arange(0, LOOK)
+        there = looking[:, None] & (place < patches)[None, :]
+        other = tl.load(neighbours + a[:, None] * patches + place[None, :], mask=there, other=0).to(tl.int32)
+        is_partner = tl.load(in_b + other, mask=there, other=0) != 0
+        first = tl.min(tl.where(is_partner, place[None, :], patches), axis=1)
+        found = looking & (first < patches)
+        best = tl.load(similarity + a * patches + first, mask=found, other=0.0)
+        score = tl.where(found, best, score)
+        looking = looking & (first >= patches) & (at + LOOK < patches)
+        at += LOOK
+    return score
+
+
+@triton.jit
+def _rank_of(score, scores, a_num, HALF: tl.constexpr, RANK: tl.constexpr):
+    """How many of `scores` (`a_num`,) come before each of `score` (HALF,): higher ones, or equal and earlier."""
+    slot = tl.arange(0, HALF)
+    rank = tl.zeros((HALF,), tl.int32)
+    for start in range(0, a_num, RANK):
+        rival = start + tl.arange(0, RANK)
+        theirs = tl.load(scores + rival, mask=rival < a_num, other=float("-inf"))
+        earlier = rival[None, :] < slot[:, None]
+        ahead = (theirs[None, :] > score[:, None]) | ((theirs[None, :] == score[:, None]) & earlier)
+        rank += tl.sum((ahead & (rival < a_num)[None, :]).to(tl.int32), axis=1)
+    return rank
+
+
+@triton.jit
 def _rounds(
     neighbours,  # (B, R, R) int16: of each patch all others, most similar first
     similarity,  # (B, R, R) float64: sorted in the same way
@@ -49,30 +84,11 @@ def _rounds(
         tl.store(in_b + b, tl.full(b.shape, 1, tl.int8), mask=slot < b_num)
         tl.debug_barrier()
 
-        score = tl.full((HALF,), float("-inf"), tl.float64)
-        looking = slot < a_num
-        at = 0
-        while tl.sum(looking.to(tl.int32)) > 0:
-            place = at + tl.arange(0, LOOK)
-            there = looking[:, None] & (place < patches)[None, :]
-            other = tl.load(neighbours + a[:, None] * patches + place[None, :], mask=there, other=0).to(tl.int32)
-            is_partner = tl.load(in_b + other, mask=there, other=0) != 0
-            first = tl.min(tl.where(is_partner, place[None, :], patches), axis=1)
-            found = looking & (first < patches)
-            best = tl.load(similarity + a * patches + first, mask=found, other=0.0)
-            score = tl.where(found, best, score)
-            looking = looking & (first >= patches) & (at + LOOK < patches)
-            at += LOOK
+        score = _highest_similarity(neighbours, similarity, in_b, a, a_num, patches, HALF, LOOK)
         tl.store(scores + slot, score)
         tl.debug_barrier()
 
-        rank = tl.zeros((HALF,), tl.int32)
-        for start in range(0, a_num, RANK):
-            rival = start + tl.arange(0, RANK)
-            theirs = tl.load(scores + rival, mask=rival < a_num, other=float("-inf"))
-            earlier = rival[None, :] < slot[:, None]
-            ahead = (theirs[None, :] > score[:, None]) | ((theirs[None, :] == score[:, None]) & earlier)
-            rank += tl.sum((ahead & (rival < a_num)[None, :]).to(tl.int32), axis=1)
+        rank = _rank_of(score, scores, a_num, HALF, RANK)
         drop = min(min(MAX_DROP, length - keep), a_num)
         following = lists + (1 - now) * patches
         tl.store(following + rank - drop, a, mask=(slot < a_num) & (rank >= drop))

@@ -9,6 +9,7 @@ Shapes: B prompts, L their tokens, L' those that are left, D channels.
 """
 
 import inspect
+from functools import partial
 
 import torch
 from transformers import Cache, DynamicCache, LlamaModel
@@ -16,7 +17,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
-from llava.pruning.base import PruningError
+from llava.pruning.errors import PruningError
 
 FULL_LAYERS = 2  # K: these see all visual tokens
 # transformers 5.24 renamed the argument of models and layers.
@@ -63,17 +64,10 @@ def prune_decoder(
     if position_ids is None:
         position_ids = torch.arange(past, past + hidden.shape[1], device=hidden.device).unsqueeze(0)
     mask = create_causal_mask(decoder.config, inputs_embeds=hidden, attention_mask=attention_mask, **{CACHE: cache})
-
-    def run(layers, hidden, mask, position_ids) -> torch.Tensor:
-        options = {CACHE: cache, "attention_mask": mask, "position_ids": position_ids}
-        options["position_embeddings"] = decoder.rotary_emb(hidden, position_ids)
-        for layer in layers:
-            hidden = layer(hidden, **options, **kwargs)
-        return hidden
-
-    hidden = run(decoder.layers[: FULL_LAYERS - 1], hidden, mask, position_ids)
+    run = partial(_run_layers, decoder, {CACHE: cache, **kwargs})
+    ranked_by = run(decoder.layers[: FULL_LAYERS - 1], hidden, mask, position_ids)
     ranking = decoder.layers[FULL_LAYERS - 1]
-    ranked_by, hidden = hidden, run([ranking], hidden, mask, position_ids)
+    hidden = run([ranking], ranked_by, mask, position_ids)
     if past == 0:
         attention = last_row(ranking, ranked_by, decoder.rotary_emb(ranked_by, position_ids), attention_mask)
         left, left_mask = choose(attention, is_visual, attention_mask.bool(), visual_share)
@@ -88,6 +82,16 @@ def prune_decoder(
         mask = step_mask(decoder.config._attn_implementation, left_mask, hidden)
     hidden = run(decoder.layers[FULL_LAYERS:], hidden, mask, position_ids)
     return BaseModelOutputWithPast(last_hidden_state=decoder.norm(hidden), **{CACHE: cache})
+
+
+def _run_layers(
+    decoder, options: dict, layers, hidden: torch.Tensor, mask: torch.Tensor | None, position_ids: torch.LongTensor
+) -> torch.Tensor:
+    """The output (B, L, D) of consecutive layers for `hidden` (B, L, D)."""
+    rotary = decoder.rotary_emb(hidden, position_ids)
+    for layer in layers:
+        hidden = layer(hidden, attention_mask=mask, position_ids=position_ids, position_embeddings=rotary, **options)
+    return hidden
 
 
 def is_pruned(cache: Cache | None) -> bool:

@@ -17,10 +17,18 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
-from llava.pruning.base import MergedTokens, PruningError, PruningSettings, Views, VisualTokens
+from llava.pruning.errors import PruningError
 
 VISPRUNER, NONE = "vispruner", "none"
-_NO_METHOD = {"base", "registry", "duplicates", "duplicates_cpu", "duplicates_triton"}
+_NO_METHOD = {
+    "base",
+    "errors",
+    "registry",
+    "selection",
+    "duplicates",
+    "duplicates_cpu",
+    "duplicates_triton",
+}
 _BUILT_IN = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
 METHOD_NAMES = tuple(dict.fromkeys((VISPRUNER, NONE, *(name for name in _BUILT_IN if name not in _NO_METHOD))))
 
@@ -93,19 +101,3 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look it up there
     spec.loader.exec_module(module)
     return module
-
-
-def select(views: Views, settings: PruningSettings) -> VisualTokens | MergedTokens:
-    """The visual tokens that the method of `settings` makes of what the tower saw; all where there is nothing to prune.
-
-    Raises PruningError if the method needs a view that the tower does not have, or returns something else.
-    """
-    if not settings.prunes_before_decoder or settings.visual_token_num >= views.features.shape[1]:
-        return views.keep_all()
-    chosen = load_method(settings.pruning_method).select(views, settings)
-    if not isinstance(chosen, VisualTokens | MergedTokens):
-        raise PruningError(
-            f"the pruning method {settings.pruning_method} must return VisualTokens or MergedTokens, "
-            f"not {type(chosen).__name__}"
-        )
-    return chosen

@@ -91,13 +91,11 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             )
             input_ids, inputs_embeds, labels = None, prompts.inputs_embeds, prompts.labels
             is_visual = prompts.is_visual
-        options = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        options |= {"return_dict": return_dict}
-        options = {name: value for name, value in options.items() if value is not None}
+        kwargs |= _given(
+            output_attentions=output_attentions, output_hidden_states=output_hidden_states, return_dict=return_dict
+        )
         if pruning.prunes_in_decoder:
-            if is_visual is None and input_ids is not None:
-                is_visual = torch.zeros_like(input_ids, dtype=torch.bool)
-            kwargs |= self._decoder_pruning(pruning, is_visual, options)
+            kwargs |= self._decoder_pruning(pruning, is_visual, input_ids, kwargs)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -107,17 +105,27 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
             **{CACHE: cache},
-            **options,
             **kwargs,
         )
 
-    def _decoder_pruning(self, pruning: PruningSettings, is_visual: torch.BoolTensor | None, options: dict) -> dict:
-        """The arguments that make the decoder drop visual tokens. Raises InputError for what it cannot give."""
+    def _decoder_pruning(
+        self,
+        pruning: PruningSettings,
+        is_visual: torch.BoolTensor | None,
+        input_ids: torch.LongTensor | None,
+        options: dict,
+    ) -> dict:
+        """The arguments that make the decoder drop visual tokens; ids without images have none.
+
+        Raises InputError for what it cannot give.
+        """
         for name in ("output_hidden_states", "output_attentions"):
             if options.get(name, getattr(self.config, name, False)):
                 raise InputError(
                     f"{pruning.pruning_method} drops tokens on the way: it gives no {name.split('_', 1)[1]}"
                 )
+        if is_visual is None and input_ids is not None:
+            is_visual = torch.zeros_like(input_ids, dtype=torch.bool)
         if is_visual is None:
             raise InputError(f"{pruning.pruning_method} needs is_visual beside inputs_embeds")
         share = min(1.0, pruning.visual_token_num / self.get_vision_tower().num_patches)
@@ -199,6 +207,11 @@ def _refuse(pruning: PruningSettings, labels, inputs_embeds, images) -> None:
         raise InputError(f"{pruning.pruning_method} drops tokens on the way: there is no loss with labels")
     if inputs_embeds is not None and images is not None:
         raise InputError("images go with input_ids: inputs_embeds have their visual tokens in place already")
+
+
+def _given(**options) -> dict:
+    """The options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _without_max_length(options: dict, length: int) -> dict:

@@ -167,6 +167,12 @@ class CLIPVisionTower(nn.Module):
         self.image_processor = self._load_image_processor()
         self.is_loaded = True
 
+    def build_unloaded(self, attn_implementation: str) -> None:
+        """Build the encoder without weights, for a benchmark that fills in its own."""
+        self.cfg_only._attn_implementation = attn_implementation
+        self.vision_tower = CLIPVisionModel(self.cfg_only)
+        self.is_loaded = True
+
     def _load_image_processor(self) -> CLIPTowerImageProcessor:
         """The tower's image processor. Raises InputError if it cannot be, or its crops are not the tower's size."""
         file = Path(self.vision_tower_name) / "preprocessor_config.json"
