@@ -21,6 +21,9 @@ class SeparatorStyle(Enum):
     MPT = auto()
     PLAIN = auto()
     LLAMA_2 = auto()
+    CHATML = auto()
+    LLAMA_3 = auto()
+    GEMMA = auto()
 
 
 @dataclasses.dataclass
@@ -46,6 +49,13 @@ class Conversation:
         turns = [(role, message[0] if isinstance(message, tuple) else message) for role, message in self._turns()]
         if self.sep_style is SeparatorStyle.LLAMA_2:
             return self._llama_2_prompt(turns)
+        if self.sep_style is SeparatorStyle.LLAMA_3:
+            return self._llama_3_prompt(turns)
+        if self.sep_style is SeparatorStyle.CHATML:
+            said = [f"{role}\n{message}{self.sep}\n" if message else f"{role}\n" for role, message in turns]
+            return (f"{self.system}{self.sep}\n" if self.system else "") + "".join(said)
+        if self.sep_style is SeparatorStyle.GEMMA:
+            return "".join(role + message + self.sep if message else role for role, message in turns)
         if self.sep_style is SeparatorStyle.PLAIN:
             seps = (self.sep, self.sep2 or "")
             return self.system + "".join(m + seps[i % 2] for i, (_, m) in enumerate(turns) if m)
@@ -80,6 +90,14 @@ class Conversation:
                 message = f"<<SYS>>\n{self.system}\n<</SYS>>\n\n{message}"
             text += f"{self.sep}[INST] {message} [/INST]" if i % 2 == 0 else f" {message} {self.sep2}"
         return text.removeprefix(self.sep)
+
+    def _llama_3_prompt(self, turns: list) -> str:
+        system = [("system", self.system)] if self.system else []
+        said = [
+            f"<|start_header_id|>{role}<|end_header_id|>\n\n{message.strip() + self.sep if message else ''}"
+            for role, message in [*system, *turns]
+        ]
+        return "<|begin_of_text|>" + "".join(said)
 
     def append_message(self, role: str, message) -> None:
         """Add a turn; `message` None marks where the model's answer begins."""
@@ -214,9 +232,9 @@ def _llama_2(system: str, sep: str) -> Conversation:
     return Conversation(system, ("USER", "ASSISTANT"), [], 0, SeparatorStyle.LLAMA_2, sep, "</s>", "llama_v2")
 
 
-def _chatml(system: str, between: str = "") -> Conversation:
-    """ChatML, with `between` in front of each role."""
-    roles = (f"{between}<|im_start|>user\n", f"{between}<|im_start|>assistant\n")
+def _mpt(system: str) -> Conversation:
+    """ChatML without line breaks between turns."""
+    roles = ("<|im_start|>user\n", "<|im_start|>assistant\n")
     return Conversation(system, roles, [], 0, SeparatorStyle.MPT, "<|im_end|>", version="mpt")
 
 
@@ -225,9 +243,29 @@ conv_vicuna_v1 = _two(_CURIOUS_USER, "v1")
 conv_llama_2 = _llama_2(_LLAMA_2, "<s>")
 conv_llava_llama_2 = _llama_2(_LLAVA_LLAMA_2, "<s>")
 conv_mistral_instruct = _llama_2("", "")
-conv_chatml_direct = _chatml("<|im_start|>system\nAnswer the questions.")
-conv_mpt = _chatml(_MPT)
-conv_qwen = _chatml("<|im_start|>system\nYou are a helpful assistant.", between="\n")
+conv_chatml_direct = _mpt("<|im_start|>system\nAnswer the questions.")
+conv_mpt = _mpt(_MPT)
+conv_qwen = Conversation(
+    "<|im_start|>system\nYou are a helpful assistant.",
+    ("<|im_start|>user", "<|im_start|>assistant"),
+    [],
+    0,
+    SeparatorStyle.CHATML,
+    "<|im_end|>",
+    version="qwen",
+)
+conv_llava_llama_3 = Conversation(
+    _LLAVA_LLAMA_2, ("user", "assistant"), [], 0, SeparatorStyle.LLAMA_3, "<|eot_id|>", version="llama_v3"
+)
+conv_gemma_instruct = Conversation(
+    "",
+    ("<start_of_turn>user\n", "<start_of_turn>model\n"),
+    [],
+    0,
+    SeparatorStyle.GEMMA,
+    "<end_of_turn>\n",
+    version="gemma",
+)
 conv_llava_plain = Conversation("", ("", ""), [], 0, SeparatorStyle.PLAIN, "\n")
 conv_llava_v0 = _single(_CURIOUS_HUMAN, "v0")
 conv_llava_v0_mmtag = _single(_IMAGE_TAGS, "v0_mmtag")
@@ -245,6 +283,11 @@ conv_templates = {
     "chatml_direct": conv_chatml_direct,
     "mistral_direct": conv_chatml_direct,
     "qwen_1_5": conv_qwen,
+    "qwen_2": conv_qwen,
+    "qwen_2_5": conv_qwen,
+    "llava_llama_3": conv_llava_llama_3,
+    "llava_mistral_instruct": conv_mistral_instruct,
+    "gemma_instruct": conv_gemma_instruct,
     "plain": conv_llava_plain,
     "v0_plain": conv_llava_plain,
     "llava_v0": conv_llava_v0,
@@ -254,6 +297,14 @@ conv_templates = {
     "llava_llama_2": conv_llava_llama_2,
     "mpt": conv_mpt,
 }
+CHAT_TEMPLATE = "chat_template"  # the conversation mode that is the checkpoint's tokenizer's own
+
+
+def check_conv_mode(conv_mode: str) -> None:
+    """Raise InputError for a name that is neither in `conv_templates` nor `chat_template`."""
+    if conv_mode not in conv_templates and conv_mode.partition(":")[0] != CHAT_TEMPLATE:
+        known = ", ".join([*conv_templates, CHAT_TEMPLATE])
+        raise InputError(f"unknown conversation mode {conv_mode!r}; known: {known}")
 
 
 def get_conversation(conv_mode: str) -> Conversation:

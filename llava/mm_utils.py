@@ -134,6 +134,8 @@ def tokenizer_image_token(
     # Not verbose: the model checks the length, and against its context rather than the tokenizer's setting.
     chunks = [tokenizer(chunk, verbose=False).input_ids for chunk in prompt.split(DEFAULT_IMAGE_TOKEN)]
     has_bos = bool(chunks[0]) and chunks[0][0] == tokenizer.bos_token_id
+    if has_bos and chunks[0][1:2] == chunks[0][:1]:  # a template that writes BOS into the text
+        chunks[0] = chunks[0][1:]
     ids = chunks[0][:1] if has_bos else []
     for i, chunk in enumerate(chunks):
         ids += ([image_token_index] if i else []) + chunk[has_bos:]

@@ -31,6 +31,39 @@ def test_qwen_writes_chatml():
     )
 
 
+@pytest.mark.parametrize(
+    ("mode", "prompt"),
+    [
+        (
+            "llava_llama_3",
+            "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
+            "You are a helpful language and vision assistant. You are able to understand the visual content that the "
+            "user provides, and assist the user with a variety of tasks using natural language.<|eot_id|>"
+            "<|start_header_id|>user<|end_header_id|>\n\n<image>\nHi<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|>"
+            "<|start_header_id|>user<|end_header_id|>\n\nAnd?<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        ),
+        (
+            "qwen_2",
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<image>\nHi<|im_end|>\n"
+            "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            "gemma_instruct",
+            "<start_of_turn>user\n<image>\nHi<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n"
+            "<start_of_turn>user\nAnd?<end_of_turn>\n<start_of_turn>model\n",
+        ),
+        ("llava_mistral_instruct", "[INST] <image>\nHi [/INST] Hello. </s>[INST] And? [/INST]"),
+    ],
+)
+def test_templates_of_llava_next(mode, prompt):
+    conversation = get_conversation(mode)
+    for i, text in enumerate(["<image>\nHi", "Hello.", "And?", None]):
+        conversation.append_message(conversation.roles[i % 2], text)
+    assert conversation.get_prompt() == prompt
+
+
 @pytest.mark.parametrize("mode", sorted(conv_templates))
 def test_a_copy_does_not_change_its_template(mode):
     before = conv_templates[mode].get_prompt() if mode not in ("plain", "v0_plain") else ""

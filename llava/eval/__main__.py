@@ -83,7 +83,8 @@ def main() -> None:
         launch(args, count)
     else:
         # The template last: which is the checkpoint's own is known to the model families, which import transformers.
-        asking = replace(asking, conv_mode=asking.conv_mode or published_conv_mode(model.name, model.model_type))
+        conv_mode = asking.conv_mode or published_conv_mode(model.name, model.model_type, model.model_path)
+        asking = replace(asking, conv_mode=conv_mode)
         answer_question_file(model, asking, benchmark.read_questions(data_dir), answers_file, args.overwrite)
     # What `launch` started only answers, and of several machines the first one scores.
     if args.machine_rank == 0 and "RANK" not in os.environ:

@@ -166,13 +166,13 @@ def _prepare(model: ModelSource, asking: AskingOptions, mine: list[Question]) ->
 
     Raises InputError if the model cannot be loaded, or one of the questions cannot be asked.
     """
-    from llava.inference.request import choose_conv_mode
+    from llava.inference.templates import choose_conv_mode
 
     if not mine:
         return None
     with decoding(mine) as decoded:
         loaded = model.load()
-        conv_mode = choose_conv_mode(model.name, loaded.model.config.model_type, asking.conv_mode)
+        conv_mode = choose_conv_mode(model.name, loaded.model.config.model_type, asking.conv_mode, model.model_path)
         check_lengths(loaded, mine, make_requests(mine, conv_mode, loaded.model.config, model.pruning))
         decoded()
     return loaded, conv_mode

@@ -100,7 +100,7 @@ def evaluate(
     source = ModelOptions(str(model), pruning=pruning) if isinstance(model, str | Path) else InMemory(model, pruning)
     data_dir = Path(data_dir or default_data_dir(source.model_path))
     out_dir = Path(out_dir or tempfile.mkdtemp(prefix="llava-eval-"))
-    conv_mode = conv_mode or published_conv_mode(source.name, source.model_type)
+    conv_mode = conv_mode or published_conv_mode(source.name, source.model_type, source.model_path)
     asking = AskingOptions(generation, conv_mode, batch_size, num_workers)
     benchmark.require_data(data_dir)
     answers_file = answers_path(benchmark, out_dir, source.name, pruning)
@@ -142,11 +142,11 @@ def default_data_dir(model_path: str) -> Path:
     return BUNDLED_DATA if path.exists() and BUNDLED_MODEL.exists() and path.samefile(BUNDLED_MODEL) else DATA
 
 
-def published_conv_mode(model_name: str, model_type: str | None) -> str:
+def published_conv_mode(model_name: str, model_type: str | None, model_path: str) -> str:
     """The prompt template that a checkpoint's published figures were made with."""
-    from llava.inference.request import choose_conv_mode
+    from llava.inference.templates import choose_conv_mode
 
-    mode = choose_conv_mode(model_name, model_type)
+    mode = choose_conv_mode(model_name, model_type, model_path=model_path)
     return PUBLISHED_VICUNA_MODE if mode == "llava_v1" else mode
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.constants import PATCH_MERGE_TYPES
-from llava.conversation import get_conversation
+from llava.conversation import check_conv_mode
 from llava.model.folders import find_folder
 from llava.pruning.base import PruningSettings, check_budget
 from llava.pruning.registry import METHOD_NAMES, check_pruning_method
@@ -60,9 +60,9 @@ class ModelOptions:
     def settings(self, asking: AskingOptions, questions: list[Question]) -> dict:
         """What decides the answers to `questions`; see `settings.settings_of`."""
         from llava.eval.settings import settings_of
-        from llava.inference.request import choose_conv_mode
+        from llava.inference.templates import choose_conv_mode
 
-        conv_mode = asking.conv_mode or choose_conv_mode(self.name, self.model_type)
+        conv_mode = choose_conv_mode(self.name, self.model_type, asking.conv_mode, self.model_path)
         return settings_of(self, asking, conv_mode, questions)
 
     def load(self) -> LoadedModel:
@@ -242,7 +242,7 @@ class AskingOptions:
     def __post_init__(self) -> None:
         """Raises InputError for a template that is not known and for impossible numbers."""
         if self.conv_mode is not None:
-            get_conversation(self.conv_mode)
+            check_conv_mode(self.conv_mode)
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"batch-size must be at least 1, got {self.batch_size}")
         if self.num_workers is not None and self.num_workers < 0:

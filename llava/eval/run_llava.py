@@ -1,7 +1,7 @@
 """One question about one picture, or several."""
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
-from llava.conversation import get_conversation
+from llava.conversation import check_conv_mode
 from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, model_options
 from llava.utils import CommandParser, run_command
 
@@ -16,7 +16,7 @@ def eval_model(args) -> str:
     from llava.mm_utils import load_image
 
     if args.conv_mode:
-        get_conversation(args.conv_mode)
+        check_conv_mode(args.conv_mode)
     options = generation_options(args)
     query = args.query.replace(IMAGE_PLACEHOLDER, DEFAULT_IMAGE_TOKEN)
     if DEFAULT_IMAGE_TOKEN not in query:

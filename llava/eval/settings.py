@@ -49,7 +49,7 @@ def settings_of(model: ModelOptions, asking: AskingOptions, conv_mode: str, ques
         **_pruning(model.pruning),
         "mm_patch_merge_type": model.mm_patch_merge_type,
         "image_grid_pinpoints": model.image_grid_pinpoints,
-        "conv_mode": conv_mode,
+        "conv_mode": conv_mode.partition(":")[0],  # the checkpoint that a chat template is of has its digest above
         "temperature": asking.generation.get("temperature", 0),
         "top_p": asking.generation.get("top_p"),
         "num_beams": asking.generation["num_beams"],

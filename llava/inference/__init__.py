@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llava.inference.engine import Engine
-    from llava.inference.request import Completion, Request, conv_mode_for, make_request
+    from llava.inference.request import Completion, Request, make_request
     from llava.inference.session import Session, Turn
+    from llava.inference.templates import conv_mode_for
 
 _HOMES = {
     "Completion": "request",
@@ -18,7 +19,7 @@ _HOMES = {
     "Request": "request",
     "Session": "session",
     "Turn": "session",
-    "conv_mode_for": "request",
+    "conv_mode_for": "templates",
     "make_request": "request",
 }
 __all__ = ["Completion", "Engine", "Request", "Session", "Turn", "conv_mode_for", "make_request"]

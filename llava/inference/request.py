@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
-from llava.conversation import get_conversation
+from llava.inference.templates import open_conversation
 from llava.pruning.base import PruningSettings
-from llava.utils import InputError, get_model_name_from_path
+from llava.utils import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     Picture = Image | Path | str | bytes
-
-_OF_UNKNOWN_TEMPLATE = re.compile(r"llama-?3|gemma|phi-?[23]|mpt")  # of models that no published LLaVA template fits
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ def mark_images(message: str, images: int, config, name: str = "the message") ->
 
 def single_turn_prompt(message: str, conv_mode: str) -> str:
     """The prompt that asks one thing and leaves the answer to the model."""
-    conversation = get_conversation(conv_mode)
+    conversation = open_conversation(conv_mode)
     conversation.append_message(conversation.roles[0], message)
     conversation.append_message(conversation.roles[1], None)
     return conversation.get_prompt()
@@ -113,27 +108,3 @@ def make_request(
     """
     marked = mark_images(message, len(images), config, name)
     return Request(single_turn_prompt(marked, conv_mode), tuple(images), pruning, name, as_displayed)
-
-
-def choose_conv_mode(model_name: str, model_type: str | None, wanted: str | None = None) -> str:
-    """The prompt template of a checkpoint, by its name and its config's `model_type`, or the one that is `wanted`.
-
-    A wanted template with other roles or separators than the checkpoint's is used, with a warning. Raises InputError
-    for an unknown one.
-    """
-    from llava.model.families import conv_mode_of
-
-    trained = conv_mode_of(model_name, model_type)
-    if wanted is None:
-        if _OF_UNKNOWN_TEMPLATE.search(model_name.lower()):
-            logger.warning("the template of %s is not known, it is asked in %s: see --conv-mode", model_name, trained)
-        return trained
-    first, second = get_conversation(wanted), get_conversation(trained)
-    if any(getattr(first, part) != getattr(second, part) for part in ("roles", "sep_style", "sep", "sep2")):
-        logger.warning("conv-mode %s is not the template of %s, which is %s", wanted, model_name, trained)
-    return wanted
-
-
-def conv_mode_for(model, wanted: str | None = None) -> str:
-    """`choose_conv_mode` for a loaded model."""
-    return choose_conv_mode(get_model_name_from_path(model.config.name_or_path), model.config.model_type, wanted)

@@ -9,12 +9,13 @@ import torch
 from transformers import Cache, DynamicCache
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.conversation import Conversation, get_conversation
+from llava.conversation import Conversation
 from llava.inference.memory import refuse_too_large
 from llava.inference.pictures import encode_images
 from llava.inference.prefix_sharing import embed
-from llava.inference.request import conv_mode_for, mark_images
+from llava.inference.request import mark_images
 from llava.inference.streaming import stream_text, uses_beams
+from llava.inference.templates import conv_mode_for, open_conversation
 from llava.mm_utils import tokenizer_image_token
 from llava.model.splice import EmbeddedPrompts
 from llava.pruning import PruningSettings
@@ -79,7 +80,7 @@ class Session:
         """
         self._loaded = loaded
         self._tokenizer, self._model, *_ = loaded
-        self.conversation = get_conversation(conv_mode_for(self._model, conv_mode))
+        self.conversation = open_conversation(conv_mode_for(self._model, conv_mode))
         self.pruning = pruning or self._model.pruning
         self.last: Turn | None = None
         self._images: dict[int, torch.Tensor] = {}  # number -> visual tokens, in the order of the conversation

@@ -23,6 +23,7 @@ from llava.model.schemas import GenerationFile, LlavaFile, read_checked
 from llava.model.weight_files import StateDict, read_projector, read_weights
 from llava.utils import InputError, one_line, parse_grid_pinpoints
 
+_ENDS_OF_TURNS = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>")
 logger = logging.getLogger(__name__)
 
 
@@ -231,9 +232,23 @@ def set_generation_defaults(model: PreTrainedModel, tokenizer: PreTrainedTokeniz
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"the generation config {path}: {one_line(error)}") from error
     model.generation_config.max_length = None  # `generate` goes on to the end of the context unless told otherwise
-    if tokenizer is not None and model.generation_config.pad_token_id is None:
+    if tokenizer is None:
+        return
+    if model.generation_config.pad_token_id is None:
         pad = tokenizer.pad_token_id
         model.generation_config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
+    _stop_at_turns(model.generation_config, tokenizer)
+
+
+def _stop_at_turns(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let an answer end with its turn too: generation configs of Llama-3 and others name the end of a text alone."""
+    if config.eos_token_id is None:
+        return
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    vocabulary = tokenizer.get_vocab()
+    more = [vocabulary[token] for token in _ENDS_OF_TURNS if vocabulary.get(token, ends[0]) not in ends]
+    if more:
+        config.eos_token_id = [*ends, *more]
 
 
 def require_extras(attn_implementation: str | None, load_8bit: bool, load_4bit: bool) -> None:

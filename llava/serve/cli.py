@@ -3,7 +3,7 @@
 import sys
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.conversation import get_conversation
+from llava.conversation import check_conv_mode
 from llava.eval.options import (
     add_compile_argument,
     add_generation_arguments,
@@ -23,7 +23,7 @@ def chat(args) -> None:
     from llava.mm_utils import load_image
 
     if args.conv_mode:
-        get_conversation(args.conv_mode)
+        check_conv_mode(args.conv_mode)
     options = generation_options(args)
     images = [load_image(args.image_file, as_displayed=True)]
     session = Session(model_options(args).load(), args.conv_mode)

@@ -8,9 +8,10 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.inference.request import choose_conv_mode
+from llava.inference.templates import choose_conv_mode
 from llava.mm_utils import get_anyres_image_grid_shape, process_images
 from llava.model.builder import load_pretrained_model
 from llava.utils import InputError, parse_grid_pinpoints
@@ -242,8 +243,9 @@ def test_pinpoints_that_do_not_fit_the_tower_are_refused(checkpoints):
 @pytest.mark.parametrize(
     ("name", "mode", "warns"),
     [
-        ("llava-llama-3-8b", "llava_v1", True),
-        ("llama3-llava-next-8b", "llava_v1", True),
+        ("llava-llama-3-8b", "llava_llama_3", False),
+        ("llama3-llava-next-8b", "llava_llama_3", False),
+        ("llava-phi-3-mini", "llava_v1", True),
         ("LLaVA-7b-v0", "llava_v0", False),
         ("llava-v1.5-7b", "llava_v1", False),
     ],
@@ -262,3 +264,13 @@ def test_max_length_counts_the_prompt_s_ids(loaded):
     assert model.generate(ids, max_length=5, **options).shape[1] == 2
     with pytest.raises(InputError, match="max_length 3 leaves no room behind 3 tokens of prompt"):
         model.generate(ids, max_length=3, **options)
+
+
+def test_an_answer_ends_with_its_turn_too(make_checkpoint):
+    folder = make_checkpoint(language_model="qwen")
+    path = folder / "generation_config.json"
+    values = json.loads(path.read_text()) if path.exists() else {}
+    end_of_text = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("<|endoftext|>")
+    path.write_text(json.dumps(values | {"eos_token_id": end_of_text}))
+    tokenizer, model, *_ = load(folder)
+    assert tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id) == ["<|endoftext|>", "<|im_end|>"]

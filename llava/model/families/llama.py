@@ -31,6 +31,14 @@ FAMILY = Family(
     causal_lm=LlavaLlamaForCausalLM,
     model_types=("llava", "llava_llama"),
     conv_mode="llava_v1",
-    named_conv_modes=(("llama-2", "llava_llama_2"), ("34b", "chatml_direct"), ("v0", "llava_v0")),
+    named_conv_modes=(
+        ("llama-2", "llava_llama_2"),
+        ("llama-3", "llava_llama_3"),
+        ("llama3", "llava_llama_3"),
+        ("34b", "chatml_direct"),
+        ("mpt", "mpt"),
+        ("gemma", "gemma_instruct"),
+        ("v0", "llava_v0"),
+    ),
     language_models=("llama",),
 )

@@ -1,0 +1,76 @@
+"""Which template a checkpoint is asked in, and its tokenizer's own chat template."""
+
+import json
+import logging
+import shutil
+
+import pytest
+
+from llava.inference import Session, conv_mode_for, make_request
+from llava.inference.templates import choose_conv_mode, open_conversation
+from llava.mm_utils import tokenizer_image_token
+from llava.utils import InputError
+from tests.conftest import load, picture
+
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}{{ eos_token }}\n"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+@pytest.fixture
+def chatty(checkpoints, tmp_path):
+    """A checkpoint of a language model that no template is known for, whose tokenizer has a chat template."""
+    folder = tmp_path / "llava-tinyllama"
+    shutil.copytree(checkpoints(), folder)
+    config = json.loads((folder / "config.json").read_text())
+    tower = (checkpoints() / config["mm_vision_tower"]).resolve()
+    (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": str(tower)}))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": TEMPLATE}))
+    return folder
+
+
+def test_an_unknown_language_model_is_asked_in_its_tokenizer_s_chat_template(chatty, caplog):
+    tokenizer, model, *_ = load(chatty)
+    with caplog.at_level(logging.WARNING):
+        mode = conv_mode_for(model)
+    assert not caplog.records
+    prompt = make_request("What is it?", [picture()], mode, model.config).prompt
+    assert prompt == "<s><|user|>\n<image>\nWhat is it?</s>\n<|assistant|>\n"
+    ids = tokenizer_image_token(prompt, tokenizer)
+    assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
+
+
+def test_a_conversation_goes_on_in_the_chat_template(chatty):
+    session = Session(load(chatty, visual_token_num=8), "chat_template")
+    session.ask("What is it?", [picture()], max_new_tokens=3, do_sample=False)
+    first = session.last.text
+    session.ask("Why?", max_new_tokens=3, do_sample=False)
+    assert session.last.prompt == (
+        "<s><|user|>\n<image>\nWhat is it?</s>\n"
+        + (f"<|assistant|>\n{first}</s>\n" if first else "")
+        + "<|user|>\nWhy?</s>\n<|assistant|>\n"
+    )
+
+
+def test_a_file_beside_the_tokenizer_s_settings_is_its_chat_template(chatty):
+    (chatty / "chat_template.jinja").write_text("{% for message in messages %}[{{ message.content }}]{% endfor %}")
+    conversation = open_conversation(f"chat_template:{chatty}")
+    conversation.append_message(conversation.roles[0], "Hi")
+    assert conversation.get_prompt() == "[Hi]"
+
+
+def test_what_has_no_chat_template_or_a_broken_one_is_refused(checkpoints, chatty):
+    with pytest.raises(InputError, match="has no chat template"):
+        open_conversation(choose_conv_mode("llava-v1.5-7b", "llava", "chat_template", str(checkpoints())))
+    (chatty / "chat_template.jinja").write_text("{% for message in messages %}")
+    conversation = open_conversation(f"chat_template:{chatty}")
+    with pytest.raises(InputError, match="chat template cannot be followed"):
+        conversation.get_prompt()
+
+
+def test_without_a_chat_template_the_guess_is_named(checkpoints, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert choose_conv_mode("llava-phi-3-mini", "llava_llama", model_path=str(checkpoints())) == "llava_v1"
+    assert "the template of llava-phi-3-mini is not known" in caplog.text and "--conv-mode" in caplog.text
