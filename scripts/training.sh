@@ -10,13 +10,23 @@ MODEL=${MODEL:-lmsys/vicuna-7b-v1.5}
 VISION_TOWER=${VISION_TOWER:-openai/clip-vit-large-patch14-336}
 TRAINER=${TRAINER:-llava.train.train} # or a module that calls it
 
+# count_gpus : how many GPUs this run may use. Importing torch to ask would make a mistyped option wait for seconds.
+count_gpus() {
+    nvidia-smi --list-gpus >/dev/null 2>&1 || { echo 0 && return; }
+    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -v -- '^-1$' | grep -c '[^[:space:]]' || true
+    else
+        nvidia-smi --list-gpus | grep -c .
+    fi
+}
+
 # train BATCH PER_DEVICE [OPTION...] : train with the settings that both stages of LLaVA-1.5 share. Starts one process on
 # each visible GPU, or one on the CPU. Each handles PER_DEVICE conversations at once, and gradients are accumulated until
 # all processes together have handled BATCH.
 train() {
     local batch=$1 per_device=$2 gpus count
     shift 2
-    gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+    gpus=$(count_gpus)
     count=$((gpus > 0 ? gpus : 1))
     local -a start=("$PYTHON")
     if [ "$count" -gt 1 ]; then

@@ -56,7 +56,7 @@ def assert_one_line(result: tuple[int, str, str], named: str) -> None:
     """Exit code 2, nothing on stdout, and one line on stderr that has `named` in it."""
     code, out, err = result
     assert code == 2
-    assert out == ""
+    assert [line for line in out.splitlines() if not line.startswith("[Gloo]")] == []  # as torch 2.9 greets its peers
     assert len(err.splitlines()) == 1
     assert err.startswith("error: ")
     assert named in err

@@ -11,23 +11,27 @@ from tests.conftest import ROOT
 
 def command(*args, processes: int = 1, launch: tuple = ()) -> subprocess.Popen:
     """A run of model_vqa_loader in processes of its own."""
-    start = [sys.executable, "-m"]
-    if processes > 1:
-        start += ["llava.eval.launch", "--multi_gpu", "--num_processes", str(processes)]
-        start += [*map(str, launch or ("--num_machines", 1, "--main_process_port", 0)), "-m"]
+    several = ["llava.eval.launch", "--multi_gpu", "--num_processes", str(processes)]
+    several += [*map(str, launch or ("--num_machines", 1, "--main_process_port", 0)), "-m"]
+    return start(*(several if processes > 1 else []), "llava.eval.model_vqa_loader", *args)
+
+
+def start(*args) -> subprocess.Popen:
+    """A run of `python -m` with these arguments."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*start, "llava.eval.model_vqa_loader", *map(str, args)],
+        [sys.executable, "-m", *map(str, args)],
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment, "cwd": ROOT},
         start_new_session=True,
     )
 
 
-def wait_for(condition, process: subprocess.Popen) -> None:
+def wait_for(condition, process: subprocess.Popen | None = None) -> None:
+    """Wait until `condition()` holds, for a minute at most and while the process runs."""
     for _ in range(1200):
         if condition():
             return
-        assert process.poll() is None, process.communicate()[1]
+        assert process is None or process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     raise AssertionError("it did not happen within a minute")
 

@@ -17,10 +17,7 @@ from tests.eval.conftest import texts
 from tests.eval.runs import command, lines_in, processes_of, rank_process, wait_for
 
 SLOW = ("--max_new_tokens", 48, "--batch-size", 1)
-KILLS = [
-    *((signal.SIGKILL, workers, ranks) for workers, ranks in product((0, 1, 2), (1, 2))),
-    *((sign, 2, ranks) for sign, ranks in product((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), (1, 2))),
-]
+KILLS = list(product((signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP), (0, 1, 2), (1, 2)))
 
 
 @pytest.mark.parametrize(("sign", "workers", "ranks"), KILLS)

@@ -1,9 +1,12 @@
 """Training that was interrupted or is finished: what another run of the same command does."""
 
+import signal
+
 import pytest
 
 from llava.model.weight_files import read_weights
 from llava.train.train import train
+from tests.eval.runs import processes_of, start, wait_for
 from tests.train.conftest import Losses, Stop, assert_equal, output_dir, weights_of
 
 
@@ -68,3 +71,19 @@ def test_a_run_that_lacks_only_its_result_writes_it_without_another_step(command
     train(options, [losses])
     assert losses.values == []
     assert_equal(read_weights(output_dir(options)), weights)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
+def test_the_workers_of_a_killed_training_end_with_it_and_it_goes_on(command, sign):
+    """The loader's workers are processes, each of which sees within seconds that its parent has gone."""
+    options = command("stage1", max_steps=400, save_steps=2, save_total_limit=1, dataloader_num_workers=2)
+    run = start("llava.train.train", *options)
+    wait_for(lambda: next(output_dir(options).glob("checkpoint-*"), None) is not None, run)
+    wait_for(lambda: len(processes_of(output_dir(options))) == 3, run)
+    run.send_signal(sign)
+    run.wait(timeout=60)
+    wait_for(lambda: processes_of(output_dir(options)) == [])
+    reached = max(int(path.name.rpartition("-")[2]) for path in output_dir(options).glob("checkpoint-*"))
+    losses = Losses()
+    train(options, [losses, Stop(reached + 2)])
+    assert len(losses.values) == 2
