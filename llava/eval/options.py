@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.constants import PATCH_MERGE_TYPES
+from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
 from llava.conversation import check_conv_mode
 from llava.model.folders import find_folder
 from llava.pruning.base import PruningSettings, check_budget
@@ -35,6 +35,7 @@ class ModelOptions:
     model_path: str
     model_base: str | None = None
     pruning: PruningSettings = field(default_factory=PruningSettings)
+    image_aspect_ratio: str | None = None
     mm_patch_merge_type: str | None = None
     image_grid_pinpoints: str | None = None
     device: str = "cuda"
@@ -50,8 +51,20 @@ class ModelOptions:
     @property
     def model_type(self) -> str | None:
         """`model_type` of the checkpoint's config. Raises InputError if there is no such checkpoint."""
+        from llava.model.hf_format import model_type_of
+
         config = find_folder(self.model_path, "checkpoint") / "config.json"
-        return read_json_object(config, "config").get("model_type")
+        return model_type_of(read_json_object(config, "config"))
+
+    @property
+    def config(self) -> dict:
+        """Keys of the checkpoint's config that are given other values. Raises InputError for an impossible one."""
+        given = {
+            "image_aspect_ratio": self.image_aspect_ratio,
+            "mm_patch_merge_type": self.mm_patch_merge_type,
+            "image_grid_pinpoints": read_grid_pinpoints(self.image_grid_pinpoints),
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
     def on(self, device: Callable[[str], str]) -> ModelOptions:
         """The same model on the device that `device` makes of the one that is asked for."""
@@ -73,10 +86,6 @@ class ModelOptions:
 
         if not sys.stderr.isatty():
             disable_progress_bar()
-        config = {
-            "mm_patch_merge_type": self.mm_patch_merge_type,
-            "image_grid_pinpoints": read_grid_pinpoints(self.image_grid_pinpoints),
-        }
         loaded = load_pretrained_model(
             self.model_path,
             self.model_base,
@@ -86,7 +95,7 @@ class ModelOptions:
             device=self.device,
             pruning_method=self.pruning.pruning_method,
             compile_decoding=self.compile_decoding,
-            **{name: value for name, value in config.items() if value is not None},
+            **self.config,
         )
         loaded.model.pruning = self.pruning
         return loaded
@@ -131,6 +140,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
     """How pictures are cut into crops and joined."""
+    parser.add_argument(
+        "--image_aspect_ratio",
+        choices=IMAGE_ASPECT_RATIOS,
+        help="how a picture becomes square: its centre, padded, or in crops (as the checkpoint says)",
+    )
     parser.add_argument(
         "--mm_patch_merge_type",
         choices=PATCH_MERGE_TYPES,
@@ -194,7 +208,7 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
         pruning = PruningSettings(**{name: getattr(args, name) for name in names if hasattr(args, name)})
     except ValueError as error:
         raise InputError(str(error)) from error
-    names = ("model_base", "mm_patch_merge_type", "image_grid_pinpoints", "device")
+    names = ("model_base", "image_aspect_ratio", "mm_patch_merge_type", "image_grid_pinpoints", "device")
     names += ("load_8bit", "load_4bit", "compile_decoding")
     options = {name: getattr(args, name) for name in names if hasattr(args, name)}
     read_grid_pinpoints(options.get("image_grid_pinpoints"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import llava
 from llava.eval.digests import digest_files, digest_texts
 from llava.eval.questions import Question
-from llava.model.folders import find_folder
+from llava.model.folders import fetch_weights, find_folder, is_on_hub
 from llava.pruning.base import PruningSettings
 from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file
 from llava.utils import get_model_name_from_path, read_json_object
@@ -26,6 +26,7 @@ DEFAULTS = {
     "model_base": None,
     "pruning_seed": 0,
     "pruning_file": None,
+    "image_aspect_ratio": None,
     "mm_patch_merge_type": None,
     "image_grid_pinpoints": None,
     "top_p": None,
@@ -39,6 +40,7 @@ def settings_of(model: ModelOptions, asking: AskingOptions, conv_mode: str, ques
     changes no answer is left out: the batch size, the number of processes, the device apart from its dtype.
     Raises InputError if there is no such checkpoint or a file cannot be read.
     """
+    _check_before_download(model)
     return {
         "llava": llava.__version__,
         "checkpoint": _checkpoint(model.model_path),
@@ -47,6 +49,7 @@ def settings_of(model: ModelOptions, asking: AskingOptions, conv_mode: str, ques
         "load_8bit": model.load_8bit,
         "load_4bit": model.load_4bit,
         **_pruning(model.pruning),
+        "image_aspect_ratio": model.image_aspect_ratio,
         "mm_patch_merge_type": model.mm_patch_merge_type,
         "image_grid_pinpoints": model.image_grid_pinpoints,
         "conv_mode": conv_mode.partition(":")[0],  # the checkpoint that a chat template is of has its digest above
@@ -57,6 +60,15 @@ def settings_of(model: ModelOptions, asking: AskingOptions, conv_mode: str, ques
         "question_file": digest_texts(part for q in questions for part in (str(q.question_id), q.asked, q.prompt))[:16],
         "images": _images(questions),
     }
+
+
+def _check_before_download(model: ModelOptions) -> None:
+    """Raise InputError for a checkpoint that cannot be loaded before the digest of its weights downloads them."""
+    names = [model.model_path, *([model.model_base] if model.model_base else [])]
+    if any(is_on_hub(find_folder(name, "checkpoint")) for name in names):
+        from llava.model.builder import CheckedFolder
+
+        CheckedFolder.of(model.model_path, model.model_base, model.config)
 
 
 def _checkpoint(path: str) -> str:
@@ -71,6 +83,7 @@ def _checkpoint(path: str) -> str:
 
 
 def _decisive_files(folder: Path) -> list[Path]:
+    fetch_weights(folder)
     return sorted(
         file
         for file in folder.iterdir()

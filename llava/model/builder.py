@@ -1,18 +1,22 @@
 """A path -> tokenizer, model, image processor, context length: the one door to a checkpoint."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.families import Family, find_family
 from llava.model.folders import find_folder
-from llava.model.loading import Placement, load_llava, read_config, read_config_file, set_generation_defaults
+from llava.model.hf_format import model_type_of
+from llava.model.loading import load_llava, read_config, read_config_file, set_generation_defaults
+from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.model.placement import Placement
 from llava.model.pruning_defaults import refuse_with_input_error
 from llava.pruning import PruningSettings, load_method
-from llava.utils import InputError
+from llava.utils import InputError, read_json_object
 
 
 class LoadedModel(NamedTuple):
@@ -54,8 +58,8 @@ def load_pretrained_model(
     """Load a LLaVA checkpoint for inference.
 
     Args:
-        model_path: folder or hub id in the format of liuhaotian/llava-v1.5-7b; with `model_base`, of a projector
-            alone (`config.json` and `mm_projector.bin`).
+        model_path: folder or hub id in the format of liuhaotian/llava-v1.5-7b or of llava-hf/llava-1.5-7b-hf; with
+            `model_base`, of a projector alone (`config.json` and `mm_projector.bin`).
         model_base: folder or hub id of the language model that a projector-only checkpoint was trained for.
         model_name: the checkpoint's name, as messages are to give it.
         load_8bit, load_4bit: quantize the language model with bitsandbytes (the extra `quant`).
@@ -80,24 +84,54 @@ def load_pretrained_model(
     load_method(pruning_method)  # a method that cannot be imported shows here, not after the weights
     attn_implementation = "flash_attention_2" if use_flash_attn else attn_implementation
     placement = Placement.of(device_map, device, torch_dtype, attn_implementation, load_8bit, load_4bit)
-    folder = find_folder(str(model_path), "checkpoint")
-    base = find_folder(str(model_base), "base model") if model_base else None
-    family = read_family(folder)
-    config = read_config(folder, family.causal_lm, kwargs)
-    tokenizer = family.load_tokenizer(base or folder)
-    model = load_llava(family.causal_lm, config, folder, placement, base)
+    checked = CheckedFolder.of(str(model_path), model_base, kwargs)
+    folder, tokenizer, config = checked.folder, checked.tokenizer, checked.config
+    model = load_llava(checked.family.causal_lm, config, folder, placement, checked.base)
     model.config.name_or_path = str(model_path)
-    _add_image_tokens(tokenizer, model)
     set_generation_defaults(model, tokenizer, folder)
     model.pruning, model.compile_decoding = pruning, compile_decoding
     return LoadedModel(tokenizer, model, model.get_vision_tower().image_processor, config.max_position_embeddings)
+
+
+@dataclass(frozen=True)
+class CheckedFolder:
+    """What a checkpoint says of itself, found good. No weights were read, and of a hub id none downloaded.
+
+    Attributes:
+        folder, base: of the checkpoint and, if there is one, of its base model.
+        family, config: of the checkpoint.
+        tokenizer: the base's if there is one, with the image tokens that the checkpoint uses.
+    """
+
+    folder: Path
+    base: Path | None
+    family: Family
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+
+    @classmethod
+    def of(cls, model_path: str, model_base: str | None = None, overrides: dict | None = None) -> "CheckedFolder":
+        """Read what the folders of a checkpoint and its base hold beside weights, the vision tower's too.
+
+        Raises InputError and TypeError as `load_pretrained_model`.
+        """
+        folder = find_folder(model_path, "checkpoint")
+        base = find_folder(str(model_base), "base model") if model_base else None
+        family = read_family(folder)
+        if base:
+            _require_base(base, family)
+        config = read_config(folder, family.causal_lm, overrides or {})
+        tokenizer = family.load_tokenizer(base or folder)
+        _add_image_tokens(tokenizer, config)
+        _ = build_vision_tower(config, folder, delay_load=True).image_processor
+        return cls(folder, base, family, config, tokenizer)
 
 
 def complete(model: PreTrainedModel) -> LoadedModel:
     """A LLaVA model with the tokenizer of its checkpoint, `config.name_or_path`, and its tower's image processor."""
     folder = find_folder(str(model.config.name_or_path), "checkpoint")
     tokenizer = read_family(folder).load_tokenizer(folder)
-    _add_image_tokens(tokenizer, model)
+    _add_image_tokens(tokenizer, model.config)
     set_generation_defaults(model, tokenizer, folder)
     return LoadedModel(tokenizer, model, model.get_vision_tower().image_processor, model.config.max_position_embeddings)
 
@@ -112,11 +146,18 @@ def read_family(folder: Path) -> Family:
     return family
 
 
-def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+def _require_base(base: Path, family: Family) -> None:
+    """Raise InputError unless a base model's config is of a language model that this family is built on."""
+    model_type = model_type_of(read_json_object(base / "config.json", "config"))
+    known = {*family.model_types, *(getattr(parent, "model_type", "") for parent in family.config_class.__mro__)}
+    if model_type not in known:
+        raise InputError(f"the base model {base} is no language model of {family.causal_lm.__name__}: {model_type!r}")
+
+
+def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
     """Add the tokens around images that some checkpoints use, if the model has embeddings for them."""
-    tokens = [DEFAULT_IMAGE_PATCH_TOKEN] if model.config.mm_use_im_patch_token else []
-    tokens += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN] if model.config.mm_use_im_start_end else []
+    tokens = [DEFAULT_IMAGE_PATCH_TOKEN] if config.mm_use_im_patch_token else []
+    tokens += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN] if config.mm_use_im_start_end else []
     tokenizer.add_tokens(tokens, special_tokens=True)
-    rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
-        raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model embeddings for {rows}")
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model embeddings for {config.vocab_size}")

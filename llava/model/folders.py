@@ -5,11 +5,18 @@ from pathlib import Path
 
 from llava.utils import InputError, one_line
 
+# What a folder says of itself, and its weights in the formats that are read, the first that it has.
+_SETTINGS = ["*.json", "*.jinja", "*.model", "*.txt"]
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+_ON_A_BASE = ["mm_projector.bin"]
+_SNAPSHOT = re.compile(r"models--(?P<name>[\w.-]+)/snapshots/(?P<revision>[0-9a-f]+)")
+
 
 def find_folder(name: str, what: str, relative_to: Path | None = None) -> Path:
-    """The local folder that `name` means: a path relative to `relative_to`, a path, or a hub id (downloaded).
+    """The local folder that `name` means: a path relative to `relative_to`, a path, or a hub id.
 
-    Raises InputError, calling it `what`, if it is none of these.
+    Of a hub id all but the weights is downloaded: those follow where they are read (`fetch_weights`), once what the
+    folder says of itself was found good. Raises InputError, calling it `what`, if it is none of these.
     """
     candidates = [relative_to / name] if relative_to else []
     for folder in [*candidates, Path(name)]:
@@ -20,11 +27,32 @@ def find_folder(name: str, what: str, relative_to: Path | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.model", "*.txt", "mm_projector.bin"]))
-        for weights in ("model*.safetensors", "pytorch_model*.bin"):
-            snapshot_download(name, allow_patterns=[weights])
-            if any(folder.glob(weights)):
-                break
+        return Path(snapshot_download(name, allow_patterns=_SETTINGS))
     except (OSError, ValueError) as error:
         raise InputError(f"{what} {name}: no such folder, and as a hub id: {one_line(error)}") from error
-    return folder
+
+
+def is_on_hub(folder: Path) -> bool:
+    """Whether `find_folder` gave this folder for a hub id."""
+    return _SNAPSHOT.fullmatch("/".join(folder.parts[-3:])) is not None
+
+
+def fetch_weights(folder: Path) -> None:
+    """Download the weights of a hub id whose folder `find_folder` gave; for any other folder do nothing.
+
+    Raises InputError if they cannot be downloaded.
+    """
+    found = _SNAPSHOT.fullmatch("/".join(folder.parts[-3:]))
+    if found is None:
+        return
+    from huggingface_hub import snapshot_download
+
+    name = found["name"].replace("--", "/")
+    try:
+        snapshot_download(name, revision=found["revision"], allow_patterns=_ON_A_BASE)
+        for weights in _WEIGHTS:
+            snapshot_download(name, revision=found["revision"], allow_patterns=[weights])
+            if any(folder.glob(weights)):
+                return
+    except (OSError, ValueError) as error:
+        raise InputError(f"the weights of {name} cannot be downloaded: {one_line(error)}") from error

@@ -1,63 +1,24 @@
 """A checkpoint folder -> a LLaVA model with its vision tower: for `builder` and the classes' `from_pretrained`."""
 
 import logging
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    BitsAndBytesConfig,
-    GenerationConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
 from llava.model.checkpoint import is_tuned, load_weights, published_model_type, split_tower
 from llava.model.folders import find_folder
+from llava.model.hf_format import is_hf, is_hf_folder, to_llava_config, to_llava_names
 from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.model.schemas import GenerationFile, LlavaFile, read_checked
+from llava.model.placement import Placement, find_dtype, require_extras
+from llava.model.schemas import GenerationFile, LlavaFile, check, read_checked
 from llava.model.weight_files import StateDict, read_projector, read_weights
-from llava.utils import InputError, one_line, parse_grid_pinpoints
+from llava.utils import InputError, one_line, parse_grid_pinpoints, read_json_object
 
 _ENDS_OF_TURNS = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>")
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where weights go and in what form.
-
-    Attributes:
-        device_map: as in accelerate.
-        dtype: the weights' dtype.
-        attn_implementation: as in transformers, for language model and vision tower; its own choice if None.
-        quantization_config: bitsandbytes' for the language model.
-    """
-
-    device_map: str | dict
-    dtype: torch.dtype
-    attn_implementation: str | None = None
-    quantization_config: BitsAndBytesConfig | None = None
-
-    @classmethod
-    def of(
-        cls,
-        device_map: str | dict = "auto",
-        device: str = "cuda",
-        dtype: str | torch.dtype | None = None,
-        attn_implementation: str | None = None,
-        load_8bit: bool = False,
-        load_4bit: bool = False,
-    ) -> "Placement":
-        """What the options of `load_pretrained_model` ask for. Raises InputError for those that cannot be."""
-        require_extras(attn_implementation, load_8bit, load_4bit)
-        device_map = _find_device_map(device_map, device)
-        dtype = _find_dtype(dtype, device_map)
-        return cls(device_map, dtype, attn_implementation, _quantization(load_8bit, load_4bit, dtype))
 
 
 def from_pretrained(cls: type[PreTrainedModel], name: str | Path, *args, **kwargs) -> PreTrainedModel:
@@ -76,7 +37,7 @@ def from_pretrained(cls: type[PreTrainedModel], name: str | Path, *args, **kwarg
     dtype = kwargs.pop("torch_dtype", None) or kwargs.pop("dtype", None) or torch.float32
     placement = Placement(
         kwargs.pop("device_map", None) or {"": "cpu"},
-        _find_dtype(dtype, {}),
+        find_dtype(dtype, {}),
         kwargs.pop("attn_implementation", None),
         kwargs.pop("quantization_config", None),
     )
@@ -115,7 +76,7 @@ def read_config(folder: Path, cls: type[PreTrainedModel], overrides: dict) -> Pr
 
 
 def read_config_file(folder: Path) -> dict:
-    """The values of a LLaVA checkpoint's `config.json`. Raises InputError if it is none, or in another layout."""
+    """The values of a LLaVA checkpoint's `config.json`, in LLaVA's layout. Raises InputError if it is none."""
     path = folder / "config.json"
     if not path.exists() and (folder / "trainer_state.json").exists():
         if not folder.resolve().name.startswith("checkpoint-"):
@@ -126,9 +87,10 @@ def read_config_file(folder: Path) -> dict:
             f"{folder} is a checkpoint of a training and holds the trained weights alone: "
             f"the model is {folder.resolve().parent}, once that training has ended"
         )
-    values = read_checked(path, "config", LlavaFile)
-    if "text_config" in values:
-        raise InputError(f"{folder} is a checkpoint in transformers' own LLaVA format, not in LLaVA's (liuhaotian/...)")
+    values = read_json_object(path, "config")
+    if is_hf(values):
+        values = to_llava_config(values, folder)
+    check(values, LlavaFile, f"the config {path}")
     return values
 
 
@@ -159,7 +121,8 @@ def load_llava(
     tower = build_vision_tower(config, folder, delay_load=True)
     if config.image_aspect_ratio == "anyres":
         config.image_grid_pinpoints = parse_grid_pinpoints(config.image_grid_pinpoints, tower.image_size)
-    weights, tower_weights = split_tower(read_weights(base or folder))
+    _ = tower.image_processor  # read now: what is wrong with it shows before weights are downloaded
+    weights, tower_weights = split_tower(read_llava_weights(base or folder))
     if base:
         weights |= read_projector(folder)
     fine_tuned_tower = _fine_tuned_tower(config, folder, tower_weights, tower.vision_tower_name, base)
@@ -178,6 +141,15 @@ def load_llava(
     tower.load_model(tower_device, placement.dtype, fine_tuned_tower, placement.attn_implementation)
     model.model.vision_tower = tower
     return model.eval()
+
+
+def read_llava_weights(folder: Path) -> StateDict:
+    """All tensors of a checkpoint under their published names. Raises InputError as `read_weights` does."""
+    weights = read_weights(folder)
+    if not is_hf_folder(folder):
+        return weights
+    names = to_llava_names(weights, f"checkpoint {folder.name}")
+    return {name: weights[own] for own, name in names.items()}
 
 
 def _fine_tuned_tower(
@@ -249,55 +221,3 @@ def _stop_at_turns(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase)
     more = [vocabulary[token] for token in _ENDS_OF_TURNS if vocabulary.get(token, ends[0]) not in ends]
     if more:
         config.eos_token_id = [*ends, *more]
-
-
-def require_extras(attn_implementation: str | None, load_8bit: bool, load_4bit: bool) -> None:
-    """Raise InputError, naming the extra, for an option whose package is not installed."""
-    if load_8bit and load_4bit:
-        raise InputError("choose one of load_8bit and load_4bit")
-    if (load_8bit or load_4bit) and not find_spec("bitsandbytes"):
-        raise InputError("loading in 4 or 8 bits needs bitsandbytes: pip install -e '.[quant]'")
-    if attn_implementation == "flash_attention_2" and not find_spec("flash_attn"):
-        raise InputError("flash_attention_2 needs flash-attn: pip install -e '.[flash-attn]'")
-
-
-def _find_device_map(device_map: str | dict, device: str) -> str | dict:
-    """The device map that `device_map` and `device` ask for, or the CPU where they ask for a GPU and there is none."""
-    try:
-        if torch.device(device) != torch.device("cuda"):
-            device_map = {"": device}
-    except RuntimeError:
-        raise InputError(f"no such device: {device}") from None
-    wanted = device_map.values() if isinstance(device_map, dict) else [device_map]
-    if all(str(place) == "cpu" for place in wanted):
-        return {"": "cpu"}
-    for_gpu = any(isinstance(place, int) or str(place).startswith(("auto", "balanced", "cuda")) for place in wanted)
-    if torch.cuda.is_available() or not for_gpu:
-        return device_map
-    logger.warning("no GPU is available: the model runs on the CPU")
-    return {"": "cpu"}
-
-
-def _find_dtype(torch_dtype: str | torch.dtype | None, device_map: str | dict) -> torch.dtype:
-    if torch_dtype is None:
-        return torch.float32 if device_map == {"": "cpu"} else torch.float16
-    dtype = getattr(torch, torch_dtype, None) if isinstance(torch_dtype, str) else torch_dtype
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise InputError(f"torch_dtype must be a floating dtype such as float16, got {torch_dtype!r}")
-    return dtype
-
-
-def _quantization(load_8bit: bool, load_4bit: bool, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """Upstream's settings; projector and output layer stay as they are."""
-    skip = ["model.mm_projector", "lm_head"]
-    if load_8bit:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
-    if load_4bit:
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_compute_dtype=dtype,
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_quant_type="nf4",
-            llm_int8_skip_modules=skip,
-        )
-    return None

@@ -86,6 +86,29 @@ class LlavaFile(_Transformer):
         return self
 
 
+class HfTextPart(_Transformer):
+    """The sizes that both parts of transformers' own LLaVA config have."""
+
+    vocab_size: Size | None = None
+    model_type: str | None = None
+
+
+class HfLlavaFile(_File):
+    """`config.json` of a LLaVA in transformers' own layout."""
+
+    architectures: list[str] | None = None
+    text_config: dict[str, Any]
+    vision_config: dict[str, Any] | None = None
+    image_token_index: Count | None = None
+    image_token_id: Count | None = None
+    projector_hidden_act: str | None = None
+    multimodal_projector_bias: bool | None = None
+    vision_feature_layer: int | list[int] = -2
+    vision_feature_select_strategy: Literal["default", "full"] = "default"
+    image_grid_pinpoints: list[Annotated[list[Size], Field(min_length=2, max_length=2)]] | None = None
+    tie_word_embeddings: bool | None = None
+
+
 class VisionFile(_Transformer):
     """The vision side of a tower's `config.json`."""
 
@@ -176,6 +199,27 @@ def read_checked(path: Path, what: str, schema: type[_File]) -> dict:
     values = read_json_object(path, what)
     check(values, schema, f"the {what} {path}")
     return values
+
+
+def tower_model_type(values: dict) -> str | None:
+    """`model_type` of a tower's config: of its vision side, where it has a side for language too."""
+    vision = values.get("vision_config")
+    nested = vision.get("model_type") if isinstance(vision, dict) else None
+    return nested or values.get("model_type")
+
+
+def read_image_processor_values(folder: Path) -> dict:
+    """The image processor's values in a folder: its own file, or as transformers 5 writes it a part of the processor's.
+
+    Raises InputError if there is neither, or one that cannot be read.
+    """
+    nested, own = folder / "processor_config.json", folder / "preprocessor_config.json"
+    if nested.exists():
+        values = read_json_object(nested, "processor config").get("image_processor")
+        if isinstance(values, dict):
+            check(values, PreprocessorFile, f"the processor config {nested}, image_processor")
+            return values
+    return read_checked(own, "image processor config", PreprocessorFile)
 
 
 def check(values: dict, schema: type[BaseModel], where: str) -> None:

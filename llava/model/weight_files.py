@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from llava.model.folders import fetch_weights
 from llava.utils import InputError, list_some, one_line, read_json_object
 
 StateDict = dict[str, torch.Tensor]
@@ -28,6 +29,7 @@ def read_weights(folder: str | Path) -> StateDict:
     or the folder has files of weights that belong to something else, such as LoRA.
     """
     folder = Path(folder)
+    fetch_weights(folder)
     for index_name, single_name in WEIGHT_FILES:
         index = folder / index_name
         if index.exists():
@@ -67,6 +69,7 @@ _ABOUT_LORA = " (LoRA is not supported: merge it into its base model first)"
 
 def read_projector(folder: Path) -> StateDict:
     """The tensors of a projector-only checkpoint. Raises InputError if there are none, or others beside them."""
+    fetch_weights(folder)
     path = folder / "mm_projector.bin"
     others = [file.name for ending in ("*.bin", "*.safetensors") for file in folder.glob(ending)]
     others = sorted(name for name in others if name not in (path.name, *_OF_TRAINING))

@@ -10,6 +10,7 @@ from llava.mm_utils import read_grid_pinpoints
 from llava.model.checkpoint import is_tuned, load_weights, split_tower
 from llava.model.families import FAMILIES, Family, find_trained_family
 from llava.model.folders import find_folder
+from llava.model.hf_format import is_hf
 from llava.model.loading import check_picture_options, make_config, set_generation_defaults
 from llava.model.multimodal_encoder.builder import open_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
@@ -106,6 +107,8 @@ class TrainingPlan:
 def _read_config(folder: Path) -> tuple[Family, PreTrainedConfig]:
     """The family and the config of a language model that a family can start from, or of a LLaVA made from one."""
     values = read_checked(folder / "config.json", "config", LlavaFile)
+    if is_hf(values):
+        raise InputError(f"{folder} is in transformers' own layout: scripts/convert_checkpoint.py makes it LLaVA's")
     model_type = values.pop("model_type", None)
     family = find_trained_family((values.get("architectures") or [None])[0], model_type)
     if family is None:

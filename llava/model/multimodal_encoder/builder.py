@@ -14,6 +14,7 @@ from types import ModuleType
 from torch import nn
 
 from llava.model.folders import find_folder
+from llava.model.schemas import tower_model_type
 from llava.utils import InputError, read_json_object
 
 _TOWERS: tuple[ModuleType, ...] = tuple(
@@ -26,9 +27,11 @@ _TOWERS: tuple[ModuleType, ...] = tuple(
 def open_vision_tower(folder: Path, args, delay_load: bool = False) -> nn.Module:
     """The tower in a folder, of the class that its config's `model_type` says; `args` as in the towers' classes.
 
+    The folder may be that of a model with a language side too, whose config then has the tower's as `vision_config`.
+
     Raises InputError for a `model_type` that no tower here reads.
     """
-    model_type = read_json_object(folder / "config.json", "config").get("model_type")
+    model_type = tower_model_type(read_json_object(folder / "config.json", "config"))
     for module in _TOWERS:
         if model_type in module.MODEL_TYPES:
             return module.TOWER(folder, args, delay_load)

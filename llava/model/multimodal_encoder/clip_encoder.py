@@ -14,7 +14,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from llava.model.checkpoint import load_clip_weights
 from llava.model.folders import find_folder
-from llava.model.schemas import PreprocessorFile, VisionFile, check, read_checked
+from llava.model.schemas import VisionFile, check, read_image_processor_values, tower_model_type
 from llava.pruning import Views
 from llava.utils import InputError, one_line, read_json_object
 
@@ -119,8 +119,8 @@ class CLIPVisionTower(nn.Module):
 
     def _read_config(self) -> CLIPVisionConfig:
         values = read_json_object(Path(self.vision_tower_name) / "config.json", "config")
-        if values.get("model_type") not in MODEL_TYPES:
-            raise InputError(f"the vision tower {self.vision_tower_name} is not CLIP but {values.get('model_type')!r}")
+        if (model_type := tower_model_type(values)) not in MODEL_TYPES:
+            raise InputError(f"the vision tower {self.vision_tower_name} is not CLIP but {model_type!r}")
         vision = values.get("vision_config", values)
         where = f"the config {Path(self.vision_tower_name) / 'config.json'}"
         if not isinstance(vision, dict):
@@ -164,7 +164,7 @@ class CLIPVisionTower(nn.Module):
             attn_implementation=attn_implementation,
         )
         self.vision_tower.requires_grad_(False)
-        self.image_processor = self._load_image_processor()
+        _ = self.image_processor
         self.is_loaded = True
 
     def build_unloaded(self, attn_implementation: str) -> None:
@@ -173,17 +173,18 @@ class CLIPVisionTower(nn.Module):
         self.vision_tower = CLIPVisionModel(self.cfg_only)
         self.is_loaded = True
 
-    def _load_image_processor(self) -> CLIPTowerImageProcessor:
+    @cached_property
+    def image_processor(self) -> CLIPTowerImageProcessor:
         """The tower's image processor. Raises InputError if it cannot be, or its crops are not the tower's size."""
-        file = Path(self.vision_tower_name) / "preprocessor_config.json"
-        if file.exists():
-            read_checked(file, "image processor config", PreprocessorFile)
+        folder = Path(self.vision_tower_name)
+        values = read_image_processor_values(folder)
         try:
-            processor = CLIPTowerImageProcessor.from_pretrained(self.vision_tower_name)
+            # How whole pictures are padded or cut is LLaVA's business, and padding here would be CLIP's own.
+            processor = CLIPTowerImageProcessor.from_dict(values | {"do_pad": None})
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"{file} is missing or unusable: {one_line(error)}") from error
+            raise InputError(f"the image processor config of {folder} is unusable: {one_line(error)}") from error
         if processor.side != self.image_size:
-            raise InputError(f"{file}: crops of {processor.side} pixels, but the tower takes {self.image_size}")
+            raise InputError(f"{folder}: crops of {processor.side} pixels, but the tower takes {self.image_size}")
         return processor
 
     def feature_select(self, hidden_states: torch.Tensor) -> torch.Tensor:

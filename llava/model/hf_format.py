@@ -1,0 +1,150 @@
+"""The layout of transformers' own LLaVA classes (llava-hf/...) -> LLaVA's: keys of config.json, names of weights.
+
+This file imports transformers where it reads a config, and torch not at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from llava.model.schemas import HfLlavaFile, HfTextPart, check, read_image_processor_values
+from llava.utils import InputError, list_some, one_line, read_json_object
+
+# `model_type` of the checkpoints that are read -> the class that they name.
+CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
+# `model_type` of a language model -> of LLaVA on it, where that is not the same behind "llava_".
+_LLAVA_ON = {"qwen2": "llava_qwen"}
+# What names begin with -> what they do in LLaVA's layout. transformers reads both forms and has written either.
+_NAMES = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"(model\.language_model|language_model\.model)\.", "model."),
+        (r"(language_model\.)?lm_head\.(?=weight$)", "lm_head."),
+        (r"(model\.)?multi_modal_projector\.linear_1\.", "model.mm_projector.0."),
+        (r"(model\.)?multi_modal_projector\.linear_2\.", "model.mm_projector.2."),
+        (r"(model\.)?vision_tower\.(vision_model\.)?", "model.vision_tower.vision_tower.vision_model."),
+        (r"(model\.)?image_newline$", "model.image_newline"),
+    )
+)
+# What a language model's own config says of its file rather than of the model.
+_OF_THE_FILE = ("_name_or_path", "architectures", "dtype", "model_type", "torch_dtype", "transformers_version")
+
+
+def is_hf(values: dict) -> bool:
+    """Whether these are the values of a config in transformers' layout, of LLaVA or of another model in two parts."""
+    return "text_config" in values
+
+
+def is_hf_folder(folder: Path) -> bool:
+    """Whether a folder's config is in transformers' layout. Raises InputError if it has no readable config."""
+    path = folder / "config.json"
+    return path.exists() and is_hf(read_json_object(path, "config"))
+
+
+def model_type_of(values: dict) -> str | None:
+    """`model_type` of a checkpoint's config in either layout, as LLaVA's own has it."""
+    if not is_hf(values) or values.get("model_type") not in CLASSES:
+        return values.get("model_type")
+    text = values["text_config"] if isinstance(values["text_config"], dict) else {}
+    language_model = text.get("model_type", "llama")
+    return _LLAVA_ON.get(language_model, f"llava_{language_model}")
+
+
+def to_llava_config(values: dict, folder: Path) -> dict:
+    """The values of a `config.json` in transformers' layout as LLaVA's has them.
+
+    Absent keys stand for what transformers takes them for. The vision tower is that in the checkpoint; `folder` also
+    has the config of the image processor.
+    Raises InputError for another model, or one that LLaVA's layout cannot say.
+    """
+    where = f"the config {folder / 'config.json'}"
+    config = _read_with_transformers(values, folder, where)
+    text, vision = config.text_config, config.vision_config
+    _refuse(config, where)
+    is_next = config.model_type == "llava_next"
+    translated = {key: value for key, value in text.to_diff_dict().items() if key not in _OF_THE_FILE}
+    translated |= {
+        "model_type": model_type_of(values),
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "mm_vision_tower": str(folder.resolve()),
+        "unfreeze_mm_vision_tower": True,
+        "mm_hidden_size": vision.hidden_size,
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": config.vision_feature_layer,
+        "mm_vision_select_feature": {"default": "patch", "full": "cls_patch"}[config.vision_feature_select_strategy],
+        "mm_patch_merge_type": "spatial_unpad" if is_next else "flat",
+    }
+    return translated | _picture_options(config, folder)
+
+
+def _read_with_transformers(values: dict, folder: Path, where: str):
+    """transformers' config. Raises InputError unless it is that of one of `CLASSES`."""
+    model_type, architecture = values.get("model_type"), (values.get("architectures") or [None])[0]
+    if model_type not in CLASSES:
+        raise InputError(f"{folder} is not a LLaVA checkpoint but {architecture or model_type}")
+    if architecture not in (None, CLASSES[model_type]):
+        raise InputError(f"{folder} is in transformers' own LLaVA format, but of {architecture}: {CLASSES[model_type]}")
+    check(values, HfLlavaFile, where)
+    for part in ("text_config", "vision_config"):
+        if isinstance(values.get(part), dict):
+            check(values[part], HfTextPart, f"{where}, {part}")
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING
+
+    try:
+        return CONFIG_MAPPING[model_type].from_dict(values)
+    except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
+        raise InputError(f"{where}: {one_line(error)}") from error
+
+
+def _refuse(config, where: str) -> None:
+    """Raise InputError, naming the key, for what LLaVA's layout or this package has no way to say."""
+    if config.vision_config.model_type != "clip_vision_model":
+        raise InputError(f"{where}: the vision tower is not CLIP but {config.vision_config.model_type!r}")
+    needed = {"projector_hidden_act": "gelu", "multimodal_projector_bias": True}
+    for key, value in needed.items():
+        if getattr(config, key) != value:
+            raise InputError(f"{where}: {key} is {getattr(config, key)!r}, only {value!r} is read")
+    if not isinstance(config.vision_feature_layer, int):
+        raise InputError(f"{where}: vision_feature_layer {config.vision_feature_layer} has several layers, one is read")
+
+
+def _picture_options(config, folder: Path) -> dict[str, Any]:
+    """How pictures become squares, as keys of LLaVA's config; [height, width] become [width, height].
+
+    The published 1.5 name CLIP's image processor, which cannot pad and cuts the central square out. The same weights
+    in LLaVA's layout say `pad`, as they were trained, and that is what they mean here too.
+    """
+    processor = read_image_processor_values(folder)
+    if config.model_type != "llava_next":
+        can_pad = "Llava" in (processor.get("image_processor_type") or "")
+        return {"image_aspect_ratio": "square" if can_pad and not processor.get("do_pad") else "pad"}
+    grid = config.image_grid_pinpoints
+    if processor.get("image_grid_pinpoints", grid) != grid:
+        raise InputError(f"{folder}: image_grid_pinpoints of the model and of its image processor are not the same")
+    return {"image_aspect_ratio": "anyres", "image_grid_pinpoints": [[width, height] for height, width in grid]}
+
+
+def to_llava_names(names: Iterable[str], where: str) -> dict[str, str]:
+    """Names of weights in transformers' layout -> in LLaVA's.
+
+    Raises InputError, naming them, for weights that are no part of a LLaVA, and for two that mean the same.
+    """
+    renamed: dict[str, str] = {}
+    unknown = []
+    for name in names:
+        found = next(((pattern, new) for pattern, new in _NAMES if pattern.match(name)), None)
+        if found is None:
+            unknown.append(name)
+        else:
+            renamed[name] = found[0].sub(found[1], name, count=1)
+    if unknown:
+        raise InputError(f"{where} has weights that are no part of a LLaVA: {list_some(unknown)}")
+    if len(set(renamed.values())) != len(renamed):
+        seen: dict[str, str] = {}
+        twice = {f"{seen[new]} and {old}" for old, new in renamed.items() if seen.setdefault(new, old) != old}
+        raise InputError(f"{where} has weights twice: {list_some(twice)}")
+    return renamed
