@@ -12,7 +12,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.pictures import PictureSource, read_picture
 from llava.resizing import expand2square as expand2square  # upstream's place
 from llava.resizing import resize_to_square
-from llava.utils import InputError, parse_grid_pinpoints
+from llava.utils import InputError, is_anyres, parse_grid_pinpoints
 from llava.utils import get_model_name_from_path as get_model_name_from_path  # upstream's place
 from llava.utils import read_grid_pinpoints as read_grid_pinpoints
 
@@ -110,7 +110,7 @@ def process_images(images: list[Image.Image], image_processor, model_cfg) -> tor
     """
     images = [read_picture(image) if isinstance(image, Image.Image) else image for image in images]
     aspect_ratio = getattr(model_cfg, "image_aspect_ratio", None)
-    if aspect_ratio == "anyres":
+    if is_anyres(aspect_ratio):
         pixels = [process_anyres_image(image, image_processor, model_cfg.image_grid_pinpoints) for image in images]
     elif aspect_ratio == "pad":
         mean_color = tuple(int(x * 255) for x in image_processor.image_mean)

@@ -30,7 +30,7 @@ def resize_to_square(image: Image.Image, image_processor, color: tuple[int, ...]
     it is not padded, or as a square where the processor is such a one.
     """
     longer, shorter = max(image.size), min(image.size)
-    side = image_processor.central_square
+    side = image_processor.central_square if color is None else image_processor.padded_square
     edge = image_processor.shorter_side
     pixels = edge**2 * longer // shorter if color is None else longer**2 if side is None else 0
     if pixels > MOST_PIXELS:

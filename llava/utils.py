@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from llava.constants import IMAGE_ASPECT_RATIOS
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used. The message is one line that names the cause."""
@@ -166,6 +168,25 @@ def get_model_name_from_path(model_path: str) -> str:
     """The checkpoint's name: the last part of its path, with the run's in front of a `checkpoint-N`."""
     *parents, name = str(model_path).strip("/").split("/")
     return f"{parents[-1]}_{name}" if name.startswith("checkpoint-") and parents else name
+
+
+def is_anyres(image_aspect_ratio: str | None) -> bool:
+    """Whether pictures are cut into crops: `anyres`, or `anyres_max_9` as LLaVA-OneVision writes it."""
+    return image_aspect_ratio == "anyres" or anyres_max(image_aspect_ratio) is not None
+
+
+def check_aspect_ratio(image_aspect_ratio: str | None) -> str | None:
+    """Return it. Raises InputError for a way of making squares of pictures that is not known."""
+    if image_aspect_ratio not in (None, *IMAGE_ASPECT_RATIOS) and not is_anyres(image_aspect_ratio):
+        known = ", ".join([*IMAGE_ASPECT_RATIOS, "anyres_max_N"])
+        raise InputError(f"unknown image_aspect_ratio {image_aspect_ratio!r}: {known}")
+    return image_aspect_ratio
+
+
+def anyres_max(image_aspect_ratio: str | None) -> int | None:
+    """The number in `anyres_max_9`: crops whose tokens a large picture has at most. None for any other value."""
+    found = re.fullmatch(r"anyres_max_([1-9]\d?)", image_aspect_ratio or "")
+    return int(found[1]) if found else None
 
 
 def read_grid_pinpoints(text: str | None) -> list[list[int]] | None:

@@ -14,7 +14,7 @@ from llava.bench.shapes import SHAPES
 from llava.constants import PATCH_MERGE_TYPES
 from llava.eval.files import write_json
 from llava.eval.options import add_compile_argument, pruning_method, visual_token_num
-from llava.utils import CommandParser, InputError, run_command
+from llava.utils import CommandParser, InputError, is_anyres, run_command
 
 DTYPES = ("float16", "bfloat16", "float32")
 
@@ -76,7 +76,7 @@ def make_model(args: argparse.Namespace) -> tuple:
         **{key: value for key, value in options.items() if value is not None},
     ).model
     side = model.get_vision_tower().image_size
-    if model.config.image_aspect_ratio != "anyres":
+    if not is_anyres(model.config.image_aspect_ratio):
         return model, side, None
     width, height = max(model.config.image_grid_pinpoints, key=lambda size: size[0] * size[1])
     return model, side, (width // side, height // side)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.questions import Question
-from llava.utils import InputError
+from llava.utils import InputError, is_anyres
 
 if TYPE_CHECKING:
     from llava.inference.request import Request
@@ -133,7 +133,7 @@ def _least_visual_tokens(loaded: LoadedModel, image: Path | bytes, pruning, name
         if pruning.pruning_method not in METHOD_NAMES:  # it may keep fewer than the budget
             return 1
         kept = min(pruning.visual_token_num, tower.num_patches)
-        if config.image_aspect_ratio != "anyres" or "unpad" in config.mm_patch_merge_type:
+        if not is_anyres(config.image_aspect_ratio) or "unpad" in config.mm_patch_merge_type:
             return kept
         return kept * count_merged_tokens(image_size(image, name), config, 1, loaded.image_processor)
     size = image_size(image, name)

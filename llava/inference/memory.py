@@ -1,5 +1,6 @@
 """How many prompts fit into memory at once, and what to do when one does not."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +9,7 @@ import torch
 
 from llava.mm_utils import get_anyres_image_grid_shape, parse_grid_pinpoints
 from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.utils import InputError, anyres_max, is_anyres
 
 MOST = 32  # prompts in a batch
 TEXT = 512  # tokens: more than the text of nearly all prompts
@@ -56,9 +57,12 @@ def most_visual_tokens(model, pruning: PruningSettings) -> int:
     """The visual tokens with which an image enters the prefill, in as many crops as the config allows."""
     config, tower = model.config, model.get_vision_tower()
     crops, patches = 1, tower.num_patches
-    if config.image_aspect_ratio == "anyres":
+    if is_anyres(config.image_aspect_ratio):
         sizes = parse_grid_pinpoints(config.image_grid_pinpoints)
         grids = [get_anyres_image_grid_shape(size, [size], tower.image_size) for size in sizes]
         crops = 1 + max(across * down for across, down in grids)
-    kept = min(pruning.visual_token_num, patches) if pruning.prunes_before_decoder else patches
-    return crops * kept
+    if pruning.prunes_before_decoder:
+        return crops * min(pruning.visual_token_num, patches)
+    if (most_crops := anyres_max(config.image_aspect_ratio)) is not None:
+        crops = min(crops, 1 + math.ceil(1.1**2 * most_crops))  # less than that is not shrunk
+    return crops * patches

@@ -4,9 +4,13 @@ Liu et al., "LLaVA-NeXT: Improved reasoning, OCR, and world knowledge" (2024): t
 as one large picture read row by row. Shapes: K crops, the whole picture first; T kept tokens of each; D channels.
 """
 
+import math
+
 import torch
+from torch import nn
 
 from llava.mm_utils import get_anyres_image_grid_shape
+from llava.utils import anyres_max, is_anyres
 
 
 def merge_crops(
@@ -16,6 +20,7 @@ def merge_crops(
     side: int,
     image_size: tuple[int, int],
     newline: torch.Tensor | None = None,
+    most_crops: int | None = None,
 ) -> torch.Tensor:
     """Join the crops of one image into one sequence.
 
@@ -26,6 +31,7 @@ def merge_crops(
         side: patches along one side of a crop.
         image_size: the picture's original (width, height).
         newline: (D,); if given, patches that are padding lose their tokens, and this one ends each row that is left.
+        most_crops: see `shrink`, which heeds it where no token was dropped: fewer tokens are no grid to interpolate.
 
     Returns: (length, D).
     """
@@ -36,21 +42,47 @@ def merge_crops(
         top, bottom, left, right = unpad_box(width, down * side, image_size)
         inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
         row_ends = torch.arange(top, bottom, device=y.device)
+        if most_crops is not None and kept.shape[1] == side * side:
+            rows = rest[inside][(y[inside] * width + x[inside]).argsort()].unflatten(0, (bottom - top, right - left))
+            rows = shrink(rows, most_crops, side)
+            return torch.cat([tokens[0], *(part for row in rows for part in (row, newline.to(row).unsqueeze(0)))])
         rest = torch.cat([rest[inside], newline.to(rest).expand(len(row_ends), -1)])
         y, x = torch.cat([y[inside], row_ends]), torch.cat([x[inside], torch.full_like(row_ends, width)])
     return torch.cat([tokens[0], rest[(y * (width + 1) + x).argsort()]])
 
 
+def shrink(grid: torch.Tensor, most_crops: int, side: int) -> torch.Tensor:
+    """A large picture (height, width, D) with no more tokens than `most_crops` crops of `side` x `side`, about.
+
+    Li et al., "LLaVA-OneVision: Easy Visual Task Transfer", arXiv 2408.03326 (`anyres_max_9`): the features
+    are interpolated if the picture is more than 1.1 times as wide and high.
+    """
+    size = shrunk_size(*grid.shape[:2], most_crops, side)
+    if size == tuple(grid.shape[:2]):
+        return grid
+    channels_first = grid.permute(2, 0, 1).unsqueeze(0)
+    return nn.functional.interpolate(channels_first, size, mode="bilinear")[0].permute(1, 2, 0)
+
+
+def shrunk_size(height: int, width: int, most_crops: int, side: int) -> tuple[int, int]:
+    """The (height, width) in patches of a large picture behind `shrink`."""
+    times = math.sqrt(height * width / (most_crops * side**2))
+    return (int(height // times), int(width // times)) if times > 1.1 else (height, width)
+
+
 def count_merged_tokens(image_size: tuple[int, int], config, side: int, image_processor) -> int:
     """Visual tokens of an image of `image_size` (W, H) as `config` has it cut and joined, none of them pruned."""
-    if config.image_aspect_ratio != "anyres":
+    if not is_anyres(config.image_aspect_ratio):
         return side * side
     crop = image_processor.side
     across, down = get_anyres_image_grid_shape(image_size, config.image_grid_pinpoints, crop)
     if "unpad" not in config.mm_patch_merge_type:
         return (1 + across * down) * side * side
     top, bottom, left, right = unpad_box(across * side, down * side, image_size)
-    return side * side + (bottom - top) * (right - left + 1)
+    height, width = bottom - top, right - left
+    if (most_crops := anyres_max(config.image_aspect_ratio)) is not None:
+        height, width = shrunk_size(height, width, most_crops, side)
+    return side * side + height * (width + 1)
 
 
 def unpad_box(width: int, height: int, original_size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -51,7 +51,7 @@ _PUBLISHED_KEYS = dict.fromkeys((
 _OWN_KEYS = {"_name_or_path", "architectures", "dtype", "rope_parameters", "tokenizer_class"}
 _OWN_KEYS |= {"tokenizer_model_max_length", "transformers_version"}
 _LAYER = re.compile(r"\blayers\.(\d+)\.")
-_CLIP_TEXT_SIDE = re.compile(r"(text_model\.|text_projection|visual_projection|logit_scale)")
+_TEXT_SIDE = re.compile(r"(text_model\.|text_projection|visual_projection|logit_scale|logit_bias)")
 
 
 def split_tower(weights: StateDict) -> tuple[StateDict, StateDict]:
@@ -60,19 +60,28 @@ def split_tower(weights: StateDict) -> tuple[StateDict, StateDict]:
     return {key: value for key, value in weights.items() if not key.startswith(TOWER_PREFIX)}, tower
 
 
-def load_clip_weights(
+def load_tower_weights(
     cls: type[PreTrainedModel], config: PreTrainedConfig, folder: str, weights: StateDict | None, **placement
 ) -> PreTrainedModel:
-    """A CLIP vision model with `weights`, or with those in `folder`, whose keys may stand behind `vision_model.`."""
+    """An image encoder with `weights`, or with those in `folder`, whose keys may stand behind `vision_model.`.
+
+    What a config leaves out of its folder's model is no surprise: the layers beyond its own, and a pooling head where
+    `vision_use_head` is false.
+    """
     weights = _of_vision(read_weights(folder) if weights is None else weights)
+    if not getattr(config, "vision_use_head", True):
+        weights = {
+            key: tensor
+            for key, tensor in weights.items()
+            if not key.startswith("head.")
+            and not ((layer := _LAYER.search(key)) and int(layer[1]) >= config.num_hidden_layers)
+        }
     return load_weights(cls, config, weights, f"vision tower {folder}", **placement)
 
 
 def _of_vision(weights: StateDict) -> StateDict:
-    """The tensors of CLIP's vision side, under this model's names."""
-    return {
-        key.removeprefix("vision_model."): tensor for key, tensor in weights.items() if not _CLIP_TEXT_SIDE.match(key)
-    }
+    """The tensors of the vision side of a model of pictures and texts, under this package's names."""
+    return {key.removeprefix("vision_model."): tensor for key, tensor in weights.items() if not _TEXT_SIDE.match(key)}
 
 
 def is_tuned(inside: StateDict, tower_folder: str) -> bool:

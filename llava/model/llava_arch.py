@@ -20,7 +20,7 @@ from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.pruning_defaults import PruningDefaults, refuse_with_input_error
 from llava.model.splice import EmbeddedPrompts, splice, text_mask
 from llava.pruning import MergedTokens, PruningSettings, VisualTokens, select
-from llava.utils import InputError
+from llava.utils import InputError, anyres_max
 
 
 class LlavaMetaConfig:
@@ -152,7 +152,8 @@ class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, im
         grid = get_anyres_image_grid_shape(image_size, self.config.image_grid_pinpoints, tower.image_size)
         if len(tokens) != 1 + grid[0] * grid[1]:
             raise InputError(f"an image of size {image_size} takes 1 + {grid[0]} x {grid[1]} crops, not {len(tokens)}")
-        return merge_crops(tokens, chosen.patches, grid, tower.num_patches_per_side, image_size, newline)
+        most_crops = anyres_max(self.config.image_aspect_ratio)
+        return merge_crops(tokens, chosen.patches, grid, tower.num_patches_per_side, image_size, newline, most_crops)
 
     def prepare_inputs_labels_for_multimodal(
         self, input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes=None

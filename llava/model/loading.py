@@ -7,7 +7,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
+from llava.constants import PATCH_MERGE_TYPES
 from llava.model.checkpoint import is_tuned, load_weights, published_model_type, split_tower
 from llava.model.folders import find_folder
 from llava.model.hf_format import is_hf, is_hf_folder, to_llava_config, to_llava_names
@@ -15,7 +15,7 @@ from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.placement import Placement, find_dtype, require_extras
 from llava.model.schemas import GenerationFile, LlavaFile, check, read_checked
 from llava.model.weight_files import StateDict, read_projector, read_weights
-from llava.utils import InputError, one_line, parse_grid_pinpoints, read_json_object
+from llava.utils import InputError, check_aspect_ratio, is_anyres, one_line, parse_grid_pinpoints, read_json_object
 
 _ENDS_OF_TURNS = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>")
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def load_llava(
     Raises InputError, naming what is wrong, for weights that are missing, left over or of another shape.
     """
     tower = build_vision_tower(config, folder, delay_load=True)
-    if config.image_aspect_ratio == "anyres":
+    if is_anyres(config.image_aspect_ratio):
         config.image_grid_pinpoints = parse_grid_pinpoints(config.image_grid_pinpoints, tower.image_size)
     _ = tower.image_processor  # read now: what is wrong with it shows before weights are downloaded
     weights, tower_weights = split_tower(read_llava_weights(base or folder))
@@ -159,7 +159,8 @@ def _fine_tuned_tower(
 
     Raises InputError where the config says that the tower was trained, but its weights are not there.
     """
-    if config.unfreeze_mm_vision_tower:
+    # LLaVA-NeXT lists what was trained.
+    if config.unfreeze_mm_vision_tower or "mm_vision_tower" in (getattr(config, "mm_tunable_parts", None) or ""):
         if base:
             raise InputError(f"{folder} was trained with its vision tower, which a projector alone does not have")
         if not inside:
@@ -178,12 +179,11 @@ def check_picture_options(config: PreTrainedConfig) -> None:
     """Raise InputError for a way of cutting or joining pictures that this package does not know."""
     if config.mm_patch_merge_type not in PATCH_MERGE_TYPES:
         raise InputError(f"unknown mm_patch_merge_type {config.mm_patch_merge_type!r}: {', '.join(PATCH_MERGE_TYPES)}")
-    if config.image_aspect_ratio not in (None, *IMAGE_ASPECT_RATIOS):
-        raise InputError(f"unknown image_aspect_ratio {config.image_aspect_ratio!r}: {', '.join(IMAGE_ASPECT_RATIOS)}")
-    if config.image_aspect_ratio != "anyres":
+    check_aspect_ratio(config.image_aspect_ratio)
+    if not is_anyres(config.image_aspect_ratio):
         return
     if not config.image_grid_pinpoints:
-        raise InputError("image_aspect_ratio 'anyres' needs image_grid_pinpoints")
+        raise InputError(f"image_aspect_ratio {config.image_aspect_ratio!r} needs image_grid_pinpoints")
     if config.mm_vision_select_feature != "patch" and config.mm_patch_merge_type.startswith("spatial"):
         raise InputError(
             f"mm_patch_merge_type {config.mm_patch_merge_type!r} needs mm_vision_select_feature 'patch', "

@@ -7,10 +7,10 @@ tells in one line which field is wrong.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
-from llava.utils import InputError, read_json_object
+from llava.constants import PATCH_MERGE_TYPES
+from llava.utils import InputError, check_aspect_ratio, read_json_object
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -73,7 +73,7 @@ class LlavaFile(_Transformer):
     mm_use_im_start_end: bool | None = None
     mm_use_im_patch_token: bool | None = None
     unfreeze_mm_vision_tower: bool | None = None
-    image_aspect_ratio: Literal[IMAGE_ASPECT_RATIOS] | None = None
+    image_aspect_ratio: Annotated[str, AfterValidator(check_aspect_ratio)] | None = None
     image_grid_pinpoints: str | list[Annotated[list[Size], Field(min_length=2, max_length=2)]] | None = None
     tokenizer_padding_side: Literal["left", "right"] | None = None
     tokenizer_model_max_length: Size | None = None

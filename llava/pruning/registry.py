@@ -23,6 +23,7 @@ VISPRUNER, NONE = "vispruner", "none"
 _NO_METHOD = {
     "base",
     "errors",
+    "importance",
     "registry",
     "selection",
     "duplicates",

@@ -120,8 +120,8 @@ def test_a_tower_that_does_not_belong_is_refused(make_checkpoint):
     edit_json(clip / "config.json", num_hidden_layers=5)
     with pytest.raises(InputError, match=r"vision tower .* missing encoder\.layers\.4"):
         load(folder)
-    edit_json(clip / "config.json", model_type="siglip_vision_model")
-    with pytest.raises(InputError, match="not CLIP but 'siglip_vision_model'"):
+    edit_json(clip / "config.json", model_type="dinov2")
+    with pytest.raises(InputError, match="not CLIP or SigLIP but 'dinov2'"):
         load(folder)
 
 

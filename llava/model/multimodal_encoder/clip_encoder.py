@@ -1,25 +1,18 @@
 """The CLIP vision tower: patch features of one layer and, on demand, that layer's [CLS]-to-patch attention."""
 
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import ChannelDimension, PILImageResampling
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from llava.model.checkpoint import load_clip_weights
-from llava.model.folders import find_folder
-from llava.model.schemas import VisionFile, check, read_image_processor_values, tower_model_type
+from llava.model.multimodal_encoder.vision_tower import VisionTower
 from llava.pruning import Views
-from llava.utils import InputError, one_line, read_json_object
-
-NAME = "CLIP"
-MODEL_TYPES = ("clip", "clip_vision_model")
+from llava.utils import InputError
 
 
 class CLIPTowerImageProcessor(CLIPImageProcessorPil):
@@ -29,6 +22,11 @@ class CLIPTowerImageProcessor(CLIPImageProcessorPil):
     def shorter_side(self) -> int:
         """Pixels that the shorter side of a picture is scaled to; 0 where that is not how it is scaled."""
         return self.size.get("shortest_edge") or 0
+
+    @property
+    def padded_square(self) -> int | None:
+        """Pixels along one side that a square picture is scaled to; None where not all of it is seen."""
+        return self.central_square
 
     @property
     def central_square(self) -> int | None:
@@ -98,94 +96,21 @@ class _SelectedLayer:
         return self.cls_attention().mean(dim=1)
 
 
-class CLIPVisionTower(nn.Module):
+class CLIPVisionTower(VisionTower):
     """CLIP's image encoder up to the layer that LLaVA reads (`mm_vision_select_layer`), frozen.
 
     Shapes: B images, N patches, C channels, H heads.
     """
 
-    def __init__(self, vision_tower: str | Path, args, delay_load: bool = False):
-        """`vision_tower` is a folder or hub id in CLIP's format; `args` holds `mm_vision_select_layer`, `_feature`."""
-        super().__init__()
-        self.is_loaded = False
-        self.vision_tower_name = str(find_folder(str(vision_tower), "vision tower"))
-        self.select_layer = args.mm_vision_select_layer
-        self.select_feature = getattr(args, "mm_vision_select_feature", "patch")
-        if self.select_feature not in ("patch", "cls_patch"):
-            raise InputError(f"mm_vision_select_feature must be 'patch' or 'cls_patch', not {self.select_feature!r}")
-        self.cfg_only = self._read_config()
-        if not delay_load:
-            self.load_model()
+    NAME = "CLIP"
+    MODEL_TYPES = ("clip", "clip_vision_model")
+    CONFIG = CLIPVisionConfig
+    ENCODER = CLIPVisionModel
+    FEATURES = ("patch", "cls_patch")
 
-    def _read_config(self) -> CLIPVisionConfig:
-        values = read_json_object(Path(self.vision_tower_name) / "config.json", "config")
-        if (model_type := tower_model_type(values)) not in MODEL_TYPES:
-            raise InputError(f"the vision tower {self.vision_tower_name} is not CLIP but {model_type!r}")
-        vision = values.get("vision_config", values)
-        where = f"the config {Path(self.vision_tower_name) / 'config.json'}"
-        if not isinstance(vision, dict):
-            raise InputError(f"{where}: vision_config is not an object")
-        check(vision, VisionFile, where)
-        try:
-            config = CLIPVisionConfig.from_dict(vision)
-        except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
-            raise InputError(f"{where}: {one_line(error)}") from error
-        layers = config.num_hidden_layers
-        if not -layers <= self.select_layer <= layers or self.select_layer == 0:
-            raise InputError(f"mm_vision_select_layer {self.select_layer} is outside the tower's {layers} layers")
-        return config
-
-    def load_model(
-        self,
-        device_map=None,
-        dtype: torch.dtype | None = None,
-        state_dict: dict[str, torch.Tensor] | None = None,
-        attn_implementation: str | None = None,
-    ) -> None:
-        """Load weights and image processor; does nothing the second time.
-
-        Args:
-            device_map: the device, or {"": device}; CPU if None.
-            dtype: the weights' dtype; float32 if None.
-            state_dict: a fine-tuned tower's weights, to be used in place of those in the tower's folder.
-            attn_implementation: as in transformers; its own choice (SDPA) if None.
-
-        Raises InputError if weights are missing, unexpected, or of the wrong shape.
-        """
-        if self.is_loaded:
-            return
-        self.vision_tower = load_clip_weights(
-            CLIPVisionModel,
-            self.cfg_only,
-            self.vision_tower_name,
-            state_dict,
-            device_map=device_map,
-            dtype=dtype or torch.float32,
-            attn_implementation=attn_implementation,
-        )
-        self.vision_tower.requires_grad_(False)
-        _ = self.image_processor
-        self.is_loaded = True
-
-    def build_unloaded(self, attn_implementation: str) -> None:
-        """Build the encoder without weights, for a benchmark that fills in its own."""
-        self.cfg_only._attn_implementation = attn_implementation
-        self.vision_tower = CLIPVisionModel(self.cfg_only)
-        self.is_loaded = True
-
-    @cached_property
-    def image_processor(self) -> CLIPTowerImageProcessor:
-        """The tower's image processor. Raises InputError if it cannot be, or its crops are not the tower's size."""
-        folder = Path(self.vision_tower_name)
-        values = read_image_processor_values(folder)
-        try:
-            # How whole pictures are padded or cut is LLaVA's business, and padding here would be CLIP's own.
-            processor = CLIPTowerImageProcessor.from_dict(values | {"do_pad": None})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"the image processor config of {folder} is unusable: {one_line(error)}") from error
-        if processor.side != self.image_size:
-            raise InputError(f"{folder}: crops of {processor.side} pixels, but the tower takes {self.image_size}")
-        return processor
+    def make_image_processor(self, values: dict) -> CLIPTowerImageProcessor:
+        # How whole pictures are padded or cut is LLaVA's business, and padding here would be CLIP's own.
+        return CLIPTowerImageProcessor.from_dict(values | {"do_pad": None})
 
     def feature_select(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Tokens of the selected layer that are features: (B, 1 + N, C) -> (B, N, C), or all for `cls_patch`."""
@@ -234,47 +159,6 @@ class CLIPVisionTower(nn.Module):
         for layer in tower.encoder.layers[: self._depth - 1]:
             hidden_states = layer(hidden_states, None)
         return _SelectedLayer(tower.encoder.layers[self._depth - 1], hidden_states)
-
-    @property
-    def _depth(self) -> int:
-        """How many layers run: hidden state k is the output of layer k, and negative k count from the end."""
-        return self.select_layer if self.select_layer > 0 else self.config.num_hidden_layers + 1 + self.select_layer
-
-    @property
-    def dummy_feature(self) -> torch.Tensor:
-        """(1, C) of zeros."""
-        return torch.zeros(1, self.hidden_size, device=self.device, dtype=self.dtype)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.vision_tower.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.vision_tower.device
-
-    @property
-    def config(self) -> CLIPVisionConfig:
-        return self.vision_tower.config if self.is_loaded else self.cfg_only
-
-    @property
-    def hidden_size(self) -> int:
-        """C."""
-        return self.config.hidden_size
-
-    @property
-    def image_size(self) -> int:
-        """Pixels along one side of a crop."""
-        return self.config.image_size
-
-    @property
-    def num_patches_per_side(self) -> int:
-        return self.config.image_size // self.config.patch_size
-
-    @property
-    def num_patches(self) -> int:
-        """N."""
-        return self.num_patches_per_side**2
 
 
 TOWER = CLIPVisionTower

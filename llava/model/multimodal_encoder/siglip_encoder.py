@@ -1,0 +1,95 @@
+"""The SigLIP vision tower of LLaVA-OneVision and LLaVA-NeXT checkpoints: no [CLS], so importance is attention received.
+
+Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, arXiv 2303.15343. Checkpoints hold the layers
+up to the one that LLaVA reads and no pooling head; the tower's own folder has all.
+"""
+
+import numpy as np
+import torch
+from transformers import SiglipVisionConfig, SiglipVisionModel
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+from llava.model.multimodal_encoder.vision_tower import VisionTower
+from llava.pruning import Views
+from llava.pruning.importance import received
+from llava.utils import InputError
+
+
+class SigLipTowerImageProcessor(SiglipImageProcessorPil):
+    """SigLIP's image processor over PIL: the whole picture is resized to one size."""
+
+    shorter_side = 0
+    central_square = None
+
+    @property
+    def side(self) -> int:
+        """Pixels along one side of a crop. Raises InputError if pictures are not resized to a square."""
+        height, width = self.size.get("height"), self.size.get("width")
+        if not height or height != width:
+            raise InputError(f"the image processor config has the size {dict(self.size)}, not that of a square")
+        return height
+
+    @property
+    def padded_square(self) -> int:
+        """Pixels along one side that a square picture is scaled to."""
+        return self.side
+
+    def resize(self, image: np.ndarray, size, resample=None, **kwargs) -> np.ndarray:
+        """Resize (3, height, width) in width first: see `mm_utils.resize_width_first`."""
+        image = super().resize(image, type(size)(height=image.shape[1], width=size.width), resample, **kwargs)
+        return super().resize(image, size, resample, **kwargs)
+
+
+class SigLipVisionTower(VisionTower):
+    """SigLIP's image encoder up to the layer that LLaVA reads, frozen. K crops, N patches, C channels, H heads."""
+
+    NAME = "SigLIP"
+    MODEL_TYPES = ("siglip", "siglip_vision_model")
+    CONFIG = SiglipVisionConfig
+    ENCODER = SiglipVisionModel
+    FEATURES = ("patch",)
+
+    def _read_config(self) -> SiglipVisionConfig:
+        config = super()._read_config()
+        layers = config.num_hidden_layers
+        config.num_hidden_layers = self.select_layer if self.select_layer > 0 else layers + 1 + self.select_layer
+        config.vision_use_head = False
+        return config
+
+    @property
+    def _depth(self) -> int:
+        return self.config.num_hidden_layers
+
+    def make_image_processor(self, values: dict) -> SigLipTowerImageProcessor:
+        # Clients read the size of a crop from `crop_size`.
+        return SigLipTowerImageProcessor.from_dict(values | {"crop_size": values.get("size"), "do_center_crop": False})
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+        """Features (K, N, C) of images (K, 3, height, width); for a list of (3, height, width) a list with K = 1."""
+        if isinstance(images, list):
+            return [self(image.unsqueeze(0)) for image in images]
+        return self.encode(images).features
+
+    @torch.no_grad()
+    def encode(self, images: torch.Tensor) -> Views:
+        """What the selected layer says of crops (K, 3, height, width)."""
+        tower = self.vision_tower
+        hidden_states = tower.embeddings(images.to(self.device, self.dtype))
+        *layers, last = tower.encoder.layers
+        for layer in layers:
+            hidden_states = layer(hidden_states, None)
+
+        def importance() -> torch.Tensor:  # [VisPruner]
+            """(K, N) float32: the attention that each patch receives in the last layer, mean over queries and heads."""
+            attention, normed = last.self_attn, last.layer_norm1(hidden_states)
+            queries, keys = (
+                project(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+                for project in (attention.q_proj, attention.k_proj)
+            )
+            return received(queries, keys, attention.scale) / self.num_patches
+
+        return Views(last(hidden_states, None), importance=importance, pixels=images)  # [VisPruner]
+
+
+TOWER = SigLipVisionTower
