@@ -27,7 +27,7 @@ _AT_ONCE = 2**17  # values that stay in a core's cache for the second look
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TOWER_PREFIX = "model.vision_tower.vision_tower."
 # Buffers that older versions of transformers saved and newer ones compute.
-_OLD_BUFFERS = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
+OLD_BUFFERS = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
 # What this package calls a model and what the published configs do.
 _PUBLISHED_MODEL_TYPES = {"llava_llama": "llava"}
 # What every published config says, with the values of those keys that nothing in this package sets.
@@ -68,7 +68,7 @@ def load_tower_weights(
     What a config leaves out of its folder's model is no surprise: the layers beyond its own, and a pooling head where
     `vision_use_head` is false.
     """
-    weights = _of_vision(read_weights(folder) if weights is None else weights)
+    weights = of_vision(read_weights(folder) if weights is None else weights)
     if not getattr(config, "vision_use_head", True):
         weights = {
             key: tensor
@@ -79,7 +79,7 @@ def load_tower_weights(
     return load_weights(cls, config, weights, f"vision tower {folder}", **placement)
 
 
-def _of_vision(weights: StateDict) -> StateDict:
+def of_vision(weights: StateDict) -> StateDict:
     """The tensors of the vision side of a model of pictures and texts, under this package's names."""
     return {key.removeprefix("vision_model."): tensor for key, tensor in weights.items() if not _TEXT_SIDE.match(key)}
 
@@ -90,9 +90,9 @@ def is_tuned(inside: StateDict, tower_folder: str) -> bool:
     Copies differ by the rounding of the dtypes that they went through; what differs by more than two roundings to
     bfloat16 was trained.
     """
-    theirs = _of_vision(read_weights(tower_folder))
-    for key, tensor in _of_vision(inside).items():
-        if key not in theirs or _OLD_BUFFERS.search(key):
+    theirs = of_vision(read_weights(tower_folder))
+    for key, tensor in of_vision(inside).items():
+        if key not in theirs or OLD_BUFFERS.search(key):
             continue
         ours, other = tensor.float(), theirs[key].float()
         if ours.shape != other.shape or not torch.allclose(ours, other, rtol=2**-7, atol=1e-6, equal_nan=True):
@@ -109,10 +109,10 @@ def load_weights(
     floating and finite. The values are looked at in a thread beside the loading, and again in the model where they
     were made float16 of another dtype.
     """
-    weights = {key: tensor for key, tensor in weights.items() if not _OLD_BUFFERS.search(key)}
+    weights = {key: tensor for key, tensor in weights.items() if not OLD_BUFFERS.search(key)}
     _require_floating(weights, source)
     _require_depth(config, weights, source)
-    weights = _require_fit(cls, config, weights, source)
+    weights = require_fit(cls, config, weights, source)
     with ThreadPoolExecutor(1) as pool:
         not_finite = pool.submit(find_not_finite, weights)
         try:
@@ -172,7 +172,7 @@ def _require_depth(config: PreTrainedConfig, weights: StateDict, source: str) ->
         raise InputError(f"{source}: its config has {config.num_hidden_layers} layers, its weights have {found}")
 
 
-def _require_fit(cls: type[PreTrainedModel], config: PreTrainedConfig, weights: StateDict, source: str) -> StateDict:
+def require_fit(cls: type[PreTrainedModel], config: PreTrainedConfig, weights: StateDict, source: str) -> StateDict:
     """The weights that `cls(config)` takes. Raises InputError unless they are exactly those, in its shapes."""
     try:
         with torch.device("meta"):  # the model without memory, for its keys and shapes
@@ -243,7 +243,7 @@ def published_weights(model: PreTrainedModel, weights: StateDict, dtype: torch.d
     tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
     published = {}
     for key, tensor in weights.items():
-        if key in tied or _OLD_BUFFERS.search(key):
+        if key in tied or OLD_BUFFERS.search(key):
             continue
         if key.startswith(TOWER_PREFIX):
             key = f"{TOWER_PREFIX}vision_model.{key.removeprefix(TOWER_PREFIX).removeprefix('vision_model.')}"
@@ -254,18 +254,19 @@ def published_weights(model: PreTrainedModel, weights: StateDict, dtype: torch.d
 
 
 def published_config(model: PreTrainedModel, dtype: torch.dtype) -> dict:
-    """The values of a published `config.json` for a model whose weights are written in `dtype`.
+    """The values of a published `config.json` for a model whose weights are written in `dtype`."""
+    return published_values(model.config, type(model).__name__, _dtype_name(dtype))
 
-    These are the keys that every published config has, and what else it takes to read the same config back.
-    """
-    config = model.config
+
+def published_values(config: PreTrainedConfig, class_name: str, dtype: str) -> dict:
+    """The keys that every published config has, and what else it takes to read the same config back."""
     own = config.to_dict()
     rope = dict(config.rope_parameters)
     theta = rope.pop("rope_theta")
     values = {key: getattr(config, key, default) for key, default in _PUBLISHED_KEYS.items()} | {
-        "architectures": own["architectures"] or [type(model).__name__],
+        "architectures": own["architectures"] or [class_name],
         "rope_scaling": None if rope == {"rope_type": "default"} else rope,
-        "torch_dtype": _dtype_name(dtype),
+        "torch_dtype": dtype,
         "transformers_version": own["transformers_version"],
     }
     if theta != type(config)().rope_parameters["rope_theta"]:

@@ -1,4 +1,4 @@
-"""The layout of transformers' own LLaVA classes (llava-hf/...) -> LLaVA's: keys of config.json, names of weights.
+"""The layout of transformers' own LLaVA classes (llava-hf/...) <-> LLaVA's: keys of config.json, names of weights.
 
 This file imports transformers where it reads a config, and torch not at all.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from llava.model.schemas import HfLlavaFile, HfTextPart, check, read_image_processor_values
-from llava.utils import InputError, list_some, one_line, read_json_object
+from llava.utils import InputError, list_some, one_line, parse_grid_pinpoints, read_json_object
 
 # `model_type` of the checkpoints that are read -> the class that they name.
 CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
@@ -28,6 +29,16 @@ _NAMES = tuple(
         (r"(model\.)?vision_tower\.(vision_model\.)?", "model.vision_tower.vision_tower.vision_model."),
         (r"(model\.)?image_newline$", "model.image_newline"),
     )
+)
+# What names in LLaVA's layout begin with -> what they do in the published files, which transformers 4 reads too.
+_PUBLISHED = (
+    ("model.vision_tower.vision_tower.vision_model.", "vision_tower.vision_model."),
+    ("model.vision_tower.vision_tower.", "vision_tower.vision_model."),
+    ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
+    ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
+    ("model.image_newline", "image_newline"),
+    ("model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
 )
 # What a language model's own config says of its file rather than of the model.
 _OF_THE_FILE = ("_name_or_path", "architectures", "dtype", "model_type", "torch_dtype", "transformers_version")
@@ -148,3 +159,85 @@ def to_llava_names(names: Iterable[str], where: str) -> dict[str, str]:
         twice = {f"{seen[new]} and {old}" for old, new in renamed.items() if seen.setdefault(new, old) != old}
         raise InputError(f"{where} has weights twice: {list_some(twice)}")
     return renamed
+
+
+def to_hf_name(name: str) -> str:
+    """The name of a weight in LLaVA's layout -> that in llava-hf's files. Raises InputError for one that has none."""
+    for own, theirs in _PUBLISHED:
+        if name.startswith(own):
+            return theirs + name.removeprefix(own)
+    raise InputError(f"{name} is no weight of a LLaVA")
+
+
+def to_hf_config(config, values: dict, tower, vocabulary: tuple[int, int, int]) -> dict:
+    """A `config.json` for transformers' own classes.
+
+    Args:
+        config: of the checkpoint, as `read_config` gives it.
+        values: of the checkpoint's own `config.json`, which is kept in the new one for the way back.
+        tower: the checkpoint's vision tower.
+        vocabulary: the ids of `<image>` and of the pad token, and the rows of the embeddings.
+
+    Raises InputError, naming the key, for what those classes cannot do.
+    """
+    is_next = config.image_aspect_ratio == "anyres"
+    _require(config, "mm_projector_type", "mlp2x_gelu")
+    _require(config, "mm_use_im_start_end", False)
+    _require(config, "mm_use_im_patch_token", False)
+    _require(config, "mm_patch_merge_type", "spatial_unpad" if is_next else "flat")
+    image_token, pad, rows = vocabulary
+    language_model = next(parent for parent in type(config).__mro__ if not _is_llavas(parent))
+    names = {field.name for field in fields(language_model)} - {"architectures", "dtype", "transformers_version"}
+    text = {name: value for name, value in config.to_diff_dict().items() if name in names}
+    model_type = "llava_next" if is_next else "llava"
+    written = {
+        "architectures": [CLASSES[model_type]],
+        "model_type": model_type,
+        "image_token_index": image_token,
+        "image_seq_length": tower.num_patches,
+        "pad_token_id": pad,
+        "projector_hidden_act": "gelu",
+        "text_config": text | {"model_type": language_model.model_type, "vocab_size": rows},
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "torch_dtype": values.get("torch_dtype") or values.get("dtype") or "float16",
+        "vision_config": tower.config.to_diff_dict() | {"model_type": tower.config.model_type},
+        "vision_feature_layer": config.mm_vision_select_layer,
+        "vision_feature_select_strategy": {"patch": "default", "cls_patch": "full"}[config.mm_vision_select_feature],
+        "llava_config": values,
+    }
+    if is_next:
+        grid = parse_grid_pinpoints(config.image_grid_pinpoints, tower.image_size)
+        written |= {"image_grid_pinpoints": [[height, width] for width, height in grid]}
+    return written
+
+
+def _is_llavas(cls: type) -> bool:
+    return cls.__module__.startswith("llava.")
+
+
+def _require(config, key: str, value: Any) -> None:
+    if getattr(config, key) != value:
+        raise InputError(f"transformers' own classes cannot do {key} {getattr(config, key)!r}, only {value!r}")
+
+
+def to_hf_processor(config: dict, image_processor: dict, do_pad: bool) -> tuple[dict, dict]:
+    """`preprocessor_config.json` and `processor_config.json` for a config of `to_hf_config`.
+
+    Args:
+        config: what `to_hf_config` gave.
+        image_processor: the values of the tower's image processor.
+        do_pad: whether a picture is padded to a square; for one that is not cut into crops.
+    """
+    name = "LlavaNext" if config["model_type"] == "llava_next" else "Llava"
+    images = {key: value for key, value in image_processor.items() if not key.endswith("_type")}
+    images |= {"image_processor_type": f"{name}ImageProcessor", "processor_class": f"{name}Processor"}
+    images["do_pad"] = do_pad if name == "Llava" else True
+    if name == "LlavaNext":
+        images["image_grid_pinpoints"] = config["image_grid_pinpoints"]
+    return images, {
+        "processor_class": f"{name}Processor",
+        "image_token": "<image>",
+        "num_additional_image_tokens": 1,
+        "patch_size": config["vision_config"]["patch_size"],
+        "vision_feature_select_strategy": config["vision_feature_select_strategy"],
+    }

@@ -166,13 +166,20 @@ def _fine_tuned_tower(
         if not inside:
             raise InputError(f"{folder} was trained with its vision tower, but its weights lack the tower")
         return inside
-    if base or not inside or not is_tuned(inside, tower_folder):
-        return None
+    return inside if not base and uses_tower_inside(config, folder, inside, tower_folder) else None
+
+
+def uses_tower_inside(config: PreTrainedConfig, folder: Path, inside: StateDict, tower_folder: str) -> bool:
+    """Whether a checkpoint's tower is that `inside` it, by its config or by the weights, and not its tower folder's."""
+    if config.unfreeze_mm_vision_tower:
+        return True
+    if not inside or not is_tuned(inside, tower_folder):
+        return False
     logger.warning(
         "the vision tower in %s differs from %s and is used, though its config does not say that it was trained",
         *(folder, tower_folder),
     )
-    return inside
+    return True
 
 
 def check_picture_options(config: PreTrainedConfig) -> None:

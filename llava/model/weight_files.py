@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -28,32 +29,55 @@ def read_weights(folder: str | Path) -> StateDict:
     Raises InputError if there are none, a shard is missing, unreadable or outside the folder, a tensor is in no shard,
     or the folder has files of weights that belong to something else, such as LoRA.
     """
+    files = find_weight_files(folder)
+    tensors = {key: tensor for file in files for key, tensor in read_weight_file(file).items()}
+    require_listed(files, tensors)
+    return tensors
+
+
+def find_weight_files(folder: str | Path) -> list[Path]:
+    """The files of a checkpoint's weights, downloaded if it is a hub id's.
+
+    Raises InputError as `read_weights` does, but for what can be seen in the files alone.
+    """
     folder = Path(folder)
     fetch_weights(folder)
     for index_name, single_name in WEIGHT_FILES:
         index = folder / index_name
         if index.exists():
             _refuse_other_weights(folder)
-            return _read_shards(index)
+            return _find_shards(index)
         if (folder / single_name).exists():
             _refuse_other_weights(folder)
-            return read_weight_file(folder / single_name)
+            return [folder / single_name]
     raise InputError(_why_no_weights(folder))
 
 
-def _read_shards(index: Path) -> StateDict:
+def require_listed(files: list[Path], names: Collection[str]) -> None:
+    """Raise InputError unless `names`, those in `files`, are all that the index beside them lists."""
+    for index_name, _ in WEIGHT_FILES:
+        index = files[0].with_name(index_name)
+        if index.exists():
+            if lost := _read_index(index).keys() - names:
+                raise InputError(f"{index.parent}: {list_some(lost)} in {index.name} but in no shard")
+            return
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    """Which file each weight is in."""
     weight_map = read_json_object(index, "weight index").get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise InputError(f"{index} has no weight_map of file names")
-    shards, folder = sorted(set(weight_map.values())), index.parent
+    return weight_map
+
+
+def _find_shards(index: Path) -> list[Path]:
+    shards, folder = sorted(set(_read_index(index).values())), index.parent
     if outside := [name for name in shards if Path(name).name != name]:
         raise InputError(f"{index} names a file that is not in its folder: {list_some(outside)}")
     if missing := [name for name in shards if not (folder / name).exists()]:
         raise InputError(f"{folder} lacks {', '.join(missing)}, which {index.name} lists")
-    tensors = {key: tensor for name in shards for key, tensor in read_weight_file(folder / name).items()}
-    if lost := weight_map.keys() - tensors.keys():
-        raise InputError(f"{folder}: {list_some(lost)} in {index.name} but in no shard")
-    return tensors
+    return [folder / name for name in shards]
 
 
 def _refuse_other_weights(folder: Path) -> None:
