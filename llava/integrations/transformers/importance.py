@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-QUERIES_AT_ONCE = 256  # so that no map of all queries is ever in memory
+QUERIES_AT_ONCE = 256
 
 
 class Seen:
@@ -76,13 +76,21 @@ def received_attention(
         is_patch: (K, N), false where there is padding, which neither gives nor receives; None for none.
     """
     queries, keys = _project(attention, "q", hidden_states), _project(attention, "k", hidden_states)
-    return mean_received(queries, keys, attention.scale, is_patch)
+    number = hidden_states.shape[1] if is_patch is None else is_patch.sum(dim=1, keepdim=True)
+    return received(queries, keys, attention.scale, is_patch) / number
 
 
-def mean_received(
+@torch.no_grad()
+def received(
     queries: torch.Tensor, keys: torch.Tensor, scale: float, is_patch: torch.BoolTensor | None = None
 ) -> torch.Tensor:
-    """(K, N) float32 from (K, H, N, head width) queries and keys, in blocks of queries."""
+    """(K, N) float32: the attention that each key receives, summed over queries, mean over heads.
+
+    Args:
+        queries, keys: (K, H, N, head width). The queries come in blocks, so that no whole map is ever in memory.
+        scale: of their products.
+        is_patch: as in `received_attention`.
+    """
     crops, heads, patches, _ = queries.shape
     total = torch.zeros(crops, patches, device=queries.device)
     keys = keys.transpose(-1, -2)
@@ -95,8 +103,7 @@ def mean_received(
         if is_patch is not None:
             given = given * is_patch[:, None, block, None]
         total += given.sum(dim=(1, 2))
-    number = patches if is_patch is None else is_patch.sum(dim=1, keepdim=True)
-    return total / (heads * number)
+    return total / heads
 
 
 def _project(attention: nn.Module, name: str, hidden_states: torch.Tensor) -> torch.Tensor:

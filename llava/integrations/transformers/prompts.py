@@ -4,6 +4,7 @@ Shapes: B prompts, L tokens of the longest as the processor wrote it, S tokens o
 the cache before it, V visual tokens of all pictures, D model channels.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -132,9 +133,7 @@ class Prompts:
             name: torch.nn.functional.pad(value, (0, len(more)))[:, part].repeat_interleave(beams, dim=0)
             for name, value in self.aligned.items()
         }
-        return Step(
-            positions.repeat_interleave(beams, dim=-2), token.repeat_interleave(beams, dim=0), aligned
-        )
+        return Step(positions.repeat_interleave(beams, dim=-2), token.repeat_interleave(beams, dim=0), aligned)
 
     def _expand(self, positions: torch.LongTensor) -> torch.LongTensor:
         return positions if self.positions.ndim == 2 else positions.expand(3, -1, -1)
@@ -210,6 +209,24 @@ def prune_prompts(
         token=_take(token, columns, -1),
         aligned={name: _take(value, columns, 0) for name, value in aligned.items()},
     )
+
+
+def behind(
+    pictures: list[Picture], placeholder: int, before: torch.LongTensor, ids: torch.LongTensor, mask: torch.Tensor
+) -> list[Picture]:
+    """The pictures whose placeholders are among `ids`, where all of a conversation's were given.
+
+    Args:
+        pictures: of `ids` (B, L) alone, or of these and of `before`, the ids in front of them that are in the cache.
+        placeholder: their id.
+        mask: of both.
+    """
+    whole = torch.cat([before, ids], dim=1)
+    columns = ((whole == placeholder) & mask[:, -whole.shape[1] :].bool()).nonzero()[:, 1].tolist()
+    if before.shape[1] == 0 or sum(len(picture.tokens) for picture in pictures) != len(columns):
+        return pictures
+    starts = [0, *itertools.accumulate(len(picture.tokens) for picture in pictures)]
+    return [picture for picture, start in zip(pictures, starts) if columns[start] >= before.shape[1]]
 
 
 def _take(values: torch.Tensor, columns: torch.LongTensor, padding: int) -> torch.Tensor:

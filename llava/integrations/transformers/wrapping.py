@@ -9,6 +9,7 @@ Shapes: B prompts, L tokens of the longest.
 
 import functools
 import inspect
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import MethodType
 
@@ -19,7 +20,7 @@ from llava.integrations.transformers.budget import SETTING_NAMES, Budget
 from llava.integrations.transformers.generation import Restorer
 from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Host, Picture, join
-from llava.integrations.transformers.prompts import ATTRIBUTE, IGNORED_LABEL, Cached, Prompts, prune_prompts
+from llava.integrations.transformers.prompts import ATTRIBUTE, IGNORED_LABEL, Cached, Prompts, behind, prune_prompts
 from llava.model.pruning_defaults import refuse_with_input_error
 from llava.utils import InputError
 
@@ -194,12 +195,13 @@ def _prompts_of_generate(model: PreTrainedModel, state: _State, given: dict, set
     mask = given.pop("attention_mask", None)
     mask = torch.ones_like(ids) if mask is None else mask
     cached = cached or _plain_cached(given, ids, mask)
+    before = ids[:, :0]
     if cached.length and ids.shape[1] == mask.shape[1]:  # the whole conversation, of which the cache has a part
         if ids.shape[1] <= cached.length:
             raise InputError(f"the cache holds {cached.length} tokens and the prompt only {ids.shape[1]}")
-        ids = ids[:, cached.length :]
+        before, ids = ids[:, : cached.length], ids[:, cached.length :]
     positions = mask[:, mask.shape[1] - ids.shape[1] :].long().cumsum(dim=1) - 1
-    return _make_prompts(model, state.host, given, budget, cached, ids, mask, positions, "left")
+    return _make_prompts(model, state.host, given, budget, cached, before, ids, mask, positions, "left")
 
 
 def _prompts_of_forward(model: PreTrainedModel, host: Host, given: dict, budget: Budget) -> Prompts | None:
@@ -216,7 +218,8 @@ def _prompts_of_forward(model: PreTrainedModel, host: Host, given: dict, budget:
     # transformers' models number the tokens of a call from what is in the cache, padding or not
     positions = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
     is_left = bool((mask[:, cached.length : cached.length + 1] == 0).any())
-    prompts = _make_prompts(model, host, given, budget, cached, ids, mask, positions, "left" if is_left else "right")
+    side = "left" if is_left else "right"
+    prompts = _make_prompts(model, host, given, budget, cached, ids[:, :0], ids, mask, positions, side)
     if given.get("labels") is not None:
         given["labels"] = prompts.take(given["labels"], IGNORED_LABEL)
     given.update(input_ids=prompts.input_ids, attention_mask=prompts.attention_mask)
@@ -255,7 +258,9 @@ def _plain_cached(given: dict, ids: torch.LongTensor, mask: torch.Tensor | None)
     """What another cache holds, or none."""
     cache = _cache_in(given)
     past = 0 if cache is None else int(cache.get_seq_length())
-    return Cached.without_pruning(len(ids), past, mask if mask is not None and mask.shape[1] > past else None, ids.device)
+    return Cached.without_pruning(
+        len(ids), past, mask if mask is not None and mask.shape[1] > past else None, ids.device
+    )
 
 
 def _make_prompts(
@@ -264,6 +269,7 @@ def _make_prompts(
     given: dict,
     budget: Budget,
     cached: Cached,
+    before: torch.LongTensor,
     ids: torch.LongTensor,
     mask: torch.Tensor,
     positions: torch.LongTensor,
@@ -271,7 +277,8 @@ def _make_prompts(
 ) -> Prompts:
     """Encode the pictures among the arguments, which leave `given`, and prune the prompts `ids` (B, L).
 
-    `mask` is that of the cached tokens, none of them dropped, and of `ids`; `positions` (B, L) count from 0.
+    `before` are the ids of the cached tokens if they were given, none of them dropped. `mask` is that of the cached
+    tokens, none of them dropped, and of `ids`; `positions` (B, L) count from 0.
     """
     if mask.shape != (len(ids), cached.length + ids.shape[1]):
         raise InputError(
@@ -280,15 +287,19 @@ def _make_prompts(
         )
     pictures_given = {name: given.pop(name) for name in host.inputs if name in given}
     own_mask = mask[:, cached.length :].bool()
+    pictures = [
+        (token, behind(encode_pictures(model, host, token, parts), token, before, ids, mask))
+        for token, parts in host.split(model, pictures_given)
+    ]
     if (absolute := given.pop("position_ids", None)) is None or cached.is_pruned:
-        multi = host.positions(model, ids, own_mask, pictures_given)
+        multi = host.positions(model, ids, own_mask, [p for _, own in pictures for p in own])
         absolute = (positions if multi is None else multi) + cached.next_position
     pad = model.generation_config.pad_token_id if model.generation_config is not None else None
     return prune_prompts(
         ids,
         own_mask,
         absolute.expand(*absolute.shape[:-2], *ids.shape),
-        encode_pictures(model, host, pictures_given),
+        pictures,
         budget,
         cached,
         cached.take(mask, 0),
@@ -298,18 +309,15 @@ def _make_prompts(
     )
 
 
-def encode_pictures(model: PreTrainedModel, host: Host, given: dict) -> list[tuple[int, list[Picture]]]:
-    """The pictures among the arguments, for each kind of placeholder.
+def encode_pictures(model: PreTrainedModel, host: Host, token: int, parts: list[dict]) -> list[Picture]:
+    """The pictures whose arguments are `parts`, as `host.split` makes them.
 
     To answer in float32 every picture is encoded by itself: the size of a batch changes the last bits of the features,
     and the selection can turn on them, so that an answer would depend on what else is in the batch.
     """
     one_by_one = model.dtype is torch.float32 and not model.training
-    encoded = []
-    for token, parts in host.split(model, given):
-        groups = [[part] for part in parts] if one_by_one else [parts] * bool(parts)
-        encoded.append((token, [picture for group in groups for picture in host.encode(model, token, join(group))]))
-    return encoded
+    groups = [[part] for part in parts] if one_by_one else [parts] * bool(parts)
+    return [picture for group in groups for picture in host.encode(model, token, join(group))]
 
 
 def _run(model: PreTrainedModel, state: _State, prompts: Prompts, given: dict):
@@ -318,14 +326,16 @@ def _run(model: PreTrainedModel, state: _State, prompts: Prompts, given: dict):
     past = 0 if cache is None else int(cache.get_seq_length())
     step = prompts.step(past, ids.shape[1], len(ids))
     given.update(step.aligned, position_ids=step.positions)
+    surroundings = nullcontext()
     if past < prompts.end:
         is_visual = step.token >= 0
         own = step.token[is_visual]
         embeds = model.get_input_embeddings()(ids.masked_fill(is_visual, 0))  # a placeholder may be no id of the table
         given["input_ids"] = None
         given["inputs_embeds"] = embeds.masked_scatter(is_visual.unsqueeze(-1), prompts.tokens[own].to(embeds))
-        given.update(state.host.language_inputs(model, is_visual, tuple(layer[own] for layer in prompts.layers)))
-    output = state.method(model, "forward")(**given)
+        surroundings = state.host.entering(model, is_visual, tuple(layer[own] for layer in prompts.layers))
+    with surroundings:
+        output = state.method(model, "forward")(**given)
     if (cache := cache if cache is not None else _cache_of(output)) is not None:
         setattr(cache, ATTRIBUTE, prompts.as_cached())
     return output

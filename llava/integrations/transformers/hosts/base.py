@@ -8,7 +8,8 @@ Shapes: B prompts, L their longest, n placeholders of one picture, K crops or fr
 C channels of what is compared, D model channels.
 """
 
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedModel
@@ -26,12 +27,14 @@ class Picture:
         places: (K, N) int64: which of the n placeholders is each patch's, -1 for a patch that has none. Placeholders
             that are no patch's, such as newlines, always stay.
         layers: tensors (n, D) that the host adds in layers of its language model (deepstack).
+        given: what else the host needs to know of it for `Host.positions`.
     """
 
     tokens: torch.Tensor
     views: Views
     places: torch.LongTensor
     layers: tuple[torch.Tensor, ...] = ()
+    given: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Host:
@@ -68,21 +71,24 @@ class Host:
         raise NotImplementedError
 
     def positions(
-        self, model: PreTrainedModel, input_ids: torch.LongTensor, mask: torch.BoolTensor, given: dict
+        self, model: PreTrainedModel, input_ids: torch.LongTensor, mask: torch.BoolTensor, pictures: list[Picture]
     ) -> torch.LongTensor | None:
-        """(3, B, L) positions of M-RoPE for all tokens of prompts that begin at 0; None if positions are numbers."""
+        """(3, B, L) positions of M-RoPE for all tokens of prompts that begin at 0; None if positions are numbers.
+
+        `pictures` are those of the prompts, one kind after the other.
+        """
         return None
 
-    def language_inputs(
+    def entering(
         self, model: PreTrainedModel, is_visual: torch.BoolTensor, layers: tuple[torch.Tensor, ...]
-    ) -> dict:
-        """More arguments of `forward` where visual tokens enter.
+    ) -> AbstractContextManager:
+        """What surrounds the call of the model's own `forward` where visual tokens enter.
 
         Args:
             is_visual: (B, L).
             layers: as in `Picture`, of the tokens that `is_visual`, in their order.
         """
-        return {}
+        return nullcontext()
 
 
 def split_first(given: dict, names: tuple[str, ...]) -> list[dict]:
