@@ -14,7 +14,7 @@ class Budget:
     """The settings of a call.
 
     Attributes:
-        visual_token_num: visual tokens of each crop, an integer >= 1, or their share, a float in (0, 1]; None keeps all.
+        visual_token_num: visual tokens of each crop, an integer >= 1, or a share, a float in (0, 1]; None keeps all.
         pruning: the other settings, with no number.
 
     Raises ValueError, naming the setting, for another value, and InputError for a method that prunes inside the

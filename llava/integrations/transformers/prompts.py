@@ -1,7 +1,7 @@
 """Prompts whose pictures are pruned: the placeholders of dropped patches leave them.
 
-Shapes: B prompts, L tokens of the longest as the processor wrote it, S tokens of the longest that is pruned, P tokens in
-the cache before it, V visual tokens of all pictures, D model channels.
+Shapes: B prompts, L tokens of the longest as the processor wrote it, S tokens of the longest that is pruned, P tokens
+in the cache before it, V visual tokens of all pictures, D model channels.
 """
 
 import itertools

@@ -175,6 +175,7 @@ def _short_inputs(prompts: Prompts, ids: torch.LongTensor) -> dict:
     before = prompts.cached.take(ids, 0) if has_all else ids.new_zeros(len(ids), prompts.start)
     mask = prompts.attention_mask
     return {
+        **{name: torch.cat([torch.zeros_like(before), value], dim=1) for name, value in prompts.aligned.items()},
         "input_ids": torch.cat([before, prompts.input_ids], dim=1),
         "attention_mask": mask,
         "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0),  # `forward` has those of the prompts
@@ -325,11 +326,12 @@ def _run(model: PreTrainedModel, state: _State, prompts: Prompts, given: dict):
     cache, ids = _cache_in(given), given["input_ids"]
     past = 0 if cache is None else int(cache.get_seq_length())
     step = prompts.step(past, ids.shape[1], len(ids))
-    given.update(step.aligned, position_ids=step.positions)
+    given["position_ids"] = step.positions
     surroundings = nullcontext()
     if past < prompts.end:
         is_visual = step.token >= 0
         own = step.token[is_visual]
+        given.update(step.aligned)
         embeds = model.get_input_embeddings()(ids.masked_fill(is_visual, 0))  # a placeholder may be no id of the table
         given["input_ids"] = None
         given["inputs_embeds"] = embeds.masked_scatter(is_visual.unsqueeze(-1), prompts.tokens[own].to(embeds))

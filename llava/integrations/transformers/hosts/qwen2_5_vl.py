@@ -7,7 +7,7 @@ from llava.integrations.transformers.hosts.qwen2_vl import Qwen2VLHost
 from llava.integrations.transformers.importance import Seen
 
 
-class Qwen2_5_VLHost(Qwen2VLHost):  # noqa: N801  the model's own name
+class Qwen2_5_VLHost(Qwen2VLHost):
     models = ("Qwen2_5_VLForConditionalGeneration",)
 
     def importance(self, tower: torch.nn.Module, seen: Seen, grids: torch.LongTensor) -> torch.Tensor:

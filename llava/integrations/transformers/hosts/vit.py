@@ -3,6 +3,7 @@
 Shapes: K crops, N patches, M tokens (1 + N with [CLS]), C channels.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,28 +32,20 @@ class TowerRun:
 
         Features are those that the host reads, of several layers one behind the other; importance is that of the last.
         """
-        outputs = [self._seen.outputs[layer] for layer in self._layers]
-        features = torch.cat(outputs, dim=-1)
-        if not self._has_cls:
-            return Views(features, importance=self._received, pixels=pixels, projected=projected)
+        features = torch.cat([self._seen.outputs[layer] for layer in self._layers], dim=-1)
         return Views(
-            features[:, 1:],
-            importance=self._cls_attention,
-            hidden_states=features,
+            features[:, 1:] if self._has_cls else features,
+            importance=self.importance,
+            hidden_states=features if self._has_cls else None,
             pixels=pixels,
             projected=projected,
         )
 
-    def _last(self) -> tuple[nn.Module, torch.Tensor]:
-        """The attention of the last of the layers and its input (K, M, C)."""
+    def importance(self) -> torch.Tensor:
+        """(K, N) float32: of each patch, in the last of the layers."""
         attention = _attention_of(self._layers[-1])
-        return attention, self._seen.hidden_states(attention)
-
-    def _cls_attention(self) -> torch.Tensor:
-        return cls_attention(*self._last())
-
-    def _received(self) -> torch.Tensor:
-        return received_attention(*self._last())
+        how = cls_attention if self._has_cls else received_attention
+        return how(attention, self._seen.hidden_states(attention))
 
 
 @contextmanager
@@ -76,6 +69,12 @@ def run_of(tower: nn.Module, read_layers: int | list[int], strategy: str) -> Ite
     ordered = [layer for layer in layers if layer is not last] + [last]
     with watching(inputs=[_attention_of(last)], outputs=layers) as seen:
         yield TowerRun(seen, ordered, _HAS_CLS[kind])
+
+
+def pool_mean(values: torch.Tensor, stride: int) -> torch.Tensor:
+    """(K, n): the mean of values (K, N) of patches in squares over each `stride` x `stride` of them."""
+    side = math.isqrt(values.shape[1])
+    return torch.nn.functional.avg_pool2d(values.view(-1, 1, side, side), stride).flatten(1)
 
 
 def patches_per_crop(tower: nn.Module) -> int:
