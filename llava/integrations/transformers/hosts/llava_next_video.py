@@ -30,7 +30,7 @@ class LlavaNextVideoHost(LlavaNextHost):
         pixels, options = given[VIDEO], read_options(model, given)
         videos, frames = pixels.shape[:2]
         with run_of(model.model.vision_tower, *options.values()) as run:
-            output = model.model.get_video_features(pixel_values_videos=pixels, **options)
+            output = model.model.get_video_features(pixels, **options)
         tokens = torch.stack(list(output.pooler_output)).reshape(videos * frames, -1, self.channels(model))
         stride = model.config.spatial_pool_stride
         views = Views(

@@ -3,6 +3,8 @@
 The patches are chosen before the tokens are scaled down: a token stays if the patch nearest to it was chosen.
 """
 
+import math
+
 import torch
 from transformers import PreTrainedModel
 
@@ -39,7 +41,11 @@ class LlavaOnevisionHost(LlavaNextHost):
         videos, frames = pixels.shape[:2]
         with run_of(model.model.vision_tower, *options.values()) as run:
             tokens = model.model.get_video_features(pixels, **options).pooler_output
-        features = tokens[:, :-1].reshape(videos * frames, -1, tokens.shape[-1])  # the last is a newline
+        newline = model.model.image_newline.to(tokens).expand(videos, 1, -1)
+        pooled = math.ceil(math.sqrt(self.largest_crop(model, given)) / 2) ** 2
+        if tokens.shape[1] == frames * pooled:  # transformers has it among the features from 5.23 on
+            tokens = torch.cat([tokens, newline], dim=1)
+        features = tokens[:, :-1].reshape(videos * frames, -1, tokens.shape[-1])
         views = Views(
             features,
             importance=lambda: model.model.apply_pooling(run.importance().unsqueeze(-1)).squeeze(-1),
