@@ -42,8 +42,12 @@ class Case:
         name: of the case.
         model_class, config: of the model.
         picture: a random generator -> one picture.
-        tokens: visual tokens that a method may choose of, and `crops` how many times as many there are.
-        has_extra: whether there are placeholders that are no patch's.
+        tokens: visual tokens of a crop that a method chooses of.
+        crops: of a picture, frames of a video.
+        layer: of the tower, whose attention says what is important.
+        has_cls: whether that is the attention of [CLS].
+        merged: how patches become a token: not, squares of 2 x 2 in raster order, or 4 that follow one another.
+        tower, language_model: names of modules.
     """
 
     name: str
@@ -51,6 +55,10 @@ class Case:
     config: Callable[[], transformers.PreTrainedConfig]
     picture: Callable[[torch.Generator], Sample]
     tokens: int
+    crops: int = 1
+    layer: int = -1
+    has_cls: bool = False
+    merged: str = "not"
     tower: str = "model.vision_tower"
     language_model: str = "model.language_model"
 
@@ -61,6 +69,15 @@ class Case:
         for parameter in model.parameters():
             parameter.data.normal_(std=0.2)
         return model
+
+    def places(self) -> torch.LongTensor:
+        """(crops, tokens): which of a picture's placeholders is each token's."""
+        if "image_sizes" in self.picture(torch.Generator()).inputs:  # newlines behind each row of four, of crops 1, 2
+            rows = 16 + torch.arange(8).view(8, 1) * 5 + torch.arange(4)
+            return torch.cat([torch.arange(16), rows.flatten()]).view(3, 16)
+        if self.name == "video_llava":  # [CLS] before each frame
+            return torch.arange(3 * 17).view(3, 17)[:, 1:]
+        return torch.arange(self.crops * self.tokens).view(self.crops, self.tokens)
 
 
 def normal(generator: torch.Generator, *shape: int) -> torch.Tensor:
@@ -215,36 +232,42 @@ def _gemma3_picture(generator):
     return Sample({"pixel_values": normal(generator, 1, 3, 112, 112)}, ([OPEN, *[IMAGE] * 16, CLOSE],))
 
 
-QWEN = {"tower": "model.visual"}
-IDEFICS = {"tower": "model.vision_model", "language_model": "model.text_model"}
+QWEN = {"tower": "model.visual", "merged": "in a row"}
+CLS = {"layer": 1, "has_cls": True}
+SQUARES = {"merged": "in squares"}
+IDEFICS = {"tower": "model.vision_model", "language_model": "model.text_model", "crops": 2, **SQUARES}
 CASES = [
-    Case("llava", "LlavaForConditionalGeneration", _llava_config, _llava_picture, 16),
-    Case("vipllava", "VipLlavaForConditionalGeneration", _vipllava_config, _llava_picture, 16),
-    Case("llava_next", "LlavaNextForConditionalGeneration", _llava_next_config, _llava_next_picture, 16),
-    Case("next_video image", "LlavaNextVideoForConditionalGeneration", _llava_next_video_config, _llava_next_picture, 16),
-    Case("next_video", "LlavaNextVideoForConditionalGeneration", _llava_next_video_config, _video_of_crops(12), 4),
-    Case("onevision image", "LlavaOnevisionForConditionalGeneration", _onevision_config, _llava_next_picture, 16),
-    Case("onevision video", "LlavaOnevisionForConditionalGeneration", _onevision_config, _video_of_crops(13), 4),
+    Case("llava", "LlavaForConditionalGeneration", _llava_config, _llava_picture, 16, **CLS),
+    Case("vipllava", "VipLlavaForConditionalGeneration", _vipllava_config, _llava_picture, 16, **CLS),
+    Case("llava_next", "LlavaNextForConditionalGeneration", _llava_next_config, _llava_next_picture, 16, 3, **CLS),
+    Case("next_video image", "LlavaNextVideoForConditionalGeneration", _llava_next_video_config, _llava_next_picture,
+         16, 3, **CLS),
+    Case("next_video", "LlavaNextVideoForConditionalGeneration", _llava_next_video_config, _video_of_crops(12), 4, 3,
+         **CLS, **SQUARES),
+    Case("onevision image", "LlavaOnevisionForConditionalGeneration", _onevision_config, _llava_next_picture, 16, 3),
+    Case("onevision video", "LlavaOnevisionForConditionalGeneration", _onevision_config, _video_of_crops(13), 4, 3,
+         **SQUARES),
     Case("video_llava image", "VideoLlavaForConditionalGeneration", _video_llava_config, _video_llava_image, 16,
-         "model.image_tower"),
-    Case("video_llava", "VideoLlavaForConditionalGeneration", _video_llava_config, _video_of_crops(51), 16,
-         "model.video_tower"),
+         tower="model.image_tower", **CLS),
+    Case("video_llava", "VideoLlavaForConditionalGeneration", _video_llava_config, _video_of_crops(51), 16, 3,
+         tower="model.video_tower", **CLS),
     Case("qwen2_vl", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, _qwen_image, 12, **QWEN),
-    Case("qwen2_vl video", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, _qwen_video(False), 12, **QWEN),
+    Case("qwen2_vl video", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, _qwen_video(False), 12, 2, **QWEN),
     Case("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]), _qwen_image,
          12, **QWEN),
     Case("qwen2_5_vl window", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [0]),
          _qwen_image, 12, **QWEN),
     Case("qwen2_5_vl video", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]),
-         _qwen_video(False), 12, **QWEN),
+         _qwen_video(False), 12, 2, **QWEN),
     Case("qwen3_vl", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, _qwen_image, 12, **QWEN),
-    Case("qwen3_vl video", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, _qwen_video(True), 12, **QWEN),
-    Case("internvl", "InternVLForConditionalGeneration", _internvl_config, _internvl_picture, 16),
+    Case("qwen3_vl video", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, _qwen_video(True), 12, 2, **QWEN),
+    Case("internvl", "InternVLForConditionalGeneration", _internvl_config, _internvl_picture, 16, 2, has_cls=True,
+         **SQUARES),
     Case("idefics3", "Idefics3ForConditionalGeneration", functools.partial(_idefics_config, "Idefics3Config"),
          _idefics_picture, 16, **IDEFICS),
     Case("smolvlm", "SmolVLMForConditionalGeneration", functools.partial(_idefics_config, "SmolVLMConfig"),
          _idefics_picture, 16, **IDEFICS),
-    Case("gemma3", "Gemma3ForConditionalGeneration", _gemma3_config, _gemma3_picture, 16),
+    Case("gemma3", "Gemma3ForConditionalGeneration", _gemma3_config, _gemma3_picture, 16, **SQUARES),
 ]  # fmt: skip
 each_host = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 
@@ -295,7 +318,3 @@ def _with_kinds(case: Case, inputs: dict) -> dict:
     if case.model_class.startswith("Gemma"):
         return {**inputs, "token_type_ids": (ids == IMAGE).int()}
     return inputs
-
-
-def part_of(model: PreTrainedModel, name: str) -> torch.nn.Module:
-    return model.get_submodule(name)
