@@ -72,8 +72,8 @@ class _Processor(LogitsProcessor):
     def __init__(self, restorer: Restorer, inner) -> None:
         self.restorer, self.inner = restorer, inner
 
-    def __call__(self, input_ids, scores, **kwargs):
-        return self.inner(self.restorer.ids(input_ids), scores, **kwargs)
+    def __call__(self, input_ids, scores):
+        return self.inner(self.restorer.ids(input_ids), scores)
 
 
 class _Streamer(BaseStreamer):
