@@ -5,7 +5,6 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.inference.request import make_request
-
 from llava.mm_utils import load_image, process_images, tokenizer_image_token
 from tests.conftest import ROOT
 

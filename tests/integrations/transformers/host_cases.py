@@ -110,7 +110,7 @@ def _llava_next_config():
 
 
 def _llava_next_picture(generator):
-    """A picture of 100 x 60 pixels (height, width): 1 + 2 x 1 crops, 8 rows of 4 patches, no padding of whole patches."""
+    """A picture of 112 x 56 pixels (height, width): 1 + 2 x 1 crops, 8 rows of 4 patches, no padding."""
     inputs = {"pixel_values": normal(generator, 1, 5, 3, 56, 56), "image_sizes": torch.tensor([[112, 56]])}
     return Sample(inputs, ([IMAGE] * (16 + 8 * 5),))
 

@@ -1,4 +1,4 @@
-"""Every host: what stays, what it says of the patches, and that a pruned prompt is a shorter prompt and nothing else."""
+"""Every host: which tokens stay, and that a pruned prompt is a shorter prompt and nothing else."""
 
 import pytest
 import torch
@@ -99,10 +99,7 @@ def reference_logits(case, model, inputs: dict, number: int, ratio: float) -> to
     embeds = given["inputs_embeds"]
     is_visual = (inputs["input_ids"][0] == IMAGE) | (inputs["input_ids"][0] == VIDEO)
     columns = is_visual.nonzero().flatten()[case.places()]
-    if case.merged == "not":
-        features = tower_features(case, model, inputs)
-    else:
-        features = embeds[0][columns]
+    features = tower_features(case, model, inputs) if case.merged == "not" else embeds[0][columns]
     kept = select_visual_tokens(features, recorder.importance(), number, ratio)
     keep = torch.ones_like(is_visual)
     keep[columns] = False
