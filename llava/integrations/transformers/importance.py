@@ -34,7 +34,8 @@ def watching(*, inputs: list[nn.Module] = (), outputs: list[nn.Module] = ()) -> 
     """Note what goes into some modules and comes out of others, in this thread, until the block ends."""
     seen, thread = Seen(), threading.get_ident()
 
-    def note_input(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    # a hook of another thread may have been removed half, and is then called without the named arguments
+    def note_input(module: nn.Module, args: tuple, kwargs: dict | None = None) -> None:
         if threading.get_ident() == thread:
             seen.inputs[module] = {**({"hidden_states": args[0]} if args else {}), **kwargs}
 

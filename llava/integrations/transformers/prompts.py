@@ -5,9 +5,11 @@ in the cache before it, V visual tokens of all pictures, D model channels.
 """
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from llava.integrations.transformers.budget import Budget
@@ -36,11 +38,16 @@ class Cached:
     is_pruned: bool = True
 
     @classmethod
-    def without_pruning(cls, batch: int, past: int, mask: torch.Tensor | None, device: torch.device) -> "Cached":
-        """A cache of `past` tokens of which none was dropped; `mask` (B, past or more) says which are padding."""
-        columns = torch.arange(past, device=device).expand(batch, -1)
-        number = columns.new_full((batch, 1), past) if mask is None else mask[:, :past].sum(dim=1, keepdim=True)
-        return cls(columns, past, number, is_pruned=False)
+    def without_pruning(cls, ids: torch.LongTensor, past: int, mask: torch.Tensor | None = None) -> "Cached":
+        """A cache of `past` tokens before `ids` (B, L), of which none was dropped.
+
+        Args:
+            mask: (B, past + L): the tokens are numbered without padding; or None: with it.
+        """
+        columns = torch.arange(past, device=ids.device).expand(len(ids), -1)
+        if mask is None or mask.shape[1] <= past:
+            return cls(columns, past, columns.new_full((len(ids), 1), past), is_pruned=False)
+        return cls(columns, past, mask[:, :past].sum(dim=1, keepdim=True), is_pruned=False)
 
     def up_to(self, past: int) -> "Cached":
         """The same behind so many cached tokens: those of the answers so far follow the prompts.
@@ -69,6 +76,47 @@ class Cached:
 
 
 @dataclass(frozen=True)
+class Written:
+    """Prompts as the processor wrote them, or what follows of them behind a cache.
+
+    Attributes:
+        cached: what is before them.
+        before: (B, cached.length) int64: the ids of that, if they were given; else (B, 0).
+        input_ids: (B, L) int64.
+        attention_mask: (B, cached.length + L), 0 where there is padding.
+        positions: (B, L) int64 of all tokens: those that stay are renumbered; or (3, B, L) with M-RoPE: they keep them.
+        padding_side: where prompts are padded that are shorter than others when they are pruned.
+        aligned: (B, L) each: arguments that go along with the ids.
+    """
+
+    cached: Cached
+    before: torch.LongTensor
+    input_ids: torch.LongTensor
+    attention_mask: torch.Tensor
+    positions: torch.LongTensor
+    padding_side: str
+    aligned: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        (batch, length), past = self.input_ids.shape, self.cached.length
+        if self.attention_mask.shape != (batch, past + length):
+            raise InputError(
+                f"attention_mask has shape {tuple(self.attention_mask.shape)}, but there are {batch} prompts of "
+                f"{length} tokens" + (f" behind {past} tokens in the cache" if past else "")
+            )
+
+    @property
+    def mask(self) -> torch.BoolTensor:
+        """(B, L)."""
+        return self.attention_mask[:, self.cached.length :].bool()
+
+    def places_of(self, placeholder: int) -> torch.BoolTensor:
+        """(B, len(before) + L): where its placeholders are."""
+        whole = torch.cat([self.before, self.input_ids], dim=1)
+        return (whole == placeholder) & self.attention_mask[:, -whole.shape[1] :].bool()
+
+
+@dataclass(frozen=True)
 class Prompts:
     """Pruned prompts, or what follows of them behind a cache of P tokens.
 
@@ -80,10 +128,10 @@ class Prompts:
         next_position: (B, 1) int64.
         columns: (B, S) int64: which token of the prompts given each is, -1 for padding.
         length: L, of the prompts given.
-        tokens: (V, D), the pictures' tokens, those that are dropped among them.
+        tokens: (V, D), the pictures' tokens, those that are dropped among them; None where there are none.
         layers: as in `hosts.base.Picture`, (V, D) each.
         token: (B, S) int64: which of the V each token is, -1 for text and padding.
-        aligned: (B, S) each: arguments that go along with the ids.
+        aligned: (B, P + S) each: arguments that go along with the ids, 0 for what is in the cache.
     """
 
     cached: Cached
@@ -93,7 +141,7 @@ class Prompts:
     next_position: torch.LongTensor
     columns: torch.LongTensor
     length: int
-    tokens: torch.Tensor
+    tokens: torch.Tensor | None
     layers: tuple[torch.Tensor, ...]
     token: torch.LongTensor
     aligned: dict[str, torch.Tensor]
@@ -112,6 +160,7 @@ class Prompts:
         """(B, S) of values (B, L) of the prompts as they were given; `padding` where there is none."""
         return _take(values, self.columns, padding)
 
+    @cached_property
     def as_cached(self) -> Cached:
         """What a cache holds once they are in it."""
         before, own = self.cached.length, self.columns
@@ -128,9 +177,9 @@ class Prompts:
         part, beams = slice(past - self.start, past - self.start + length), rows // len(self.columns)
         more = torch.arange(max(0, past + length - self.end), device=self.columns.device)
         positions = torch.cat([self.positions, self._expand(self.next_position + more)], dim=-1)[..., part]
-        token = torch.nn.functional.pad(self.token, (0, len(more)), value=-1)[:, part]
+        token = pad(self.token, (0, len(more)), value=-1)[:, part]
         aligned = {
-            name: torch.nn.functional.pad(value, (0, len(more)))[:, part].repeat_interleave(beams, dim=0)
+            name: pad(value, (0, len(more)))[:, : past + length].repeat_interleave(beams, dim=0)
             for name, value in self.aligned.items()
         }
         return Step(positions.repeat_interleave(beams, dim=-2), token.repeat_interleave(beams, dim=0), aligned)
@@ -141,46 +190,33 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Step:
-    """What some tokens of one call of the language model are: positions, `token` and `aligned` as in `Prompts`."""
+    """What some tokens of one call of the language model are: positions and `token` as in `Prompts`.
+
+    `aligned` has what is in the cache too, by which transformers' models make masks.
+    """
 
     positions: torch.LongTensor
     token: torch.LongTensor
     aligned: dict[str, torch.Tensor]
 
 
-def prune_prompts(
-    input_ids: torch.LongTensor,
-    mask: torch.BoolTensor,
-    positions: torch.LongTensor,
-    pictures: list[tuple[int, list[Picture]]],
-    budget: Budget,
-    cached: Cached,
-    past_mask: torch.Tensor,
-    padding_side: str,
-    aligned: dict[str, torch.Tensor],
-    pad_id: int,
-) -> Prompts:
+def prune_prompts(written: Written, pictures: list[tuple[int, list[Picture]]], budget: Budget, pad_id: int) -> Prompts:
     """Choose visual tokens and take the placeholders of the others out of prompts.
 
     Args:
-        input_ids: (B, L) int64.
-        mask: (B, L), false where there is padding.
-        positions: (B, L) of all tokens: those that stay are renumbered; or (3, B, L) with M-RoPE, which they keep.
         pictures: for each placeholder's id the pictures, in the order of the placeholders.
         budget: how many tokens stay.
-        cached: what is before them, and `past_mask` (B, P) its mask.
-        padding_side: where shorter prompts are padded.
-        aligned: (B, L) each.
         pad_id: the id of padding.
 
     Raises InputError if pictures and placeholders do not match, PruningError if the method cannot work here.
     """
-    keep, token = mask.clone(), torch.full_like(input_ids, -1)
+    ids, mask, cached = written.input_ids, written.mask, written.cached
+    keep, token = mask.clone(), torch.full_like(ids, -1)
     parts: list[Picture] = []
     for placeholder, own in pictures:
         if not own:
             continue
-        is_own = (input_ids == placeholder) & mask
+        is_own = (ids == placeholder) & mask
         _check_places(is_own, own, placeholder)
         before = sum(len(part.tokens) for part in parts)
         number = sum(len(part.tokens) for part in own)
@@ -188,50 +224,38 @@ def prune_prompts(
         keep[is_own] = torch.cat([kept_places(part, budget) for part in own]).to(keep.device)
         parts += own
     rows = [row.nonzero().flatten() for row in keep]
-    columns = pad_sequence(rows, batch_first=True, padding_value=-1, padding_side=padding_side)
-    if positions.ndim == 2:
-        shift = (mask & ~keep).cumsum(dim=1)
-        next_position = positions.masked_fill(~mask, -1).amax(dim=1, keepdim=True) + 1 - shift[:, -1:]
-        new_positions = _take(positions - shift, columns, 0)
-    else:
-        next_position = positions.masked_fill(~mask, -1).amax(dim=(0, 2)).unsqueeze(1) + 1
-        new_positions = torch.stack([_take(axis, columns, 0) for axis in positions])
+    columns = pad_sequence(rows, batch_first=True, padding_value=-1, padding_side=written.padding_side)
+    positions, next_position = _positions(written, mask & ~keep, columns)
     return Prompts(
         cached=cached,
-        input_ids=_take(input_ids, columns, pad_id),
-        attention_mask=torch.cat([past_mask.long(), (columns >= 0).long()], dim=1),
-        positions=new_positions,
+        input_ids=_take(ids, columns, pad_id),
+        attention_mask=torch.cat([cached.take(written.attention_mask, 0).long(), (columns >= 0).long()], dim=1),
+        positions=positions,
         next_position=next_position,
         columns=columns,
-        length=input_ids.shape[1],
-        tokens=torch.cat([part.tokens for part in parts]) if parts else past_mask.new_empty(0, 0),
+        length=ids.shape[1],
+        tokens=torch.cat([part.tokens for part in parts]) if parts else None,
         layers=tuple(torch.cat(layer) for layer in zip(*(part.layers for part in parts))),
         token=_take(token, columns, -1),
-        aligned={name: _take(value, columns, 0) for name, value in aligned.items()},
+        aligned={
+            name: pad(_take(value, columns, 0), (cached.columns.shape[1], 0)) for name, value in written.aligned.items()
+        },
     )
 
 
-def behind(
-    pictures: list[Picture], placeholder: int, before: torch.LongTensor, ids: torch.LongTensor, mask: torch.Tensor
-) -> list[Picture]:
-    """The pictures whose placeholders are among `ids`, where all of a conversation's were given.
+def _positions(
+    written: Written, is_dropped: torch.BoolTensor, columns: torch.LongTensor
+) -> tuple[torch.LongTensor, torch.LongTensor]:
+    """`positions` and `next_position` of pruned prompts, whose tokens are at `columns` (B, S) of those written.
 
-    Args:
-        pictures: of `ids` (B, L) alone, or of these and of `before`, the ids in front of them that are in the cache.
-        placeholder: their id.
-        mask: of both.
+    With M-RoPE what follows has the position behind that of the full grid.
     """
-    whole = torch.cat([before, ids], dim=1)
-    columns = ((whole == placeholder) & mask[:, -whole.shape[1] :].bool()).nonzero()[:, 1].tolist()
-    if before.shape[1] == 0 or sum(len(picture.tokens) for picture in pictures) != len(columns):
-        return pictures
-    starts = [0, *itertools.accumulate(len(picture.tokens) for picture in pictures)]
-    return [picture for picture, start in zip(pictures, starts) if columns[start] >= before.shape[1]]
-
-
-def _take(values: torch.Tensor, columns: torch.LongTensor, padding: int) -> torch.Tensor:
-    """Values (B, L) at `columns` (B, S); `padding` where a column is -1."""
-    return values.gather(1, columns.clamp(min=0)).masked_fill(columns < 0, padding)
+    last = written.positions.masked_fill(~written.mask, -1)
+    if written.positions.ndim == 3:
+        positions = torch.stack([_take(axis, columns, 0) for axis in written.positions])
+        return positions, last.amax(dim=(0, 2)).unsqueeze(1) + 1
+    shift = is_dropped.cumsum(dim=1)
+    return _take(written.positions - shift, columns, 0), last.amax(dim=1, keepdim=True) + 1 - shift[:, -1:]
 
 
 def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
@@ -248,6 +272,22 @@ def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
     chosen = picture.places.gather(1, chosen.patches.to(keep.device))
     keep[chosen[chosen >= 0]] = True
     return keep
+
+
+def behind(pictures: list[Picture], placeholder: int, written: Written) -> list[Picture]:
+    """The pictures that are not in the cache, where all of a conversation's were given again."""
+    if not pictures or not written.before.shape[1]:
+        return pictures
+    columns = written.places_of(placeholder).nonzero()[:, 1].tolist()
+    if sum(len(picture.tokens) for picture in pictures) != len(columns):
+        return pictures
+    starts = [0, *itertools.accumulate(len(picture.tokens) for picture in pictures)]
+    return [picture for picture, start in zip(pictures, starts) if columns[start] >= written.cached.length]
+
+
+def _take(values: torch.Tensor, columns: torch.LongTensor, padding: int) -> torch.Tensor:
+    """Values (B, L) at `columns` (B, S); `padding` where a column is -1."""
+    return values.gather(1, columns.clamp(min=0)).masked_fill(columns < 0, padding)
 
 
 def _check_places(is_own: torch.BoolTensor, pictures: list[Picture], placeholder: int) -> None:

@@ -14,6 +14,7 @@ from llava.integrations.transformers import prune, unprune
 from llava.integrations.transformers.hosts import known_hosts
 from llava.utils import InputError
 
+CACHE = "past_key_values" if transformers.__version__ < "5.24" else "cache"  # the argument's name
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "suppress_tokens": [IMAGE]}
 BY_NAME = {case.name: case for case in CASES}
 KINDS = [BY_NAME[name] for name in ("llava", "qwen2_5_vl", "gemma3")]
@@ -348,12 +349,12 @@ def test_decoding_by_hand(pruned):
     inputs = batch(case, [prompt(case, 1), prompt(case, 2, pictures=2)])
     expected, mask = answer(model, inputs), inputs["attention_mask"]
     tokens, output = [], model(**inputs, use_cache=True)
-    cache = output["cache"] if "cache" in output else output["past_key_values"]
+    cache = output[CACHE]
     for _ in range(6):
         output.logits[:, -1, IMAGE] = -torch.inf
         tokens.append(output.logits[:, -1].argmax(dim=-1, keepdim=True))
         mask = torch.cat([mask, torch.ones_like(tokens[-1])], dim=1)
-        output = model(input_ids=tokens[-1], attention_mask=mask, past_key_values=cache)
+        output = model(input_ids=tokens[-1], attention_mask=mask, **{CACHE: cache})
     assert torch.equal(torch.cat(tokens, dim=1), expected)
 
 
@@ -362,7 +363,7 @@ def test_a_conversation_goes_on_in_its_cache(pruned, with_picture):
     case, model = pruned
     first, second = prompt(case, 1), prompt(case, 2, pictures=int(with_picture))
     cache = DynamicCache(config=model.config.get_text_config())
-    said = model.generate(**first, **GREEDY, past_key_values=cache)
+    said = model.generate(**first, **GREEDY, **{CACHE: cache})
     ids = torch.cat([said, second["input_ids"]], dim=1)
     whole = {**first, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
     new = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -372,33 +373,51 @@ def test_a_conversation_goes_on_in_its_cache(pruned, with_picture):
             whole[name] = new[name] = kinds
         elif name not in ("input_ids", "attention_mask"):
             whole[name], new[name] = torch.cat([first[name], value]), value
-    expected = answer(model, whole)
-    other = copy.deepcopy(cache)
-    assert torch.equal(answer(model, whole, past_key_values=cache), expected)  # all pictures are given again
-    assert torch.equal(answer(model, new, past_key_values=other), expected)  # only the new one, if there is one
+    options = {**GREEDY, "output_logits": True, "return_dict_in_generate": True}
+    expected = torch.stack(model.generate(**whole, **options).logits)
+    for given in (whole, new):  # all pictures are given again, or only the new one, if there is one
+        found = model.generate(**given, **options, **{CACHE: copy.deepcopy(cache)})
+        torch.testing.assert_close(torch.stack(found.logits), expected, rtol=1e-4, atol=1e-4)
+        assert torch.equal(found.sequences[:, : ids.shape[1]], ids)
+
+
+def test_conversations_of_a_batch_go_on_in_their_cache(pruned):
+    case, model = pruned
+    inputs = batch(case, [prompt(case, 1), prompt(case, 2, pictures=2)])
+    cache = DynamicCache(config=model.config.get_text_config())
+    said = model.generate(**inputs, **GREEDY, **{CACHE: cache})
+    more = torch.randint(5, 90, (2, 5), generator=torch.Generator().manual_seed(4))
+    new = {"input_ids": torch.cat([said, more], dim=1)}
+    added = new["input_ids"].shape[1] - inputs["input_ids"].shape[1]
+    new["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones(2, added).long()], dim=1)
+    whole = {**inputs, **new}
+    for name in ("mm_token_type_ids", "token_type_ids"):
+        if name in inputs:
+            whole[name] = torch.cat([inputs[name], torch.zeros(2, added, dtype=inputs[name].dtype)], dim=1)
+    assert torch.equal(answer(model, new, **{CACHE: cache}), answer(model, whole))
 
 
 def test_a_picture_behind_a_cache_that_others_made(pruned):
     case, model = pruned
     system = torch.randint(5, 90, (1, 7), generator=torch.Generator().manual_seed(9))
     cache = DynamicCache(config=model.config.get_text_config())
-    model(input_ids=system, past_key_values=cache)
+    model(input_ids=system, **{CACHE: cache})
     inputs = prompt(case, 1)
     whole = {**inputs, "input_ids": torch.cat([system, inputs["input_ids"]], dim=1)}
     for name in ("attention_mask", "mm_token_type_ids", "token_type_ids"):
         if name in inputs:
             more = torch.full((1, 7), int(name == "attention_mask"), dtype=inputs[name].dtype)
             whole[name] = torch.cat([more, inputs[name]], dim=1)
-    assert torch.equal(answer(model, whole, past_key_values=cache), answer(model, whole))
+    assert torch.equal(answer(model, whole, **{CACHE: cache}), answer(model, whole))
 
 
 def test_a_cache_that_was_cut_inside_the_prompt_is_refused(llava):
     case, model = llava
     inputs, cache = prompt(case, 1), DynamicCache()
-    model(**inputs, past_key_values=cache)
+    model(**inputs, **{CACHE: cache})
     cache.crop(-8)
     with pytest.raises(InputError, match="the cache was cut inside its pruned prompt"):
-        model(input_ids=inputs["input_ids"][:, -1:], past_key_values=cache)
+        model(input_ids=inputs["input_ids"][:, -1:], **{CACHE: cache})
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])

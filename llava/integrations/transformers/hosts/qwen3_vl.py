@@ -19,10 +19,10 @@ class Qwen3VLHost(Qwen2VLHost):
     ) -> Iterator[None]:
         thread = threading.get_ident()
 
-        def add_features(module: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            if threading.get_ident() == thread:
-                kwargs.update(visual_pos_masks=is_visual, deepstack_visual_embeds=list(layers))
-            return args, kwargs
+        def add_features(module: torch.nn.Module, args: tuple, kwargs: dict | None = None) -> tuple | None:
+            if threading.get_ident() != thread:
+                return None  # also where another thread has removed half of the hook, and there are no kwargs
+            return args, {**kwargs, "visual_pos_masks": is_visual, "deepstack_visual_embeds": list(layers)}
 
         handle = model.model.language_model.register_forward_pre_hook(add_features, with_kwargs=True)
         try:
