@@ -1,0 +1,11 @@
+"""VisPruner for transformers' own vision-language models, in two lines.
+
+    from llava.integrations.transformers import prune
+    model = prune(LlavaForConditionalGeneration.from_pretrained("llava-hf/llava-1.5-7b-hf"), visual_token_num=64)
+
+The processor stays as it is. `docs/plug.md` has the table of models.
+"""
+
+from llava.integrations.transformers.wrapping import prune, unprune
+
+__all__ = ["prune", "unprune"]

@@ -1,0 +1,67 @@
+"""How many visual tokens a pruned model keeps: a number of each crop, or a share of its patches."""
+
+import math
+from dataclasses import dataclass, fields, replace
+
+from llava.pruning import PruningSettings
+from llava.utils import InputError
+
+SETTING_NAMES = tuple(field.name for field in fields(PruningSettings))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The settings of a call.
+
+    Attributes:
+        visual_token_num: visual tokens of each crop, an integer >= 1, or a share, a float in (0, 1]; None keeps all.
+        pruning: the other settings, with no number.
+
+    Raises ValueError, naming the setting, for another value, and InputError for a method that prunes inside the
+    language model.
+    """
+
+    visual_token_num: int | float | None
+    pruning: PruningSettings
+
+    def __post_init__(self) -> None:
+        number = self.visual_token_num
+        if isinstance(number, float):
+            if not 0 < number <= 1:
+                raise InputError(f"visual_token_num must be an integer or a share in (0, 1], got {number!r}")
+        else:
+            PruningSettings(visual_token_num=number)
+        if replace(self.pruning, visual_token_num=1).prunes_in_decoder:
+            raise InputError(
+                f"the pruning method {self.pruning.pruning_method} drops tokens inside the language model, which "
+                "transformers' models do not let it do"
+            )
+
+    @classmethod
+    def of(cls, visual_token_num: int | float | None, **others) -> "Budget":
+        """A budget; `others` are the other settings of `PruningSettings`."""
+        return cls(visual_token_num, PruningSettings(**others))
+
+    def changed(self, given: dict) -> "Budget":
+        """This budget with some of its settings replaced, by name."""
+        others = {name: value for name, value in given.items() if name != "visual_token_num"}
+        number = given.get("visual_token_num", self.visual_token_num)
+        return Budget(number, replace(self.pruning, **others))
+
+    @property
+    def prunes(self) -> bool:
+        """Whether there is a budget and a method that heeds it."""
+        return self.visual_token_num is not None and self.pruning.pruning_method != "none"
+
+    def keeps_all_of(self, patches: int) -> bool:
+        """Whether crops of so many patches, and smaller ones, lose none."""
+        return not self.prunes or self._number(patches) >= patches
+
+    def settings(self, patches: int) -> PruningSettings:
+        """The settings for crops of so many patches. A share is rounded; at least one token is kept."""
+        return replace(self.pruning, visual_token_num=self._number(patches))
+
+    def _number(self, patches: int) -> int:
+        if isinstance(self.visual_token_num, float):
+            return max(1, math.floor(self.visual_token_num * patches + 0.5))
+        return self.visual_token_num

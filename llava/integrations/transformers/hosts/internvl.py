@@ -1,0 +1,33 @@
+"""InternVL: crops of a picture, each 2 x 2 patches of which are shuffled into one token; its tower has a [CLS]."""
+
+from transformers import PreTrainedModel
+
+from llava.integrations.transformers.hosts.base import Host, Picture
+from llava.integrations.transformers.hosts.llava import one_of, read_options, whole_crops
+from llava.integrations.transformers.hosts.vit import TowerRun, patches_per_crop, run_of
+from llava.pruning import Views
+
+
+class InternVLHost(Host):
+    models = ("InternVLForConditionalGeneration",)
+    inputs = ("pixel_values", "vision_feature_layer", "vision_feature_select_strategy")
+
+    def encode(self, model: PreTrainedModel, token: int, given: dict) -> list[Picture]:
+        pixels, options = given["pixel_values"], read_options(model, given)
+        with run_of(model.model.vision_tower, *options.values()) as run:
+            tokens = model.model.get_image_features(pixels, **options).pooler_output
+        views = Views(tokens, importance=lambda: self.importance(model, run), pixels=pixels, projected=tokens)
+        return [whole_crops(tokens[i], one_of(views, slice(i, i + 1))) for i in range(len(pixels))]
+
+    def importance(self, model: PreTrainedModel, run: TowerRun):
+        """(K, n) float32: mean over the patches of a token, which the host's own shuffle puts together."""
+        of_patches = run.importance()
+        side = int(of_patches.shape[1] ** 0.5)
+        shuffled = model.model.pixel_shuffle(of_patches.view(-1, side, side, 1), model.config.downsample_ratio)
+        return shuffled.mean(dim=-1).flatten(1)
+
+    def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
+        return int(patches_per_crop(model.model.vision_tower) * model.config.downsample_ratio**2)
+
+
+HOST = InternVLHost()

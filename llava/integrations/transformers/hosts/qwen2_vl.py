@@ -1,0 +1,129 @@
+"""Qwen2-VL: pictures and videos of any size, 2 x 2 patches merged into a token, M-RoPE.
+
+A frame is what its tower sees at once: an image, or one of the time steps of a video.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from transformers import PreTrainedModel
+from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
+
+from llava.integrations.transformers.hosts.base import Host, Picture
+from llava.integrations.transformers.importance import Seen, received, watching
+from llava.pruning import Views
+
+_IMAGE, _VIDEO = ("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")
+
+
+class Qwen2VLHost(Host):
+    models = ("Qwen2VLForConditionalGeneration",)
+    inputs = (*_IMAGE, *_VIDEO, "second_per_grid_ts", "mm_token_type_ids")
+
+    def split(self, model: PreTrainedModel, given: dict) -> list[tuple[int, list[dict]]]:
+        config = model.config
+        videos = _split_packed(given, *_VIDEO)
+        seconds = given.get("second_per_grid_ts")
+        for i, video in enumerate(videos):
+            if seconds is not None:
+                video["second_per_grid_ts"] = torch.as_tensor(seconds[i]).view(1)
+        return [(config.image_token_id, _split_packed(given, *_IMAGE)), (config.video_token_id, videos)]
+
+    def encode(self, model: PreTrainedModel, token: int, given: dict) -> list[Picture]:
+        tower = model.model.visual
+        is_video = token == model.config.video_token_id
+        pixels, grids = (given[name] for name in (_VIDEO if is_video else _IMAGE))
+        attention = tower.blocks[-1].attn
+        with watching(inputs=[attention]) as seen:
+            encoder = model.model.get_video_features if is_video else model.model.get_image_features
+            output = encoder(pixels, grids, return_dict=True)
+        importance = functools.cache(lambda: self.importance(tower, seen, grids))
+        sizes = [len(tokens) for tokens in output.pooler_output]
+        # transformers splits these among the pictures from 5.23 on
+        layers = [
+            layer.split(sizes) if isinstance(layer, torch.Tensor) else layer
+            for layer in getattr(output, "deepstack_features", None) or []
+        ]
+        pictures, start, seconds = [], 0, given.get("second_per_grid_ts")
+        for i, (grid, tokens) in enumerate(zip(grids, output.pooler_output)):
+            frames, number = int(grid[0]), int(grid.prod())
+            features = tokens.view(frames, -1, tokens.shape[-1])
+            first = start // tower.spatial_merge_size**2
+            views = Views(
+                features,
+                importance=functools.partial(_part, importance, first, features.shape[:2]),
+                pixels=pixels[start : start + number].view(frames, number // frames, -1),
+                projected=features,
+            )
+            places = torch.arange(len(tokens), device=tokens.device).view(frames, -1)
+            kind = {"is_video": is_video, "grid": grid, "seconds": None if seconds is None else seconds[i]}
+            pictures.append(Picture(tokens, views, places, tuple(layer[i] for layer in layers), kind))
+            start += number
+        return pictures
+
+    def importance(self, tower: torch.nn.Module, seen: Seen, grids: torch.LongTensor) -> torch.Tensor:
+        """(tokens,) float32: of all frames, mean over the patches of a token, in the order of the tokens."""
+        of_patches = received_in_frames(tower.blocks[-1].attn, seen, grids)
+        return of_patches.unflatten(0, (-1, tower.spatial_merge_size**2)).mean(dim=1)
+
+    def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
+        grids = [given[name] for name in (_IMAGE[1], _VIDEO[1]) if given.get(name) is not None]
+        return max(int((grid[:, 1] * grid[:, 2]).max()) for grid in grids) // model.model.visual.spatial_merge_size**2
+
+    def positions(
+        self, model: PreTrainedModel, input_ids: torch.LongTensor, mask: torch.BoolTensor, pictures: list[Picture]
+    ) -> torch.LongTensor:
+        config = model.config
+        kinds = (input_ids == config.image_token_id).int() + 2 * (input_ids == config.video_token_id).int()
+        given = {}
+        for name, is_video in ((_IMAGE[1], False), (_VIDEO[1], True)):
+            own = [picture.given for picture in pictures if picture.given["is_video"] == is_video]
+            kinds = kinds if own else kinds.masked_fill(kinds == 1 + is_video, 0)
+            given[name] = torch.stack([kind["grid"] for kind in own]) if own else None
+            if is_video and own and own[0]["seconds"] is not None:
+                given["second_per_grid_ts"] = torch.stack([kind["seconds"] for kind in own])
+        positions, _ = model.model.get_rope_index(
+            input_ids, mm_token_type_ids=kinds, attention_mask=mask.long(), **given
+        )
+        return positions
+
+
+def _part(importance: Callable[[], torch.Tensor], first: int, shape: tuple[int, int]) -> torch.Tensor:
+    """(K, N) of the importance of all tokens, from the `first` on."""
+    return importance()[first : first + shape[0] * shape[1]].view(*shape)
+
+
+@torch.no_grad()
+def received_in_frames(attention: torch.nn.Module, seen: Seen, grids: torch.LongTensor) -> torch.Tensor:
+    """(patches,) float32: the attention that each patch receives, mean over the queries of its frame and over heads.
+
+    Patches attend to those of their own segment, a frame or a window of it, and so receive nothing from others. They
+    come in the order of the layer.
+
+    Args:
+        attention: a layer's, whose input was `seen`.
+        grids: (I, 3): time steps, height and width of each picture in patches.
+    """
+    given = seen.inputs[attention]
+    hidden_states = given["hidden_states"]
+    queries, keys, _ = attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
+    queries, keys = apply_rotary_pos_emb_vision(queries, keys, *given["position_embeddings"])
+    lengths = given["cu_seqlens"].diff().tolist()
+    sums = [
+        received(q.transpose(0, 1)[None], k.transpose(0, 1)[None], attention.scaling)[0]
+        for q, k in zip(queries.split(lengths), keys.split(lengths))
+    ]
+    frames = (grids[:, 1] * grids[:, 2]).repeat_interleave(grids[:, 0])
+    return torch.cat(sums) / frames.repeat_interleave(frames).to(hidden_states.device)
+
+
+def _split_packed(given: dict, pixels: str, grid: str) -> list[dict]:
+    """The arguments of each picture, of pixels that are patches of one picture after the other."""
+    if given.get(pixels) is None:
+        return []
+    parts = given[pixels].split(given[grid].prod(dim=1).tolist())
+    return [{pixels: part, grid: given[grid][i : i + 1]} for i, part in enumerate(parts)]
+
+
+HOST = Qwen2VLHost()

@@ -1,0 +1,213 @@
+"""`prune` and `unprune`: a model of transformers whose own `forward` and `generate` prune its pictures.
+
+The model given gets two attributes, `forward` and `generate`, that stand before its class's methods; its class stays
+as it is. A call goes this way: the tower runs (`calls`), the method chooses (`prompts`), and the host's own `forward`
+is given embeddings of the shorter prompts with their mask and positions.
+
+Shapes: B prompts, L tokens of the longest.
+"""
+
+import functools
+import inspect
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import MethodType
+
+import torch
+from transformers import Cache, PreTrainedModel
+
+from llava.integrations.transformers.budget import SETTING_NAMES, Budget
+from llava.integrations.transformers.calls import Call, cache_in, prompts_of_forward, prompts_of_generate
+from llava.integrations.transformers.generation import Restorer
+from llava.integrations.transformers.hosts import find_host
+from llava.integrations.transformers.hosts.base import Host
+from llava.integrations.transformers.prompts import ATTRIBUTE, Prompts
+from llava.model.pruning_defaults import refuse_with_input_error
+
+_STATE = "_visual_token_pruning"
+_PROMPTS = "pruned_prompts"
+
+
+@dataclass
+class _State:
+    """What a pruned model has besides its own: its host, its settings, and the methods that it had."""
+
+    host: Host
+    budget: Budget
+    own: dict  # what its __dict__ had of `forward` and `generate`
+
+    def method(self, model: PreTrainedModel, name: str):
+        """The method that it had."""
+        return self.own[name] if name in self.own else getattr(type(model), name).__get__(model)
+
+
+def prune(
+    model: PreTrainedModel,
+    visual_token_num: int | float | None,
+    important_ratio: float = 0.5,
+    pruning_method: str = "vispruner",
+    pruning_seed: int = 0,
+) -> PreTrainedModel:
+    """Make a model of transformers keep few visual tokens of each picture (Zhang et al., arXiv 2412.01818).
+
+    Each setting may also be an argument of a single `generate` or `forward`, and a second `prune` replaces them all.
+
+    Args:
+        model: one of the classes in `docs/plug.md`.
+        visual_token_num: visual tokens to keep of each crop or frame, an integer >= 1, or their share, a float in
+            (0, 1]; None gives the model back as it was.
+        important_ratio: share of them, in [0, 1], that are chosen for their importance.
+        pruning_method: a method of `llava.pruning` that chooses patches.
+        pruning_seed: the seed of what a method draws at random.
+
+    Returns: the model.
+
+    Raises InputError for a model that is not known, with the list of those that are, and for a method that cannot work
+    on transformers' models; ValueError, naming the setting, for a value that is none.
+    """
+    if visual_token_num is None:
+        return unprune(model)
+    budget = Budget.of(
+        visual_token_num, important_ratio=important_ratio, pruning_method=pruning_method, pruning_seed=pruning_seed
+    )
+    if (state := vars(model).get(_STATE)) is not None:
+        state.budget = budget
+        return model
+    host = find_host(model)
+    own = {name: vars(model)[name] for name in ("forward", "generate") if name in vars(model)}
+    state = _State(host, budget, own)
+    methods = {"forward": _forward_of(state.method(model, "forward")), "generate": _generate_of(type(model).generate)}
+    setattr(model, _STATE, state)
+    for name, function in methods.items():
+        setattr(model, name, MethodType(function, model))
+    return model
+
+
+def unprune(model: PreTrainedModel) -> PreTrainedModel:
+    """Give a model back what `prune` took; one that was not pruned stays as it is. Returns the model."""
+    if (state := vars(model).get(_STATE)) is not None:
+        for name in (_STATE, "forward", "generate"):
+            delattr(model, name)
+        vars(model).update(state.own)
+    return model
+
+
+def _forward_of(original):
+    """The function that becomes `forward`, with the signature of the model's own and the settings of a call."""
+    names = list(inspect.signature(original).parameters)
+
+    @refuse_with_input_error
+    def forward(self, *args, **kwargs):
+        given = {**dict(zip(names, args)), **kwargs}
+        settings = {name: given.pop(name) for name in SETTING_NAMES if name in given}
+        state = getattr(self, _STATE)
+        prompts = given.pop(_PROMPTS, None)
+        if prompts is None:
+            prompts = prompts_of_forward(Call(self, state.host, state.budget.changed(settings), given))
+        if prompts is None:
+            return state.method(self, "forward")(**given)
+        return _run(self, state, prompts, given)
+
+    return _with_signature(forward, original)
+
+
+def _with_signature(function, original):
+    """`function` in the guise of `original`, so that transformers, which reads signatures, lets settings pass."""
+    signature = inspect.signature(original)
+    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    rest = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
+    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in (*SETTING_NAMES, _PROMPTS)]
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    functools.update_wrapper(function, getattr(original, "__func__", original))
+    function.__signature__ = signature.replace(parameters=[own, *parameters, *added, *rest])
+    return function
+
+
+def _generate_of(original):
+    """The function that becomes `generate`."""
+
+    @functools.wraps(original)
+    @torch.no_grad()
+    @refuse_with_input_error
+    def generate(
+        self,
+        inputs=None,
+        generation_config=None,
+        logits_processor=None,
+        stopping_criteria=None,
+        prefix_allowed_tokens_fn=None,
+        **kwargs,
+    ):
+        state = getattr(self, _STATE)
+        run = state.method(self, "generate")
+        options = {
+            "generation_config": generation_config,
+            "logits_processor": logits_processor,
+            "stopping_criteria": stopping_criteria,
+            "prefix_allowed_tokens_fn": prefix_allowed_tokens_fn,
+        }
+        settings = {name: kwargs.pop(name) for name in SETTING_NAMES if name in kwargs}
+        ids = kwargs.pop("input_ids", None) if inputs is None else inputs
+        given = {**kwargs, "input_ids": ids}
+        call = Call(self, state.host, state.budget.changed(settings), given)
+        prompts = None if _PROMPTS in kwargs else prompts_of_generate(call)
+        if prompts is None:
+            return run(ids, **options, **kwargs, visual_token_num=None)
+        restorer = Restorer(ids, prompts.end)
+        options["logits_processor"] = logits_processor and restorer.processors(logits_processor)
+        options["stopping_criteria"] = stopping_criteria and restorer.criteria(stopping_criteria)
+        options["prefix_allowed_tokens_fn"] = prefix_allowed_tokens_fn and restorer.allowed_tokens(
+            prefix_allowed_tokens_fn
+        )
+        if kwargs.get("streamer") is not None:
+            given["streamer"] = restorer.streamer(kwargs["streamer"])
+        given.update(restorer.limits(kwargs, generation_config, self.generation_config))
+        given.update(_short_inputs(prompts, ids))
+        return restorer.output(run(**options, **given))
+
+    return generate
+
+
+def _short_inputs(prompts: Prompts, ids: torch.LongTensor) -> dict:
+    """The tensors that `generate` is given in place of the user's: cached tokens and pruned prompts."""
+    # where the ids of cached tokens were not given, no one reads what stands for them
+    has_all = ids.shape[1] == prompts.cached.length + prompts.length
+    before = prompts.cached.take(ids, 0) if has_all else ids.new_zeros(len(ids), prompts.start)
+    mask = prompts.attention_mask
+    return {
+        **prompts.aligned,
+        "input_ids": torch.cat([before, prompts.input_ids], dim=1),
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0),  # `forward` has those of the prompts
+        _PROMPTS: prompts,
+    }
+
+
+def _run(model: PreTrainedModel, state: _State, prompts: Prompts, given: dict):
+    """The model's own `forward` on pruned prompts or on what follows them, with the arguments that are left."""
+    cache, ids = cache_in(given), given["input_ids"]
+    past = 0 if cache is None else int(cache.get_seq_length())
+    step = prompts.step(past, ids.shape[1], len(ids))
+    given["position_ids"] = step.positions
+    surroundings = nullcontext()
+    if past < prompts.end:
+        is_visual = step.token >= 0
+        own = step.token[is_visual].to(model.device if prompts.tokens is None else prompts.tokens.device)
+        given.update(step.aligned)
+        embeds = model.get_input_embeddings()(ids.masked_fill(is_visual, 0))  # a placeholder may be no id of the table
+        given["input_ids"] = None
+        given["inputs_embeds"] = embeds
+        if prompts.tokens is not None:
+            given["inputs_embeds"] = embeds.masked_scatter(is_visual.unsqueeze(-1), prompts.tokens[own].to(embeds))
+        surroundings = state.host.entering(model, is_visual, tuple(layer[own] for layer in prompts.layers))
+    with surroundings:
+        output = state.method(model, "forward")(**given)
+    if (cache := _cache_of(output) if cache is None else cache) is not None:
+        setattr(cache, ATTRIBUTE, prompts.as_cached)
+    return output
+
+
+def _cache_of(output) -> Cache | None:
+    """The cache that a call has made, if it has."""
+    values = output if isinstance(output, tuple) else output.values()
+    return next((value for value in values if isinstance(value, Cache)), None)

@@ -1,0 +1,320 @@
+"""A tiny random model of each host, made from its config, and prompts for it with pictures of random pixels.
+
+The pixels are made by hand, as the processors would give them: `test_processors` has those that can be built here.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+PAD, START, IMAGE, VIDEO, OPEN, CLOSE = 0, 1, 100, 101, 102, 103
+TEXT = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": PAD, "bos_token_id": START,
+        "eos_token_id": None, "tie_word_embeddings": False}  # fmt: skip
+CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "image_size": 56, "patch_size": 14, "model_type": "clip_vision_model"}  # fmt: skip
+SIGLIP = {**CLIP, "model_type": "siglip_vision_model", "vision_use_head": False}
+TOKENS = {"image_token_id": IMAGE, "video_token_id": VIDEO}
+INDICES = {"image_token_index": IMAGE, "video_token_index": VIDEO}
+QWEN_TOKENS = {**TOKENS, "vision_start_token_id": OPEN, "vision_end_token_id": CLOSE}
+MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The arguments that one prompt's pictures are, and the placeholders of each picture in turn."""
+
+    inputs: dict = field(default_factory=dict)
+    pictures: tuple[list[int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A host to test.
+
+    Attributes:
+        name: of the case.
+        model_class, config: of the model.
+        picture: a random generator -> one picture.
+        tokens: visual tokens of a crop that a method chooses of.
+        crops: of a picture, frames of a video.
+        layer: of the tower, whose attention says what is important.
+        has_cls: whether that is the attention of [CLS].
+        merged: how patches become a token: not, squares of 2 x 2 in raster order, or 4 that follow one another.
+        tower, language_model: names of modules.
+    """
+
+    name: str
+    model_class: str
+    config: Callable[[], transformers.PreTrainedConfig]
+    picture: Callable[[torch.Generator], Sample]
+    tokens: int
+    crops: int = 1
+    layer: int = -1
+    has_cls: bool = False
+    merged: str = "not"
+    tower: str = "model.vision_tower"
+    language_model: str = "model.language_model"
+
+    def model(self) -> PreTrainedModel:
+        """The same weights each time."""
+        torch.manual_seed(0)
+        model = getattr(transformers, self.model_class)(self.config()).eval()
+        for parameter in model.parameters():
+            parameter.data.normal_(std=0.2)
+        return model
+
+    def places(self) -> torch.LongTensor:
+        """(crops, tokens): which of a picture's placeholders is each token's."""
+        if "image_sizes" in self.picture(torch.Generator()).inputs:  # newlines behind each row of four, of crops 1, 2
+            rows = 16 + torch.arange(8).view(8, 1) * 5 + torch.arange(4)
+            return torch.cat([torch.arange(16), rows.flatten()]).view(3, 16)
+        if self.name == "video_llava":  # [CLS] before each frame
+            return torch.arange(3 * 17).view(3, 17)[:, 1:]
+        return torch.arange(self.crops * self.tokens).view(self.crops, self.tokens)
+
+
+def normal(generator: torch.Generator, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=generator)
+
+
+def _llava_config():
+    return transformers.LlavaConfig(vision_config=CLIP, text_config={**TEXT, "model_type": "llama"}, **INDICES)
+
+
+def _llava_picture(generator):
+    return Sample({"pixel_values": normal(generator, 1, 3, 56, 56)}, ([IMAGE] * 16,))
+
+
+def _vipllava_config():
+    name = (
+        "vision_feature_layer"
+        if "vision_feature_layer" in vars(transformers.VipLlavaConfig())
+        else "vision_feature_layers"
+    )
+    text = {**TEXT, "model_type": "llama"}
+    return transformers.VipLlavaConfig(vision_config=CLIP, text_config=text, **{name: [-2, 1]}, **INDICES)
+
+
+def _llava_next_config():
+    grid = [[112, 56], [56, 112], [112, 112]]
+    return transformers.LlavaNextConfig(
+        vision_config=CLIP, text_config={**TEXT, "model_type": "llama"}, image_grid_pinpoints=grid, **INDICES
+    )
+
+
+def _llava_next_picture(generator):
+    """A picture of 112 x 56 pixels (height, width): 1 + 2 x 1 crops, 8 rows of 4 patches, no padding."""
+    inputs = {"pixel_values": normal(generator, 1, 5, 3, 56, 56), "image_sizes": torch.tensor([[112, 56]])}
+    return Sample(inputs, ([IMAGE] * (16 + 8 * 5),))
+
+
+def _llava_next_video_config():
+    grid = [[112, 56], [56, 112], [112, 112]]
+    return transformers.LlavaNextVideoConfig(
+        vision_config=CLIP, text_config={**TEXT, "model_type": "llama"}, image_grid_pinpoints=grid, **TOKENS, **INDICES
+    )
+
+
+def _video_of_crops(tokens: int):
+    def video(generator):
+        return Sample({"pixel_values_videos": normal(generator, 1, 3, 3, 56, 56)}, ([VIDEO] * tokens,))
+
+    return video
+
+
+def _onevision_config():
+    grid = [[56 * h, 56 * w] for h in range(1, 7) for w in range(1, 7)]
+    return transformers.LlavaOnevisionConfig(
+        vision_config=SIGLIP,
+        text_config={**TEXT, "model_type": "qwen2"},
+        image_grid_pinpoints=grid,
+        **TOKENS,
+        **INDICES,
+    )
+
+
+def _video_llava_image(generator):
+    names = inspect.signature(transformers.VideoLlavaForConditionalGeneration.forward).parameters
+    name = "pixel_values" if "pixel_values" in names else "pixel_values_images"
+    return Sample({name: normal(generator, 1, 3, 56, 56)}, ([IMAGE] * 16,))
+
+
+def _video_llava_config():
+    return transformers.VideoLlavaConfig(vision_config=CLIP, text_config={**TEXT, "model_type": "llama"}, **INDICES)
+
+
+def _qwen2_vl_config():
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2, "num_heads": 2, "patch_size": 14}
+    return transformers.Qwen2VLConfig(vision_config=vision, text_config={**TEXT, **MROPE}, **QWEN_TOKENS)
+
+
+def _qwen2_5_vl_config(full_layers: list[int]):
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32,
+              "window_size": 56, "fullatt_block_indexes": full_layers, "patch_size": 14}  # fmt: skip
+    return transformers.Qwen2_5_VLConfig(vision_config=vision, text_config={**TEXT, **MROPE}, **QWEN_TOKENS)
+
+
+def _qwen3_vl_config():
+    vision = {"depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32,
+              "patch_size": 14, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]}  # fmt: skip
+    return transformers.Qwen3VLConfig(vision_config=vision, text_config={**TEXT, **MROPE}, **QWEN_TOKENS)
+
+
+def _qwen_image(generator):
+    """6 x 8 patches, or 8 x 6: 12 tokens in windows of different size."""
+    height, width = (6, 8) if torch.rand((), generator=generator) < 0.5 else (8, 6)
+    inputs = {
+        "pixel_values": normal(generator, height * width, 3 * 2 * 14 * 14),
+        "image_grid_thw": torch.tensor([[1, height, width]]),
+    }
+    return Sample(inputs, ([OPEN, *[IMAGE] * 12, CLOSE],))
+
+
+def _qwen_video(frames_apart: bool):
+    """Two time steps of 6 x 8 patches; Qwen3-VL writes each apart."""
+
+    def video(generator):
+        inputs = {
+            "pixel_values_videos": normal(generator, 2 * 48, 3 * 2 * 14 * 14),
+            "video_grid_thw": torch.tensor([[2, 6, 8]]),
+        }
+        if frames_apart:
+            return Sample(inputs, ([20, OPEN, *[VIDEO] * 12, CLOSE, 21, OPEN, *[VIDEO] * 12, CLOSE],))
+        return Sample(inputs, ([OPEN, *[VIDEO] * 24, CLOSE],))
+
+    return video
+
+
+def _internvl_config():
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+              "image_size": [112, 112], "patch_size": [14, 14], "use_qk_norm": True}  # fmt: skip
+    text = {**TEXT, "model_type": "qwen2"}
+    return transformers.InternVLConfig(vision_config=vision, text_config=text, image_token_id=IMAGE)
+
+
+def _internvl_picture(generator):
+    return Sample({"pixel_values": normal(generator, 2, 3, 112, 112)}, ([OPEN, *[IMAGE] * 32, CLOSE],))
+
+
+def _idefics_config(name: str):
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "image_size": 112, "patch_size": 14}  # fmt: skip
+    text = {**TEXT, "model_type": "llama"}
+    return getattr(transformers, name)(
+        vision_config=vision, text_config=text, image_token_id=IMAGE, scale_factor=2, pad_token_id=PAD
+    )
+
+
+def _idefics_picture(generator):
+    inputs = {
+        "pixel_values": normal(generator, 1, 2, 3, 112, 112),
+        "pixel_attention_mask": torch.ones(1, 2, 112, 112, dtype=torch.long),
+    }
+    return Sample(inputs, ([OPEN, *[IMAGE] * 16, CLOSE, OPEN, *[IMAGE] * 16, CLOSE],))
+
+
+def _gemma3_config():
+    vision = {**SIGLIP, "image_size": 112}
+    text = {**TEXT, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
+    return transformers.Gemma3Config(
+        vision_config=vision, text_config=text, mm_tokens_per_image=16, image_token_index=IMAGE, image_token_id=IMAGE
+    )
+
+
+def _gemma3_picture(generator):
+    return Sample({"pixel_values": normal(generator, 1, 3, 112, 112)}, ([OPEN, *[IMAGE] * 16, CLOSE],))
+
+
+QWEN = {"tower": "model.visual", "merged": "in a row"}
+CLS = {"layer": 1, "has_cls": True}
+SQUARES = {"merged": "in squares"}
+IDEFICS = {"tower": "model.vision_model", "language_model": "model.text_model", "crops": 2, **SQUARES}
+CASES = [
+    Case("llava", "LlavaForConditionalGeneration", _llava_config, _llava_picture, 16, **CLS),
+    Case("vipllava", "VipLlavaForConditionalGeneration", _vipllava_config, _llava_picture, 16, **CLS),
+    Case("llava_next", "LlavaNextForConditionalGeneration", _llava_next_config, _llava_next_picture, 16, 3, **CLS),
+    Case("next_video image", "LlavaNextVideoForConditionalGeneration", _llava_next_video_config, _llava_next_picture,
+         16, 3, **CLS),
+    Case("next_video", "LlavaNextVideoForConditionalGeneration", _llava_next_video_config, _video_of_crops(12), 4, 3,
+         **CLS, **SQUARES),
+    Case("onevision image", "LlavaOnevisionForConditionalGeneration", _onevision_config, _llava_next_picture, 16, 3),
+    Case("onevision video", "LlavaOnevisionForConditionalGeneration", _onevision_config, _video_of_crops(13), 4, 3,
+         **SQUARES),
+    Case("video_llava image", "VideoLlavaForConditionalGeneration", _video_llava_config, _video_llava_image, 16,
+         tower="model.image_tower", **CLS),
+    Case("video_llava", "VideoLlavaForConditionalGeneration", _video_llava_config, _video_of_crops(51), 16, 3,
+         tower="model.video_tower", **CLS),
+    Case("qwen2_vl", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, _qwen_image, 12, **QWEN),
+    Case("qwen2_vl video", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, _qwen_video(False), 12, 2, **QWEN),
+    Case("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]), _qwen_image,
+         12, **QWEN),
+    Case("qwen2_5_vl window", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [0]),
+         _qwen_image, 12, **QWEN),
+    Case("qwen2_5_vl video", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]),
+         _qwen_video(False), 12, 2, **QWEN),
+    Case("qwen3_vl", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, _qwen_image, 12, **QWEN),
+    Case("qwen3_vl video", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, _qwen_video(True), 12, 2, **QWEN),
+    Case("internvl", "InternVLForConditionalGeneration", _internvl_config, _internvl_picture, 16, 2, has_cls=True,
+         **SQUARES),
+    Case("idefics3", "Idefics3ForConditionalGeneration", functools.partial(_idefics_config, "Idefics3Config"),
+         _idefics_picture, 16, **IDEFICS),
+    Case("smolvlm", "SmolVLMForConditionalGeneration", functools.partial(_idefics_config, "SmolVLMConfig"),
+         _idefics_picture, 16, **IDEFICS),
+    Case("gemma3", "Gemma3ForConditionalGeneration", _gemma3_config, _gemma3_picture, 16, **SQUARES),
+]  # fmt: skip
+each_host = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+
+
+def prompt(case: Case, seed: int, pictures: int = 1, text: int = 4) -> dict:
+    """The inputs of one prompt: some text, its pictures with a word behind each, and `text` more tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    samples = [case.picture(generator) for _ in range(pictures)]
+    words = iter(torch.randint(5, 90, (64,), generator=generator).tolist())
+    ids = [START, next(words)]
+    for sample in samples:
+        for placeholders in sample.pictures:
+            ids += [*placeholders, next(words)]
+    ids = torch.tensor([ids + [next(words) for _ in range(text)]])
+    names = samples[0].inputs if samples else {}
+    pictures = {name: torch.cat([sample.inputs[name] for sample in samples]) for name in names}
+    if "pixel_attention_mask" in names:  # Idefics3 has all crops of a prompt in one row
+        pictures = {name: value.flatten(0, 1).unsqueeze(0) for name, value in pictures.items()}
+    return _with_kinds(case, {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pictures})
+
+
+def batch(case: Case, prompts: list[dict]) -> dict:
+    """Several prompts, padded on the left."""
+    longest = max(p["input_ids"].shape[1] for p in prompts)
+
+    def pad(rows: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([torch.nn.functional.pad(row, (longest - row.shape[1], 0)) for row in rows])
+
+    ids = pad([p["input_ids"] for p in prompts])
+    inputs = {"input_ids": ids, "attention_mask": pad([p["attention_mask"] for p in prompts])}
+    names = set().union(*prompts) - {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
+    for name in names:
+        parts = [p[name] for p in prompts if name in p]
+        if name.startswith("pixel") and parts[0].ndim in (4, 5) and case.model_class.startswith(("Idefics", "SmolVLM")):
+            most = max(part.shape[1] for part in parts)
+            parts = [torch.cat([part, part.new_zeros(1, most - part.shape[1], *part.shape[2:])], 1) for part in parts]
+            missing = len(prompts) - len(parts)
+            parts += [torch.zeros_like(parts[0])] * missing  # of prompts without a picture, which come last
+        inputs[name] = torch.cat(parts)
+    return _with_kinds(case, inputs)
+
+
+def _with_kinds(case: Case, inputs: dict) -> dict:
+    """With what kind of token each is, as the processors of some hosts say it."""
+    ids = inputs["input_ids"]
+    if case.model_class.startswith("Qwen"):
+        return {**inputs, "mm_token_type_ids": (ids == IMAGE).int() + 2 * (ids == VIDEO).int()}
+    if case.model_class.startswith("Gemma"):
+        return {**inputs, "token_type_ids": (ids == IMAGE).int()}
+    return inputs

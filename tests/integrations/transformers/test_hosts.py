@@ -1,0 +1,184 @@
+"""Every host: which tokens stay, and that a pruned prompt is a shorter prompt and nothing else."""
+
+import pytest
+import torch
+from host_cases import IMAGE, VIDEO, batch, each_host, prompt
+from transformers import AttentionInterface
+
+from llava.integrations.transformers import prune
+from llava.pruning import select_visual_tokens
+
+GREEDY = {"max_new_tokens": 10, "do_sample": False}
+KEEP_ALL = "def select(views, settings):\n    return views.keep_all()\n"
+
+
+@pytest.fixture
+def keep_all(tmp_path):
+    """Settings of a method that is given a budget and keeps all, so that everything but the dropping is done."""
+    path = tmp_path / "keep_all.py"
+    path.write_text(KEEP_ALL, encoding="utf-8")
+    return {"visual_token_num": 1, "pruning_method": str(path)}
+
+
+def answers(model, inputs: dict, **options) -> torch.Tensor:
+    return model.generate(**inputs, **{**GREEDY, **options})[:, inputs["input_ids"].shape[1] :]
+
+
+@each_host
+def test_keeping_all_changes_nothing(case, keep_all):
+    model = case.model()
+    one, two = prompt(case, 1), prompt(case, 2, pictures=2)
+    logits, answer = model(**one).logits, model.generate(**two, **GREEDY)
+    prune(model, 3)
+    assert torch.equal(model(**one, **keep_all).logits, logits)
+    assert torch.equal(model.generate(**two, **GREEDY, **keep_all), answer)
+    for all_of_them in (case.tokens, 1.0, None):
+        assert torch.equal(model(**one, visual_token_num=all_of_them).logits, logits)
+        assert torch.equal(model.generate(**two, **GREEDY, visual_token_num=all_of_them), answer)
+
+
+class Recorder:
+    """What attention the layers of a tower compute, and what the language model is given, while a model runs."""
+
+    def __init__(self, case, model) -> None:
+        self.case, self.model = case, model
+        self.maps: dict[torch.nn.Module, list[torch.Tensor]] = {}
+        self.given: dict = {}
+
+    def attend(self, module, query, key, value, attention_mask, scaling, **kwargs):
+        """Attention by its formula, noted."""
+        weights = (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1)
+        self.maps.setdefault(module, []).append(weights)
+        return (weights @ value).transpose(1, 2), weights
+
+    def run(self, inputs: dict) -> None:
+        AttentionInterface.register("recorded", self.attend)
+        tower, language_model = (self.model.get_submodule(n) for n in (self.case.tower, self.case.language_model))
+        before = tower.config._attn_implementation
+        tower.set_attn_implementation("recorded")
+        handle = language_model.register_forward_pre_hook(
+            lambda module, args, kwargs: self.given.update(kwargs), with_kwargs=True
+        )
+        self.model(**inputs)
+        handle.remove()
+        tower.set_attn_implementation(before)
+
+    def importance(self) -> torch.Tensor:
+        """(crops, tokens), from the attention that the layer really computed."""
+        attention = [m for m in self.model.get_submodule(self.case.tower).modules() if m in self.maps][self.case.layer]
+        maps, crops = self.maps[attention], self.case.crops
+        crops = maps[0].shape[0] if self.case.merged != "in a row" else crops
+        if self.case.has_cls:
+            of_patches = maps[0].mean(dim=1)[:, 0, 1:]
+        else:
+            of_patches = torch.cat([own.mean(dim=1).sum(dim=1).flatten() for own in maps]).view(crops, -1)
+        if self.case.merged == "in squares":
+            side = int(of_patches.shape[1] ** 0.5)
+            return of_patches.view(crops, side // 2, 2, side // 2, 2).mean(dim=(2, 4)).flatten(1)
+        if self.case.merged == "in a row":
+            of_patches = of_patches.view(crops, -1, 4).mean(dim=2)
+        return self.in_raster_order(of_patches)
+
+    def in_raster_order(self, importance: torch.Tensor) -> torch.Tensor:
+        """Qwen2.5-VL's tower has the tokens of a window of 2 x 2 next to each other."""
+        if not self.case.name.startswith("qwen2_5"):
+            return importance
+        _, height, width = self.given["grid"]
+        rows, columns = torch.meshgrid(torch.arange(height // 2), torch.arange(width // 2), indexing="ij")
+        window = (rows // 2 * 10 + columns // 2).flatten()
+        return importance[:, window.argsort(stable=True).argsort()]
+
+
+def reference_logits(case, model, inputs: dict, number: int, ratio: float) -> torch.Tensor:
+    """Logits of a prompt with one picture, all of whose tokens but `number` of each crop are taken out by hand."""
+    recorder = Recorder(case, model)
+    grids = [inputs[name][0].tolist() for name in ("image_grid_thw", "video_grid_thw") if name in inputs]
+    recorder.run(inputs)
+    given = {**recorder.given, "grid": grids[0] if grids else None}
+    recorder.given = given
+    embeds = given["inputs_embeds"]
+    is_visual = (inputs["input_ids"][0] == IMAGE) | (inputs["input_ids"][0] == VIDEO)
+    columns = is_visual.nonzero().flatten()[case.places()]
+    features = tower_features(case, model, inputs) if case.merged == "not" else embeds[0][columns]
+    kept = select_visual_tokens(features, recorder.importance(), number, ratio)
+    keep = torch.ones_like(is_visual)
+    keep[columns] = False
+    keep[columns.gather(1, kept)] = True
+
+    mask, positions = given.get("attention_mask"), given.get("position_ids")
+    shorter = {
+        "inputs_embeds": embeds[:, keep],
+        "position_ids": torch.arange(int(keep.sum()))[None] if positions is None else positions[..., keep],
+        # Gemma 3's masks, by which an image's tokens see one another
+        "attention_mask": {k: m[..., keep, :][..., keep] for k, m in mask.items()} if isinstance(mask, dict) else None,
+    }
+    if given.get("deepstack_visual_embeds") is not None:
+        shorter["visual_pos_masks"] = is_visual[keep][None]
+        shorter["deepstack_visual_embeds"] = [layer[keep[is_visual]] for layer in given["deepstack_visual_embeds"]]
+    hidden_states = model.get_submodule(case.language_model)(**shorter).last_hidden_state
+    return model.lm_head(hidden_states)
+
+
+def tower_features(case, model, inputs: dict) -> torch.Tensor:
+    """(crops, patches, channels) of the layers that the host reads."""
+    pixels = next(value for name, value in inputs.items() if name.startswith("pixel_values"))
+    pixels = pixels.flatten(0, pixels.ndim - 4)[: case.crops]
+    output = model.get_submodule(case.tower)(pixels, output_hidden_states=True)
+    layers = getattr(model.config, "vision_feature_layer", None)
+    layers = model.config.vision_feature_layers if layers is None else layers
+    layers = [layers] if isinstance(layers, int) else layers
+    return torch.cat([output.hidden_states[layer][:, int(case.has_cls) :] for layer in layers], dim=-1)
+
+
+@each_host
+@torch.no_grad()
+def test_a_pruned_prompt_is_one_with_the_dropped_tokens_taken_out(case):
+    model = case.model()
+    for seed, ratio in ((1, 0.5), (2, 1.0), (3, 1.0)):
+        inputs = prompt(case, seed)
+        expected = reference_logits(case, model, inputs, 3, ratio)
+        assert expected.shape[1] == inputs["input_ids"].shape[1] - case.crops * (case.tokens - 3)
+        logits = prune(model, 3, ratio)(**inputs).logits
+        prune(model, None)
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@each_host
+def test_a_batch_is_answered_as_its_prompts_are_alone(case):
+    model = prune(case.model(), 3)
+    prompts = [prompt(case, 1), prompt(case, 2, pictures=2), prompt(case, 3, pictures=0), prompt(case, 4, text=9)]
+    prompts.sort(key=lambda p: "pixel_values" not in " ".join(p))  # the one without a picture last
+    alone = torch.cat([answers(model, one) for one in prompts])
+    assert torch.equal(answers(model, batch(case, prompts)), alone)
+
+
+@each_host
+def test_decoding_with_a_cache_equals_decoding_without(case):
+    model = prune(case.model(), 3)
+    inputs = prompt(case, 2, pictures=2)
+    options = {"output_logits": True, "return_dict_in_generate": True}
+    cached = model.generate(**inputs, **GREEDY, **options)
+    without = model.generate(**inputs, **GREEDY, **options, use_cache=False)
+    assert torch.equal(cached.sequences, without.sequences)
+    torch.testing.assert_close(torch.stack(cached.logits), torch.stack(without.logits), rtol=1e-4, atol=1e-4)
+
+
+@each_host
+def test_a_batch_trains(case):
+    model = prune(case.model(), 3).train()
+    inputs = batch(case, [prompt(case, 1), prompt(case, 2, pictures=2)])
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    loss = model(**inputs, labels=labels).loss
+    loss.backward()
+    gradients = [p.grad for p in model.get_submodule(case.tower).parameters() if p.grad is not None]
+    assert loss.isfinite()
+    assert any(gradient.abs().max() > 0 for gradient in gradients)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@each_host
+def test_half_precision_runs(case):
+    model = prune(case.model().bfloat16(), 3)
+    inputs = batch(case, [prompt(case, 1), prompt(case, 2, pictures=2)])
+    halves = {name: value.bfloat16() if value.is_floating_point() else value for name, value in inputs.items()}
+    assert answers(model, halves).shape == (2, 10)
