@@ -1,0 +1,1 @@
+"""Pruning where users already are: other libraries' models. Each package here imports its host lazily."""
