@@ -14,7 +14,7 @@ TASKS = ROOT / "scripts" / "lmms_eval"
 
 @pytest.fixture(scope="session")
 def run_tasks():
-    """Run a local task with the bundled model, by one of lmms-eval's: (scores by task and metric, answers by question)."""
+    """Run a local task by a model of lmms-eval on the bundled one: (scores by task and metric, answers by question)."""
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
