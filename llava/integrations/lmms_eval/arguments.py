@@ -4,6 +4,7 @@ import inspect
 
 import torch
 
+from llava.conversation import check_conv_mode
 from llava.utils import InputError
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -14,6 +15,16 @@ def refuse_unknown(model: str, made_by: type, unknown: dict) -> None:
     if unknown:
         known = [name for name, p in inspect.signature(made_by).parameters.items() if p.kind is not p.VAR_KEYWORD]
         raise InputError(f"{model} has no model argument {next(iter(unknown))!r}: it takes {', '.join(known)}")
+
+
+def check_conv_template(value: str | None) -> None:
+    """Raise InputError unless this is None or a prompt template."""
+    if value is None:
+        return
+    try:
+        check_conv_mode(str(value))
+    except InputError as error:
+        raise InputError(f"conv_template: {error}") from error
 
 
 def read_batch_size(value: int | str | None) -> int | None:

@@ -1,12 +1,12 @@
 """`lmms_eval --model llava_vispruner`: LLaVA with its visual tokens pruned."""
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.conversation import conv_templates, get_conversation
 from llava.eval.evaluation import published_conv_mode
 from llava.inference import Engine, Request
 from llava.inference.likelihood import answer_losses
 from llava.inference.request import mark_images
-from llava.integrations.lmms_eval.arguments import read_batch_size, read_dtype, refuse_unknown
+from llava.inference.templates import choose_conv_mode, open_conversation
+from llava.integrations.lmms_eval.arguments import check_conv_template, read_batch_size, read_dtype, refuse_unknown
 from llava.integrations.lmms_eval.base import Message, PrunedModel
 from llava.model.builder import load_pretrained_model
 from llava.pruning import PruningSettings
@@ -36,7 +36,8 @@ class LlavaVisPruner(PrunedModel):
         Args:
             pretrained: checkpoint folder or hub id.
             visual_token_num, important_ratio, pruning_method, pruning_seed: see `PruningSettings`.
-            conv_template: the prompt template; the one of the checkpoint's published figures if None.
+            conv_template: the prompt template, or "chat_template" for the tokenizer's own; the one of the checkpoint's
+                published figures if None.
             batch_size: requests answered at once; as many as memory allows if None or "auto".
             device: "cuda" (the CPU where there is no GPU), "cuda:N" or "cpu".
             dtype: of the weights, "float16", "bfloat16" or "float32"; float16 on a GPU and float32 on a CPU if None.
@@ -47,15 +48,17 @@ class LlavaVisPruner(PrunedModel):
         if not isinstance(pretrained, str):
             raise InputError("llava_vispruner needs the model argument pretrained: a checkpoint folder or hub id")
         pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed)
-        if conv_template not in (None, *conv_templates):
-            raise InputError(f"conv_template must be one of {', '.join(conv_templates)}, got {conv_template!r}")
+        check_conv_template(conv_template)
         torch_dtype = read_dtype(dtype)
         super().__init__(read_batch_size(batch_size))
         name = get_model_name_from_path(pretrained)
         loaded = load_pretrained_model(pretrained, None, name, device=self.own_device(device), torch_dtype=torch_dtype)
         loaded.model.pruning = pruning
         self.config = loaded.model.config
-        self.conv_template = conv_template or published_conv_mode(name, self.config.model_type)
+        if conv_template is None:
+            self.conv_template = published_conv_mode(name, self.config.model_type, pretrained)
+        else:
+            self.conv_template = choose_conv_mode(name, self.config.model_type, conv_template, pretrained)
         self.engine: Engine | None = Engine(loaded, self.batch_size)
 
     def answer(self, messages: list[Message], options: dict) -> list[str]:
@@ -82,7 +85,7 @@ class LlavaVisPruner(PrunedModel):
         text, pictures = message.text, len(message.pictures)
         if pictures and DEFAULT_IMAGE_TOKEN not in text:
             text = " ".join([DEFAULT_IMAGE_TOKEN] * pictures) + f"\n{text}"
-        conversation = get_conversation(self.conv_template)
+        conversation = open_conversation(self.conv_template)
         conversation.append_message(conversation.roles[0], mark_images(text, pictures, self.config, message.name))
         conversation.append_message(conversation.roles[1], answer)
         return conversation.get_prompt()

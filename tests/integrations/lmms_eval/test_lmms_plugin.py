@@ -199,7 +199,7 @@ def test_the_task_leads_a_dialogue_of_several_rounds(pruned):
         ("pretrained=nowhere,visual_token_num=all", "visual_token_num must be an integer, got 'all'"),
         ("pretrained=nowhere,important_ratio=2", "important_ratio must be a number in"),
         ("pretrained=nowhere,pruning_method=mine", "pruning_method must be one of vispruner, "),
-        ("pretrained=nowhere,conv_template=mine", "conv_template must be one of default, "),
+        ("pretrained=nowhere,conv_template=mine", "conv_template: unknown conversation mode 'mine'"),
         ("pretrained=nowhere,batch_size=0", "batch_size must be an integer of at least 1"),
         ("pretrained=nowhere,dtype=int8", "dtype must be one of float16, bfloat16, float32, got 'int8'"),
         ("pretrained=./nowhere", "nowhere"),
