@@ -1,9 +1,11 @@
 # shellcheck shell=bash
-# Makes the virtual environment .venv at the repository's root. Sourced by test.sh and quickstart.sh.
+# Makes a virtual environment at the repository's root: .venv, or the folder that ENVIRONMENT names. Sourced by test.sh,
+# quickstart.sh and test_lmms_eval.sh.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PYTHON=$ROOT/.venv/bin/python
+VENV=$ROOT/${ENVIRONMENT:-.venv}
+PYTHON=$VENV/bin/python
 
 # install [EXTRAS] : torch first, then this package with e.g. "[dev]", at the versions of constraints.txt
 install() {
@@ -11,8 +13,8 @@ install() {
         echo "error: Python 3.11 or newer is needed, python3 is $(python3 --version)" >&2
         exit 2
     fi
-    echo "installing into $ROOT/.venv (a few minutes the first time)"
-    [ -x "$PYTHON" ] || python3 -m venv "$ROOT/.venv"
+    echo "installing into $VENV (a few minutes the first time)"
+    [ -x "$PYTHON" ] || python3 -m venv "$VENV"
     "$PYTHON" -m pip install --quiet --constraint "$ROOT/constraints.txt" torch
     "$PYTHON" -m pip install --quiet --constraint "$ROOT/constraints.txt" --editable "$ROOT${1:-}"
 }

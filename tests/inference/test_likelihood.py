@@ -1,0 +1,83 @@
+"""Losses of given answers are those of the model's own forward, whatever they are batched with."""
+
+import pytest
+import torch
+
+from llava.inference import Engine, Request
+from llava.inference.likelihood import answer_losses
+from llava.mm_utils import process_images, tokenizer_image_token
+from llava.pruning import PruningSettings
+from llava.utils import InputError
+from tests.conftest import picture
+
+PROMPT = "USER: <image>\nWhat is this? ASSISTANT:"
+ANSWERS = (" a dog</s>", " yes</s>", " a red cat on a mat</s>")
+
+
+def losses_by_forward(loaded, prompt: str, image, answers, **settings) -> list[float]:
+    """Mean losses of answers, from the labels that `forward` takes, each alone."""
+    tokenizer, model, image_processor, _ = loaded
+    pixels = process_images([image], image_processor, model.config)
+    start, losses = len(tokenizer_image_token(prompt, tokenizer)), []
+    for answer in answers:
+        ids = tokenizer_image_token(prompt + answer, tokenizer, return_tensors="pt").unsqueeze(0)
+        labels = ids.clone()
+        labels[:, :start] = -100
+        with torch.inference_mode():
+            losses.append(float(model(ids, labels=labels, images=pixels, image_sizes=[image.size], **settings).loss))
+    return losses
+
+
+@pytest.mark.parametrize("version", ["v1.5", "v1.6"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_losses_are_those_of_forward_with_labels(loaded, version, batch_size):
+    model, image = loaded(version), picture()
+    requests = [Request(PROMPT, (image,), PruningSettings(4), as_displayed=False)] * len(ANSWERS)
+    found = list(answer_losses(Engine(model, batch_size), requests, [PROMPT + answer for answer in ANSWERS]))
+    expected = losses_by_forward(model, PROMPT, image, ANSWERS, visual_token_num=4)
+    assert [loss for loss, _ in found] == pytest.approx(expected, rel=1e-4)
+    assert len(set(expected)) == 3
+
+
+def test_settings_and_numbers_of_images_may_differ(loaded):
+    model, image = loaded(), picture()
+    requests = [
+        Request(PROMPT, (image,), PruningSettings(4)),
+        Request(PROMPT, (image,)),
+        Request("USER: hello ASSISTANT:"),
+        Request(PROMPT, (image,), PruningSettings(4)),
+    ]
+    answered = [request.prompt + ANSWERS[0] for request in requests]
+    together = [loss for loss, _ in answer_losses(Engine(model, 4), requests, answered)]
+    alone = [next(answer_losses(Engine(model, 1), [r], [a]))[0] for r, a in zip(requests, answered)]
+    assert together == pytest.approx(alone, rel=1e-4)
+    assert together[0] == pytest.approx(together[3], rel=1e-4) != together[1]
+
+
+def test_the_greedy_answer_is_told(loaded):
+    """The token that follows greedily is its answer of one token, and no other is."""
+    tokenizer, model, image_processor, _ = loaded()
+    pixels = process_images([picture()], image_processor, model.config)
+    ids = tokenizer_image_token(PROMPT, tokenizer, return_tensors="pt").unsqueeze(0)
+    with torch.inference_mode():
+        greedy = int(model(ids, images=pixels).logits[0, -1].argmax())
+    words = [" dog", " yes", " red", tokenizer.convert_ids_to_tokens(greedy).replace("\u2581", " ")]
+    found = list(
+        answer_losses(Engine(loaded()), [Request(PROMPT, (picture(),))] * 4, [PROMPT + word for word in words])
+    )
+    first = [tokenizer_image_token(PROMPT + word, tokenizer)[ids.shape[1] :] for word in words]
+    assert [is_greedy for _, is_greedy in found] == [tokens == [greedy] for tokens in first]
+    assert first[-1] == [greedy]
+
+
+@pytest.mark.parametrize(
+    ("answered", "pruning", "message"),
+    [
+        (PROMPT, PruningSettings(4), "the prompt has an answer without a token"),
+        (PROMPT + ANSWERS[0], PruningSettings(4, pruning_method="fastv"), "fastv drops tokens on the way"),
+        (PROMPT + " word" * 5000, PruningSettings(4), "the prompt is longer than the context"),
+    ],
+)
+def test_what_has_no_loss_is_refused(loaded, answered, pruning, message):
+    with pytest.raises(InputError, match=message):
+        list(answer_losses(Engine(loaded()), [Request(PROMPT, (picture(),), pruning)], [answered]))

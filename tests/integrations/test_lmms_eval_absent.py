@@ -1,0 +1,19 @@
+"""This package without lmms-eval: its plugin costs nothing until lmms-eval asks for it."""
+
+import subprocess
+import sys
+import tomllib
+
+from tests.conftest import ROOT
+
+
+def test_the_entry_point_is_there_without_lmms_eval():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, _, function = project["entry-points"]["lmms_eval.models"]["llava"].partition(":")
+    code = (
+        "import importlib, sys; sys.modules['lmms_eval'] = None; found = getattr(importlib.import_module(sys.argv[1]), "
+    )
+    code += "sys.argv[2]); print(callable(found), 'torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code, module, function], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True", "False"]
+    assert not any("lmms" in dependency for dependency in project["dependencies"])
