@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.families import Family, find_family
 from llava.model.folders import find_folder
 from llava.model.hf_format import model_type_of
+from llava.model.load_options import LoadOptions
 from llava.model.loading import load_llava, read_config, read_config_file, set_generation_defaults
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.placement import Placement
@@ -52,7 +52,6 @@ def load_pretrained_model(
     pruning_seed: int = 0,
     compile_decoding: bool = False,
     attn_implementation: str | None = None,
-    torch_dtype: str | torch.dtype | None = None,
     **kwargs,
 ) -> LoadedModel:
     """Load a LLaVA checkpoint for inference.
@@ -72,8 +71,10 @@ def load_pretrained_model(
         pruning_seed: the seed of what a method draws at random.
         compile_decoding: keep keys and values in place and, on a GPU, compile a token's step into a CUDA graph.
         attn_implementation: as in transformers, for language model and vision tower.
-        torch_dtype: weights' dtype; float16 on a GPU and float32 on the CPU if None.
-        kwargs: config keys to override, such as `mm_patch_merge_type` and `image_grid_pinpoints`.
+        kwargs: `dtype` or `torch_dtype`, the weights' (float16 on a GPU and float32 on the CPU without one, "auto" for
+            the checkpoint's own); `quantization_config`; `cache_dir`; what else `load_options` takes; and config keys
+            to override, such as `mm_patch_merge_type` and `image_grid_pinpoints`, as keywords or as a dict
+            `overwrite_config` or `customized_config`.
 
     Raises:
         InputError: naming what is wrong with the checkpoint or an option.
@@ -83,8 +84,10 @@ def load_pretrained_model(
     pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed)
     load_method(pruning_method)  # a method that cannot be imported shows here, not after the weights
     attn_implementation = "flash_attention_2" if use_flash_attn else attn_implementation
-    placement = Placement.of(device_map, device, torch_dtype, attn_implementation, load_8bit, load_4bit)
-    checked = CheckedFolder.of(str(model_path), model_base, kwargs)
+    options = LoadOptions.of(kwargs)
+    bits = options.quantization_config, load_8bit, load_4bit
+    placement = Placement.of(device_map, device, options.dtype, attn_implementation, *bits)
+    checked = CheckedFolder.of(str(model_path), model_base, options.overrides, options.cache_dir)
     folder, tokenizer, config = checked.folder, checked.tokenizer, checked.config
     model = load_llava(checked.family.causal_lm, config, folder, placement, checked.base)
     model.config.name_or_path = str(model_path)
@@ -110,13 +113,19 @@ class CheckedFolder:
     tokenizer: PreTrainedTokenizerBase
 
     @classmethod
-    def of(cls, model_path: str, model_base: str | None = None, overrides: dict | None = None) -> "CheckedFolder":
+    def of(
+        cls,
+        model_path: str,
+        model_base: str | None = None,
+        overrides: dict | None = None,
+        cache_dir: str | None = None,
+    ) -> "CheckedFolder":
         """Read what the folders of a checkpoint and its base hold beside weights, the vision tower's too.
 
         Raises InputError and TypeError as `load_pretrained_model`.
         """
-        folder = find_folder(model_path, "checkpoint")
-        base = find_folder(str(model_base), "base model") if model_base else None
+        folder = find_folder(model_path, "checkpoint", cache_dir=cache_dir)
+        base = find_folder(str(model_base), "base model", cache_dir=cache_dir) if model_base else None
         family = read_family(folder)
         if base:
             _require_base(base, family)

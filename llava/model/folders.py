@@ -1,6 +1,7 @@
 """From a name to a checkpoint's folder. This file imports neither torch nor transformers."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 from llava.utils import InputError, one_line
@@ -12,11 +13,12 @@ _ON_A_BASE = ["mm_projector.bin"]
 _SNAPSHOT = re.compile(r"models--(?P<name>[\w.-]+)/snapshots/(?P<revision>[0-9a-f]+)")
 
 
-def find_folder(name: str, what: str, relative_to: Path | None = None) -> Path:
+def find_folder(name: str, what: str, relative_to: Path | None = None, cache_dir: str | None = None) -> Path:
     """The local folder that `name` means: a path relative to `relative_to`, a path, or a hub id.
 
     Of a hub id all but the weights is downloaded: those follow where they are read (`fetch_weights`), once what the
-    folder says of itself was found good. Raises InputError, calling it `what`, if it is none of these.
+    folder says of itself was found good. It goes to `cache_dir`, or where the checkpoint `relative_to` was downloaded
+    to, or to the library's own place. Raises InputError, calling it `what`, if it is none of these.
     """
     candidates = [relative_to / name] if relative_to else []
     for folder in [*candidates, Path(name)]:
@@ -27,7 +29,7 @@ def find_folder(name: str, what: str, relative_to: Path | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_SETTINGS))
+        return Path(snapshot_download(name, allow_patterns=_SETTINGS, cache_dir=cache_dir or _cache_of(relative_to)))
     except (OSError, ValueError) as error:
         raise InputError(f"{what} {name}: no such folder, and as a hub id: {one_line(error)}") from error
 
@@ -35,6 +37,11 @@ def find_folder(name: str, what: str, relative_to: Path | None = None) -> Path:
 def is_on_hub(folder: Path) -> bool:
     """Whether `find_folder` gave this folder for a hub id."""
     return _SNAPSHOT.fullmatch("/".join(folder.parts[-3:])) is not None
+
+
+def _cache_of(folder: Path | None) -> Path | None:
+    """The cache that `find_folder` downloaded a folder to; None for any other folder."""
+    return folder.parents[2] if folder is not None and is_on_hub(folder) else None
 
 
 def fetch_weights(folder: Path) -> None:
@@ -48,10 +55,11 @@ def fetch_weights(folder: Path) -> None:
     from huggingface_hub import snapshot_download
 
     name = found["name"].replace("--", "/")
+    fetch = partial(snapshot_download, name, revision=found["revision"], cache_dir=_cache_of(folder))
     try:
-        snapshot_download(name, revision=found["revision"], allow_patterns=_ON_A_BASE)
+        fetch(allow_patterns=_ON_A_BASE)
         for weights in _WEIGHTS:
-            snapshot_download(name, revision=found["revision"], allow_patterns=[weights])
+            fetch(allow_patterns=[weights])
             if any(folder.glob(weights)):
                 return
     except (OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from llava.constants import PATCH_MERGE_TYPES
 from llava.model.checkpoint import is_tuned, load_weights, published_model_type, split_tower
 from llava.model.folders import find_folder
 from llava.model.hf_format import is_hf, is_hf_folder, to_llava_config, to_llava_names
+from llava.model.load_options import LoadOptions
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.placement import Placement, find_dtype, require_extras
 from llava.model.schemas import GenerationFile, LlavaFile, check, read_checked
@@ -27,24 +28,21 @@ def from_pretrained(cls: type[PreTrainedModel], name: str | Path, *args, **kwarg
     Args:
         cls: the class; the checkpoint must be one of it.
         name: folder or hub id in the published layout.
-        kwargs: `device_map`, `dtype` or `torch_dtype`, `attn_implementation`, `quantization_config`, and config keys to
-            override. Without a dtype it is transformers' own default, float32; without a device_map, the CPU.
+        kwargs: `device_map`, `attn_implementation`, and those of `load_pretrained_model`. Without a dtype it is
+            transformers' own default, float32; without a device_map, the CPU.
 
     Raises InputError, naming what is wrong with the checkpoint, and TypeError for another argument.
     """
     if args:
         raise TypeError("from_pretrained() takes the checkpoint alone by position")
-    dtype = kwargs.pop("torch_dtype", None) or kwargs.pop("dtype", None) or torch.float32
-    placement = Placement(
-        kwargs.pop("device_map", None) or {"": "cpu"},
-        find_dtype(dtype, {}),
-        kwargs.pop("attn_implementation", None),
-        kwargs.pop("quantization_config", None),
-    )
-    require_extras(placement.attn_implementation, False, False)
-    folder = find_folder(str(name), "checkpoint")
+    device_map, attention = kwargs.pop("device_map", None), kwargs.pop("attn_implementation", None)
+    options = LoadOptions.of(kwargs)
+    require_extras(attention, False, False)
+    dtype = find_dtype(options.dtype or torch.float32, {})
+    placement = Placement(device_map or {"": "cpu"}, dtype, attention, options.quantization_config)
+    folder = find_folder(str(name), "checkpoint", cache_dir=options.cache_dir)
     _require_class(folder, cls)
-    config = read_config(folder, cls, kwargs)
+    config = read_config(folder, cls, options.overrides)
     model = load_llava(cls, config, folder, placement)
     set_generation_defaults(model, None, folder)
     return model
@@ -125,20 +123,21 @@ def load_llava(
     weights, tower_weights = split_tower(read_llava_weights(base or folder))
     if base:
         weights |= read_projector(folder)
+    dtype = placement.dtype or find_dtype(config.dtype or torch.float32, {})
     fine_tuned_tower = _fine_tuned_tower(config, folder, tower_weights, tower.vision_tower_name, base)
     model = load_weights(
         cls,
         config,
         weights,
         f"checkpoint {folder.name}",
-        dtype=placement.dtype,
+        dtype=dtype,
         device_map=placement.device_map,
         attn_implementation=placement.attn_implementation,
         quantization_config=placement.quantization_config,
     )
     model.config.name_or_path = str(folder)
     tower_device = {"": model.model.embed_tokens.weight.device}
-    tower.load_model(tower_device, placement.dtype, fine_tuned_tower, placement.attn_implementation)
+    tower.load_model(tower_device, dtype, fine_tuned_tower, placement.attn_implementation)
     model.model.vision_tower = tower
     return model.eval()
 

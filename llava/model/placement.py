@@ -18,31 +18,38 @@ class Placement:
 
     Attributes:
         device_map: as in accelerate.
-        dtype: the weights' dtype.
+        dtype: the weights' dtype; None for the checkpoint's own.
         attn_implementation: as in transformers, for language model and vision tower; its own choice if None.
         quantization_config: bitsandbytes' for the language model.
     """
 
     device_map: str | dict
-    dtype: torch.dtype
+    dtype: torch.dtype | None
     attn_implementation: str | None = None
     quantization_config: BitsAndBytesConfig | None = None
 
     @classmethod
     def of(
         cls,
-        device_map: str | dict = "auto",
+        device_map: str | dict | None = "auto",
         device: str = "cuda",
         dtype: str | torch.dtype | None = None,
         attn_implementation: str | None = None,
+        quantization_config: BitsAndBytesConfig | None = None,
         load_8bit: bool = False,
         load_4bit: bool = False,
     ) -> "Placement":
         """What the options of `load_pretrained_model` ask for. Raises InputError for those that cannot be."""
-        require_extras(attn_implementation, load_8bit, load_4bit)
-        device_map = _find_device_map(device_map, device)
+        if quantization_config is not None and (load_8bit or load_4bit):
+            raise InputError("choose one of quantization_config, load_8bit and load_4bit")
+        require_extras(attn_implementation, load_8bit or quantization_config is not None, load_4bit)
+        if device_map is None and torch.cuda.is_available() and dtype is None:
+            dtype = torch.float16  # on the CPU for now, as upstream: a client moves it by `model.cuda()`
+        device_map = _find_device_map({"": "cpu"} if device_map is None else device_map, device)
         dtype = find_dtype(dtype, device_map)
-        return cls(device_map, dtype, attn_implementation, _quantization(load_8bit, load_4bit, dtype))
+        if quantization_config is None:
+            quantization_config = _quantization(load_8bit, load_4bit, dtype or torch.float16)
+        return cls(device_map, dtype, attn_implementation, quantization_config)
 
 
 def require_extras(attn_implementation: str | None, load_8bit: bool, load_4bit: bool) -> None:
@@ -72,8 +79,13 @@ def _find_device_map(device_map: str | dict, device: str) -> str | dict:
     return {"": "cpu"}
 
 
-def find_dtype(torch_dtype: str | torch.dtype | None, device_map: str | dict) -> torch.dtype:
-    """The dtype of this name, or that of the device if None. Raises InputError for one that is not floating."""
+def find_dtype(torch_dtype: str | torch.dtype | None, device_map: str | dict) -> torch.dtype | None:
+    """The dtype of this name, or that of the device if None; None for "auto", the checkpoint's own.
+
+    Raises InputError for one that is not floating.
+    """
+    if torch_dtype == "auto":
+        return None
     if torch_dtype is None:
         return torch.float32 if device_map == {"": "cpu"} else torch.float16
     dtype = getattr(torch, torch_dtype, None) if isinstance(torch_dtype, str) else torch_dtype

@@ -131,8 +131,8 @@ def test_a_saved_model_loads_again(make_checkpoint):
 def test_config_keys_can_be_overridden_and_others_are_not_swallowed(checkpoints):
     model = load(checkpoints("v1.6"), mm_patch_merge_type="spatial", image_grid_pinpoints=[[336, 336]])[1]
     assert (model.config.mm_patch_merge_type, model.config.image_grid_pinpoints) == ("spatial", [[336, 336]])
-    with pytest.raises(TypeError, match="multimodal"):
-        load(checkpoints(), multimodal=True)
+    with pytest.raises(TypeError, match="multimodel"):
+        load(checkpoints(), multimodel=True)
     with pytest.raises(InputError, match="image_aspect_ratio 'anyres_max_9'"):
         load(checkpoints(), image_aspect_ratio="anyres_max_9")
     with pytest.raises(InputError, match="needs image_grid_pinpoints"):
