@@ -78,7 +78,7 @@ def prompts_of_generate(call: Call) -> Prompts | None:
             raise InputError(f"{name} cannot be used with pruned pictures: the assistant would need its own prompt")
     _check_ids(ids)
     mask = given.pop("attention_mask", None)
-    mask = torch.ones_like(ids) if mask is None else mask
+    mask = _mask_of(ids, call) if mask is None else mask
     cached = cached or Cached.without_pruning(ids, call.past, mask)
     before = ids[:, :0]
     if cached.length and ids.shape[1] == mask.shape[1]:  # the whole conversation, of which the cache has a part
@@ -109,6 +109,16 @@ def prompts_of_forward(call: Call) -> Prompts | None:
         given["labels"] = prompts.take(given["labels"], IGNORED_LABEL)
     given.update(input_ids=prompts.input_ids, attention_mask=prompts.attention_mask)
     return prompts
+
+
+def _mask_of(ids: torch.LongTensor, call: Call) -> torch.LongTensor:
+    """(B, L): as `generate` makes a mask where it is given none: pad tokens are padding unless they end sequences."""
+    pad, eos = (
+        next((s[name] for s in (call.given, vars(call.model.generation_config)) if s.get(name) is not None), None)
+        for name in ("pad_token_id", "eos_token_id")
+    )
+    ends = eos if isinstance(eos, list) else [eos]
+    return torch.ones_like(ids) if pad is None or pad in ends else (ids != pad).long()
 
 
 def _check_ids(ids: torch.LongTensor | None) -> None:

@@ -258,6 +258,7 @@ def _positions(
     return _take(written.positions - shift, columns, 0), last.amax(dim=1, keepdim=True) + 1 - shift[:, -1:]
 
 
+@torch.no_grad()
 def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
     """(n,): which placeholders of a picture stay.
 

@@ -470,6 +470,14 @@ def test_prompts_padded_on_the_right(llava):
     assert torch.equal(model.generate(**left, **GREEDY)[:, -6:], model.generate(**right, **GREEDY)[:, -6:])
 
 
+def test_without_a_mask_pad_tokens_are_padding(pruned):
+    case, model = pruned
+    inputs = batch(case, [prompt(case, 1), prompt(case, 2, pictures=2)])
+    expected = answer(model, inputs)
+    del inputs["attention_mask"]
+    assert torch.equal(answer(model, inputs), expected)
+
+
 def test_prompts_without_pictures_are_left_alone(pruned):
     case, model = pruned
     inputs = prompt(case, 1, pictures=0)

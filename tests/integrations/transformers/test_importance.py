@@ -1,0 +1,62 @@
+"""The attention that patches receive, by the formula, for more patches than come at once."""
+
+import pytest
+import torch
+from transformers import SiglipVisionConfig
+from transformers.models.siglip.modeling_siglip import SiglipAttention
+
+from llava.integrations.transformers.importance import QUERIES_AT_ONCE, received, received_attention, watching
+
+PATCHES = 2 * QUERIES_AT_ONCE + 88
+
+
+@pytest.fixture
+def attention():
+    torch.manual_seed(0)
+    config = SiglipVisionConfig(hidden_size=32, num_attention_heads=4)
+    config._attn_implementation = "eager"
+    return SiglipAttention(config).eval()
+
+
+def test_it_is_the_mean_of_the_map_over_queries_and_heads(attention):
+    hidden_states = torch.randn(2, PATCHES, 32)
+    _, weights = attention(hidden_states)
+    torch.testing.assert_close(received_attention(attention, hidden_states), weights.mean(dim=(1, 2)))
+
+
+def test_padding_neither_gives_nor_receives(attention):
+    hidden_states = torch.randn(1, PATCHES, 32)
+    is_patch = torch.ones(1, PATCHES, dtype=torch.bool)
+    is_patch[:, 400:] = False
+    expected = received_attention(attention, hidden_states[:, :400])
+    found = received_attention(attention, hidden_states, is_patch)
+    torch.testing.assert_close(found[:, :400], expected)
+    assert not found[:, 400:].any()
+
+
+def test_no_map_of_all_queries_is_made():
+    """On the meta device nothing is computed, and the greatest result of an operation shows."""
+
+    class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            output = function(*args, **(kwargs or {}))
+            if isinstance(output, torch.Tensor):
+                self.largest = max(self.largest, output.numel())
+            return output
+
+    queries = torch.empty(1, 16, 9000, 8, device="meta")
+    with Sizes() as sizes:
+        importance = received(queries, queries, 1.0)
+    assert importance.shape == (1, 9000)
+    assert sizes.largest == 16 * 9000 * QUERIES_AT_ONCE
+
+
+def test_hooks_are_gone_when_the_block_ends(attention):
+    with pytest.raises(KeyError), watching(inputs=[attention], outputs=[attention]) as seen:
+        attention(torch.ones(1, 3, 32))
+        assert seen.hidden_states(attention).shape == seen.outputs[attention].shape == (1, 3, 32)
+        raise KeyError
+    assert not attention._forward_hooks
+    assert not attention._forward_pre_hooks
