@@ -12,6 +12,7 @@ from llava.model.folders import find_folder
 from llava.model.hf_format import model_type_of
 from llava.model.load_options import LoadOptions
 from llava.model.loading import load_llava, read_config, read_config_file, set_generation_defaults
+from llava.model.lora import is_lora, read_lora_config
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.placement import Placement
 from llava.model.pruning_defaults import refuse_with_input_error
@@ -58,8 +59,8 @@ def load_pretrained_model(
 
     Args:
         model_path: folder or hub id in the format of liuhaotian/llava-v1.5-7b or of llava-hf/llava-1.5-7b-hf; with
-            `model_base`, of a projector alone (`config.json` and `mm_projector.bin`).
-        model_base: folder or hub id of the language model that a projector-only checkpoint was trained for.
+            `model_base`, of a projector alone (`config.json` and `mm_projector.bin`) or of LoRA, which is merged.
+        model_base: folder or hub id of the language model that such a checkpoint was trained on.
         model_name: the checkpoint's name, as messages are to give it.
         load_8bit, load_4bit: quantize the language model with bitsandbytes (the extra `quant`).
         device_map: as in accelerate; `auto` spreads the language model over the visible GPUs.
@@ -88,6 +89,8 @@ def load_pretrained_model(
     bits = options.quantization_config, load_8bit, load_4bit
     placement = Placement.of(device_map, device, options.dtype, attn_implementation, *bits)
     checked = CheckedFolder.of(str(model_path), model_base, options.overrides, options.cache_dir)
+    if is_lora(checked.folder) and placement.quantization_config:
+        raise InputError("LoRA is merged before a model is quantized: see scripts/merge_lora_weights.py")
     folder, tokenizer, config = checked.folder, checked.tokenizer, checked.config
     model = load_llava(checked.family.causal_lm, config, folder, placement, checked.base)
     model.config.name_or_path = str(model_path)
@@ -126,6 +129,10 @@ class CheckedFolder:
         """
         folder = find_folder(model_path, "checkpoint", cache_dir=cache_dir)
         base = find_folder(str(model_base), "base model", cache_dir=cache_dir) if model_base else None
+        if is_lora(folder):
+            if base is None:
+                raise InputError(f"{folder} is a LoRA checkpoint: --model-base must name the model that it changes")
+            read_lora_config(folder)
         family = read_family(folder)
         if base:
             _require_base(base, family)

@@ -9,7 +9,7 @@ from llava.utils import InputError, one_line
 # What a folder says of itself, and its weights in the formats that are read, the first that it has.
 _SETTINGS = ["*.json", "*.jinja", "*.model", "*.txt"]
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
-_ON_A_BASE = ["mm_projector.bin"]
+_ON_A_BASE = ["mm_projector.bin", "adapter_model.safetensors", "adapter_model.bin", "non_lora_trainables.bin"]
 _SNAPSHOT = re.compile(r"models--(?P<name>[\w.-]+)/snapshots/(?P<revision>[0-9a-f]+)")
 
 

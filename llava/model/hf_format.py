@@ -16,6 +16,7 @@ from llava.utils import InputError, list_some, one_line, parse_grid_pinpoints, r
 
 # `model_type` of the checkpoints that are read -> the class that they name.
 CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
+_CLIP = "clip_vision_model"
 # `model_type` of a language model -> of LLaVA on it, where that is not the same behind "llava_".
 _LLAVA_ON = {"qwen2": "llava_qwen"}
 # What names begin with -> what they do in LLaVA's layout. transformers reads both forms and has written either.
@@ -113,7 +114,7 @@ def _read_with_transformers(values: dict, folder: Path, where: str):
 
 def _refuse(config, where: str) -> None:
     """Raise InputError, naming the key, for what LLaVA's layout or this package has no way to say."""
-    if config.vision_config.model_type != "clip_vision_model":
+    if config.vision_config.model_type != _CLIP:
         raise InputError(f"{where}: the vision tower is not CLIP but {config.vision_config.model_type!r}")
     needed = {"projector_hidden_act": "gelu", "multimodal_projector_bias": True}
     for key, value in needed.items():
@@ -181,6 +182,10 @@ def to_hf_config(config, values: dict, tower, vocabulary: tuple[int, int, int]) 
     Raises InputError, naming the key, for what those classes cannot do.
     """
     is_next = config.image_aspect_ratio == "anyres"
+    if tower.config.model_type != _CLIP:
+        raise InputError(f"transformers' own LLaVA classes are read with CLIP, not with {tower.config.model_type!r}")
+    if config.image_aspect_ratio not in (None, "square", "pad", "anyres"):
+        raise InputError(f"transformers' own classes cannot do image_aspect_ratio {config.image_aspect_ratio!r}")
     _require(config, "mm_projector_type", "mlp2x_gelu")
     _require(config, "mm_use_im_start_end", False)
     _require(config, "mm_use_im_patch_token", False)

@@ -12,6 +12,7 @@ from llava.model.checkpoint import is_tuned, load_weights, published_model_type,
 from llava.model.folders import find_folder
 from llava.model.hf_format import is_hf, is_hf_folder, to_llava_config, to_llava_names
 from llava.model.load_options import LoadOptions
+from llava.model.lora import is_lora, merge_lora, read_whole
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.placement import Placement, find_dtype, require_extras
 from llava.model.schemas import GenerationFile, LlavaFile, check, read_checked
@@ -112,7 +113,7 @@ def load_llava(
 
     Args:
         config: see `read_config`.
-        folder: a checkpoint; with `base` one of a projector alone, whose language model `base` has.
+        folder: a checkpoint; with `base` one of a projector alone or of LoRA, whose language model `base` has.
 
     Raises InputError, naming what is wrong, for weights that are missing, left over or of another shape.
     """
@@ -122,7 +123,7 @@ def load_llava(
     _ = tower.image_processor  # read now: what is wrong with it shows before weights are downloaded
     weights, tower_weights = split_tower(read_llava_weights(base or folder))
     if base:
-        weights |= read_projector(folder)
+        weights |= read_whole(folder) if is_lora(folder) else read_projector(folder)
     dtype = placement.dtype or find_dtype(config.dtype or torch.float32, {})
     fine_tuned_tower = _fine_tuned_tower(config, folder, tower_weights, tower.vision_tower_name, base)
     model = load_weights(
@@ -135,6 +136,8 @@ def load_llava(
         attn_implementation=placement.attn_implementation,
         quantization_config=placement.quantization_config,
     )
+    if base and is_lora(folder):
+        model = merge_lora(model, folder)
     model.config.name_or_path = str(folder)
     tower_device = {"": model.model.embed_tokens.weight.device}
     tower.load_model(tower_device, dtype, fine_tuned_tower, placement.attn_implementation)
@@ -158,19 +161,24 @@ def _fine_tuned_tower(
 
     Raises InputError where the config says that the tower was trained, but its weights are not there.
     """
-    # LLaVA-NeXT lists what was trained.
-    if config.unfreeze_mm_vision_tower or "mm_vision_tower" in (getattr(config, "mm_tunable_parts", None) or ""):
-        if base:
+    if _was_tower_trained(config):
+        if base and not is_lora(folder):
             raise InputError(f"{folder} was trained with its vision tower, which a projector alone does not have")
         if not inside:
             raise InputError(f"{folder} was trained with its vision tower, but its weights lack the tower")
         return inside
-    return inside if not base and uses_tower_inside(config, folder, inside, tower_folder) else None
+    use_inside = not base or is_lora(folder)
+    return inside if use_inside and uses_tower_inside(config, base or folder, inside, tower_folder) else None
+
+
+def _was_tower_trained(config: PreTrainedConfig) -> bool:
+    """Whether a config says that the vision tower was trained; LLaVA-NeXT lists what was."""
+    return config.unfreeze_mm_vision_tower or "mm_vision_tower" in (getattr(config, "mm_tunable_parts", None) or "")
 
 
 def uses_tower_inside(config: PreTrainedConfig, folder: Path, inside: StateDict, tower_folder: str) -> bool:
     """Whether a checkpoint's tower is that `inside` it, by its config or by the weights, and not its tower folder's."""
-    if config.unfreeze_mm_vision_tower:
+    if _was_tower_trained(config):
         return True
     if not inside or not is_tuned(inside, tower_folder):
         return False

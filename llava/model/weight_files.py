@@ -88,7 +88,7 @@ def _refuse_other_weights(folder: Path) -> None:
         raise InputError(f"{folder} has weights that are not read here: {list_some(left)}{_ABOUT_LORA}")
 
 
-_ABOUT_LORA = " (LoRA is not supported: merge it into its base model first)"
+_ABOUT_LORA = " (LoRA has an adapter_config.json and is read with its base model)"
 
 
 def read_projector(folder: Path) -> StateDict:
@@ -107,7 +107,7 @@ def read_projector(folder: Path) -> StateDict:
 def _why_no_weights(folder: Path) -> str:
     """What a folder is that has no weights of a whole model."""
     if any(folder.glob("adapter_model.*")):
-        return f"{folder} is a LoRA checkpoint: LoRA is not supported, merge it into its base model first"
+        return f"{folder} is a LoRA checkpoint, but without adapter_config.json"
     if (folder / "mm_projector.bin").exists():
         return f"{folder} has a projector alone: --model-base must name the language model that it belongs to"
     names = ", ".join(name for pair in WEIGHT_FILES for name in pair)

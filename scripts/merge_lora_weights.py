@@ -1,0 +1,44 @@
+"""Merge a LoRA checkpoint into its base model: a checkpoint in the published layout, which loads by itself."""
+
+import shutil
+from pathlib import Path
+
+from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command
+
+
+def main() -> None:
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("--model-path", required=True, help="folder or hub id of the LoRA checkpoint")
+    parser.add_argument("--model-base", required=True, help="folder or hub id of the model that it was trained on")
+    parser.add_argument("--save-model-path", required=True, type=Path, help="folder to write, which must not exist")
+    parser.add_argument(
+        "--dtype",
+        choices=("float16", "bfloat16", "float32"),
+        default="float16",
+        help="of the weights written (float16)",
+    )
+    args = parser.parse_args()
+    target = args.save_model_path
+    if target.exists():
+        raise InputError(f"{target} exists already: remove it, or choose another folder")
+
+    import torch
+
+    from llava.model.builder import load_pretrained_model
+    from llava.model.checkpoint import save_checkpoint
+
+    name = get_model_name_from_path(args.model_path)
+    loaded = load_pretrained_model(args.model_path, args.model_base, name, device="cpu", torch_dtype="float32")
+    part = target.with_name(target.name + ".part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        save_checkpoint(loaded.model, loaded.tokenizer, part, getattr(torch, args.dtype))
+        part.rename(target)
+    except (InputError, OSError):
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    print(target)
+
+
+if __name__ == "__main__":
+    run_command(main)
