@@ -71,9 +71,10 @@ def ask_engine(pruned, asked: list[tuple[str, list]]) -> list[str]:
     return [answer.text for answer in Engine(pruned.engine.loaded, 1).answer(requests, **decoding(0, None, 1, 8))]
 
 
-def test_lmms_eval_finds_the_model():
-    assert "llava_vispruner" in list_available_models()
-    assert get_model("llava_vispruner").is_simple
+@pytest.mark.parametrize("name", ["llava_vispruner", "pruned_hf"])
+def test_lmms_eval_finds_the_model(name):
+    assert name in list_available_models()
+    assert get_model(name).is_simple
 
 
 @pytest.mark.parametrize("visual_token_num", [144, 32])

@@ -1,0 +1,116 @@
+"""The model `pruned_hf` of lmms-eval, on the bundled model in transformers' layout."""
+
+import pytest
+import torch
+
+pytest.importorskip("lmms_eval.evaluator", reason="lmms-eval is not installed here: see scripts/test_lmms_eval.sh")
+
+from lmms_eval.models import get_model
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from llava.integrations.transformers import prune
+from llava.model.converting import convert_checkpoint
+from tests.conftest import picture
+from tests.integrations.lmms_eval.conftest import MODEL
+from tests.integrations.lmms_eval.test_lmms_plugin import QUESTION, choice, question
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+)
+TEMPLATE = (
+    SYSTEM + "{% for turn in messages %}{{ turn['role'].upper() }}: "
+    "{% for part in turn['content'] %}{{ '<image>\\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+    "{{ ' ' if turn['role'] == 'user' else '</s>' }}{% endfor %}{{ 'ASSISTANT:' if add_generation_prompt else '' }}"
+)
+SHOWN = [[], [picture()], [picture(300, 200, 1)], [picture(seed=1), picture(seed=2)]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """(folder of the bundled model in transformers' layout, file of a chat template)."""
+    parent = tmp_path_factory.mktemp("hf")
+    convert_checkpoint(str(MODEL), parent / "llava-tiny-hf", "hf", 10**9)
+    (parent / "template.jinja").write_text(TEMPLATE)
+    return parent / "llava-tiny-hf", parent / "template.jinja"
+
+
+def make(checkpoint, **arguments):
+    arguments = {"pretrained": checkpoint[0], "chat_template": checkpoint[1], **arguments}
+    text = ",".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
+    lm = get_model("pruned_hf").create_from_arg_string(text, {"device": "cpu"})
+    lm.task_dict["scenes"] = {"test": [{"pictures": pictures} for pictures in SHOWN]}
+    return lm
+
+
+@pytest.fixture(scope="module")
+def by_hand(checkpoint):
+    """The answer to a prompt with pictures, as a user of transformers asks for it."""
+    processor = AutoProcessor.from_pretrained(checkpoint[0])
+    model = prune(AutoModelForImageTextToText.from_pretrained(checkpoint[0], dtype=torch.float32), 32)
+
+    def ask(text: str, pictures: list) -> str:
+        inputs = processor(images=pictures or None, text=SYSTEM + text, return_tensors="pt")
+        output = model.generate(**inputs, do_sample=False, max_new_tokens=8)[0, inputs.input_ids.shape[1] :]
+        return processor.decode(output, skip_special_tokens=True).strip()
+
+    return ask
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_answers_are_those_of_a_pruned_model(checkpoint, by_hand, batch_size):
+    lm = make(checkpoint, visual_token_num=32, batch_size=batch_size)
+    asked = [(QUESTION, 1), (QUESTION, 0), ("Is there a star in the image?", 2), (QUESTION, 2), (QUESTION, 3)]
+    answers = lm.generate_until([question(text, document) for text, document in asked])
+    by_hands = []
+    for text, document in asked:
+        placeholders = "<image>\n" * len(SHOWN[document])
+        by_hands.append(by_hand(f"USER: {placeholders}{text} ASSISTANT:", SHOWN[document]))
+    assert answers == by_hands
+    assert len(set(answers)) > 1
+
+
+def test_placeholders_say_where_pictures_belong(checkpoint, by_hand):
+    (answer,) = make(checkpoint, visual_token_num=32).generate_until([question("First <image> then <image>?", 3)])
+    assert answer == by_hand("USER: First <image>\n then <image>\n? ASSISTANT:", SHOWN[3])
+
+
+def test_losses_tell_the_greedy_answer(checkpoint):
+    lm = make(checkpoint, visual_token_num=0.25)
+    (answer,) = lm.generate_until([question(QUESTION, 2)])
+    (loss, is_greedy), (other, is_other) = lm.loglikelihood(
+        [choice(QUESTION, text, 2) for text in (f" {answer}", f"not {answer}")]
+    )
+    assert (is_greedy, is_other) == (True, False)
+    assert loss < other
+
+
+@pytest.mark.parametrize("visual_token_num", [144, 32])
+def test_it_answers_a_task(run_tasks, checkpoint, visual_token_num):
+    scores, _ = run_tasks(
+        "pruned_hf",
+        "scenes_pope_random",
+        16,
+        pretrained=checkpoint[0],
+        chat_template=checkpoint[1],
+        visual_token_num=visual_token_num,
+    )
+    assert scores["scenes_pope_random"]["pope_accuracy,none"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pretrained": None}, "pruned_hf needs the model argument pretrained"),
+        ({"visual_token_num": 1.5}, "visual_token_num must be an integer or a share"),
+        ({"visual_token_num": 0}, "visual_token_num must be at least 1"),
+        ({"pruning_method": "fastv"}, "fastv drops tokens inside the language model"),
+        ({"conv_template": "v1"}, "pruned_hf has no model argument 'conv_template'"),
+        ({"chat_template": "nowhere"}, "nowhere"),
+        ({"chat_template": None}, "llava-tiny-hf has no chat template: give the model argument chat_template"),
+        ({"pretrained": "./nowhere"}, "cannot load ./nowhere"),
+    ],
+)
+def test_a_bad_model_argument_is_named(checkpoint, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(checkpoint, **arguments)
