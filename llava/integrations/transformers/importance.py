@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-QUERIES_AT_ONCE = 256
+from llava.pruning.importance import received
 
 
 class Seen:
@@ -79,32 +79,6 @@ def received_attention(
     queries, keys = _project(attention, "q", hidden_states), _project(attention, "k", hidden_states)
     number = hidden_states.shape[1] if is_patch is None else is_patch.sum(dim=1, keepdim=True)
     return received(queries, keys, attention.scale, is_patch) / number
-
-
-@torch.no_grad()
-def received(
-    queries: torch.Tensor, keys: torch.Tensor, scale: float, is_patch: torch.BoolTensor | None = None
-) -> torch.Tensor:
-    """(K, N) float32: the attention that each key receives, summed over queries, mean over heads.
-
-    Args:
-        queries, keys: (K, H, N, head width). The queries come in blocks, so that no whole map is ever in memory.
-        scale: of their products.
-        is_patch: as in `received_attention`.
-    """
-    crops, heads, patches, _ = queries.shape
-    total = torch.zeros(crops, patches, device=queries.device)
-    keys = keys.transpose(-1, -2)
-    for start in range(0, patches, QUERIES_AT_ONCE):
-        block = slice(start, start + QUERIES_AT_ONCE)
-        scores = (queries[:, :, block] @ keys) * scale
-        if is_patch is not None:
-            scores = scores.masked_fill(~is_patch[:, None, None], torch.finfo(scores.dtype).min)
-        given = scores.softmax(dim=-1, dtype=torch.float32)
-        if is_patch is not None:
-            given = given * is_patch[:, None, block, None]
-        total += given.sum(dim=(1, 2))
-    return total / heads
 
 
 def _project(attention: nn.Module, name: str, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,8 @@ import torch
 from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipAttention
 
-from llava.integrations.transformers.importance import QUERIES_AT_ONCE, received, received_attention, watching
+from llava.integrations.transformers.importance import received_attention, watching
+from llava.pruning.importance import QUERIES_AT_ONCE, received
 
 PATCHES = 2 * QUERIES_AT_ONCE + 88
 

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 from llava.integrations.transformers.hosts.base import Host, Picture
-from llava.integrations.transformers.importance import Seen, received, watching
+from llava.integrations.transformers.importance import Seen, watching
 from llava.pruning import Views
+from llava.pruning.importance import received
 
 _IMAGE, _VIDEO = ("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")
 
