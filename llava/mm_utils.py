@@ -90,6 +90,25 @@ def get_anyres_image_grid_shape(
     return width // patch_size, height // patch_size
 
 
+def unpad_box(width: int, height: int, original_size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Where, in a grid of `width` x `height` patches, the picture of `original_size` (W, H) lies inside its padding.
+
+    Returns (top, bottom, left, right), the ends exclusive.
+    """
+    original_width, original_height = original_size
+    if original_width / original_height > width / height:
+        padding = (height - int(original_height * (width / original_width))) // 2
+        return padding, height - padding, 0, width
+    padding = (width - int(original_width * (height / original_height))) // 2
+    return 0, height, padding, width - padding
+
+
+def unpad_image(tensor: torch.Tensor, original_size: tuple[int, int]) -> torch.Tensor:
+    """The part of (C, height, width) in which the picture of `original_size` (W, H) lies inside its padding."""
+    top, bottom, left, right = unpad_box(tensor.shape[2], tensor.shape[1], original_size)
+    return tensor[:, top:bottom, left:right]
+
+
 def process_anyres_image(image: Image.Image, processor, grid_pinpoints: list | str) -> torch.Tensor:
     """The whole image at the tower's resolution, then its crops row by row: (crops, 3, H, W) float32."""
     best_resolution = select_best_resolution(image.size, parse_grid_pinpoints(grid_pinpoints, processor.side))

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import nn
 
-from llava.mm_utils import get_anyres_image_grid_shape
+from llava.mm_utils import get_anyres_image_grid_shape, unpad_box
 from llava.utils import anyres_max, is_anyres
 
 
@@ -83,19 +83,6 @@ def count_merged_tokens(image_size: tuple[int, int], config, side: int, image_pr
     if (most_crops := anyres_max(config.image_aspect_ratio)) is not None:
         height, width = shrunk_size(height, width, most_crops, side)
     return side * side + height * (width + 1)
-
-
-def unpad_box(width: int, height: int, original_size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Where, in a grid of `width` x `height` patches, the picture of `original_size` (W, H) lies inside its padding.
-
-    Returns (top, bottom, left, right), the ends exclusive.
-    """
-    original_width, original_height = original_size
-    if original_width / original_height > width / height:
-        padding = (height - int(original_height * (width / original_width))) // 2
-        return padding, height - padding, 0, width
-    padding = (width - int(original_width * (height / original_height))) // 2
-    return 0, height, padding, width - padding
 
 
 def _positions(kept: torch.LongTensor, across: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ between vision tower and projector; every line where pruning enters carries a `#
 Shapes: B prompts, I images, K crops of one image, N patches, T kept tokens, C vision channels, D model channels.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,12 +16,16 @@ from transformers import Cache
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import get_anyres_image_grid_shape
+from llava.mm_utils import unpad_image as unpad_image  # upstream's place
 from llava.model.anyres import merge_crops
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.pruning_defaults import PruningDefaults, refuse_with_input_error
 from llava.model.splice import EmbeddedPrompts, splice, text_mask
+from llava.model.vision_setup import add_vision_modules, add_vision_tokens
 from llava.pruning import MergedTokens, PruningSettings, VisualTokens, select
 from llava.utils import InputError, anyres_max
+
+logger = logging.getLogger(__name__)
 
 
 class LlavaMetaConfig:
@@ -55,6 +60,10 @@ class LlavaMetaModel:
     def get_vision_tower(self) -> nn.Module | None:
         return self.vision_tower
 
+    def initialize_vision_modules(self, model_args, fsdp=None) -> None:
+        """Upstream's name of `vision_setup.add_vision_modules`; `fsdp` changes nothing."""
+        add_vision_modules(self, model_args)
+
     def forward(self, input_ids=None, inputs_embeds=None, *, prune_decoder: Callable | None = None, **kwargs):
         """The decoder's own forward, or that of a method which drops visual tokens inside it (see `fastv`)."""
         if prune_decoder is None:
@@ -66,11 +75,17 @@ class LlavaMetaModel:
 class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, important_ratio
     """Mixin that adds image input to a causal language model: from pixels and ids to embedded prompts."""
 
+    _has_warned = False  # of rounded pixels
+
     def get_model(self) -> nn.Module:
         return self.model
 
     def get_vision_tower(self) -> nn.Module | None:
         return self.model.get_vision_tower()
+
+    def initialize_vision_tokenizer(self, model_args, tokenizer) -> None:
+        """Upstream's name of `vision_setup.add_vision_tokens`."""
+        add_vision_tokens(self, model_args, tokenizer)
 
     @refuse_with_input_error
     def encode_images(
@@ -111,6 +126,7 @@ class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, im
             image_sizes: original (width, height) of each image; needed where one has several crops.
             pruning: the settings of this call; the model's own if None.
         """
+        self._warn_of_rounded_pixels(images, pruning or self.pruning)
         has_crops = not isinstance(images, torch.Tensor) or images.ndim == 5
         crops = [image.unsqueeze(0) if image.ndim == 3 else image for image in images]
         embedded = []
@@ -118,6 +134,16 @@ class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, im
             size = image_sizes[i] if image_sizes is not None else None
             embedded.append(self._merge_crops(chosen, size) if has_crops else chosen.tokens[0])
         return embedded
+
+    def _warn_of_rounded_pixels(self, images: torch.Tensor | list[torch.Tensor], pruning: PruningSettings) -> None:
+        """Warn once of pixels that lost bits on the way to a tower that would have used them: nothing restores them."""
+        rounded = {image.dtype for image in images} - {torch.float32, torch.float64}
+        if rounded and pruning.prunes and self.get_vision_tower().dtype is torch.float32 and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "pixels of %s for a vision tower of float32: other visual tokens may be kept than of float32 pixels",
+                str(rounded.pop()).removeprefix("torch."),
+            )
 
     def _encode_each(
         self, crops: list[torch.Tensor], pruning: PruningSettings | None

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from llava.model.answer_loss import training_loss
+from llava.model.client_calls import check_attentions, check_embeds, check_modalities
 from llava.model.kv_cache import CACHE, ReusedCache, can_be_static, take_cache
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.pruning_defaults import refuse_with_input_error
@@ -64,6 +65,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         is_visual: torch.BoolTensor | None = None,
         pruning: PruningSettings | None = None,
         cache=None,
+        modalities: str | list[str] | None = None,
         **kwargs,
     ):
         """The language model's forward, for prompts with images; see `prepare_inputs_labels_for_multimodal`.
@@ -74,6 +76,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
                 inside the decoder.
             pruning: the settings of this call; the model's own if None.
             cache: the KV cache, as transformers 5.24 names it; `past_key_values` is the same.
+            modalities: LLaVA-NeXT's, "image" alone or a list of it.
             kwargs: single settings in place of `pruning` (`visual_token_num`, ...), and what the language model takes.
 
         In training mode, ids with labels give the loss alone (see `training_loss`).
@@ -82,6 +85,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         cache = past_key_values if cache is None else cache
         pruning = pruning or self.take_pruning(kwargs)
         _refuse(pruning, labels, inputs_embeds, images)
+        check_modalities(modalities)
         if self.training and labels is not None and inputs_embeds is None:
             items = kwargs.get("num_items_in_batch")
             return training_loss(self, input_ids, attention_mask, labels, images, image_sizes, items, pruning)
@@ -96,6 +100,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         )
         if pruning.prunes_in_decoder:
             kwargs |= self._decoder_pruning(pruning, is_visual, input_ids, kwargs)
+        check_attentions(output_attentions, self.config)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -138,9 +143,13 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         inputs: torch.LongTensor | None = None,
         images: torch.Tensor | list[torch.Tensor] | None = None,
         image_sizes: list[tuple[int, int]] | None = None,
+        modalities: str | list[str] | None = None,
         **kwargs,
     ) -> torch.LongTensor:
         """Answer prompts: (B, length) ids with -200 for each image -> (B, new) ids of the answers alone.
+
+        In place of ids, `inputs_embeds` (B, length, D) are prompts that are complete, padded on the left; methods that
+        prune inside the decoder need `is_visual` beside them. `modalities` are LLaVA-NeXT's, "image" or a list of it.
 
         `kwargs` are the settings of this call (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
         or `pruning`) and transformers' generation options, `attention_mask` among them; without `max_new_tokens` an
@@ -149,15 +158,19 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         here.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
-        if inputs is None or kwargs.get("inputs_embeds") is not None:
-            raise ValueError("generate takes token ids (`inputs`), not `inputs_embeds`")
+        embeds, mask = kwargs.pop("inputs_embeds", None), kwargs.pop("attention_mask", None)
+        check_modalities(modalities)
+        check_embeds(inputs, embeds, images, mask)
         if kwargs.pop("position_ids", None) is not None:
             raise InputError("generate computes the positions itself: it takes no position_ids")
         pruning = kwargs.pop("pruning", None) or self.take_pruning(kwargs)
+        if embeds is not None:
+            mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long) if mask is None else mask
+            kwargs = _without_max_length(kwargs, embeds.shape[1])
+            self.check_context(embeds.shape[1])
+            return self.generate_from_embeds(embeds, mask, embeds.shape[1], pruning=pruning, **kwargs)
         kwargs = _without_max_length(kwargs, inputs.shape[1])
-        prompts = self.embed_prompts(
-            inputs, kwargs.pop("attention_mask", None), None, images, image_sizes, "left", pruning
-        )
+        prompts = self.embed_prompts(inputs, mask, None, images, image_sizes, "left", pruning)
         return self.generate_from_embeds(
             prompts.inputs_embeds, prompts.attention_mask, prompts.longest, prompts.is_visual, pruning, **kwargs
         )
