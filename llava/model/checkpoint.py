@@ -48,7 +48,7 @@ _PUBLISHED_KEYS = dict.fromkeys((
 }
 # fmt: on
 # Keys of a config that are its library's own, or stand in a published one under another name.
-_OWN_KEYS = {"_name_or_path", "architectures", "dtype", "rope_parameters", "tokenizer_class"}
+_OWN_KEYS = {"_name_or_path", "architectures", "dtype", "quantization_config", "rope_parameters", "tokenizer_class"}
 _OWN_KEYS |= {"tokenizer_model_max_length", "transformers_version"}
 _LAYER = re.compile(r"\blayers\.(\d+)\.")
 _TEXT_SIDE = re.compile(r"(text_model\.|text_projection|visual_projection|logit_scale|logit_bias)")

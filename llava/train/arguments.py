@@ -83,6 +83,19 @@ class TrainingArguments(transformers.TrainingArguments):
         default=None,
         metadata={"help": "train matrices except embeddings with Muon at this learning rate, the rest with --optim"},
     )
+    lora_enable: bool = field(
+        default=False,
+        metadata={"help": "train low-rank changes of the decoder's matrices beside the projector, and write those"},
+    )
+    lora_r: int = field(default=64, metadata={"help": "rank of the changes"})
+    lora_alpha: int = field(default=16, metadata={"help": "the changes count lora_alpha / lora_r times"})
+    lora_dropout: float = field(default=0.05, metadata={"help": "share of a matrix's inputs that its change drops"})
+    lora_bias: str = field(
+        default="none", metadata={"help": "only none is supported: the language models that are trained have no biases"}
+    )
+    bits: int = field(default=16, metadata={"help": "with lora_enable: bits of the frozen weights, 16, 8 or 4 (QLoRA)"})
+    double_quant: bool = field(default=True, metadata={"help": "with bits 4: quantize the scales of the weights too"})
+    quant_type: str = field(default="nf4", metadata={"help": "with bits 4: nf4 or fp4"})
     freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "do not train the projector"})
     group_by_modality_length: bool = field(
         default=False, metadata={"help": "make batches of conversations of similar length, all with or without images"}

@@ -17,6 +17,7 @@ from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.schemas import LlavaFile, read_checked
 from llava.model.weight_files import StateDict, read_weight_file, read_weights
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.train.lora import add_lora, quantization, require_packages
 from llava.utils import InputError, list_some, parse_grid_pinpoints
 
 
@@ -30,6 +31,7 @@ class TrainingPlan:
     def __init__(self, model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments):
         """Raises InputError if a folder or file is missing, or if they do not fit together."""
         self.model_args, self.training_args = model_args, training_args
+        require_packages(training_args)
         self.folder = find_folder(model_args.model_name_or_path, "language model")
         self.family, self.config = _read_config(self.folder)
         self.config.update(_llava_values(model_args, data_args, training_args))
@@ -86,8 +88,13 @@ class TrainingPlan:
             self.config,
             weights | self.vision_weights if given else self.vision_weights | weights,
             f"language model {self.folder}",
-            dtype=frozen if alone else torch.float32,
+            dtype=frozen if alone or args.lora_enable else torch.float32,
+            **quantization(args, frozen),
         )
+        if args.lora_enable:
+            add_lora(model, args, self.model_args.model_name_or_path)
+        if args.bits != 16:  # Trainer leaves a quantized model where it is
+            self.tower.to(args.device)
         model.config.pad_token_id = tokenizer.pad_token_id
         set_generation_defaults(model, tokenizer, self.folder)
         model.model.vision_tower = self.tower

@@ -67,6 +67,12 @@ class TrainerOptions(BaseModel):
     seed: Seed
     data_seed: Seed | None
     model_max_length: Size
+    lora_r: Size
+    lora_alpha: Size
+    lora_dropout: Momentum
+    lora_bias: Literal["none"]
+    bits: Literal[4, 8, 16]
+    quant_type: Literal["nf4", "fp4"]
     dataloader_num_workers: Count
     dataloader_prefetch_factor: Size | None
     ddp_timeout: Size
@@ -116,7 +122,26 @@ def check_combinations(
         raise InputError("training with mm_use_im_start_end or mm_use_im_patch_token is not supported")
     if model_args.tune_mm_mlp_adapter and training_args.freeze_mm_mlp_adapter:
         raise InputError("tune_mm_mlp_adapter trains the projector alone, which freeze_mm_mlp_adapter forbids")
+    _check_lora(model_args, training_args)
     if training_args.save_dtype not in SAVE_DTYPES:
         raise InputError(f"unknown --save_dtype {training_args.save_dtype!r}: {', '.join(SAVE_DTYPES)}")
     if training_args.muon_learning_rate is not None and (training_args.fsdp or training_args.deepspeed):
         raise InputError("--muon_learning_rate needs whole matrices, which FSDP and DeepSpeed split")
+
+
+def _check_lora(model_args: "ModelArguments", training_args: "TrainingArguments") -> None:
+    """Raise InputError for options that LoRA excludes, or that need it."""
+    if not training_args.lora_enable:
+        if training_args.bits != 16:
+            raise InputError(f"--bits {training_args.bits} freezes the language model: it needs --lora_enable True")
+        return
+    excluded = {
+        "tune_mm_mlp_adapter": model_args.tune_mm_mlp_adapter,
+        "freeze_backbone": model_args.freeze_backbone,
+        "muon_learning_rate": training_args.muon_learning_rate is not None,
+    }
+    for name, is_given in excluded.items():
+        if is_given:
+            raise InputError(f"--{name} and --lora_enable exclude each other")
+    if training_args.bits != 16 and (training_args.fsdp or training_args.deepspeed):
+        raise InputError(f"--bits {training_args.bits} needs whole weights, which FSDP and DeepSpeed split")

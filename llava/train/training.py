@@ -16,6 +16,7 @@ from llava.train.build import TrainingPlan
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.labels import PromptTokenizer
 from llava.train.llava_trainer import LLaVATrainer, write_errors
+from llava.train.lora import write_lora
 from llava.train.option_checks import SAVE_DTYPES
 from llava.train.records import read_records
 from llava.utils import InputError
@@ -104,10 +105,14 @@ def save_result(trainer: LLaVATrainer, tokenizer, result: Path) -> None:
 
 def _write_result(trainer: LLaVATrainer, tokenizer, result: Path, weights: StateDict) -> None:
     model, dtype = trainer.accelerator.unwrap_model(trainer.model), SAVE_DTYPES[trainer.args.save_dtype]
-    if result.name == "config.json":
+    trained = {name: weights[name] for name in trainer.trained}
+    if trainer.args.lora_enable:
+        write_lora(model, published_weights(model, trained, dtype), result.parent)
+        write_json(result, published_config(model, dtype))
+    elif result.name == "config.json":
         save_checkpoint(model, tokenizer, result.parent, dtype, weights)
     else:
-        projector = published_weights(model, {name: weights[name] for name in trainer.trained}, dtype)
+        projector = published_weights(model, trained, dtype)
         write_json(result.with_name("config.json"), published_config(model, dtype))
         part = result.with_name(f"{result.name}.part")
         torch.save(projector, part)
