@@ -194,6 +194,7 @@ def to_hf_config(config, values: dict, tower, vocabulary: tuple[int, int, int]) 
     language_model = next(parent for parent in type(config).__mro__ if not _is_llavas(parent))
     names = {field.name for field in fields(language_model)} - {"architectures", "dtype", "transformers_version"}
     text = {name: value for name, value in config.to_diff_dict().items() if name in names}
+    text["rope_theta"] = config.rope_parameters["rope_theta"]  # where transformers 4 looks for it
     model_type = "llava_next" if is_next else "llava"
     written = {
         "architectures": [CLASSES[model_type]],

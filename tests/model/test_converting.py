@@ -184,6 +184,7 @@ def test_ids_are_the_same_around_images_and_special_tokens(reference, tmp_path):
 
 
 REFUSED = [
+    ({"image_aspect_ratio": "anyres_max_9", "image_grid_pinpoints": [[336, 336]]}, "cannot do image_aspect_ratio"),
     ({"mm_projector_type": "linear"}, "cannot do mm_projector_type 'linear', only 'mlp2x_gelu'"),
     ({"mm_use_im_start_end": True}, "cannot do mm_use_im_start_end True"),
     ({"image_aspect_ratio": "anyres", "image_grid_pinpoints": [[336, 336]]}, "cannot do mm_patch_merge_type 'flat'"),
