@@ -118,7 +118,11 @@ class Views:
 
     @property
     def importance(self) -> torch.Tensor:
-        """(K, N) float32: how important each patch is, from CLIP the attention of [CLS] to it, mean over heads."""
+        """(K, N) float32: how important each patch is.
+
+        From CLIP the attention of [CLS] to it, mean over heads; without [CLS] the attention that it receives, mean over
+        queries and heads.
+        """
         return self._view("importance")
 
     @property
