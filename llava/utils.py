@@ -14,6 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from llava.compat import build_logger as build_logger  # upstream's place, as the next four
+from llava.compat import moderation_msg as moderation_msg
+from llava.compat import pretty_print_semaphore as pretty_print_semaphore
+from llava.compat import server_error_msg as server_error_msg
+from llava.compat import violates_moderation as violates_moderation
 from llava.constants import IMAGE_ASPECT_RATIOS
 
 
