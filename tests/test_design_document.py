@@ -27,6 +27,7 @@ source, folder = map(Path, sys.argv[1:])
 values = json.loads((source / "config.json").read_text())
 family = find_family(None, "llava_qwen3")
 config = family.config_class.from_dict(values | {"head_dim": 16})
+torch.manual_seed(0)
 model = family.causal_lm(config)
 folder.mkdir()
 save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, folder / "model.safetensors")
@@ -39,7 +40,8 @@ for file in source.glob("*"):
 tokenizer, loaded, *_ = load_pretrained_model(str(folder), None, "llava-qwen3", device="cpu", visual_token_num=8)
 ids = torch.tensor([[1, -200, 5]])
 pixels = torch.zeros(1, 3, 3, 168, 168)
-print(type(loaded).__name__, loaded.generate(ids, images=pixels, image_sizes=[(336, 168)], max_new_tokens=2).shape[1])
+new = {"min_new_tokens": 2, "max_new_tokens": 2}
+print(type(loaded).__name__, loaded.generate(ids, images=pixels, image_sizes=[(336, 168)], **new).shape[1])
 """
 
 

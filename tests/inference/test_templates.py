@@ -5,7 +5,12 @@ import logging
 import shutil
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.inference import Session, conv_mode_for, make_request
 from llava.inference.templates import choose_conv_mode, open_conversation
 from llava.mm_utils import tokenizer_image_token
@@ -74,3 +79,31 @@ def test_without_a_chat_template_the_guess_is_named(checkpoints, caplog):
     with caplog.at_level(logging.WARNING):
         assert choose_conv_mode("llava-phi-3-mini", "llava_llama", model_path=str(checkpoints())) == "llava_v1"
     assert "the template of llava-phi-3-mini is not known" in caplog.text and "--conv-mode" in caplog.text
+
+
+def test_a_llama_3_is_asked_rightly(checkpoints, tmp_path):
+    """Its tokenizer writes BOS itself, as the template does; an answer ends with its turn."""
+    words = {"<unk>": 0, "hi": 1, "Ġ": 2}
+    special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.add_special_tokens(special)
+    bos = tokenizer.token_to_id(special[0])
+    tokenizer.post_processor = TemplateProcessing(single=f"{special[0]} $A", special_tokens=[(special[0], bos)])
+    folder = tmp_path / "llama3-llava-next-8b"
+    shutil.copytree(checkpoints(), folder, ignore=shutil.ignore_patterns("token*", "special*"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": special[0], "eos_token": special[1]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"unk_token": "<unk>"}))
+    config = json.loads((folder / "config.json").read_text())
+    tower = (checkpoints() / config["mm_vision_tower"]).resolve()
+    (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": str(tower)}))
+
+    loaded, model, *_ = load(folder)
+    mode = conv_mode_for(model)
+    assert mode == "llava_llama_3"
+    ids = tokenizer_image_token(make_request("hi", [picture()], mode, model.config).prompt, loaded)
+    assert (ids[0], ids.count(bos), ids.count(IMAGE_TOKEN_INDEX)) == (bos, 1, 1)
+    ends = [loaded.convert_tokens_to_ids(token) for token in ("<|start_header_id|>", "<|eot_id|>")]
+    assert [ids.count(token) for token in ends] == [3, 2]
+    assert ends[1] in model.generation_config.eos_token_id
