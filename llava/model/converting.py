@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionModel
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import get_conversation
 from llava.model.builder import CheckedFolder
 from llava.model.checkpoint import (
     OLD_BUFFERS,
@@ -23,6 +24,7 @@ from llava.model.checkpoint import (
     require_fit,
     write_json,
 )
+from llava.model.hf_chat_template import to_chat_template
 from llava.model.hf_format import is_hf_folder, to_hf_config, to_hf_name, to_hf_processor, to_llava_names
 from llava.model.hf_tokenizer import PAD, image_and_pad, write_hf_tokenizer, write_llava_tokenizer
 from llava.model.loading import uses_tower_inside
@@ -91,6 +93,8 @@ def _write_hf(checked: CheckedFolder, target: Path, max_shard_size: int) -> None
     _write_generation_config(folder, target, pad)
     write_json(target / "preprocessor_config.json", images)
     write_json(target / "processor_config.json", processor)
+    conversation = get_conversation(checked.family.conv_mode_of(folder.name))
+    (target / "chat_template.jinja").write_text(to_chat_template(conversation), encoding="utf-8")
     write_json(target / "config.json", values)
 
 
