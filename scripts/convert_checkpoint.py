@@ -11,6 +11,7 @@ import argparse
 import re
 from pathlib import Path
 
+from llava.model.folders import find_folder
 from llava.utils import CommandParser, run_command
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--to", choices=("hf", "llava"), required=True, help="layout of DST")
     parser.add_argument("--max-shard-size", type=size, default="5GB", help="of a weight file (5GB)")
     args = parser.parse_args()
+    find_folder(args.source, "checkpoint")  # a wrong name is told before torch is imported
 
     from llava.model.converting import convert_checkpoint
 
