@@ -8,6 +8,7 @@ pytest.importorskip("lmms_eval.evaluator", reason="lmms-eval is not installed he
 from lmms_eval.models import get_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from llava.conversation import get_conversation
 from llava.integrations.transformers import prune
 from llava.model.converting import convert_checkpoint
 from tests.conftest import picture
@@ -28,9 +29,10 @@ SHOWN = [[], [picture()], [picture(300, 200, 1)], [picture(seed=1), picture(seed
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """(folder of the bundled model in transformers' layout, file of a chat template)."""
+    """(folder of the bundled model in transformers' layout, without its chat template, and a file of another)."""
     parent = tmp_path_factory.mktemp("hf")
     convert_checkpoint(str(MODEL), parent / "llava-tiny-hf", "hf", 10**9)
+    (parent / "llava-tiny-hf" / "chat_template.jinja").rename(parent / "own.jinja")
     (parent / "template.jinja").write_text(TEMPLATE)
     return parent / "llava-tiny-hf", parent / "template.jinja"
 
@@ -114,3 +116,13 @@ def test_it_answers_a_task(run_tasks, checkpoint, visual_token_num):
 def test_a_bad_model_argument_is_named(checkpoint, arguments, message):
     with pytest.raises(ValueError, match=message):
         make(checkpoint, **arguments)
+
+
+def test_the_template_of_a_converted_checkpoint_is_that_of_the_package(checkpoint):
+    own = make(checkpoint, chat_template=checkpoint[1].with_name("own.jinja"))
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it red?"}]}]
+    prompt = own.processor.apply_chat_template(message, chat_template=own._template, add_generation_prompt=True)
+    conversation = get_conversation("llava_v1")
+    conversation.append_message(conversation.roles[0], "<image>\nIs it red?")
+    conversation.append_message(conversation.roles[1], None)
+    assert prompt == conversation.get_prompt()
