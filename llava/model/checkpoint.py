@@ -186,19 +186,20 @@ def require_fit(cls: type[PreTrainedModel], config: PreTrainedConfig, weights: S
     tied = set(skeleton._tied_weights_keys or ()) if is_tied else set()
     if "model.image_newline" not in expected:  # another mm_patch_merge_type than the checkpoint's own has no newlines
         weights = {key: tensor for key, tensor in weights.items() if key != "model.image_newline"}
-    reshaped = {key for key in expected.keys() & weights.keys() if tuple(weights[key].shape) != expected[key]}
-    problems = [
-        f"{kind} {list_some(keys)}"
-        for kind, keys in (
-            ("missing", expected.keys() - weights.keys() - tied),
-            ("unexpected", weights.keys() - expected.keys()),
-            ("of another shape", reshaped),
-        )
-        if keys
-    ]
-    if problems:
-        raise InputError(f"{source} does not fit {cls.__name__}: {'; '.join(problems)}")
+    if problems := misfits(expected, weights, tied):
+        raise InputError(f"{source} does not fit {cls.__name__}: {problems}")
     return weights
+
+
+def misfits(expected: dict[str, tuple[int, ...]], weights: StateDict, may_lack: set[str] = frozenset()) -> str:
+    """What is wrong with `weights` where those of these names and shapes are expected, by name; "" if nothing is."""
+    reshaped = {key for key in expected.keys() & weights.keys() if tuple(weights[key].shape) != expected[key]}
+    problems = (
+        ("missing", expected.keys() - weights.keys() - may_lack),
+        ("unexpected", weights.keys() - expected.keys()),
+        ("of another shape", reshaped),
+    )
+    return "; ".join(f"{kind} {list_some(keys)}" for kind, keys in problems if keys)
 
 
 def save_checkpoint(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from llava.model.checkpoint import find_not_finite
+from llava.model.checkpoint import find_not_finite, misfits
 from llava.model.folders import fetch_weights
 from llava.model.weight_files import StateDict, read_weight_file
 from llava.utils import InputError, list_some, one_line, read_json_object
@@ -72,7 +72,8 @@ def merge_lora(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         # Left to itself, it looks for the base model on the hub to see whether embeddings were added.
         own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         expected = {name: tuple(t.shape) for name, t in own.items()}
-        _require_fit(expected, {name: tuple(t.shape) for name, t in weights.items()}, where)
+        if problems := misfits(expected, weights):
+            raise InputError(f"{where} does not fit its config and model: {problems}")
         set_peft_model_state_dict(adapted, weights)
         merged = adapted.merge_and_unload()
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
@@ -92,17 +93,3 @@ def _read_adapter(folder: Path) -> StateDict:
                 raise InputError(f"{folder / name} has values that are not finite in {list_some(bad)}")
             return weights
     raise InputError(f"{folder} has none of {', '.join(ADAPTERS)}")
-
-
-def _require_fit(expected: dict[str, tuple], given: dict[str, tuple], where: str) -> None:
-    problems = [
-        f"{kind} {list_some(names)}"
-        for kind, names in (
-            ("missing", expected.keys() - given.keys()),
-            ("unexpected", given.keys() - expected.keys()),
-            ("of another shape", {name for name in expected.keys() & given.keys() if expected[name] != given[name]}),
-        )
-        if names
-    ]
-    if problems:
-        raise InputError(f"{where} does not fit its config and model: {'; '.join(problems)}")

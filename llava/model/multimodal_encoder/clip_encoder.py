@@ -156,9 +156,10 @@ class CLIPVisionTower(VisionTower):
         """The encoder up to and with the selected layer."""
         tower = self.vision_tower
         hidden_states = tower.pre_layrnorm(tower.embeddings(images.to(self.device, self.dtype)))
-        for layer in tower.encoder.layers[: self._depth - 1]:
+        depth = self._depth_of(self.config.num_hidden_layers)
+        for layer in tower.encoder.layers[: depth - 1]:
             hidden_states = layer(hidden_states, None)
-        return _SelectedLayer(tower.encoder.layers[self._depth - 1], hidden_states)
+        return _SelectedLayer(tower.encoder.layers[depth - 1], hidden_states)
 
 
 TOWER = CLIPVisionTower

@@ -51,14 +51,9 @@ class SigLipVisionTower(VisionTower):
 
     def _read_config(self) -> SiglipVisionConfig:
         config = super()._read_config()
-        layers = config.num_hidden_layers
-        config.num_hidden_layers = self.select_layer if self.select_layer > 0 else layers + 1 + self.select_layer
+        config.num_hidden_layers = self._depth_of(config.num_hidden_layers)
         config.vision_use_head = False
         return config
-
-    @property
-    def _depth(self) -> int:
-        return self.config.num_hidden_layers
 
     def make_image_processor(self, values: dict) -> SigLipTowerImageProcessor:
         # Clients read the size of a crop from `crop_size`.

@@ -123,10 +123,9 @@ class VisionTower(nn.Module):
             raise InputError(f"{folder}: crops of {processor.side} pixels, but the tower takes {self.image_size}")
         return processor
 
-    @property
-    def _depth(self) -> int:
-        """How many layers run: hidden state k is the output of layer k, and negative k count from the end."""
-        return self.select_layer if self.select_layer > 0 else self.config.num_hidden_layers + 1 + self.select_layer
+    def _depth_of(self, layers: int) -> int:
+        """How many of so many layers run: hidden state k is layer k's output, and negative k count from the end."""
+        return self.select_layer if self.select_layer > 0 else layers + 1 + self.select_layer
 
     @property
     def dummy_feature(self) -> torch.Tensor:
