@@ -12,16 +12,23 @@ import torch
 import triton
 import triton.language as tl
 
+WARPS = 16
+
+
+def width_of(half: int) -> int:
+    """The widest step of an entry that spills no register, for `half` entries in a program of `WARPS` warps."""
+    return max(2, min(16, 4096 // half))
+
 
 @triton.jit
-def _highest_similarity(neighbours, similarity, in_b, a, a_num, patches, HALF: tl.constexpr, LOOK: tl.constexpr):
+def _highest_similarity(neighbours, similarity, in_b, a, a_num, patches, HALF: tl.constexpr, WIDTH: tl.constexpr):
     """The greatest similarity (HALF,) of each of `a` to any patch that is in b; -inf beyond `a_num`."""
     slot = tl.arange(0, HALF)
     score = tl.full((HALF,), float("-inf"), tl.float64)
     looking = slot < a_num
     at = 0
-    while tl.sum(looking.to(tl.int32)) > 0:
-        place = at + tl.arange(0, LOOK)
+    while (at < patches) & (tl.sum(looking.to(tl.int32)) > 0):
+        place = at + tl.arange(0, WIDTH)
         there = looking[:, None] & (place < patches)[None, :]
         other = tl.load(neighbours + a[:, None] * patches + place[None, :], mask=there, other=0).to(tl.int32)
         is_partner = tl.load(in_b + other, mask=there, other=0) != 0
@@ -29,18 +36,18 @@ def _highest_similarity(neighbours, similarity, in_b, a, a_num, patches, HALF: t
         found = looking & (first < patches)
         best = tl.load(similarity + a * patches + first, mask=found, other=0.0)
         score = tl.where(found, best, score)
-        looking = looking & (first >= patches) & (at + LOOK < patches)
-        at += LOOK
+        looking = looking & (first >= patches)
+        at += WIDTH
     return score
 
 
 @triton.jit
-def _rank_of(score, scores, a_num, HALF: tl.constexpr, RANK: tl.constexpr):
+def _rank_of(score, scores, a_num, HALF: tl.constexpr, WIDTH: tl.constexpr):
     """How many of `scores` (`a_num`,) come before each of `score` (HALF,): higher ones, or equal and earlier."""
     slot = tl.arange(0, HALF)
     rank = tl.zeros((HALF,), tl.int32)
-    for start in range(0, a_num, RANK):
-        rival = start + tl.arange(0, RANK)
+    for start in range(0, a_num, WIDTH):
+        rival = start + tl.arange(0, WIDTH)
         theirs = tl.load(scores + rival, mask=rival < a_num, other=float("-inf"))
         earlier = rival[None, :] < slot[:, None]
         ahead = (theirs[None, :] > score[:, None]) | ((theirs[None, :] == score[:, None]) & earlier)
@@ -60,8 +67,7 @@ def _rounds(
     keep,
     MAX_DROP: tl.constexpr,
     HALF: tl.constexpr,  # power of two, at least (R + 1) / 2
-    LOOK: tl.constexpr,  # partners that an entry looks at in one go
-    RANK: tl.constexpr,  # scores that an entry is compared to in one go
+    WIDTH: tl.constexpr,  # partners that an entry looks at in one go, and scores that it is compared to
 ):
     image = tl.program_id(0).to(tl.int64)
     patches = length
@@ -84,11 +90,11 @@ def _rounds(
         tl.store(in_b + b, tl.full(b.shape, 1, tl.int8), mask=slot < b_num)
         tl.debug_barrier()
 
-        score = _highest_similarity(neighbours, similarity, in_b, a, a_num, patches, HALF, LOOK)
+        score = _highest_similarity(neighbours, similarity, in_b, a, a_num, patches, HALF, WIDTH)
         tl.store(scores + slot, score)
         tl.debug_barrier()
 
-        rank = _rank_of(score, scores, a_num, HALF, RANK)
+        rank = _rank_of(score, scores, a_num, HALF, WIDTH)
         drop = min(min(MAX_DROP, length - keep), a_num)
         following = lists + (1 - now) * patches
         tl.store(following + rank - drop, a, mask=(slot < a_num) & (rank >= drop))
@@ -120,8 +126,7 @@ def drop_duplicates(similarity: torch.Tensor, keep: int, max_drop: int) -> torch
         keep,
         MAX_DROP=max_drop,
         HALF=half,
-        LOOK=32,
-        RANK=32,
-        num_warps=16,
+        WIDTH=width_of(half),
+        num_warps=WARPS,
     )
     return kept.long()
