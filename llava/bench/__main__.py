@@ -8,6 +8,7 @@ The unpruned model is the first row. All rows take turns, after warm-up; what is
 
 import argparse
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 from llava.bench.shapes import SHAPES
@@ -32,6 +33,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--pruning_method", type=pruning_method, nargs="+", default=["vispruner"], help="methods (vispruner)"
     )
+    parser.add_argument("--layers", type=int, help="of the language model, instead of the shape's own number")
+    parser.add_argument("--batch-size", type=int, default=1, help="prompts at once, each with a picture (1)")
     parser.add_argument("--prompt-tokens", type=int, default=64, help="text tokens of the prompt (64)")
     parser.add_argument("--answer-tokens", type=int, default=32, help="tokens of the answer (32)")
     parser.add_argument("--rounds", type=int, default=10, help="times that everything is measured (10)")
@@ -44,6 +47,10 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     if min(args.prompt_tokens - 1, args.answer_tokens - 1, args.rounds, args.warmup + 1) < 1:
         raise InputError("prompt-tokens and answer-tokens must be at least 2, rounds at least 1, warmup at least 0")
+    if min(args.batch_size, 1 if args.layers is None else args.layers) < 1:
+        raise InputError("batch-size and layers must be at least 1")
+    if args.layers and not args.shape:
+        raise InputError("--layers goes with --shape: a checkpoint has all of its layers")
     if args.output is not None and importlib.util.find_spec("matplotlib") is None:
         raise InputError("the plot needs matplotlib: pip install -e '.[eval]'")
     return args
@@ -62,6 +69,7 @@ def make_model(args: argparse.Namespace) -> tuple:
     dtype = getattr(torch, args.dtype or default)
     if args.shape:
         shape = SHAPES[args.shape]
+        shape = replace(shape, layers=args.layers or shape.layers)
         return build(shape, device, dtype, args.attn_implementation), shape.image_size, shape.grid
     grid = read_grid_pinpoints(args.image_grid_pinpoints)
     options = {"mm_patch_merge_type": args.mm_patch_merge_type, "image_grid_pinpoints": grid}
@@ -91,7 +99,7 @@ def main() -> None:
     model, side, grid = make_model(args)
     model.compile_decoding = args.compile_decoding
     crops = 1 if grid is None else 1 + grid[0] * grid[1]
-    job = make_job(side, crops, grid, args.prompt_tokens, model, args.answer_tokens)
+    job = make_job(side, crops, grid, args.prompt_tokens, model, args.answer_tokens, args.batch_size)
     settings = [PruningSettings(pruning_method="none")]
     settings += [
         PruningSettings(number, pruning_method=name)
@@ -105,7 +113,9 @@ def main() -> None:
         "weights": "random" if args.shape else "checkpoint",
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": args.attn_implementation,
+        "layers": model.config.num_hidden_layers,
         "crops": crops,
+        "batch": args.batch_size,
         "prompt_text_tokens": args.prompt_tokens,
         "answer_tokens": args.answer_tokens,
         "compiled": args.compile_decoding,

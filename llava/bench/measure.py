@@ -1,6 +1,6 @@
 """What an answer costs, stage by stage, for one model at many budgets, in turns.
 
-Shapes: K crops, L prompt tokens with the image in place, T visual tokens of each crop.
+Shapes: B prompts, K crops, L prompt tokens with the image in place, T visual tokens of each crop.
 """
 
 import statistics
@@ -23,30 +23,42 @@ TIMES = ("vision", "selection", "projection", "prefill", "first token", "per tok
 
 @dataclass(frozen=True)
 class Job:
-    """The picture, the prompt and the length of the answer: pixels (1, K, 3, h, w), ids (1, length)."""
+    """Pictures, prompts and the length of the answers: pixels (B, K, 3, h, w), ids (B, length), equal in every row."""
 
     pixels: torch.Tensor
     image_size: tuple[int, int]
     input_ids: torch.LongTensor
     answer_tokens: int
 
+    @property
+    def image_sizes(self) -> list[tuple[int, int]]:
+        return [self.image_size] * len(self.pixels)
+
     def answer(self, model, tokens: int, **options):
-        """Generate exactly so many tokens."""
-        sizes = {"images": self.pixels, "image_sizes": [self.image_size]}
+        """Generate exactly so many tokens of each answer."""
+        sizes = {"images": self.pixels, "image_sizes": self.image_sizes}
         return model.generate(
             self.input_ids, **sizes, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens, **options
         )
 
 
-def make_job(shape_size: int, crops: int, grid: tuple[int, int] | None, prompt_tokens: int, model, answer_tokens: int):
-    """A picture of noise and a prompt of `prompt_tokens` random text tokens around it."""
+def make_job(
+    shape_size: int,
+    crops: int,
+    grid: tuple[int, int] | None,
+    prompt_tokens: int,
+    model,
+    answer_tokens: int,
+    batch: int = 1,
+) -> Job:
+    """A picture of noise and a prompt of `prompt_tokens` random text tokens around it, `batch` times."""
     generator = torch.Generator().manual_seed(0)
     tower = model.get_vision_tower()
     pixels = torch.randn(1, crops, 3, shape_size, shape_size, generator=generator).to(tower.device, tower.dtype)
     ids = torch.randint(3, model.config.vocab_size, (1, prompt_tokens + 1), generator=generator)
     ids[0, prompt_tokens // 2] = IMAGE_TOKEN_INDEX
     size = (shape_size, shape_size) if grid is None else (grid[0] * shape_size, grid[1] * shape_size)
-    return Job(pixels, size, ids.to(model.device), answer_tokens)
+    return Job(pixels.repeat(batch, 1, 1, 1, 1), size, ids.repeat(batch, 1).to(model.device), answer_tokens)
 
 
 class Clock:
@@ -89,8 +101,8 @@ def encode_images(model, pixels: torch.Tensor, pruning: PruningSettings) -> list
 
 @torch.inference_mode()
 def prefill(model, job: Job, pruning: PruningSettings) -> tuple[float, EmbeddedPrompts]:
-    """Milliseconds of the prompt's way through the language model, and the prompt."""
-    prompts = model.embed_prompts(job.input_ids, None, None, job.pixels, [job.image_size], "left", pruning)
+    """Milliseconds of the prompts' way through the language model, and the prompts."""
+    prompts = model.embed_prompts(job.input_ids, None, None, job.pixels, job.image_sizes, "left", pruning)
     options = {"is_visual": prompts.is_visual, "pruning": pruning, "use_cache": True, "logits_to_keep": 1}
     clock = Clock(model.device)
     clock.mark()
@@ -162,7 +174,7 @@ def _row(model, job: Job, pruning: PruningSettings, times: list[dict]) -> dict:
         output = job.answer(model, job.answer_tokens, return_dict_in_generate=True, pruning=pruning)
     layers = cache_of(output).layers
     prompts = prefill(model, job, pruning)[1]
-    length, visual = prompts.longest, int(prompts.is_visual.sum())
+    length, visual = prompts.longest, int(prompts.is_visual[0].sum())
     decoder = Decoder.of(model.config)
     left, full_layers = length, 0
     if pruning.prunes_in_decoder:
@@ -173,7 +185,7 @@ def _row(model, job: Job, pruning: PruningSettings, times: list[dict]) -> dict:
         "tokens": pruning.visual_token_num,
         "visual_tokens": visual - (length - left),
         "prompt_tokens": length,
-        "prefill_flops": decoder.prefill_flops(length, left, full_layers),
+        "prefill_flops": len(job.pixels) * decoder.prefill_flops(length, left, full_layers),
         "kv_cache_bytes": sum(layer.keys.nbytes + layer.values.nbytes for layer in layers),
         "peak_memory_bytes": memory.bytes,
     }

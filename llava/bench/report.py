@@ -9,6 +9,7 @@ import transformers
 from llava.bench.measure import TIMES
 
 GIB, MIB = 2**30, 2**20
+SHARES = ("prefill", "first token", "answer")  # what is told beside the unpruned model's
 
 
 def machine(device: torch.device) -> dict[str, str]:
@@ -40,11 +41,13 @@ def _milliseconds(cell: dict[str, float]) -> str:
 def table(about: dict, rows: list[dict]) -> str:
     """Markdown: times in milliseconds, median (least to most)."""
     head = ["method", "visual tokens", *(f"{name}, ms" for name in TIMES)]
-    head += ["first token, of unpruned", "answer, of unpruned", "prefill, TFLOPs", "KV cache, MiB", "peak memory, GiB"]
+    head += [f"{name}, of unpruned" for name in SHARES]
+    head += ["prefill FLOPs, of unpruned", "prefill, TFLOPs", "KV cache, MiB", "peak memory, GiB"]
     lines = [head, ["---"] * len(head)]
     whole = rows[0]
     for row in rows:
-        share = [f"{row[name]['median'] / whole[name]['median']:.0%}" for name in ("first token", "answer")]
+        share = [f"{row[name]['median'] / whole[name]['median']:.0%}" for name in SHARES]
+        share += [f"{row['prefill_flops'] / whole['prefill_flops']:.0%}"]
         sizes = [f"{row['prefill_flops'] / 1e12:.3g}", f"{row['kv_cache_bytes'] / MIB:.1f}"]
         cells = [row["method"], str(row["visual_tokens"]), *(_milliseconds(row[name]) for name in TIMES)]
         lines.append([*cells, *share, *sizes, f"{row['peak_memory_bytes'] / GIB:.2f}"])

@@ -98,12 +98,24 @@ def test_a_picture_in_crops():
     assert [row["visual_tokens"] for row in rows] == [80, 20]
 
 
+def test_prompts_in_a_batch_each_have_their_picture(small):
+    rows = {}
+    for batch in (1, 3):
+        job = make_job(SMALL.image_size, 1, None, 10, small, 2, batch)
+        assert (len(job.pixels), len(job.input_ids), len(job.answer(small, 2))) == (batch, batch, batch)
+        (rows[batch],) = measure(small, job, [PruningSettings(4)], rounds=1, warmup=0)
+    assert rows[1]["visual_tokens"] == rows[3]["visual_tokens"] == 4
+    for what in ("prefill_flops", "kv_cache_bytes"):
+        assert rows[3][what] == 3 * rows[1][what]
+
+
 def test_the_command_writes_table_json_and_plot(call, checkpoints, monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     monkeypatch.setitem(shapes.SHAPES, "llava-tiny", SMALL)
     few = ["--device", "cpu", "--visual_token_num", 8, 4, "--rounds", 1, "--warmup", 0, "--answer-tokens", 2]
-    code, out, _ = call(bench, "--shape", "llava-tiny", *few, "--output", tmp_path / "out")
+    code, out, _ = call(bench, "--shape", "llava-tiny", *few, "--layers", 2, "--output", tmp_path / "out")
     assert code == 0
+    assert "layers 2," in out
     assert "threads on" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"bench.json", "bench.md", "bench.png"}
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
@@ -117,6 +129,9 @@ def test_the_command_writes_table_json_and_plot(call, checkpoints, monkeypatch, 
 
 def test_bad_input_is_one_line(call):
     assert_one_line(call(bench, "--shape", "llava-tiny", "--rounds", 0), "rounds at least 1")
+    assert_one_line(call(bench, "--shape", "llava-tiny", "--batch-size", 0), "batch-size and layers must be at least 1")
+    assert_one_line(call(bench, "--shape", "llava-tiny", "--layers", 0), "batch-size and layers must be at least 1")
+    assert_one_line(call(bench, "--model-path", "/nowhere", "--layers", 4), "--layers goes with --shape")
     assert_one_line(call(bench, "--model-path", "/nowhere", "--device", "cpu"), "no such checkpoint folder")
 
 
