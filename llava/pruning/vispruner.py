@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from llava.pruning.base import PruningSettings, Views, VisualTokens, check_budget, keep_patches
 from llava.pruning.duplicates import drop_duplicates
 
+WITHOUT_FLOAT64 = ("mps",)  # devices: the features, 2 MB of an image, are compared on the CPU
+
 
 def select(views: Views, settings: PruningSettings) -> VisualTokens:
     number, ratio = settings.visual_token_num, settings.important_ratio
@@ -51,13 +53,16 @@ def select_visual_tokens(
     if visual_token_num >= patches:
         return torch.arange(patches, device=features.device).repeat(batch, 1)
 
+    home = features.device
+    if home.type in WITHOUT_FLOAT64:
+        features, cls_attention = features.cpu(), cls_attention.cpu()
     important_num = int(visual_token_num * important_ratio)
     by_attention = cls_attention.float().argsort(dim=1, descending=True, stable=True)
     important, residual = by_attention[:, :important_num], by_attention[:, important_num:]
 
     similarity = cosine_similarity_matrix(keep_patches(features, residual))
     kept = drop_duplicates(similarity, visual_token_num - important_num)
-    return torch.cat([important, residual.gather(1, kept)], dim=1).sort(dim=1).values
+    return torch.cat([important, residual.gather(1, kept)], dim=1).sort(dim=1).values.to(home)
 
 
 def cosine_similarity_matrix(features: torch.Tensor) -> torch.Tensor:

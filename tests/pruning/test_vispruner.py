@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from llava.pruning import PruningSettings, Views, select, select_visual_tokens
+from llava.pruning import PruningSettings, Views, select, select_visual_tokens, vispruner
 from llava.pruning.duplicates import drop_duplicates
 
 
@@ -130,3 +132,23 @@ def test_no_budget_means_no_pruning():
 def test_shapes_that_do_not_belong_together_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 8, 4\) and \(2, 9\)"):
         select_visual_tokens(torch.rand(2, 8, 4), torch.rand(2, 9), 4)
+
+
+def test_a_device_without_float64_computes_no_float64(monkeypatch):
+    """Apple's MPS, in tensors that have a device and a dtype but no values."""
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                seen.append((result.device.type, result.dtype))
+            return result
+
+    monkeypatch.setattr(vispruner, "drop_duplicates", lambda similarity, keep: torch.zeros(2, keep, dtype=torch.long))
+    with FakeTensorMode(), Watch():
+        features, attention = torch.empty(2, 9, 4, device="mps"), torch.empty(2, 9, device="mps")
+        kept = select_visual_tokens(features, attention, 4)
+    assert (kept.device.type, kept.shape) == ("mps", (2, 4))
+    assert ("cpu", torch.float64) in seen
+    assert ("mps", torch.float64) not in seen
