@@ -18,7 +18,7 @@ from llava.inference.pictures import encode_pixels, open_image, to_pixels
 from llava.inference.prefix_sharing import generate_batch
 from llava.mm_utils import tokenizer_image_token
 from llava.serve.chat_messages import ChatError
-from llava.serve.chat_request import Question, Sampling
+from llava.serve.chat_request import ChatQuestion, Sampling
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Done:
 
 
 def answer(
-    loaded: tuple, question: Question, turn, gone: threading.Event, emit: Callable[[Begun | str | Done], None]
+    loaded: tuple, question: ChatQuestion, turn, gone: threading.Event, emit: Callable[[Begun | str | Done], None]
 ) -> None:
     """Answer a question: `emit` gets `Begun`, the pieces of the text and `Done`.
 

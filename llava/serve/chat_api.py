@@ -13,7 +13,7 @@ from typing import Any
 
 from llava.serve.chat_answer import Begun, Done, answer
 from llava.serve.chat_messages import ChatError
-from llava.serve.chat_request import ChatReader, Question
+from llava.serve.chat_request import ChatQuestion, ChatReader
 from llava.utils import InputError, parse_json
 
 try:
@@ -88,7 +88,7 @@ async def _body(request: Request) -> bytes:
     return b"".join(pieces)
 
 
-def _read(reader: ChatReader, body: bytes) -> Question:
+def _read(reader: ChatReader, body: bytes) -> ChatQuestion:
     try:
         text = body.decode()
         values = parse_json(text, "the request")
@@ -137,7 +137,7 @@ async def _in_thread(
         watcher.cancel()
 
 
-async def _respond(question: Question, events: AsyncIterator[Event], model_name: str) -> Response:
+async def _respond(question: ChatQuestion, events: AsyncIterator[Event], model_name: str) -> Response:
     begun = await anext(events, None)
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model_name}
     if begun is not None and question.stream:

@@ -43,7 +43,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Question:
+class ChatQuestion:
     """What a chat request asks for.
 
     Attributes:
@@ -71,7 +71,7 @@ class ChatReader:
         self.model_name, self.pruning, self.defaults = model_name, model.pruning, model.sampling_defaults
         self.messages = Messages(model.config, open_conversation(conv_mode_for(model, conv_mode)), allow_urls)
 
-    def read(self, values: Any) -> Question:
+    def read(self, values: Any) -> ChatQuestion:
         """The question of a request's JSON. Raises ChatError, naming the field."""
         if not isinstance(values, dict):
             raise ChatError("the request must be a JSON object")
@@ -82,7 +82,7 @@ class ChatReader:
         prompt, pictures = self.messages.lay_out(values.get("messages"))
         stream, include_usage = _streaming(values)
         request = Request(prompt, pictures, self._pruning(values), "the conversation")
-        return Question(request, self._sampling(values), _max_tokens(values), _stop(values), stream, include_usage)
+        return ChatQuestion(request, self._sampling(values), _max_tokens(values), _stop(values), stream, include_usage)
 
     def unknown(self, model: Any) -> ChatError:
         """The error for a model that is not served."""
