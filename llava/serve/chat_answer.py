@@ -13,12 +13,18 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from llava.download import fetch, without_login
 from llava.inference.memory import refuse_too_large
 from llava.inference.pictures import encode_pixels, open_image, to_pixels
 from llava.inference.prefix_sharing import generate_batch
+from llava.inference.request import Request
 from llava.mm_utils import tokenizer_image_token
+from llava.pictures import is_data_uri
 from llava.serve.chat_messages import ChatError
 from llava.serve.chat_request import ChatQuestion, Sampling
+from llava.utils import InputError, one_line
+
+MOST_FETCHED = 48 * 2**20  # bytes behind the URLs of one request
 
 
 @dataclass(frozen=True)
@@ -58,22 +64,21 @@ def answer(
     Raises InputError for a picture that cannot be read, a prompt or answer longer than the context, and what takes too
     much memory.
     """
-    tokenizer, model, image_processor, context = loaded
-    request, pixels, sizes = question.request, [], []
-    for picture in request.images:  # one at a time: a small file can be a huge picture
-        image = open_image(picture, request.name, request.as_displayed)
-        pixels.append(to_pixels(image, request.name, image_processor, model.config))
-        sizes.append(image.size)
+    tokenizer, model, _, context = loaded
+    request, limit = question.request, question.max_tokens
     ids = tokenizer_image_token(request.prompt, tokenizer, return_tensors="pt")
+    _room(len(ids), context, limit)
+    # A slow address must not hold up others; a decoded picture takes memory, so that as many are decoded as have turns.
+    pictures = _fetch(request.images)
     with turn, refuse_too_large(request.name):
         if gone.is_set():
             return
-        visual = encode_pixels(model, pixels, sizes, request.pruning) if pixels else []
+        visual = _encode(loaded, pictures, request)
         length = len(ids) + sum(len(tokens) - 1 for tokens in visual)
-        room = _room(context - length, length, context, question.max_tokens)
+        options = {"max_new_tokens": _room(length, context, limit), "do_sample": False, "num_beams": 1}
         emit(Begun(length))
         pieces = _Pieces(tokenizer, question.stop, gone, emit)
-        options = {"max_new_tokens": room, "do_sample": False, "stopping_criteria": [pieces]}
+        options["stopping_criteria"] = [pieces]
         if question.sampling.temperature:
             options["logits_processor"] = [Draw(question.sampling)]
         output_ids = generate_batch(model, [ids], [visual], request.pruning, **options)[0].tolist()
@@ -83,16 +88,44 @@ def answer(
         emit(Done(text, len(output_ids), "stop" if ended else "length"))
 
 
-def _room(left: int, length: int, context: int, wanted: int | None) -> int:
-    """How many tokens the answer may have. Raises ChatError if the context is full."""
-    if left < max(1, wanted or 0):
+def _room(length: int, context: int, wanted: int | None) -> int:
+    """How many tokens the answer to a prompt of this length may have. Raises ChatError if the context is full."""
+    left = context - length
+    if left < (wanted or 1):
+        answer = f" and the answer may take {wanted}" if wanted else ""
         raise ChatError(
-            f"the context is full: it has {context} tokens, the prompt takes {length} of them"
-            + (f" and the answer may take {wanted}" if wanted else ""),
-            "messages" if left < 1 or wanted is None else "max_tokens",
+            f"the context is full: it has {context} tokens, the prompt takes {length} of them{answer}",
+            "max_tokens" if wanted and left >= 1 else "messages",
             "context_length_exceeded",
         )
     return wanted or left
+
+
+def _fetch(pictures: tuple[str, ...]) -> list[str | bytes]:
+    """Pictures with what is behind http(s) URLs in their place. Raises InputError for what cannot be fetched."""
+    fetched, left = [], MOST_FETCHED
+    for picture in pictures:
+        if not is_data_uri(picture):
+            try:
+                picture = fetch(picture)
+            except (OSError, ValueError) as error:
+                raise InputError(f"cannot read the image {without_login(picture)}: {one_line(error)}") from error
+            left -= len(picture)
+            if left < 0:
+                raise InputError(f"the images behind the URLs have more than {MOST_FETCHED // 2**20} MB together")
+        fetched.append(picture)
+    return fetched
+
+
+def _encode(loaded: tuple, pictures: list[str | bytes], request: Request) -> list[torch.Tensor]:
+    """The visual tokens (length, D) of each picture."""
+    _, model, image_processor, _ = loaded
+    pixels, sizes = [], []
+    for picture in pictures:  # one at a time: a small file can be a huge picture
+        image = open_image(picture, request.name, request.as_displayed)
+        pixels.append(to_pixels(image, request.name, image_processor, model.config))
+        sizes.append(image.size)
+    return encode_pixels(model, pixels, sizes, request.pruning) if pixels else []
 
 
 def _ends(model) -> list[int]:

@@ -76,15 +76,11 @@ async def _body(request: Request) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ChatError("the request must have the header Content-Type: application/json", status=415)
     pieces, size = [], 0
-    # Read to its end in any case: who is cut off while sending does not see the reply.
     async for piece in request.stream():
         size += len(piece)
-        if size <= MOST_BYTES:
-            pieces.append(piece)
-        else:
-            pieces.clear()
-    if size > MOST_BYTES:
-        raise ChatError(f"the request has more than {MOST_BYTES // 2**20} MB", status=413)
+        if size > MOST_BYTES:
+            raise ChatError(f"the request has more than {MOST_BYTES // 2**20} MB", status=413)
+        pieces.append(piece)
     return b"".join(pieces)
 
 

@@ -218,7 +218,9 @@ def test_settings_reach_the_model_at_both_places(server):
     assert full[1] - top[1] == 144 - 16
     assert said(visual_token_num=16)[0] != top[0]
     assert said(visual_token_num=16, pruning_method="none") == full
-    assert said(pruning_method="fastv", visual_token_num=16)[1] == full[1]  # all enter the decoder
+    fastv = said(pruning_method="fastv", visual_token_num=1)
+    assert fastv[1] == full[1]  # all enter the decoder
+    assert fastv[0] != full[0]
 
 
 def test_an_answer_ends_where_it_is_told_to(server):
@@ -362,7 +364,8 @@ def test_a_request_that_is_too_large_gets_one_clear_413(server, monkeypatch):
     assert refused.value.body["type"] == "invalid_request_error"
     body = json.dumps({"messages": [user("Hi")], "max_tokens": 1}).encode()
     assert post_ok(server, body.ljust(2**20))
-    assert post(server, body.ljust(2**20 + 1))[0] == 413
+    for size in (2**20 + 1, 40 * 2**20):
+        assert post(server, body.ljust(size))[0] == 413
 
 
 @pytest.fixture
@@ -398,8 +401,14 @@ def test_remote_pictures_are_fetched_only_where_that_is_allowed(server, tiny, pi
         here = {"role": "user", "content": [image(PNG)]}
         assert text_of(ask(open_server, message)) == text_of(ask(open_server, here))
         assert asked == ["/a.png"]
+        twice = {"role": "user", "content": message["content"] * 2}
+        monkeypatch.setattr("llava.serve.chat_answer.MOST_FETCHED", 2 * len(PNG))
+        assert ask(open_server, twice, max_tokens=1)
+        monkeypatch.setattr("llava.serve.chat_answer.MOST_FETCHED", 2 * len(PNG) - 1)
+        with pytest.raises(openai.BadRequestError, match="the images behind the URLs have more than"):
+            ask(open_server, twice)
         monkeypatch.setattr("llava.download.MOST_BYTES", len(PNG) - 1)
-        with pytest.raises(openai.BadRequestError, match=r"cannot read the image .*it has more than"):
+        with pytest.raises(openai.BadRequestError, match=r"cannot read the image http.*/a.png: it has more than"):
             ask(open_server, message)
 
 
