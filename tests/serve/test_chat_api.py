@@ -56,7 +56,7 @@ def serving(loaded: tuple, name: str, allow_urls: bool = False, places: int = 2)
     app, turn, passes = fastapi.FastAPI(), Turn(places), []
     chat_api.add_routes(app, loaded, name, allow_urls=allow_urls, turn=turn)
     hook = loaded[1].model.layers[0].register_forward_hook(lambda _, inputs, out: passes.append(inputs[0].shape[1]))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_keep_alive=600))
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_for(lambda: server.started)
@@ -312,6 +312,11 @@ def test_bad_input_is_refused_with_the_cause_and_the_server_goes_on(server, stre
         full = "context" in named or "answer may" in named
         assert refused.value.code == ("context_length_exceeded" if full else None)
     assert text_of(ask(server, user("Is there a dog?", PNG)))
+
+
+def test_a_text_that_is_too_long_is_refused_before_its_turn(server):
+    with server.turn, server.turn, pytest.raises(openai.BadRequestError, match="the context is full"):
+        ask(server, user("word " * 3000), timeout=10)
 
 
 def test_the_last_token_that_the_context_has_room_for(server):
