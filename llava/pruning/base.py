@@ -97,6 +97,10 @@ class Views:
         keys: Source | None = None,
         pixels: Source | None = None,
         projected: Source | None = None,
+        question: str | None = None,
+        text_embeds: Source | None = None,
+        image_embeds: Source | None = None,
+        word_embeds: Source | None = None,
     ) -> None:
         """`features` are (K, N, C); the shapes of the others stand at the properties."""
         self.features = features
@@ -106,6 +110,10 @@ class Views:
             "keys": keys,
             "pixels": pixels,
             "projected": projected,
+            "question": question,
+            "text_embeds": text_embeds,
+            "image_embeds": image_embeds,
+            "word_embeds": word_embeds,
         }
 
     def _view(self, name: str) -> torch.Tensor:
@@ -144,6 +152,26 @@ class Views:
     def projected(self) -> torch.Tensor:
         """(K, N, D): the features as the language model would see them."""
         return self._view("projected")
+
+    @property
+    def question(self) -> str:
+        """What is asked about the image, as text."""
+        return self._view("question")
+
+    @property
+    def text_embeds(self) -> torch.Tensor:
+        """(M, E): CLIP's embeddings of the question, of M pieces of 77 tokens."""
+        return self._view("text_embeds")
+
+    @property
+    def image_embeds(self) -> torch.Tensor:
+        """(K, N, E): CLIP's embeddings of the patches, beside those of texts."""
+        return self._view("image_embeds")
+
+    @property
+    def word_embeds(self) -> torch.Tensor:
+        """(m, D): the language model's embeddings of the question's tokens."""
+        return self._view("word_embeds")
 
     def project_by(self, project: Callable[[torch.Tensor], torch.Tensor]) -> Views:
         """Let methods see the features `projected`: `project` takes (K, N, C) to (K, N, D). Returns these views."""
