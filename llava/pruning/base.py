@@ -55,6 +55,16 @@ class PruningSettings:
         """Whether visual tokens are dropped inside the language model, so that its prefill begins with all of them."""
         return self.prunes and not hasattr(load_method(self.pruning_method), "select")
 
+    @cached_property
+    def question_views(self) -> tuple[str, ...]:
+        """The views that the method makes of the question: then what it keeps of an image is for one question."""
+        return tuple(getattr(load_method(self.pruning_method), "NEEDS", ())) if self.prunes else ()
+
+    @property
+    def is_for_one_image(self) -> bool:
+        """Whether the method has to be asked for one image at a time."""
+        return bool(self.question_views)
+
     @property
     def prunes_before_decoder(self) -> bool:
         """Whether fewer visual tokens enter the language model than there are patches."""
@@ -79,6 +89,10 @@ def _is_integer(value: object) -> bool:
     except TypeError:
         return False
     return not isinstance(value, bool)
+
+
+QUESTION_VIEWS = ("question", "text_embeds", "word_embeds")
+OF_CROPS = ("importance", "hidden_states", "keys", "pixels", "projected", "image_embeds")
 
 
 class Views:
@@ -118,6 +132,8 @@ class Views:
 
     def _view(self, name: str) -> torch.Tensor:
         source = self._sources[name]
+        if source is None and name in QUESTION_VIEWS:
+            raise PruningError(f"the pruning method needs {name}, but no question was asked here, or its NEEDS lack it")
         if source is None:
             raise PruningError(f"this vision tower gives no {name}, which the pruning method needs")
         if callable(source):
@@ -177,6 +193,17 @@ class Views:
         """Let methods see the features `projected`: `project` takes (K, N, C) to (K, N, D). Returns these views."""
         self._sources["projected"] = lambda: project(self.features)
         return self
+
+    def of(self, crops: slice, **of_question: Source | str) -> Views:
+        """The views of some of the crops; what is computed for them is computed for all, and once.
+
+        `of_question` has the views of a question (`QUESTION_VIEWS`), in place of those here.
+        """
+        parts = {
+            name: lambda name=name: getattr(self, name)[crops] for name in OF_CROPS if self._sources[name] is not None
+        }
+        own = {name: self._sources[name] for name in QUESTION_VIEWS}
+        return Views(self.features[crops], **parts, **(own | of_question))
 
     def keep(self, patches: torch.LongTensor) -> VisualTokens:
         """The features of `patches` (K, T), indices in any order, as visual tokens in raster order."""
