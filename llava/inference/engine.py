@@ -36,9 +36,9 @@ class Engine:
         """The completion of each request, in order, as they are made; `options` are transformers' generation options.
 
         An image is encoded once for requests that follow one another on it with the same settings, and what such
-        requests begin with passes through the language model once for those of a batch. Where a method chooses by the
-        question, what is kept of the image is chosen for each, and what follows on it is no longer the same. In float32 every answer is
-        the one that its request gets alone. A batch has requests of the same settings and number of images; where
+        requests begin with passes through the language model once for those of a batch. For a method that chooses by
+        the question they share the encoding alone, and each keeps its own visual tokens. In float32 every answer is the
+        one that its request gets alone. A batch has requests of the same settings and number of images; where
         memory runs out, batches shrink.
 
         Raises InputError if an image cannot be read, a prompt is longer than the context, a pruning method cannot

@@ -63,8 +63,9 @@ class Session:
     Each turn, the KV cache is cut back to what it has in common with the new prompt, and only the rest is computed.
     Greedy answers in float32 are those to the whole conversation asked at once. The history is computed again, but
     never an image, with beams, with `compile_decoding`, with methods that prune inside the decoder, and where a
-    sliding window has dropped what would be needed. What a method keeps of an image by the question it keeps for the
-    message that the image came with, and for those that follow. One call at a time: a session is not for several threads.
+    sliding window has dropped what would be needed. A method that chooses by the question goes by the message that the
+    image came with; what it keeps stays for those that follow. One call at a time: a session is not for several
+    threads.
 
     Attributes:
         conversation: template and turns so far.

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     Source = torch.Tensor | Callable[[], torch.Tensor]
 
 
+OF_CROPS = ("importance", "hidden_states", "keys", "pixels", "projected", "image_embeds")
+QUESTION_VIEWS = ("question", "text_embeds", "word_embeds")
+
+
 @dataclass(frozen=True)
 class PruningSettings:
     """How many visual tokens one call keeps of each crop, and how they are chosen.
@@ -57,8 +61,15 @@ class PruningSettings:
 
     @cached_property
     def question_views(self) -> tuple[str, ...]:
-        """The views that the method makes of the question: then what it keeps of an image is for one question."""
-        return tuple(getattr(load_method(self.pruning_method), "NEEDS", ())) if self.prunes else ()
+        """What the method `NEEDS` of the question; if anything, what it keeps of an image is for one question.
+
+        Raises PruningError if that is not of `QUESTION_VIEWS`.
+        """
+        needs = tuple(getattr(load_method(self.pruning_method), "NEEDS", ())) if self.prunes else ()
+        if not set(needs) <= set(QUESTION_VIEWS):
+            known = ", ".join(QUESTION_VIEWS)
+            raise PruningError(f"the pruning method {self.pruning_method}: NEEDS may have {known}, not {needs}")
+        return needs
 
     @property
     def is_for_one_image(self) -> bool:
@@ -89,10 +100,6 @@ def _is_integer(value: object) -> bool:
     except TypeError:
         return False
     return not isinstance(value, bool)
-
-
-QUESTION_VIEWS = ("question", "text_embeds", "word_embeds")
-OF_CROPS = ("importance", "hidden_states", "keys", "pixels", "projected", "image_embeds")
 
 
 class Views:

@@ -12,7 +12,7 @@ from llava.pruning.base import PruningSettings, Views, VisualTokens
 from llava.pruning.cosine import cosines, rounded, unit_vectors
 from llava.pruning.greedy import most_voluminous
 
-NEEDS = ("text_embeds", "image_embeds")
+NEEDS = ("text_embeds",)
 
 
 def select(views: Views, settings: PruningSettings) -> VisualTokens:
