@@ -10,6 +10,12 @@ from io import BytesIO
 
 from PIL import Image, ImageOps
 
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_PATCH_TOKEN,
+    DEFAULT_IMAGE_TOKEN,
+)
 from llava.utils import InputError
 
 
@@ -298,6 +304,16 @@ conv_templates = {
     "mpt": conv_mpt,
 }
 CHAT_TEMPLATE = "chat_template"  # the conversation mode that is the checkpoint's tokenizer's own
+
+
+AROUND_IMAGES = (DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN)
+
+
+def question_in(message: str) -> str:
+    """What a user's message asks: its text without the places of its images."""
+    for token in AROUND_IMAGES:
+        message = message.replace(token, "")
+    return " ".join(filter(None, map(str.strip, message.split(DEFAULT_IMAGE_TOKEN))))
 
 
 def check_conv_mode(conv_mode: str) -> None:

@@ -26,6 +26,14 @@ CLIP = {
     "image_size": 168,
     "projection_dim": 32,
 }
+CLIP_TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 77,
+    "projection_dim": CLIP["projection_dim"],
+}
 LANGUAGE_MODEL = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -143,14 +151,14 @@ def clip_weights(source: CLIPVisionModel | Path) -> dict[str, torch.Tensor]:
 
 
 def write_clip(folder: Path) -> None:
-    """Write the folder of a CLIP vision tower."""
+    """Write the folder of a CLIP vision tower, with CLIP's side of texts."""
     import torch
 
     make_folder(folder)
     model = random_clip()
-    write_json(
-        folder / "config.json", {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModel"], **CLIP}
-    )
+    text_config, text_weights = write_clip_texts(folder)
+    own = {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModel"], "text_config": text_config}
+    write_json(folder / "config.json", own | CLIP)
     processor = {
         "image_processor_type": "CLIPImageProcessor",
         "crop_size": {"height": CLIP["image_size"], "width": CLIP["image_size"]},
@@ -164,7 +172,36 @@ def write_clip(folder: Path) -> None:
         "resample": 3,
     }
     write_json(folder / "preprocessor_config.json", processor)
-    torch.save({key: tensor.half() for key, tensor in clip_weights(model).items()}, folder / "pytorch_model.bin")
+    weights = clip_weights(model) | text_weights
+    torch.save({key: tensor.half() for key, tensor in weights.items()}, folder / "pytorch_model.bin")
+
+
+def write_clip_texts(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Write CLIP's tokenizer of bytes. Returns the config of its text tower, and random weights under published keys.
+
+    They leave the random numbers of what is made later as they are.
+    """
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    vocabulary = [*sorted(pre_tokenizers.ByteLevel.alphabet()), begin, end]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(vocabulary)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens([begin, end])
+    ids = [(token, vocabulary.index(token)) for token in (begin, end)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{begin} $A {end}", special_tokens=ids)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": begin, "eos_token": end, "pad_token": end, "unk_token": end}
+    write_json(folder / "tokenizer_config.json", names | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    special = {"bos_token_id": ids[0][1], "eos_token_id": ids[1][1], "pad_token_id": ids[1][1]}
+    config = {"model_type": "clip_text_model", "vocab_size": len(vocabulary), **CLIP_TEXT, **special}
+    with torch.random.fork_rng(devices=[]):
+        tower = CLIPTextModelWithProjection(CLIPTextConfig(**config))
+        weights = {key: tensor for key, tensor in tower.state_dict().items() if not key.endswith("position_ids")}
+        weights["visual_projection.weight"] = torch.randn(CLIP["projection_dim"], CLIP["hidden_size"])
+    return config, weights
 
 
 def sample_text() -> list[str]:

@@ -15,6 +15,7 @@ from llava.bench.shapes import SHAPES
 from llava.constants import PATCH_MERGE_TYPES
 from llava.eval.files import write_json
 from llava.eval.options import add_compile_argument, pruning_method, visual_token_num
+from llava.pruning.base import PruningSettings
 from llava.utils import CommandParser, InputError, is_anyres, run_command
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -60,7 +61,7 @@ def make_model(args: argparse.Namespace) -> tuple:
     """The model and its picture: pixels on a side of a crop, and the grid of crops (across, down) or None."""
     import torch
 
-    from llava.bench.random_model import build
+    from llava.bench.random_model import build, build_text_side
     from llava.mm_utils import get_model_name_from_path, read_grid_pinpoints
     from llava.model.builder import load_pretrained_model
 
@@ -70,7 +71,11 @@ def make_model(args: argparse.Namespace) -> tuple:
     if args.shape:
         shape = SHAPES[args.shape]
         shape = replace(shape, layers=args.layers or shape.layers)
-        return build(shape, device, dtype, args.attn_implementation), shape.image_size, shape.grid
+        model = build(shape, device, dtype, args.attn_implementation)
+        settings = [PruningSettings(1, pruning_method=name) for name in args.pruning_method]
+        if any("text_embeds" in setting.question_views for setting in settings):
+            model.get_vision_tower().text_side = build_text_side(shape, device)
+        return model, shape.image_size, shape.grid
     grid = read_grid_pinpoints(args.image_grid_pinpoints)
     options = {"mm_patch_merge_type": args.mm_patch_merge_type, "image_grid_pinpoints": grid}
     name = get_model_name_from_path(args.model_path)
@@ -94,7 +99,6 @@ def main() -> None:
     args = parse()
     from llava.bench.measure import make_job, measure
     from llava.bench.report import draw, machine, table
-    from llava.pruning import PruningSettings
 
     model, side, grid = make_model(args)
     model.compile_decoding = args.compile_decoding

@@ -29,6 +29,7 @@ class Job:
     image_size: tuple[int, int]
     input_ids: torch.LongTensor
     answer_tokens: int
+    question: str = "What is in the picture?"
 
     @property
     def image_sizes(self) -> list[tuple[int, int]]:
@@ -36,7 +37,7 @@ class Job:
 
     def answer(self, model, tokens: int, **options):
         """Generate exactly so many tokens of each answer."""
-        sizes = {"images": self.pixels, "image_sizes": self.image_sizes}
+        sizes = {"images": self.pixels, "image_sizes": self.image_sizes, "question": self.question}
         return model.generate(
             self.input_ids, **sizes, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens, **options
         )
@@ -85,13 +86,16 @@ class Clock:
 
 @refuse_with_input_error
 @torch.inference_mode()
-def encode_images(model, pixels: torch.Tensor, pruning: PruningSettings) -> list[float]:
-    """Milliseconds of vision encoding, selection and projection of crops (K, 3, h, w), as `encode_images` has them."""
+def encode_images(model, pixels: torch.Tensor, pruning: PruningSettings, question: str) -> list[float]:
+    """Milliseconds of vision encoding, selection and projection of crops (K, 3, h, w), as `encode_images` has them.
+
+    The selection has what its method asks for, such as the question's embeddings.
+    """
     clock, prunes = Clock(model.device), pruning.prunes_before_decoder
     clock.mark()
-    views = model.get_vision_tower().encode(pixels).project_by(model.project)
+    views = model.see(pixels)
     clock.mark()
-    chosen = select(views, pruning)
+    chosen = select(model.ask(views, pruning, question), pruning)
     clock.mark()
     model.project(chosen.tokens)
     clock.mark()
@@ -102,7 +106,8 @@ def encode_images(model, pixels: torch.Tensor, pruning: PruningSettings) -> list
 @torch.inference_mode()
 def prefill(model, job: Job, pruning: PruningSettings) -> tuple[float, EmbeddedPrompts]:
     """Milliseconds of the prompts' way through the language model, and the prompts."""
-    prompts = model.embed_prompts(job.input_ids, None, None, job.pixels, job.image_sizes, "left", pruning)
+    sizes, question = job.image_sizes, job.question
+    prompts = model.embed_prompts(job.input_ids, None, None, job.pixels, sizes, "left", pruning, question)
     options = {"is_visual": prompts.is_visual, "pruning": pruning, "use_cache": True, "logits_to_keep": 1}
     clock = Clock(model.device)
     clock.mark()
@@ -143,7 +148,7 @@ class PeakMemory:
 def measure_once(model, job: Job, pruning: PruningSettings) -> dict[str, float]:
     """Milliseconds of every stage, once."""
     pixels = job.pixels.flatten(0, 1)
-    row = dict(zip(TIMES, encode_images(model, pixels, pruning)))
+    row = dict(zip(TIMES, encode_images(model, pixels, pruning, job.question)))
     row["prefill"], _ = prefill(model, job, pruning)
     for name, tokens in (("first token", 1), ("answer", job.answer_tokens)):
         clock = Clock(model.device)

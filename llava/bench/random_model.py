@@ -2,18 +2,21 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from transformers.initialization import no_init_weights
 
 from llava.bench.shapes import Shape
 from llava.model.families.llama import LlavaConfig, LlavaLlamaForCausalLM
 from llava.model.multimodal_encoder.builder import open_vision_tower
+from llava.model.multimodal_encoder.clip_text import TextSide
 
 
 def build_tower(shape: Shape, device: torch.device, dtype: torch.dtype, attn_implementation: str = "sdpa") -> nn.Module:
@@ -57,8 +60,28 @@ def build(shape: Shape, device: torch.device, dtype: torch.dtype, attn_implement
         model = LlavaLlamaForCausalLM(config)
     _fill_with_random_weights(model)
     model.model.vision_tower = build_tower(shape, device, dtype, attn_implementation)
+    model.tokenizer = random_tokens(shape.vocabulary)
     model.generation_config.max_length, model.generation_config.pad_token_id = None, 0
     return model.eval().requires_grad_(False)
+
+
+def build_text_side(shape: Shape, device: torch.device) -> TextSide:
+    """CLIP's text tower of ViT-L/14 and the projections beside a tower of this shape, for methods that ask for them."""
+    config = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12, projection_dim=768)
+    with _weights_on(device, torch.float32):
+        tower = CLIPTextModelWithProjection(config)
+    _fill_with_random_weights(tower)
+    tokenizer = random_tokens(config.vocab_size)
+    return TextSide(lambda text: tokenizer(text).input_ids, tower, torch.randn(768, shape.vision_width, device=device))
+
+
+def random_tokens(vocabulary: int) -> Callable[..., SimpleNamespace]:
+    """What stands for a tokenizer beside random weights: every word of a text is one token."""
+
+    def encode(text: str, **_) -> SimpleNamespace:
+        return SimpleNamespace(input_ids=[zlib.crc32(word.encode()) % vocabulary for word in text.split()])
+
+    return encode
 
 
 @contextmanager

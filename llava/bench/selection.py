@@ -3,7 +3,8 @@
 python -m llava.bench.selection [--device cuda] [--batch-sizes 1 32] [--tower llava-v1.5-7b]
 
 The transcription multiplies the features of both halves anew in every round, as the original code does; it is measured
-in float32, as the original computes, and in float64, as the selection here does. Everything takes turns.
+in float32, as the original computes, and in float64, as the selection here does. With --methods the selections of all
+methods stand beside VisPruner's. Everything takes turns.
 """
 
 import argparse
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=1024)
     parser.add_argument("--visual_token_num", type=int, default=64)
     parser.add_argument("--tower", choices=SHAPES, help="also a tower of this shape, with and without [CLS] attention")
+    parser.add_argument("--methods", action="store_true", help="also the selection of every method, vispruner first")
     parser.add_argument("--rounds", type=int, default=20, help="times that each variant is measured (20)")
     parser.add_argument("--warmup", type=int, default=3, help="rounds before that, which do not count (3)")
     parser.add_argument("--output", type=Path, help="results as JSON")
@@ -30,6 +32,7 @@ def main() -> None:
         raise InputError("sizes and rounds must be at least 1, warmup at least 0")
     import torch
 
+    from llava.bench.method_cost import methods
     from llava.bench.report import machine
     from llava.bench.selection_cost import selections, take_turns, towers
 
@@ -40,6 +43,9 @@ def main() -> None:
     for batch in args.batch_sizes:
         variants = selections(batch, args.patches, args.channels, args.visual_token_num, device)
         results[f"selection, batch {batch}"] = take_turns(variants, device, args.rounds, args.warmup)
+    for batch in args.batch_sizes if args.methods else []:
+        variants = methods(batch, args.patches, args.channels, args.visual_token_num, device)
+        results[f"methods, batch {batch}"] = take_turns(variants, device, args.rounds, args.warmup)
     for batch in args.batch_sizes if args.tower else []:
         variants = towers(SHAPES[args.tower], batch, device)
         results[f"tower, batch {batch}"] = take_turns(variants, device, args.rounds, args.warmup)

@@ -9,7 +9,7 @@ from itertools import groupby
 import torch
 
 from llava.inference.memory import default_batch_size, is_out_of_memory, refuse_too_large
-from llava.inference.pictures import VisualTokenStream, encode_images
+from llava.inference.pictures import VisualTokenStream, encode_images, questions_about
 from llava.inference.prefix_sharing import generate_batch
 from llava.inference.request import Completion, Request
 from llava.inference.streaming import stream_text
@@ -36,8 +36,9 @@ class Engine:
         """The completion of each request, in order, as they are made; `options` are transformers' generation options.
 
         An image is encoded once for requests that follow one another on it with the same settings, and what such
-        requests begin with passes through the language model once for those of a batch. In float32 every answer is
-        the one that its request gets alone. A batch has requests of the same settings and number of images; where
+        requests begin with passes through the language model once for those of a batch. For a method that chooses by
+        the question they share the encoding alone, and each keeps its own visual tokens. In float32 every answer is the
+        one that its request gets alone. A batch has requests of the same settings and number of images; where
         memory runs out, batches shrink.
 
         Raises InputError if an image cannot be read, a prompt is longer than the context, a pruning method cannot
@@ -77,7 +78,8 @@ class Engine:
         """
         pruning = request.pruning or self.model.pruning
         ids = tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt")
-        visual = encode_images(self.loaded, request.images, pruning, request.name)
+        questions = questions_about(request, self.tokenizer) if pruning.question_views else None
+        visual = encode_images(self.loaded, request.images, pruning, request.name, questions)
         self.model.check_context(_length(ids, visual))
         generate = partial(generate_batch, self.model, [ids], [visual], pruning)
         return self._stream(request.name, generate, options)

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from PIL import Image
 
 from llava.inference.memory import is_out_of_memory, refuse_too_large
 from llava.inference.request import Request
-from llava.mm_utils import process_images
+from llava.mm_utils import process_images, tokenizer_image_token
+from llava.model.question import questions_of
 from llava.pictures import is_data_uri, read_picture
-from llava.pruning import PruningSettings
+from llava.pruning import PruningSettings, Views
 from llava.utils import InputError
 
 
@@ -44,25 +46,80 @@ def encode_pixels(
         model: a LLaVA model.
         pixels: (3, H, W) or (crops, 3, H, W) of each image.
         sizes: original (width, height) of each.
-        pruning: the settings of the call.
+        pruning: the settings of the call, with a method that does not choose by the question.
     """
-    alike = len({image.shape for image in pixels}) == 1
-    if len(pixels) > 1:
+
+    def embed(some: slice) -> list[torch.Tensor]:
+        alike = len({image.shape for image in pixels[some]}) == 1
+        return model.embed_images(torch.stack(pixels[some]) if alike else pixels[some], sizes[some], pruning)
+
+    return _at_once_or_one_by_one(embed, len(pixels))
+
+
+def _at_once_or_one_by_one(encode: Callable[[slice], list], number: int) -> list:
+    """What `encode` makes of so many images: of all of them, or of each where memory does not allow that."""
+    if number > 1:
         try:
-            return model.embed_images(torch.stack(pixels) if alike else pixels, sizes, pruning)
+            return encode(slice(None))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
     with refuse_too_large("one image"):
-        return [model.embed_images(image.unsqueeze(0), [size], pruning)[0] for image, size in zip(pixels, sizes)]
+        return [encode(slice(i, i + 1))[0] for i in range(number)]
 
 
-def encode_images(loaded: tuple, images: Iterable, pruning: PruningSettings, name: str) -> list[torch.Tensor]:
-    """The visual tokens (length, D) of the images of one request, which messages call `name`."""
+@dataclass(frozen=True)
+class SeenImage:
+    """An image that the tower has seen, for methods that choose by the question: no tokens are chosen yet.
+
+    Attributes:
+        views: of its crops.
+        size: original (width, height).
+        has_crops: whether it was cut into crops, even if into one.
+    """
+
+    views: Views
+    size: tuple[int, int]
+    has_crops: bool
+
+    @torch.inference_mode()
+    def tokens(self, model, pruning: PruningSettings, question: str) -> torch.Tensor:
+        """(length, D): its visual tokens for a question."""
+        with refuse_too_large("one image"):
+            return model.embed_seen(self.views, self.size, self.has_crops, pruning, question)
+
+
+@torch.inference_mode()
+def see_pixels(
+    model, pixels: list[torch.Tensor], sizes: list[tuple[int, int]], pruning: PruningSettings
+) -> list[SeenImage]:
+    """As `encode_pixels`, up to where a question is needed."""
+    views = _at_once_or_one_by_one(lambda some: model.see_images(pixels[some], pruning), len(pixels))
+    return [SeenImage(seen, size, image.ndim == 4) for seen, size, image in zip(views, sizes, pixels)]
+
+
+def questions_about(request: Request, tokenizer) -> list[str]:
+    """What a request asks about each of its images."""
+    if request.question is not None:
+        return [request.question] * len(request.images)
+    return questions_of(tokenizer_image_token(request.prompt, tokenizer, return_tensors="pt"), tokenizer)
+
+
+def encode_images(
+    loaded: tuple, images: Iterable, pruning: PruningSettings, name: str, questions: list[str] | None = None
+) -> list[torch.Tensor]:
+    """The visual tokens (length, D) of the images of one request, which messages call `name`.
+
+    `questions` is what is asked about each, for methods that choose by it.
+    """
     _, model, image_processor, _ = loaded
     decoded = [open_image(image, name) for image in images]
     pixels = [to_pixels(image, name, image_processor, model.config) for image in decoded]
-    return encode_pixels(model, pixels, [image.size for image in decoded], pruning)
+    sizes = [image.size for image in decoded]
+    if not pruning.question_views:
+        return encode_pixels(model, pixels, sizes, pruning)
+    seen = see_pixels(model, pixels, sizes, pruning)
+    return [image.tokens(model, pruning, asked) for image, asked in zip(seen, questions, strict=True)]
 
 
 class VisualTokenStream:
@@ -72,31 +129,43 @@ class VisualTokenStream:
     """
 
     def __init__(self, loaded: tuple, requests: list[Request], num_workers: int) -> None:
-        _, self.model, image_processor, _ = loaded
+        self._tokenizer, self.model, image_processor, _ = loaded
         new = ((image, request.name, request.as_displayed) for _, image, request in _new_images(requests, {}))
         pixels = _Pixels(image_processor, self.model.config)
         self._decoded = map_ahead(pixels, new, num_workers)
-        self._tokens: dict = {}  # of the last request that had images
+        self._encoded: dict = {}  # of the last request that had images: visual tokens, or seen images
 
     def of(self, batch: list[Request]) -> list[list[torch.Tensor]]:
-        """The visual tokens of the images of the next requests, for the same image the same tensor.
+        """The visual tokens of the images of the next requests, for the same image and choice the same tensor.
 
         The requests of `batch` have the same settings. Raises InputError if an image cannot be read or encoded.
         """
         keys, pixels, sizes = [], [], []
-        for key, _, _ in _new_images(batch, self._tokens):
+        for key, _, _ in _new_images(batch, self._encoded):
             decoded = next(self._decoded)
             if isinstance(decoded, InputError):
                 raise decoded
             keys.append(key)
             pixels.append(decoded[0])
             sizes.append(decoded[1])
-        known = dict(self._tokens)
+        known, pruning = dict(self._encoded), batch[0].pruning
         if pixels:
-            known |= zip(keys, encode_pixels(self.model, pixels, sizes, batch[0].pruning))
+            encode = see_pixels if pruning.question_views else encode_pixels
+            known |= zip(keys, encode(self.model, pixels, sizes, pruning))
         for request in batch:
-            self._tokens = {key: known[key] for key in _keys(request)} or self._tokens
+            self._encoded = {key: known[key] for key in _keys(request)} or self._encoded
+        if pruning.question_views:
+            return self._choose(batch, known)
         return [[known[key] for key in _keys(request)] for request in batch]
+
+    def _choose(self, batch: list[Request], seen: dict) -> list[list[torch.Tensor]]:
+        """The visual tokens of each request's images, which were `seen`, for what it asks."""
+        asked = [list(zip(_keys(request), questions_about(request, self._tokenizer))) for request in batch]
+        chosen = {
+            (key, question): seen[key].tokens(self.model, batch[0].pruning, question)
+            for key, question in dict.fromkeys(pair for pairs in asked for pair in pairs)
+        }
+        return [[chosen[pair] for pair in pairs] for pairs in asked]
 
 
 def _keys(request: Request) -> list[tuple]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
+from llava.conversation import question_in
 from llava.inference.templates import open_conversation
 from llava.pruning.base import PruningSettings
 from llava.utils import InputError
@@ -28,6 +29,8 @@ class Request:
             as bytes.
         pruning: the settings of this request; the model's own if None.
         name: what messages call it.
+        question: what is asked about the images, for methods that choose by it; None for what is read from the prompt,
+            the user's text of the turn that holds the image.
         as_displayed: whether the images are turned as their EXIF says and lie on white where they are transparent.
             Otherwise their pixels are as stored and transparency is dropped, as upstream's benchmarks have them.
 
@@ -39,6 +42,7 @@ class Request:
     pruning: PruningSettings | None = None
     name: str = "the prompt"
     as_displayed: bool = True
+    question: str | None = None
 
     def __post_init__(self) -> None:
         check_placeholders(self.prompt, len(self.images), self.name)
@@ -107,4 +111,5 @@ def make_request(
     `config` is the model's. Raises InputError as `mark_images` does.
     """
     marked = mark_images(message, len(images), config, name)
-    return Request(single_turn_prompt(marked, conv_mode), tuple(images), pruning, name, as_displayed)
+    prompt = single_turn_prompt(marked, conv_mode)
+    return Request(prompt, tuple(images), pruning, name, as_displayed, question_in(message))

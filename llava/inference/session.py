@@ -9,7 +9,7 @@ import torch
 from transformers import Cache, DynamicCache
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.conversation import Conversation
+from llava.conversation import Conversation, question_in
 from llava.inference.memory import refuse_too_large
 from llava.inference.pictures import encode_images
 from llava.inference.prefix_sharing import embed
@@ -63,7 +63,9 @@ class Session:
     Each turn, the KV cache is cut back to what it has in common with the new prompt, and only the rest is computed.
     Greedy answers in float32 are those to the whole conversation asked at once. The history is computed again, but
     never an image, with beams, with `compile_decoding`, with methods that prune inside the decoder, and where a
-    sliding window has dropped what would be needed. One call at a time: a session is not for several threads.
+    sliding window has dropped what would be needed. A method that chooses by the question goes by the message that the
+    image came with; what it keeps stays for those that follow. One call at a time: a session is not for several
+    threads.
 
     Attributes:
         conversation: template and turns so far.
@@ -125,7 +127,8 @@ class Session:
         conversation.append_message(conversation.roles[1], None)
         prompt = conversation.get_prompt()
         ids = tokenizer_image_token(prompt, self._tokenizer, return_tensors="pt")
-        encoded = encode_images(self._loaded, images, self.pruning, "the message")
+        asked = [question_in(message)] * len(images)
+        encoded = encode_images(self._loaded, images, self.pruning, "the message", asked)
         every = self._images | {number: tokens for tokens, number in zip(encoded, self._numbers)}
         prompts = embed(self._model, [ids], list(every.values()))
         self._model.check_context(prompts.longest)

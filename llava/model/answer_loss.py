@@ -39,13 +39,16 @@ def training_loss(
     image_sizes,
     num_items: torch.Tensor | int | None,
     pruning: PruningSettings | None = None,
+    question: str | list[str] | None = None,
 ) -> CausalLMOutputWithPast:
     """A LLaVA model's loss on the labels that are not -100, without logits.
+
+    `question` is that of `embed_prompts`.
 
     Sequences are padded on the right, where causal attention needs no mask. Every step has a gradient for the
     projector, zero where the batch has no image, as DDP demands.
     """
-    prompts = model.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, "right", pruning)
+    prompts = model.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, "right", pruning, question)
     embeds = prompts.inputs_embeds
     if not prompts.num_visual_tokens:
         embeds = embeds + _no_gradient(model)

@@ -10,7 +10,37 @@ import torch
 from torch import nn
 
 from llava.mm_utils import get_anyres_image_grid_shape, unpad_box
-from llava.utils import anyres_max, is_anyres
+from llava.model.multimodal_encoder.vision_tower import VisionTower
+from llava.pruning import MergedTokens, VisualTokens
+from llava.utils import InputError, anyres_max, is_anyres
+
+
+def join_crops(
+    chosen: VisualTokens | MergedTokens,
+    config,
+    tower: VisionTower,
+    newline: torch.Tensor | None,
+    image_size: tuple[int, int] | None,
+) -> torch.Tensor:
+    """One sequence (length, D) of the visual tokens of one image's crops, as `mm_patch_merge_type` of `config` says.
+
+    Raises InputError if the image's original size (width, height) is needed and missing, or does not fit the crops.
+    """
+    tokens, merge_type = chosen.tokens, config.mm_patch_merge_type
+    if not merge_type.startswith("spatial"):
+        return tokens.flatten(0, 1)
+    newline = newline if "unpad" in merge_type else None
+    if len(tokens) == 1 or isinstance(chosen, MergedTokens):
+        return torch.cat([tokens.flatten(0, 1), *([] if newline is None else [newline.unsqueeze(0).to(tokens)])])
+    if tower.select_feature != "patch":
+        raise InputError(f"mm_patch_merge_type {merge_type!r} needs mm_vision_select_feature 'patch'")
+    if image_size is None:
+        raise InputError("image_sizes is needed: an image in several crops is put together by its original size")
+    grid = get_anyres_image_grid_shape(image_size, config.image_grid_pinpoints, tower.image_size)
+    if len(tokens) != 1 + grid[0] * grid[1]:
+        raise InputError(f"an image of size {image_size} takes 1 + {grid[0]} x {grid[1]} crops, not {len(tokens)}")
+    most_crops = anyres_max(config.image_aspect_ratio)
+    return merge_crops(tokens, chosen.patches, grid, tower.num_patches_per_side, image_size, newline, most_crops)
 
 
 def merge_crops(

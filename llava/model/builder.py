@@ -83,7 +83,7 @@ def load_pretrained_model(
         TypeError: for a keyword that is neither an option nor a config key.
     """
     pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed)
-    load_method(pruning_method)  # a method that cannot be imported shows here, not after the weights
+    method = load_method(pruning_method)  # a method that cannot be imported shows here, not after the weights
     attn_implementation = "flash_attention_2" if use_flash_attn else attn_implementation
     options = LoadOptions.of(kwargs)
     bits = options.quantization_config, load_8bit, load_4bit
@@ -95,7 +95,9 @@ def load_pretrained_model(
     model = load_llava(checked.family.causal_lm, config, folder, placement, checked.base)
     model.config.name_or_path = str(model_path)
     set_generation_defaults(model, tokenizer, folder)
-    model.pruning, model.compile_decoding = pruning, compile_decoding
+    model.pruning, model.compile_decoding, model.tokenizer = pruning, compile_decoding, tokenizer
+    if "text_embeds" in getattr(method, "NEEDS", ()):
+        _ = model.get_vision_tower().text_side  # what is missing there shows here, not at the first question
     return LoadedModel(tokenizer, model, model.get_vision_tower().image_processor, config.max_position_embeddings)
 
 

@@ -7,23 +7,24 @@ Shapes: B prompts, I images, K crops of one image, N patches, T kept tokens, C v
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import accumulate, pairwise, repeat
 
 import torch
 from torch import nn
 from transformers import Cache
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.mm_utils import get_anyres_image_grid_shape
 from llava.mm_utils import unpad_image as unpad_image  # upstream's place
-from llava.model.anyres import merge_crops
+from llava.model.anyres import join_crops
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.pruning_defaults import PruningDefaults, refuse_with_input_error
+from llava.model.question import Asking
 from llava.model.splice import EmbeddedPrompts, splice, text_mask
 from llava.model.vision_setup import add_vision_modules, add_vision_tokens
-from llava.pruning import MergedTokens, PruningSettings, VisualTokens, select
-from llava.utils import InputError, anyres_max
+from llava.pruning import MergedTokens, PruningSettings, Views, VisualTokens, select
+from llava.utils import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class LlavaMetaModel:
         return prune_decoder(self, inputs_embeds, **kwargs)
 
 
-class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, important_ratio
+class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token_num, important_ratio
     """Mixin that adds image input to a causal language model: from pixels and ids to embedded prompts."""
 
     _has_warned = False  # of rounded pixels
@@ -89,21 +90,32 @@ class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, im
 
     @refuse_with_input_error
     def encode_images(
-        self, pixels: torch.Tensor, pruning: PruningSettings | None = None
+        self, pixels: torch.Tensor, pruning: PruningSettings | None = None, question: str = ""
     ) -> VisualTokens | MergedTokens:
         """Encode, select, project crops.
 
         Args:
             pixels: (K, 3, height, width).
             pruning: the settings of this call; the model's own if None.
+            question: what is asked about the crops, for methods that choose by it.
 
         Returns: the kept tokens, projected: (K, T, D).
         Raises: InputError if the method cannot work on this tower.
         """
-        tower, pruning = self.get_vision_tower(), pruning or self.pruning
+        return self.choose(self.see(pixels), pruning or self.pruning, question)
+
+    def see(self, pixels: torch.Tensor) -> Views:
+        """What the vision tower says of crops (K, 3, height, width), and what would be projected of it."""
+        return self.get_vision_tower().encode(pixels).project_by(self.project)
+
+    @refuse_with_input_error
+    def choose(self, views: Views, pruning: PruningSettings, question: str = "") -> VisualTokens | MergedTokens:
+        """The kept tokens of crops, projected; arguments and errors are those of `encode_images`."""
+        tower = self.get_vision_tower()
         if pruning.prunes_before_decoder and tower.select_feature != "patch":
             raise InputError(f"pruning needs mm_vision_select_feature 'patch', not {tower.select_feature!r}")
-        views = tower.encode(pixels).project_by(self.project)
+        if pruning.question_views:
+            views = self.ask(views, pruning, question)
         chosen = select(views, pruning)  # [VisPruner]
         return replace(chosen, tokens=self.project(chosen.tokens))
 
@@ -118,6 +130,7 @@ class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, im
         images: torch.Tensor | list[torch.Tensor],
         image_sizes: list[tuple[int, int]] | None,
         pruning: PruningSettings | None = None,
+        questions: list[str] | None = None,
     ) -> list[torch.Tensor]:
         """Visual tokens of each image, as the language model takes them: I tensors (length, D).
 
@@ -125,15 +138,26 @@ class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, im
             images: (I, 3, h, w) or (I, K, 3, h, w), or a list of (3, h, w) and (K, 3, h, w).
             image_sizes: original (width, height) of each image; needed where one has several crops.
             pruning: the settings of this call; the model's own if None.
+            questions: what is asked about each image, for methods that choose by it; None for nothing.
         """
-        self._warn_of_rounded_pixels(images, pruning or self.pruning)
+        pruning = pruning or self.pruning
+        self._warn_of_rounded_pixels(images, pruning)
         has_crops = not isinstance(images, torch.Tensor) or images.ndim == 5
         crops = [image.unsqueeze(0) if image.ndim == 3 else image for image in images]
-        embedded = []
-        for i, chosen in enumerate(self._encode_each(crops, pruning)):
-            size = image_sizes[i] if image_sizes is not None else None
-            embedded.append(self._merge_crops(chosen, size) if has_crops else chosen.tokens[0])
-        return embedded
+        chosen = self._choose_each(crops, pruning, repeat("") if questions is None else questions)
+        sizes = repeat(None) if image_sizes is None else image_sizes
+        return [self._join(tokens, size, has_crops) for tokens, size in zip(chosen, sizes)]
+
+    def see_images(self, images: list[torch.Tensor], pruning: PruningSettings) -> list[Views]:
+        """What the tower says of each image (3, h, w) or (K, 3, h, w), of which `embed_seen` makes visual tokens."""
+        self._warn_of_rounded_pixels(images, pruning)
+        return list(self._see_each([image.unsqueeze(0) if image.ndim == 3 else image for image in images]))
+
+    def embed_seen(
+        self, views: Views, image_size: tuple[int, int], has_crops: bool, pruning: PruningSettings, question: str
+    ) -> torch.Tensor:
+        """The visual tokens (length, D) that `embed_images` gives for an image and a question about it."""
+        return self._join(self.choose(views, pruning, question), image_size, has_crops)
 
     def _warn_of_rounded_pixels(self, images: torch.Tensor | list[torch.Tensor], pruning: PruningSettings) -> None:
         """Warn once of pixels that lost bits on the way to a tower that would have used them: nothing restores them."""
@@ -145,41 +169,44 @@ class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, im
                 str(rounded.pop()).removeprefix("torch."),
             )
 
-    def _encode_each(
-        self, crops: list[torch.Tensor], pruning: PruningSettings | None
+    def _choose_each(
+        self, crops: list[torch.Tensor], pruning: PruningSettings, questions: Iterable[str]
     ) -> list[VisualTokens | MergedTokens]:
-        """`encode_images` for each image's crops, in one batch where that cannot change what is kept.
-
-        To answer in float32 every image is encoded by itself: the size of a batch changes the last bits of the
-        features, and the selection can turn on them, so that an answer would depend on what else is in the batch.
-        """
-        if self.get_vision_tower().dtype is torch.float32 and not self.training:
-            return [self.encode_images(image, pruning) for image in crops]
+        """`encode_images` for each image's crops, in one batch where that cannot change what is kept."""
+        if self._sees_one_by_one or pruning.is_for_one_image:
+            return [self.choose(views, pruning, text) for views, text in zip(self._see_each(crops), questions)]
         counts = [len(image) for image in crops]
-        chosen = self.encode_images(torch.cat(crops), pruning)
+        chosen = self.choose(self.see(torch.cat(crops)), pruning)
         tokens = chosen.tokens.split(counts)
         if isinstance(chosen, MergedTokens):
             return [MergedTokens(part) for part in tokens]
         return [VisualTokens(*part) for part in zip(tokens, chosen.patches.split(counts))]
 
-    def _merge_crops(self, chosen: VisualTokens | MergedTokens, image_size: tuple[int, int] | None) -> torch.Tensor:
-        """One sequence (length, D) of the visual tokens (K, T, D) of one image, as `mm_patch_merge_type` says."""
-        tokens, merge_type = chosen.tokens, self.config.mm_patch_merge_type
-        if not merge_type.startswith("spatial"):
-            return tokens.flatten(0, 1)
-        newline = self.model.image_newline if "unpad" in merge_type else None
-        if len(tokens) == 1 or isinstance(chosen, MergedTokens):
-            return torch.cat([tokens.flatten(0, 1), *([] if newline is None else [newline.unsqueeze(0).to(tokens)])])
-        tower = self.get_vision_tower()
-        if tower.select_feature != "patch":
-            raise InputError(f"mm_patch_merge_type {merge_type!r} needs mm_vision_select_feature 'patch'")
-        if image_size is None:
-            raise InputError("image_sizes is needed: an image in several crops is put together by its original size")
-        grid = get_anyres_image_grid_shape(image_size, self.config.image_grid_pinpoints, tower.image_size)
-        if len(tokens) != 1 + grid[0] * grid[1]:
-            raise InputError(f"an image of size {image_size} takes 1 + {grid[0]} x {grid[1]} crops, not {len(tokens)}")
-        most_crops = anyres_max(self.config.image_aspect_ratio)
-        return merge_crops(tokens, chosen.patches, grid, tower.num_patches_per_side, image_size, newline, most_crops)
+    def _see_each(self, crops: list[torch.Tensor]) -> Iterator[Views]:
+        """`see` for each image's crops."""
+        if self._sees_one_by_one:
+            yield from map(self.see, crops)
+        else:
+            views, ends = self.see(torch.cat(crops)), [0, *accumulate(map(len, crops))]
+            yield from (views.of(slice(start, end)) for start, end in pairwise(ends))
+
+    @property
+    def _sees_one_by_one(self) -> bool:
+        """Whether every image is encoded by itself, as it is to answer in float32.
+
+        The size of a batch changes the last bits of the features, and the selection can turn on them, so that an answer
+        would depend on what else is in the batch.
+        """
+        return self.get_vision_tower().dtype is torch.float32 and not self.training
+
+    def _join(
+        self, chosen: VisualTokens | MergedTokens, image_size: tuple[int, int] | None, has_crops: bool
+    ) -> torch.Tensor:
+        """The visual tokens of one image in one sequence (length, D)."""
+        if not has_crops:
+            return chosen.tokens[0]
+        newline = getattr(self.model, "image_newline", None)
+        return join_crops(chosen, self.config, self.get_vision_tower(), newline, image_size)
 
     def prepare_inputs_labels_for_multimodal(
         self, input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes=None
@@ -219,7 +246,16 @@ class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, im
         return False
 
     def embed_behind(
-        self, cache: Cache | None, input_ids, position_ids, attention_mask, labels, images, image_sizes, pruning=None
+        self,
+        cache: Cache | None,
+        input_ids,
+        position_ids,
+        attention_mask,
+        labels,
+        images,
+        image_sizes,
+        pruning=None,
+        question=None,
     ) -> tuple[EmbeddedPrompts, torch.LongTensor, torch.LongTensor]:
         """Prompts behind `past` cached tokens: embedded, their positions (B, longest), the mask (B, past + longest).
 
@@ -236,7 +272,7 @@ class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, im
                     + (f" behind {past} cached tokens" if past else "")
                 )
         side = self.config.tokenizer_padding_side
-        prompts = self.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, side, pruning)
+        prompts = self.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, side, pruning, question)
         self.check_context(past + prompts.longest)
         if position_ids is not None:
             positions = prompts.expand_positions(position_ids)
@@ -254,9 +290,12 @@ class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, im
         image_sizes: list[tuple[int, int]] | None,
         padding_side: str,
         pruning: PruningSettings | None = None,
+        question: str | list[str] | None = None,
     ) -> EmbeddedPrompts:
         """Prompts with their images in place, padded on `padding_side`; the arguments are those of upstream's method.
 
+        `question` is what is asked about each image, or about all, for methods that choose by it; if None, it is read
+        from the ids: the user's text of the turn that holds the image.
         Raises InputError as `prepare_inputs_labels_for_multimodal` does.
         """
         mask = text_mask(input_ids, attention_mask, self.generation_config)
@@ -268,7 +307,13 @@ class LlavaMetaForCausalLM(PruningDefaults):  # [VisPruner] visual_token_num, im
             raise InputError(f"{len(image_sizes)} image size(s) for {image_num} image(s)")
         if image_num and self.get_vision_tower() is None:
             raise InputError("this model has no vision tower: load it with llava.model.builder.load_pretrained_model")
-        visual = self.embed_images(images, image_sizes, pruning) if image_num else []
+        more = ()
+        if image_num and (pruning or self.pruning).question_views:
+            questions = self.read_questions(input_ids, mask) if question is None else question
+            more = ([questions] * image_num if isinstance(questions, str) else questions,)
+            if len(more[0]) != image_num:
+                raise InputError(f"{len(more[0])} question(s) for {image_num} image(s)")
+        visual = self.embed_images(images, image_sizes, pruning, *more) if image_num else []
         limit = self.config.tokenizer_model_max_length if self.training else None
         prompts = splice(input_ids, mask, labels, visual, self.model.embed_tokens, padding_side, limit)
         self.check_context(prompts.longest)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     Source = torch.Tensor | Callable[[], torch.Tensor]
 
 
+OF_CROPS = ("importance", "hidden_states", "keys", "pixels", "projected", "image_embeds")
+QUESTION_VIEWS = ("question", "text_embeds", "word_embeds")
+
+
 @dataclass(frozen=True)
 class PruningSettings:
     """How many visual tokens one call keeps of each crop, and how they are chosen.
@@ -54,6 +58,23 @@ class PruningSettings:
     def prunes_in_decoder(self) -> bool:
         """Whether visual tokens are dropped inside the language model, so that its prefill begins with all of them."""
         return self.prunes and not hasattr(load_method(self.pruning_method), "select")
+
+    @cached_property
+    def question_views(self) -> tuple[str, ...]:
+        """What the method `NEEDS` of the question; if anything, what it keeps of an image is for one question.
+
+        Raises PruningError if that is not of `QUESTION_VIEWS`.
+        """
+        needs = tuple(getattr(load_method(self.pruning_method), "NEEDS", ())) if self.prunes else ()
+        if not set(needs) <= set(QUESTION_VIEWS):
+            known = ", ".join(QUESTION_VIEWS)
+            raise PruningError(f"the pruning method {self.pruning_method}: NEEDS may have {known}, not {needs}")
+        return needs
+
+    @property
+    def is_for_one_image(self) -> bool:
+        """Whether the method has to be asked for one image at a time."""
+        return bool(self.question_views)
 
     @property
     def prunes_before_decoder(self) -> bool:
@@ -97,6 +118,10 @@ class Views:
         keys: Source | None = None,
         pixels: Source | None = None,
         projected: Source | None = None,
+        question: str | None = None,
+        text_embeds: Source | None = None,
+        image_embeds: Source | None = None,
+        word_embeds: Source | None = None,
     ) -> None:
         """`features` are (K, N, C); the shapes of the others stand at the properties."""
         self.features = features
@@ -106,10 +131,16 @@ class Views:
             "keys": keys,
             "pixels": pixels,
             "projected": projected,
+            "question": question,
+            "text_embeds": text_embeds,
+            "image_embeds": image_embeds,
+            "word_embeds": word_embeds,
         }
 
     def _view(self, name: str) -> torch.Tensor:
         source = self._sources[name]
+        if source is None and name in QUESTION_VIEWS:
+            raise PruningError(f"the pruning method needs {name}, but no question was asked here, or its NEEDS lack it")
         if source is None:
             raise PruningError(f"this vision tower gives no {name}, which the pruning method needs")
         if callable(source):
@@ -145,10 +176,41 @@ class Views:
         """(K, N, D): the features as the language model would see them."""
         return self._view("projected")
 
+    @property
+    def question(self) -> str:
+        """What is asked about the image, as text."""
+        return self._view("question")
+
+    @property
+    def text_embeds(self) -> torch.Tensor:
+        """(M, E): CLIP's embeddings of the question, of M pieces of 77 tokens."""
+        return self._view("text_embeds")
+
+    @property
+    def image_embeds(self) -> torch.Tensor:
+        """(K, N, E): CLIP's embeddings of the patches, beside those of texts."""
+        return self._view("image_embeds")
+
+    @property
+    def word_embeds(self) -> torch.Tensor:
+        """(m, D): the language model's embeddings of the question's tokens."""
+        return self._view("word_embeds")
+
     def project_by(self, project: Callable[[torch.Tensor], torch.Tensor]) -> Views:
         """Let methods see the features `projected`: `project` takes (K, N, C) to (K, N, D). Returns these views."""
         self._sources["projected"] = lambda: project(self.features)
         return self
+
+    def of(self, crops: slice, **of_question: Source | str) -> Views:
+        """The views of some of the crops; what is computed for them is computed for all, and once.
+
+        `of_question` has the views of a question (`QUESTION_VIEWS`), in place of those here.
+        """
+        parts = {
+            name: lambda name=name: getattr(self, name)[crops] for name in OF_CROPS if self._sources[name] is not None
+        }
+        own = {name: self._sources[name] for name in QUESTION_VIEWS}
+        return Views(self.features[crops], **parts, **(own | of_question))
 
     def keep(self, patches: torch.LongTensor) -> VisualTokens:
         """The features of `patches` (K, T), indices in any order, as visual tokens in raster order."""

@@ -6,9 +6,10 @@ solved greedily.
 """
 
 import torch
-import torch.nn.functional as F
 
+from llava.pruning import greedy
 from llava.pruning.base import PruningSettings, Views, VisualTokens
+from llava.pruning.cosine import cosines, rounded, unit_vectors
 
 
 def select(views: Views, settings: PruningSettings) -> VisualTokens:
@@ -20,14 +21,5 @@ def farthest(tokens: torch.Tensor, number: int) -> torch.LongTensor:
 
     The first is the one whose nearest other token is farthest. Returns (K, number) int64, ascending.
     """
-    unit = F.normalize(tokens.float(), dim=-1)
-    distance = 1 - unit @ unit.transpose(1, 2)
-    others = distance.masked_fill(torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device), torch.inf)
-    picked = [others.amin(dim=2).argmax(dim=1)]
-    crop = torch.arange(len(tokens), device=tokens.device)
-    nearest = distance[crop, picked[0]]
-    for _ in range(number - 1):
-        nearest[crop, picked[-1]] = -torch.inf
-        picked.append(nearest.argmax(dim=1))
-        nearest = torch.minimum(nearest, distance[crop, picked[-1]])
-    return torch.stack(picked, dim=1).sort(dim=1).values
+    unit = unit_vectors(tokens)
+    return greedy.farthest(rounded(cosines(unit, unit)).neg_().add_(1), number).sort(dim=1).values

@@ -22,7 +22,11 @@ from llava.pruning.errors import PruningError
 VISPRUNER, NONE = "vispruner", "none"
 _NO_METHOD = {
     "base",
+    "cosine",
     "errors",
+    "greedy",
+    "greedy_cpu",
+    "greedy_triton",
     "importance",
     "registry",
     "selection",

@@ -77,6 +77,15 @@ def test_a_row_for_every_setting_with_every_stage(small):
     assert len(table({"model": "small", "answer_tokens": 4}, rows).splitlines()) == 2 + 2 + len(rows)
 
 
+def test_methods_that_choose_by_the_question_are_asked_one(small):
+    job = make_job(SMALL.image_size, 1, None, 10, small, 4)
+    small.get_vision_tower().text_side = random_model.build_text_side(SMALL, small.device)
+    methods = ("scope", "cdpruner", "holov", "mmtok")
+    rows = measure(small, job, [PruningSettings(8, pruning_method=name) for name in methods], rounds=1, warmup=0)
+    assert [row["visual_tokens"] for row in rows] == [8] * 4
+    assert all(row["selection"]["median"] > 0 for row in rows)
+
+
 def test_an_answer_is_its_first_token_and_the_further_ones(small):
     job = make_job(SMALL.image_size, 1, None, 10, small, 4)
     (row,) = measure(small, job, [PruningSettings(4)], rounds=1, warmup=1)
@@ -151,4 +160,9 @@ def test_the_cost_of_pruning_itself_is_measured(call, monkeypatch, tmp_path):
     assert out.count("times as fast") == 2 * 3 + 2 * 2
     found = json.loads((tmp_path / "out.json").read_text())["results"]
     assert list(found) == [f"{what}, batch {batch}" for what in ("selection", "tower") for batch in (1, 32)]
+    code, out, _ = call(selection, *few, "--batch-sizes", 2, "--methods")
+    assert code == 0
+    methods = [line.split()[0] for line in out.partition("methods, batch 2\n")[2].splitlines()]
+    assert methods[0] == "vispruner"
+    assert {"divprune", "scope", "cdpruner", "holov", "mmtok", "visionzip", "random"} < set(methods)
     assert_one_line(call(selection, *few, "--rounds", 0), "at least 1")

@@ -113,3 +113,112 @@ def fastv(attention: np.ndarray, is_visual: list[bool], visual_share: float) -> 
     number = round(visual_share * len(visual))
     most_attended = [visual[place] for place in ranked([attention[place] for place in visual])[:number]]
     return [place for place, flag in enumerate(is_visual) if not flag or place in most_attended]
+
+
+def scope(features: np.ndarray, cls_attention: np.ndarray, number: int) -> list[int]:
+    """SCOPE (NeurIPS 2025): the T of (N, C) features that are attended (N,) and cover the others, ascending.
+
+    A patch covers another as well as it is similar to it. Each time the patch is picked whose attention times what it
+    adds to the sum of how well each patch is covered, from 0 on, is greatest.
+    """
+    similarity = cosine_similarities(features)
+    return _best_cover(similarity, cls_attention, number)
+
+
+def _best_cover(values, weight, number: int) -> list[int]:
+    covered, picked = [0.0] * len(values), []
+    for _ in range(number):
+        gains = {
+            i: weight[i] * sum(max(0.0, row[i] - done) for row, done in zip(values, covered))
+            for i in range(len(weight))
+            if i not in picked
+        }
+        picked.append(max(gains, key=gains.get))
+        covered = [max(done, row[picked[-1]]) for row, done in zip(values, covered)]
+    return sorted(picked)
+
+
+def cdpruner(features: np.ndarray, image_embeds: np.ndarray, text_embeds: np.ndarray, number: int) -> list[int]:
+    """CDPruner (arXiv 2506.10967): the T of (N, C) projected features, relevant and unlike each other, ascending.
+
+    Args:
+        features: (N, C).
+        image_embeds: (N, E), CLIP's embeddings of the patches.
+        text_embeds: (M, E), those of the question.
+        number: T.
+    """
+    texts = len(text_embeds)
+    beside = cosine_similarities(np.concatenate([image_embeds, text_embeds]))
+    relevance = [-sum(row[len(image_embeds) :]) / texts for row in beside[: len(image_embeds)]]
+    least, most = min(relevance), max(relevance)
+    r = [(value - least + 1e-6) / (most - least) for value in relevance]
+    similarity = cosine_similarities(features)
+    kernel = np.array([[r[i] * s * r[j] for j, s in enumerate(row)] for i, row in enumerate(similarity)])
+    left, vectors, picked = np.diag(kernel).copy(), [], []
+    for _ in range(number):
+        j = max(range(len(left)), key=lambda i: left[i])
+        vector = (kernel[j] - sum(c[j] * c for c in vectors)) / np.sqrt(left[j])
+        vectors.append(vector)
+        left = left - vector**2
+        left[j] = -np.inf
+        picked.append(j)
+    return sorted(picked)
+
+
+def holov(features: np.ndarray, cls_attention: np.ndarray, number: int) -> list[int]:
+    """HoloV (NeurIPS 2025): the T patches that 16 runs of the raster sequence share, by (N, C) projected features.
+
+    A run weighs more the more its patches are attended (N,) and the more their similarities vary.
+    """
+    patches = list(range(len(features)))
+    runs, start = [], 0
+    for run in range(16):
+        length = len(patches) // 16 + (1 if run < len(patches) % 16 else 0)
+        runs.append(patches[start : start + length])
+        start += length
+    weights = [_holov_weight(features[run], cls_attention[run]) if run else 0.0 for run in runs]
+    quota = [int(number * weight / sum(weights)) for weight in weights]
+    heaviest = ranked(weights)
+    for run in heaviest[: number - sum(quota)]:
+        quota[run] += 1
+    surplus = 0
+    for run in heaviest:
+        wanted = quota[run] + surplus
+        quota[run] = min(wanted, len(runs[run]))
+        surplus = wanted - quota[run]
+    return sorted(run[i] for run, part in zip(runs, quota) for i in ranked([cls_attention[j] for j in run])[:part])
+
+
+def _holov_weight(features: np.ndarray, cls_attention: np.ndarray) -> float:
+    attention = [1000.0 * float(a) for a in cls_attention]
+    n = len(attention)
+    if n == 1:
+        return attention[0]
+    variances = []
+    for i, row in enumerate(cosine_similarities(features)):
+        row = [0.0 if i == j else s for j, s in enumerate(row)]
+        mean = sum(row) / (n - 1)
+        variances.append(sum((s - mean) ** 2 for s in row) / (n - 1))
+    scale = sum(map(abs, attention)) / n / (sum(map(abs, variances)) / n + 1e-6)
+    return sum(a + 0.09 * scale * v for a, v in zip(attention, variances)) / n
+
+
+def mmtok(features: np.ndarray, clip_features: np.ndarray, word_embeds: np.ndarray, number: int) -> list[int]:
+    """MMTok (arXiv 2508.18264): the T patches that cover the question's words and the other patches, ascending.
+
+    Args:
+        features: (N, D), projected.
+        clip_features: (N, C), the tower's.
+        word_embeds: (W, D), of the question's tokens.
+        number: T.
+    """
+    words, patches = len(word_embeds), len(features)
+    beside = cosine_similarities(np.concatenate([word_embeds, features]))
+    rows = [_softmax(row[words:], 0.02, words) for row in beside[:words]]
+    rows += [_softmax(row, 0.2, 2 * patches) for row in cosine_similarities(clip_features)]
+    return _best_cover(rows, [1.0] * patches, number)
+
+
+def _softmax(row: list[float], temperature: float, share: int) -> list[float]:
+    powers = [float(np.exp((value - max(row)) / temperature)) for value in row]
+    return [power / sum(powers) / share for power in powers]

@@ -138,6 +138,45 @@ def test_views_are_computed_when_they_are_asked_for():
                PruningSettings(2, pruning_method="visionzip"))  # fmt: skip
 
 
+ASKS = """
+def select(views, settings):
+    return views.keep_all() if views.question else views.keep(views.features.new_zeros(1, 2).long())
+"""
+
+
+def test_a_method_is_given_of_the_question_what_it_says_it_needs(mine, loaded):
+    mine.write_text(ASKS)
+    _, model, *_ = loaded()
+    pixels, pruning = torch.zeros(1, 3, 168, 168), PruningSettings(2, pruning_method=str(mine))
+    with pytest.raises(InputError, match="needs question, but no question was asked here, or its NEEDS lack it"):
+        model.encode_images(pixels, pruning, "What?")
+    mine.write_text('NEEDS = ("question",)' + ASKS)
+    pruning = PruningSettings(2, pruning_method=str(mine))
+    assert model.encode_images(pixels, pruning, "What?").tokens.shape[1] == 144
+    assert model.encode_images(pixels, pruning).tokens.shape[1] == 2
+    mine.write_text('NEEDS = ("answer",)' + ASKS)
+    with pytest.raises(
+        PruningError, match=r"mine.py: NEEDS may have question, text_embeds, word_embeds, not \('answer',\)"
+    ):
+        _ = PruningSettings(2, pruning_method=str(mine)).question_views
+
+
+def test_views_of_some_crops_are_computed_for_all_at_once():
+    asked = []
+
+    def importance() -> torch.Tensor:
+        asked.append("importance")
+        return torch.arange(12.0).view(3, 4)
+
+    views = Views(torch.rand(3, 4, 2), importance=importance)
+    parts = [views.of(slice(i, i + 1), question="What?") for i in range(3)]
+    assert [part.importance.tolist() for part in parts] == views.importance.unsqueeze(1).tolist()
+    assert [part.question for part in parts] == ["What?"] * 3
+    assert asked == ["importance"]
+    with pytest.raises(PruningError, match="this vision tower gives no keys"):
+        _ = parts[0].keys
+
+
 def test_kept_patches_come_in_raster_order_with_their_features():
     views = Views(torch.arange(12.0).view(1, 6, 2))
     kept = views.keep(torch.tensor([[4, 0, 3]]))

@@ -1,6 +1,7 @@
 """`lmms_eval --model llava_vispruner`: LLaVA with its visual tokens pruned."""
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import question_in
 from llava.eval.evaluation import published_conv_mode
 from llava.inference import Engine, Request
 from llava.inference.likelihood import answer_losses
@@ -75,7 +76,8 @@ class LlavaVisPruner(PrunedModel):
         super().clean()
 
     def _request(self, message: Message) -> Request:
-        return Request(self._prompt(message), message.pictures, name=message.name, as_displayed=False)
+        asked = {"name": message.name, "as_displayed": False, "question": question_in(message.text)}
+        return Request(self._prompt(message), message.pictures, **asked)
 
     def _prompt(self, message: Message, answer: str | None = None) -> str:
         """The conversation up to the answer, or with it. Raises InputError if pictures and placeholders do not match.

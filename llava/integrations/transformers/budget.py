@@ -18,7 +18,7 @@ class Budget:
         pruning: the other settings, with no number.
 
     Raises ValueError, naming the setting, for another value, and InputError for a method that prunes inside the
-    language model.
+    language model or chooses by the question.
     """
 
     visual_token_num: int | float | None
@@ -31,7 +31,13 @@ class Budget:
                 raise InputError(f"visual_token_num must be an integer or a share in (0, 1], got {number!r}")
         else:
             PruningSettings(visual_token_num=number)
-        if replace(self.pruning, visual_token_num=1).prunes_in_decoder:
+        asked = replace(self.pruning, visual_token_num=1)
+        if asked.question_views:
+            raise InputError(
+                f"the pruning method {self.pruning.pruning_method} chooses by the question, which transformers' models "
+                "do not tell apart from the rest of a prompt"
+            )
+        if asked.prunes_in_decoder:
             raise InputError(
                 f"the pruning method {self.pruning.pruning_method} drops tokens inside the language model, which "
                 "transformers' models do not let it do"

@@ -66,6 +66,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         pruning: PruningSettings | None = None,
         cache=None,
         modalities: str | list[str] | None = None,
+        question: str | list[str] | None = None,
         **kwargs,
     ):
         """The language model's forward, for prompts with images; see `prepare_inputs_labels_for_multimodal`.
@@ -77,6 +78,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             pruning: the settings of this call; the model's own if None.
             cache: the KV cache, as transformers 5.24 names it; `past_key_values` is the same.
             modalities: LLaVA-NeXT's, "image" alone or a list of it.
+            question: what is asked about the images, for methods that choose by it (see `embed_prompts`).
             kwargs: single settings in place of `pruning` (`visual_token_num`, ...), and what the language model takes.
 
         In training mode, ids with labels give the loss alone (see `training_loss`).
@@ -88,10 +90,10 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         check_modalities(modalities)
         if self.training and labels is not None and inputs_embeds is None:
             items = kwargs.get("num_items_in_batch")
-            return training_loss(self, input_ids, attention_mask, labels, images, image_sizes, items, pruning)
+            return training_loss(self, input_ids, attention_mask, labels, images, image_sizes, items, pruning, question)
         if inputs_embeds is None and self._has_images(input_ids, images, cache):
             prompts, position_ids, attention_mask = self.embed_behind(
-                cache, input_ids, position_ids, attention_mask, labels, images, image_sizes, pruning
+                cache, input_ids, position_ids, attention_mask, labels, images, image_sizes, pruning, question
             )
             input_ids, inputs_embeds, labels = None, prompts.inputs_embeds, prompts.labels
             is_visual = prompts.is_visual
@@ -144,12 +146,15 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         images: torch.Tensor | list[torch.Tensor] | None = None,
         image_sizes: list[tuple[int, int]] | None = None,
         modalities: str | list[str] | None = None,
+        question: str | list[str] | None = None,
         **kwargs,
     ) -> torch.LongTensor:
         """Answer prompts: (B, length) ids with -200 for each image -> (B, new) ids of the answers alone.
 
         In place of ids, `inputs_embeds` (B, length, D) are prompts that are complete, padded on the left; methods that
         prune inside the decoder need `is_visual` beside them. `modalities` are LLaVA-NeXT's, "image" or a list of it.
+        `question` is what methods choose by that depend on it, one for each image or one for all; if None, it is read
+        from the ids.
 
         `kwargs` are the settings of this call (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
         or `pruning`) and transformers' generation options, `attention_mask` among them; without `max_new_tokens` an
@@ -170,7 +175,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             self.check_context(embeds.shape[1])
             return self.generate_from_embeds(embeds, mask, embeds.shape[1], pruning=pruning, **kwargs)
         kwargs = _without_max_length(kwargs, inputs.shape[1])
-        prompts = self.embed_prompts(inputs, mask, None, images, image_sizes, "left", pruning)
+        prompts = self.embed_prompts(inputs, mask, None, images, image_sizes, "left", pruning, question)
         return self.generate_from_embeds(
             prompts.inputs_embeds, prompts.attention_mask, prompts.longest, prompts.is_visual, pruning, **kwargs
         )

@@ -1,6 +1,7 @@
 """The CLIP vision tower: patch features of one layer and, on demand, that layer's [CLS]-to-patch attention."""
 
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import ChannelDimension, PILImageResampling
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from llava.model.multimodal_encoder.clip_text import TextSide
 from llava.model.multimodal_encoder.vision_tower import VisionTower
 from llava.pruning import Views
 from llava.utils import InputError
@@ -112,6 +114,10 @@ class CLIPVisionTower(VisionTower):
         # How whole pictures are padded or cut is LLaVA's business, and padding here would be CLIP's own.
         return CLIPTowerImageProcessor.from_dict(values | {"do_pad": None})
 
+    @cached_property
+    def text_side(self) -> TextSide:
+        return TextSide.of(Path(self.vision_tower_name), self.hidden_size)
+
     def feature_select(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Tokens of the selected layer that are features: (B, 1 + N, C) -> (B, N, C), or all for `cls_patch`."""
         return hidden_states[:, 1:] if self.select_feature == "patch" else hidden_states
@@ -150,7 +156,13 @@ class CLIPVisionTower(VisionTower):
             hidden_states=selected.hidden_states,
             keys=selected.mean_keys,
             pixels=images,
+            image_embeds=lambda: self._embed(selected.hidden_states[:, 1:]),
         )
+
+    @torch.no_grad()
+    def _embed(self, patches: torch.Tensor) -> torch.Tensor:
+        """(K, N, C) of the selected layer -> CLIP's embeddings (K, N, E) float32."""
+        return self.text_side.embed_patches(self.vision_tower.post_layernorm(patches))
 
     def _run(self, images: torch.Tensor) -> _SelectedLayer:
         """The encoder up to and with the selected layer."""

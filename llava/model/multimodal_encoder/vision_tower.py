@@ -50,6 +50,14 @@ class VisionTower(nn.Module):
         """What the selected layer says of crops (K, 3, height, width)."""
         raise NotImplementedError
 
+    @property
+    def text_side(self):
+        """What embeds texts beside patches (see `clip_text.TextSide`). Raises InputError if the tower has none."""
+        raise InputError(
+            f"the vision tower {self.vision_tower_name} is {self.NAME}: the pruning method needs a CLIP that has its "
+            "text tower and projections"
+        )
+
     def make_image_processor(self, values: dict):
         """The image processor of these values of its config file."""
         raise NotImplementedError

@@ -8,7 +8,16 @@ from llava.pruning.registry import VISPRUNER
 BUDGETS = (48, 32, 16, 8)
 SEEDS = 5
 RATIO_BUDGET, RATIOS = 16, (0.0, 0.5, 1.0)
-RIVALS = {"fastervlm": "FasterVLM", "divprune": "DivPrune", "visionzip": "VisionZip", "fastv": "FastV"}
+RIVALS = {
+    "fastervlm": "FasterVLM",
+    "divprune": "DivPrune",
+    "visionzip": "VisionZip",
+    "fastv": "FastV",
+    "scope": "SCOPE",
+    "cdpruner": "CDPruner",
+    "holov": "HoloV",
+    "mmtok": "MMTok",
+}
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,8 @@ def test_methods_that_choose_patches(pruned, method):
         ({"visual_token_num": True}, "must be an integer, got True"),
         ({"visual_token_num": 3, "important_ratio": 2}, "important_ratio must be a number in"),
         ({"visual_token_num": 3, "pruning_method": "fastv"}, "fastv drops tokens inside the language model"),
+        ({"visual_token_num": 3, "pruning_method": "cdpruner"}, "cdpruner chooses by the question"),
+        ({"visual_token_num": 3, "pruning_method": "mmtok"}, "mmtok chooses by the question"),
         ({"visual_token_num": 3, "pruning_method": "nothing"}, "pruning_method must be one of vispruner"),
     ],
 )

@@ -3,7 +3,7 @@
 from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Host, Picture
-from llava.integrations.transformers.hosts.llava import one_of, whole_crops
+from llava.integrations.transformers.hosts.llava import whole_crops
 from llava.integrations.transformers.hosts.vit import pool_mean, run_of
 from llava.pruning import Views
 
@@ -17,7 +17,7 @@ class Gemma3Host(Host):
         with run_of(model.model.vision_tower, -1, "full") as run:
             tokens = model.model.get_image_features(pixels).pooler_output
         views = Views(tokens, importance=lambda: pool_mean(run.importance(), stride), pixels=pixels, projected=tokens)
-        return [whole_crops(tokens[i], one_of(views, slice(i, i + 1))) for i in range(len(pixels))]
+        return [whole_crops(tokens[i], views.of(slice(i, i + 1))) for i in range(len(pixels))]
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         return model.config.mm_tokens_per_image

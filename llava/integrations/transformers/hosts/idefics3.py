@@ -4,7 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Host, Picture
-from llava.integrations.transformers.hosts.llava import one_of, whole_crops
+from llava.integrations.transformers.hosts.llava import whole_crops
 from llava.integrations.transformers.importance import received_attention, watching
 from llava.pruning import Views
 
@@ -43,7 +43,7 @@ class Idefics3Host(Host):
             return sums / shuffle(is_patch.unsqueeze(-1), factor).sum(dim=-1).clamp(min=1)
 
         views = Views(tokens, importance=importance, pixels=pixels.flatten(0, 1), projected=tokens)
-        return [whole_crops(tokens[i], one_of(views, slice(i, i + 1))) for i in range(len(tokens))]
+        return [whole_crops(tokens[i], views.of(slice(i, i + 1))) for i in range(len(tokens))]
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         patch = model.config.vision_config.patch_size

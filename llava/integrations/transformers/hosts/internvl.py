@@ -3,7 +3,7 @@
 from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Host, Picture
-from llava.integrations.transformers.hosts.llava import one_of, read_options, whole_crops
+from llava.integrations.transformers.hosts.llava import read_options, whole_crops
 from llava.integrations.transformers.hosts.vit import TowerRun, patches_per_crop, run_of
 from llava.pruning import Views
 
@@ -17,7 +17,7 @@ class InternVLHost(Host):
         with run_of(model.model.vision_tower, *options.values()) as run:
             tokens = model.model.get_image_features(pixels, **options).pooler_output
         views = Views(tokens, importance=lambda: self.importance(model, run), pixels=pixels, projected=tokens)
-        return [whole_crops(tokens[i], one_of(views, slice(i, i + 1))) for i in range(len(pixels))]
+        return [whole_crops(tokens[i], views.of(slice(i, i + 1))) for i in range(len(pixels))]
 
     def importance(self, model: PreTrainedModel, run: TowerRun):
         """(K, n) float32: mean over the patches of a token, which the host's own shuffle puts together."""

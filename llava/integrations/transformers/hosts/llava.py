@@ -17,7 +17,7 @@ class LlavaHost(Host):
         with run_of(model.model.vision_tower, *options.values()) as run:
             tokens = model.model.get_image_features(pixel_values=pixels, **options).pooler_output
         views = run.views(pixels, torch.stack(list(tokens)))
-        return [whole_crops(tokens[i], one_of(views, slice(i, i + 1))) for i in range(len(pixels))]
+        return [whole_crops(tokens[i], views.of(slice(i, i + 1))) for i in range(len(pixels))]
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         return patches_per_crop(model.model.vision_tower)
@@ -27,16 +27,6 @@ def read_options(model: PreTrainedModel, given: dict) -> dict:
     """The layers that the host reads and what of them, of the call or else of the config."""
     names = ("vision_feature_layer", "vision_feature_select_strategy")
     return {name: given[name] if given.get(name) is not None else getattr(model.config, name) for name in names}
-
-
-def one_of(views: Views, crops: slice) -> Views:
-    """The views of some of the crops."""
-
-    def part(name: str):
-        return lambda: getattr(views, name)[crops]
-
-    names = ("importance", "hidden_states", "keys", "pixels", "projected")
-    return Views(views.features[crops], **{name: part(name) for name in names})
 
 
 def whole_crops(tokens: torch.Tensor, views: Views) -> Picture:

@@ -4,7 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Picture, split_first
-from llava.integrations.transformers.hosts.llava import one_of, read_options, whole_crops
+from llava.integrations.transformers.hosts.llava import read_options, whole_crops
 from llava.integrations.transformers.hosts.llava_next import LlavaNextHost
 from llava.integrations.transformers.hosts.vit import pool_mean, run_of
 from llava.pruning import Views
@@ -40,7 +40,7 @@ class LlavaNextVideoHost(LlavaNextHost):
             projected=tokens,
         )
         parts = [slice(i * frames, (i + 1) * frames) for i in range(videos)]
-        return [whole_crops(tokens[part], one_of(views, part)) for part in parts]
+        return [whole_crops(tokens[part], views.of(part)) for part in parts]
 
     def channels(self, model: PreTrainedModel) -> int:
         """D."""

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Picture, split_first
-from llava.integrations.transformers.hosts.llava import one_of, read_options
+from llava.integrations.transformers.hosts.llava import read_options
 from llava.integrations.transformers.hosts.llava_next import LlavaNextHost
 from llava.integrations.transformers.hosts.vit import run_of
 from llava.pruning import Views
@@ -54,7 +54,7 @@ class LlavaOnevisionHost(LlavaNextHost):
         )
         places = torch.arange(tokens.shape[1] - 1, device=tokens.device).view(frames, -1)
         parts = [slice(i * frames, (i + 1) * frames) for i in range(videos)]
-        return [Picture(own, one_of(views, part), places) for own, part in zip(tokens, parts)]
+        return [Picture(own, views.of(part), places) for own, part in zip(tokens, parts)]
 
     def more_options(self, given: dict) -> dict:
         options = {"vision_aspect_ratio": given.get("vision_aspect_ratio")}

@@ -4,7 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Picture
-from llava.integrations.transformers.hosts.llava import LlavaHost, one_of, whole_crops
+from llava.integrations.transformers.hosts.llava import LlavaHost, whole_crops
 from llava.integrations.transformers.hosts.vit import run_of
 
 _NAMES = ("vision_feature_layer", "vision_feature_layers")  # transformers has renamed it
@@ -20,7 +20,7 @@ class VipLlavaHost(LlavaHost):
         with run_of(model.model.vision_tower, layers, "default") as run:
             tokens = model.model.get_image_features(pixel_values=pixels, **{name: layers}).pooler_output
         views = run.views(pixels, torch.stack(list(tokens)))
-        return [whole_crops(tokens[i], one_of(views, slice(i, i + 1))) for i in range(len(pixels))]
+        return [whole_crops(tokens[i], views.of(slice(i, i + 1))) for i in range(len(pixels))]
 
 
 HOST = VipLlavaHost()

@@ -1,0 +1,87 @@
+"""What a prompt asks about its images: the text that some pruning methods choose by.
+
+The question about an image is the user's text of the turn that holds it, without the image's place and without what the
+prompt template writes. It is the same however often the conversation goes on, so that the tokens kept of an image stay.
+"""
+
+import re
+from functools import cache, cached_property
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.conversation import AROUND_IMAGES, Conversation, SeparatorStyle, conv_templates, question_in
+from llava.pruning import PruningSettings, Views
+
+
+def questions_of(ids: torch.LongTensor, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The question about each image of a prompt (length,) int64, which has -200 for each of them.
+
+    A turn goes from one mark of a prompt template, any that is known, or special token to the next.
+    """
+    chunks = [[]]
+    for token in ids.tolist():
+        if token == IMAGE_TOKEN_INDEX:
+            chunks.append([])
+        else:
+            chunks[-1].append(token)
+    decoded = (tokenizer.decode(chunk, clean_up_tokenization_spaces=False) for chunk in chunks)
+    text = DEFAULT_IMAGE_TOKEN.join(decoded)
+    special = {token for token in tokenizer.all_special_tokens if token not in AROUND_IMAGES}
+    marks = sorted(_marks_of_templates() | special, key=len, reverse=True)
+    turns = re.split("|".join(map(re.escape, marks)), text)
+    return [question_in(turn) for turn in turns for _ in range(turn.count(DEFAULT_IMAGE_TOKEN))]
+
+
+@cache
+def _marks_of_templates() -> frozenset[str]:
+    """What the templates write where a turn begins or ends."""
+    return frozenset(mark.strip() for template in conv_templates.values() for mark in _marks(template))
+
+
+def _marks(template: Conversation) -> list[str]:
+    match template.sep_style:
+        case SeparatorStyle.SINGLE:
+            return [f"{template.sep}{role}:" for role in template.roles]
+        case SeparatorStyle.TWO:
+            return [f"{role}:" for role in template.roles]
+        case SeparatorStyle.LLAMA_2:
+            return ["[INST]", "[/INST]", "<</SYS>>"]
+        case SeparatorStyle.LLAMA_3:
+            return [template.sep, *(f"<|start_header_id|>{role}<|end_header_id|>" for role in template.roles)]
+        case SeparatorStyle.PLAIN:
+            return []
+    return [template.sep, *template.roles]
+
+
+class Asking:
+    """Mixin: what a model with image input tells a pruning method of the question."""
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The language model's tokenizer, that of the checkpoint unless it was assigned."""
+        from llava.model.builder import complete
+
+        return complete(self).tokenizer
+
+    def ask(self, views: Views, pruning: PruningSettings, question: str) -> Views:
+        """The views of crops, with those of a question that the method needs."""
+        tower = self.get_vision_tower()
+        sources = {
+            "question": question,
+            "text_embeds": lambda: tower.text_side.embed_text(question, tower.device),
+            "word_embeds": lambda: self.embed_words(question),
+        }
+        return views.of(slice(None), **{name: sources[name] for name in pruning.question_views})
+
+    @torch.no_grad()
+    def embed_words(self, text: str) -> torch.Tensor:
+        """(m, D): the language model's embeddings of a text's tokens."""
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        embed = self.model.embed_tokens
+        return embed(torch.tensor(ids, dtype=torch.long, device=embed.weight.device))
+
+    def read_questions(self, input_ids: torch.LongTensor, mask: torch.BoolTensor) -> list[str]:
+        """The question about each image of prompts (B, length), by what `mask` (B, length) says is no padding."""
+        return [text for ids, own in zip(input_ids, mask) for text in questions_of(ids[own], self.tokenizer)]
