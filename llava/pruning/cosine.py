@@ -8,13 +8,14 @@ methods then take the lower position, as an argmax does.
 import torch
 import torch.nn.functional as F
 
+WITHOUT_FLOAT64 = ("mps",)  # devices: what is compared there, 2 MB of features an image, is compared on the CPU
 _STEPS = 2.0**40  # of a cosine between 0 and 1
 
 
 def exact(values: torch.Tensor) -> torch.Tensor:
     """`values` of any floating dtype as float64, without gradients; on the CPU where the device has no float64."""
     values = values.detach()
-    return (values.cpu() if values.device.type == "mps" else values).double()
+    return (values.cpu() if values.device.type in WITHOUT_FLOAT64 else values).double()
 
 
 def unit_vectors(vectors: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from llava.pruning.base import PruningSettings, Views, VisualTokens, check_budget, keep_patches
+from llava.pruning.cosine import WITHOUT_FLOAT64
 from llava.pruning.duplicates import drop_duplicates
-
-WITHOUT_FLOAT64 = ("mps",)  # devices: the features, 2 MB of an image, are compared on the CPU
 
 
 def select(views: Views, settings: PruningSettings) -> VisualTokens:

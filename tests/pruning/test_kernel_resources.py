@@ -1,61 +1,64 @@
-"""The rounds' kernel in machine code for three generations of GPU, built without one: what it takes of each."""
+"""The kernels in machine code for three generations of GPU, built without one: what they take of each."""
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-
 triton = pytest.importorskip("triton")
 
-BUILD = """
-from pathlib import Path
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from llava.pruning.duplicates_triton import WARPS, _rounds, width_of
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
 
-half = triton.next_power_of_2(({patches} + 1) // 2)
-pointers = {{"neighbours": "*i16", "similarity": "*fp64", "lists": "*i32"}}
-pointers |= {{"in_b": "*i8", "scores": "*fp64", "kept": "*i32"}}
-constants = {{"MAX_DROP": 8, "HALF": half, "WIDTH": width_of(half)}}
-signature = pointers | {{"length": "i32", "keep": "i32"}} | dict.fromkeys(constants, "constexpr")
-source = ASTSource(fn=_rounds, signature=signature, constexprs=constants)
-for generation in {generations}:
-    built = triton.compile(source, target=GPUTarget("cuda", generation, 32), options={{"num_warps": WARPS}})
-    Path({folder!r}, f"{{generation}}.ptx").write_text(built.asm["ptx"])
-    print(generation, built.metadata.shared)
-"""
+from llava.pruning import duplicates_triton, greedy_triton  # noqa: E402
+
 GENERATIONS = (80, 90, 100)  # A100, H100 and H200, B200
-ASSEMBLERS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+WARPS = 16
+READER = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+POINTERS = {"neighbours": "*i16", "lists": "*i32", "in_b": "*i8", "kept": "*i32", "changed": "*i32", "picked": "*i32"}
+INTEGERS = ("length", "keep", "rows", "columns", "number")
 
 
-def assemble(ptx: Path) -> str:
-    """What the newest assembler of Triton says of registers and spills."""
-    target = re.search(r"^\.target (sm_\w+)", ptx.read_text(encoding="utf-8"), re.MULTILINE)[1]
-    newest = max(ASSEMBLERS.glob("ptxas*"))
-    options = ["-v", f"--gpu-name={target}", "-o", "/dev/null", str(ptx)]
-    done = subprocess.run([newest, *options], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def rounds(patches: int) -> tuple:
+    half = triton.next_power_of_2((patches + 1) // 2)
+    constants = {"MAX_DROP": 8, "HALF": half, "WIDTH": duplicates_triton.width_of(half)}
+    return duplicates_triton._rounds, constants
+
+
+def picks(rule: str, patches: int) -> tuple:
+    columns = triton.next_power_of_2(patches)
+    tile = max(1, greedy_triton._ELEMENTS // columns)
+    return greedy_triton._pick, {"RULE": greedy_triton._RULES[rule], "COLUMNS": columns, "TILE": tile}
 
 
 # 576 patches less 32 important ones; 729 of SigLIP; the five crops of LLaVA-1.6 in one list.
-@pytest.mark.parametrize("patches", [144, 544, 729, 2816])
-def test_no_register_is_spilled(patches, tmp_path, record_property):
-    """At most 128 of 65,536 / 512 registers a thread, no spill, and shared memory that every GPU has."""
-    program = BUILD.format(patches=patches, generations=GENERATIONS, folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-2000:]
-    shared = dict(map(int, line.split()) for line in done.stdout.splitlines())
-    assert shared.keys() == set(GENERATIONS)
-    for generation in GENERATIONS:
-        said = assemble(tmp_path / f"{generation}.ptx")
-        registers = int(re.search(r"Used (\d+) registers", said)[1])
-        record_property(f"sm_{generation}", f"{registers} registers, {shared[generation]} bytes of shared memory")
-        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in said, said
-        assert registers <= 128
-        assert shared[generation] <= 48 * 1024
+KERNELS = {f"rounds {patches}": rounds(patches) for patches in (144, 544, 729, 2816)}
+KERNELS |= {
+    f"{rule} {patches}": picks(rule, patches)
+    for rule in ("farthest", "covering", "voluminous")
+    for patches in (576, 2880)
+}
+
+
+def build(function, constants: dict, generation: int):
+    """A kernel in machine code. Pointers that are not named above are to float64."""
+    others = dict.fromkeys(INTEGERS, "i32") | POINTERS | dict.fromkeys(constants, "constexpr")
+    signature = {name: others.get(name, "*fp64") for name in function.arg_names}
+    source = ASTSource(fn=function, signature=signature, constexprs=constants)
+    return triton.compile(source, target=GPUTarget("cuda", generation, 32), options={"num_warps": WARPS})
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_register_is_spilled(kernel, generation, tmp_path, record_property):
+    """At most 128 of 65,536 / 512 registers a thread, nothing on the stack, and shared memory that every GPU has."""
+    built = build(*KERNELS[kernel], generation)
+    file = tmp_path / "kernel.cubin"
+    file.write_bytes(built.asm["cubin"])
+    said = subprocess.run([READER, "-res-usage", file], capture_output=True, text=True, check=True).stdout
+    registers, stack = (int(re.search(rf"\b{what}:(\d+)", said)[1]) for what in ("REG", "STACK"))
+    record_property("resources", f"{registers} registers, {stack} bytes of stack, {built.metadata.shared} shared")
+    assert registers <= 128
+    assert stack == 0
+    assert built.metadata.shared <= 48 * 1024
