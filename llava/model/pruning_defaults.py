@@ -26,7 +26,8 @@ class PruningDefaults:
     """Mixin: `pruning` holds a model's settings, and each is an attribute that may be assigned between calls.
 
     A call that takes settings as arguments (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
-    `budget_per`) uses these instead and leaves the model as it is, so that calls in several threads do not disturb each other.
+    `budget_per`) uses these instead and leaves the model as it is, so that calls in several threads do not disturb each
+    other.
     """
 
     pruning = PruningSettings()

@@ -132,7 +132,7 @@ def test_answers_are_those_of_each_request_alone(loaded, method):
 
 
 def test_a_call_may_say_so_itself(loaded):
-    _, model, image_processor, _ = loaded("v1.6", mm_patch_merge_type="spatial", image_grid_pinpoints=[[336, 336]])
+    model = loaded("v1.6", mm_patch_merge_type="spatial", image_grid_pinpoints=[[336, 336]])[1]
     model.visual_token_num, model.budget_per = 30, "image"
     assert model.pruning == of_image(30)
     with pytest.raises((InputError, PruningError), match="budget_per: visionzip"):
