@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Pruning methods compared: benchmarks answered by each method at each number of visual tokens, and by the unpruned
-# model; one table and one picture. A method is a name, a .py file or a package.module:
-# [BENCHMARKS="pope gqa"] [CKPT=..] [DATA_DIR=..] [OUT_DIR=..] [FAMILY=v1_5|v1_6] \
+# model; one table and one picture. A method is a name, a .py file or a package.module. With BUDGET_PER=image the tokens
+# are those of all crops of a picture together (LLaVA-1.6), else of each crop:
+# [BENCHMARKS="pope gqa"] [BUDGET_PER=image] [CKPT=..] [DATA_DIR=..] [OUT_DIR=..] [FAMILY=v1_5|v1_6] \
 #     bash scripts/compare_methods.sh "64 32" vispruner divprune mine.py
 # shellcheck source=scripts/suite.sh
 source "$(dirname "${BASH_SOURCE[0]}")/suite.sh"

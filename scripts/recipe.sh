@@ -24,7 +24,7 @@ fi
 source "$ROOT/scripts/python.sh"
 
 options=(--model-path "$CKPT" --visual_token_num "$1" --important_ratio "${2:-0.5}"
-    --pruning_method "${PRUNING_METHOD:-vispruner}")
+    --pruning_method "${PRUNING_METHOD:-vispruner}" --budget_per "${BUDGET_PER:-crop}")
 # The paper's setting of LLaVA-1.6: every picture in five crops, joined without newlines.
 case $(cd "$(dirname "$0")" && pwd) in
     */v1_6/eval) options+=(--mm_patch_merge_type spatial --image_grid_pinpoints '[[672, 672]]') ;;

@@ -19,6 +19,7 @@ from llava.eval.files import write_json
 from llava.eval.options import AskingOptions, asking_options, model_options
 from llava.eval.questions import Question, get_chunk
 from llava.inference.request import Request, make_request
+from llava.pruning.base import CROP, IMAGE
 from llava.utils import InputError
 
 if TYPE_CHECKING:
@@ -209,13 +210,18 @@ def _answer_share(
 
 
 def _describe_run(pruning: PruningSettings, loaded: LoadedModel, answered: int, start: float) -> dict:
-    """What a run did: how visual tokens were chosen, how many of each crop, and what answering took."""
+    """What a run did: how visual tokens were chosen, how many of each crop or image, and what answering took."""
     from llava.pruning import method_label
 
     patches = loaded.model.get_vision_tower().num_patches
+    is_of_image = pruning.prunes and pruning.budget_per == IMAGE
+    kept = min(pruning.visual_token_num, patches) if pruning.prunes else patches
+    if is_of_image:  # of as many patches as the image's crops have
+        kept = pruning.visual_token_num
     return {
         "pruning_method": method_label(pruning.pruning_method) if pruning.prunes else "none",
-        "kept": min(pruning.visual_token_num, patches) if pruning.prunes else patches,
+        "kept": kept,
+        "budget_per": IMAGE if is_of_image else CROP,
         "answered": answered,
         "seconds": round(time.monotonic() - start, 2),
     }

@@ -15,7 +15,7 @@ from llava.eval.benchmarks import Benchmark, find_benchmark
 from llava.eval.files import write_json
 from llava.eval.options import AskingOptions, ModelOptions, decoding
 from llava.eval.questions import Question
-from llava.pruning.base import PruningSettings
+from llava.pruning.base import CROP, IMAGE, PruningSettings
 from llava.pruning.registry import NONE, VISPRUNER, method_label
 from llava.utils import InputError, get_model_name_from_path
 
@@ -66,6 +66,7 @@ def evaluate(
     important_ratio: float = 0.5,
     pruning_method: str = VISPRUNER,
     pruning_seed: int = 0,
+    budget_per: str = CROP,
     data_dir: str | Path | None = None,
     out_dir: str | Path | None = None,
     conv_mode: str | None = None,
@@ -81,7 +82,7 @@ def evaluate(
     Args:
         name: one of `llava.eval.benchmarks.BENCHMARKS`.
         model: a checkpoint folder or hub id, what `load_pretrained_model` returned, or a LLaVA model alone.
-        visual_token_num, important_ratio, pruning_method, pruning_seed: see `PruningSettings`.
+        visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `PruningSettings`.
         data_dir: the benchmarks' data; the bundled scenes for the bundled model, else playground/data/eval.
         out_dir: where answers go, in the folders of the recipes; a temporary folder if None. With a checkpoint's path a
             run goes on from the answers there; a model that is loaded already is always asked everything.
@@ -96,7 +97,7 @@ def evaluate(
     if max_new_tokens is None:
         max_new_tokens = benchmark.max_new_tokens
     generation = decoding(temperature, top_p, num_beams, max_new_tokens)
-    pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed)
+    pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per)
     source = ModelOptions(str(model), pruning=pruning) if isinstance(model, str | Path) else InMemory(model, pruning)
     data_dir = Path(data_dir or default_data_dir(source.model_path))
     out_dir = Path(out_dir or tempfile.mkdtemp(prefix="llava-eval-"))
@@ -153,11 +154,14 @@ def published_conv_mode(model_name: str, model_type: str | None, model_path: str
 def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: PruningSettings) -> Path:
     """Where a benchmark's answers go: NAME/answers/SPLIT/MODEL[-METHOD]/n_TOKENS/r_RATIO/merge.jsonl.
 
-    An unpruned model keeps all: its folder is n_all, whatever the budget.
+    An unpruned model keeps all: its folder is n_all, whatever the budget. A budget for all crops of an image is
+    n_TOKENS_per_image.
     """
     label = method_label(pruning.pruning_method)
     model = model_name if pruning.pruning_method == VISPRUNER else f"{model_name}-{label}"
     tokens = "all" if pruning.visual_token_num is None or pruning.pruning_method == NONE else pruning.visual_token_num
+    if tokens != "all" and pruning.budget_per == IMAGE:
+        tokens = f"{tokens}_per_image"
     folder = out_dir / benchmark.name / "answers" / benchmark.split / model / f"n_{tokens}"
     return folder / f"r_{pruning.important_ratio:g}" / "merge.jsonl"
 

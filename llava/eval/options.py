@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
 from llava.conversation import check_conv_mode
 from llava.model.folders import find_folder
-from llava.pruning.base import PruningSettings, check_budget
+from llava.pruning.base import BUDGETS_PER, CROP, PruningSettings, check_budget
 from llava.pruning.registry import METHOD_NAMES, check_pruning_method
 from llava.utils import (
     CommandParser,
@@ -165,7 +165,9 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_pruning_arguments(parser: argparse.ArgumentParser) -> None:
     """How many visual tokens are kept, and how they are chosen."""
-    parser.add_argument("--visual_token_num", type=visual_token_num, help="visual tokens kept of each crop (all)")
+    parser.add_argument(
+        "--visual_token_num", type=visual_token_num, help="visual tokens kept of each crop, or image (all)"
+    )
     parser.add_argument(
         "--important_ratio", type=important_ratio, default=0.5, help="share of them chosen by [CLS] attention (0.5)"
     )
@@ -174,6 +176,12 @@ def add_pruning_arguments(parser: argparse.ArgumentParser) -> None:
         type=pruning_method,
         default="vispruner",
         help=f"how they are chosen: {', '.join(METHOD_NAMES)}, a .py file or a package.module (vispruner)",
+    )
+    parser.add_argument(
+        "--budget_per",
+        choices=BUDGETS_PER,
+        default=CROP,
+        help="whether visual_token_num is of each crop, or of all crops of an image together (crop)",
     )
     parser.add_argument("--pruning_seed", type=int, default=0, help="seed of the method random (0)")
 
@@ -203,7 +211,7 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
 
     Options that are not there have their defaults: upstream's clients make `args` by hand.
     """
-    names = ("visual_token_num", "important_ratio", "pruning_method", "pruning_seed")
+    names = ("visual_token_num", "important_ratio", "pruning_method", "pruning_seed", "budget_per")
     try:
         pruning = PruningSettings(**{name: getattr(args, name) for name in names if hasattr(args, name)})
     except ValueError as error:

@@ -20,8 +20,8 @@ def write_picture(table: Table, path: Path) -> None:
     from matplotlib.figure import Figure
 
     columns = columns_of(table)
-    lines = list(dict.fromkeys((setting.name, setting.ratio) for setting in table))
-    names = ["unpruned" if name == NONE else f"{name}, ratio {ratio}" for name, ratio in lines]
+    lines = list(dict.fromkeys((setting.name, setting.ratio, setting.is_per_image) for setting in table))
+    names = [_legend(*line) for line in lines]
     wide = len(columns) if len(columns) < 5 else min((4, 3, 5), key=lambda width: -len(columns) % width)
     high = math.ceil(len(columns) / wide)
     side_by_side = max(1, int(3.2 * wide / (0.6 + 0.085 * max(map(len, names)))))
@@ -35,7 +35,7 @@ def write_picture(table: Table, path: Path) -> None:
         ax.set_xlabel("visual tokens", fontsize=8)
         ax.set_ylabel(column.headline.unit, fontsize=8)
         for i, (line, name) in enumerate(zip(lines, names)):
-            rows = [row for row in table if (row.name, row.ratio) == line and column in table[row]]
+            rows = [row for row in table if (row.name, row.ratio, row.is_per_image) == line and column in table[row]]
             for drawn in draw_line(ax, rows, [table[row][column] for row in rows], i):
                 shown.setdefault(name, drawn)
         set_axes(ax, sorted({row.tokens for row in table if not is_level(row)}))
@@ -45,6 +45,12 @@ def write_picture(table: Table, path: Path) -> None:
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=side_by_side, fontsize=8)
     with atomic_writer(path) as file:
         figure.savefig(file.buffer, format="png")  # the bytes below the text file
+
+
+def _legend(name: str, ratio: str, is_per_image: bool) -> str:
+    if name == NONE:
+        return "unpruned"
+    return f"{name}, ratio {ratio}" + (", per image" if is_per_image else "")
 
 
 def is_level(row: Setting) -> bool:

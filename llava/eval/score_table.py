@@ -17,28 +17,32 @@ COLUMNS = [(name, headline) for name, headlines in HEADLINES.items() for headlin
 SUBMISSIONS = {entry.name: entry.submission for entry in BENCHMARKS if (entry.submission or "").startswith("merge.")}
 ABSENT = "–"
 NOTE = "MME in points, the others in percent. Tokens: visual tokens kept of a picture, in LLaVA-1.6 of each crop."
+NOTE_PER_IMAGE = "Per image: of all crops of a picture together."
+PER_IMAGE = "_per_image"  # what ends the name of a folder of such answers
 
 
 class Setting(NamedTuple):
     """What a row of the table is about. The ratio is as its folder spells it.
 
     `name` is the checkpoint's or, where methods are compared, the method's. `tokens` is how many were kept, as far as
-    is known of an unpruned model (None).
+    is known of an unpruned model (None); they are of each crop unless `is_per_image`.
     """
 
     name: str
     tokens: int | None
     ratio: str
+    is_per_image: bool = False
 
     @property
     def order(self) -> tuple:
         """Sorts by name, then from many tokens to few, then by ratio."""
-        return self.name, -math.inf if self.tokens is None else -self.tokens, float(self.ratio)
+        return self.name, -math.inf if self.tokens is None else -self.tokens, float(self.ratio), self.is_per_image
 
     @property
     def cells(self) -> list[str]:
         """As the table shows it."""
-        return [self.name, "all" if self.tokens is None else str(self.tokens), self.ratio]
+        tokens = "all" if self.tokens is None else str(self.tokens)
+        return [self.name, f"{tokens} per image" if self.is_per_image else tokens, self.ratio]
 
 
 class Run(NamedTuple):
@@ -71,12 +75,14 @@ def find_runs(out_dir: Path) -> Iterator[Run]:
     for benchmark in HEADLINES:
         for folder in sorted(out_dir.glob(f"{benchmark}/answers/*/*/n_*/r_*")):
             split, checkpoint, tokens, ratio = folder.parts[-4:]
-            tokens, ratio = tokens.removeprefix("n_"), ratio.removeprefix("r_")
+            is_per_image = tokens.endswith(PER_IMAGE)
+            tokens, ratio = tokens.removeprefix("n_").removesuffix(PER_IMAGE), ratio.removeprefix("r_")
             names = ("merge.jsonl", "merge.score.json", SUBMISSIONS.get(benchmark, "merge.jsonl"))
             done = any((folder / name).is_file() for name in names)
             if done and (tokens.isdecimal() or tokens == "all") and ratio.replace(".", "", 1).isdecimal():
                 asked = None if tokens == "all" or _noted(folder, "settings", "pruning_method") == NONE else int(tokens)
-                yield Run(benchmark, split, Setting(checkpoint, kept_tokens(folder, asked), ratio), asked, folder)
+                setting = Setting(checkpoint, kept_tokens(folder, asked), ratio, is_per_image)
+                yield Run(benchmark, split, setting, asked, folder)
 
 
 def kept_tokens(folder: Path, asked: int | None) -> int | None:
@@ -170,7 +176,7 @@ def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str) -> s
         for line in lines:
             cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))]
             parts.append(f"| {' | '.join(cells)} |")
-        parts += ["", NOTE]
+        parts += ["", f"{NOTE} {NOTE_PER_IMAGE}" if any(setting.is_per_image for setting in table) else NOTE]
     if submissions:
         parts += [""] * bool(parts) + ["Without a local score, to be submitted:", ""]
         for run, file in sorted(submissions, key=lambda entry: entry[0].setting.order):

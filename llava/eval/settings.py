@@ -9,7 +9,7 @@ import llava
 from llava.eval.digests import digest_files, digest_texts
 from llava.eval.questions import Question
 from llava.model.folders import fetch_weights, find_folder, is_on_hub
-from llava.pruning.base import PruningSettings
+from llava.pruning.base import CROP, PruningSettings
 from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file
 from llava.utils import get_model_name_from_path, read_json_object
 
@@ -26,6 +26,7 @@ DEFAULTS = {
     "model_base": None,
     "pruning_seed": 0,
     "pruning_file": None,
+    "budget_per": "crop",
     "image_aspect_ratio": None,
     "mm_patch_merge_type": None,
     "image_grid_pinpoints": None,
@@ -107,6 +108,7 @@ def _pruning(pruning: PruningSettings) -> dict:
         "important_ratio": pruning.important_ratio if method == VISPRUNER or file else None,
         "pruning_method": method if file is None else file.name,
         "pruning_seed": pruning.pruning_seed if method not in METHOD_NAMES or method == "random" else 0,
+        "budget_per": pruning.budget_per if pruning.prunes else CROP,
         "pruning_file": digest_files([file])[0][:16] if file else None,
     }
 

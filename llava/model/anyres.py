@@ -21,24 +21,27 @@ def join_crops(
     tower: VisionTower,
     newline: torch.Tensor | None,
     image_size: tuple[int, int] | None,
+    crops: int,
 ) -> torch.Tensor:
     """One sequence (length, D) of the visual tokens of one image's crops, as `mm_patch_merge_type` of `config` says.
 
+    `crops` is how many there are, K: the tokens may be (K, T, D), or (1, T, D) of all of them.
     Raises InputError if the image's original size (width, height) is needed and missing, or does not fit the crops.
     """
     tokens, merge_type = chosen.tokens, config.mm_patch_merge_type
     if not merge_type.startswith("spatial"):
         return tokens.flatten(0, 1)
     newline = newline if "unpad" in merge_type else None
-    if len(tokens) == 1 or isinstance(chosen, MergedTokens):
+    is_whole = len(tokens) == 1 and crops == 1
+    if is_whole or isinstance(chosen, MergedTokens):
         return torch.cat([tokens.flatten(0, 1), *([] if newline is None else [newline.unsqueeze(0).to(tokens)])])
     if tower.select_feature != "patch":
         raise InputError(f"mm_patch_merge_type {merge_type!r} needs mm_vision_select_feature 'patch'")
     if image_size is None:
         raise InputError("image_sizes is needed: an image in several crops is put together by its original size")
     grid = get_anyres_image_grid_shape(image_size, config.image_grid_pinpoints, tower.image_size)
-    if len(tokens) != 1 + grid[0] * grid[1]:
-        raise InputError(f"an image of size {image_size} takes 1 + {grid[0]} x {grid[1]} crops, not {len(tokens)}")
+    if crops != 1 + grid[0] * grid[1]:
+        raise InputError(f"an image of size {image_size} takes 1 + {grid[0]} x {grid[1]} crops, not {crops}")
     most_crops = anyres_max(config.image_aspect_ratio)
     return merge_crops(tokens, chosen.patches, grid, tower.num_patches_per_side, image_size, newline, most_crops)
 
@@ -55,8 +58,8 @@ def merge_crops(
     """Join the crops of one image into one sequence.
 
     Args:
-        tokens: (K, T, D), of the whole picture, then of its crops row by row.
-        kept: (K, T) patch indices of the tokens.
+        tokens: (K, T, D), of the whole picture, then of its crops row by row; or (1, T, D) of all these.
+        kept: (K, T) patch indices of the tokens; or (1, T), the patches numbered one crop after the other.
         grid: crops (across, down) of the large picture; K = 1 + across * down.
         side: patches along one side of a crop.
         image_size: the picture's original (width, height).
@@ -65,20 +68,24 @@ def merge_crops(
 
     Returns: (length, D).
     """
-    across, down = grid
-    y, x = _positions(kept.to(tokens.device), across, side)
-    rest, width = tokens[1:].flatten(0, 1), across * side
+    (across, down), patches, kept = grid, side * side, kept.to(tokens.device)
+    if len(kept) > 1:
+        kept = kept + patches * torch.arange(len(kept), device=kept.device).unsqueeze(1)
+    tokens, kept = tokens.flatten(0, 1), kept.flatten()
+    is_whole_picture = kept < patches
+    whole, rest, width = tokens[is_whole_picture], tokens[~is_whole_picture], across * side
+    y, x = _positions(kept[~is_whole_picture] - patches, across, side)
     if newline is not None:
         top, bottom, left, right = unpad_box(width, down * side, image_size)
         inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
         row_ends = torch.arange(top, bottom, device=y.device)
-        if most_crops is not None and kept.shape[1] == side * side:
+        if most_crops is not None and len(kept) == (1 + across * down) * patches:
             rows = rest[inside][(y[inside] * width + x[inside]).argsort()].unflatten(0, (bottom - top, right - left))
             rows = shrink(rows, most_crops, side)
-            return torch.cat([tokens[0], *(part for row in rows for part in (row, newline.to(row).unsqueeze(0)))])
+            return torch.cat([whole, *(part for row in rows for part in (row, newline.to(row).unsqueeze(0)))])
         rest = torch.cat([rest[inside], newline.to(rest).expand(len(row_ends), -1)])
         y, x = torch.cat([y[inside], row_ends]), torch.cat([x[inside], torch.full_like(row_ends, width)])
-    return torch.cat([tokens[0], rest[(y * (width + 1) + x).argsort()]])
+    return torch.cat([whole, rest[(y * (width + 1) + x).argsort()]])
 
 
 def shrink(grid: torch.Tensor, most_crops: int, side: int) -> torch.Tensor:
@@ -116,7 +123,6 @@ def count_merged_tokens(image_size: tuple[int, int], config, side: int, image_pr
 
 
 def _positions(kept: torch.LongTensor, across: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row and column in the large picture of each kept patch of crops 1 to K - 1: two ((K - 1) * T,) int64."""
-    patches = kept[1:]
-    crop = torch.arange(len(patches), device=kept.device).unsqueeze(1)
-    return (crop // across * side + patches // side).flatten(), (crop % across * side + patches % side).flatten()
+    """Row and column in the large picture of each kept patch (length,) of its crops: two (length,) int64."""
+    crop, patch = kept // side**2, kept % side**2
+    return crop // across * side + patch // side, crop % across * side + patch % side

@@ -51,6 +51,7 @@ def load_pretrained_model(
     important_ratio: float = 0.5,
     pruning_method: str = "vispruner",
     pruning_seed: int = 0,
+    budget_per: str = "crop",
     compile_decoding: bool = False,
     attn_implementation: str | None = None,
     **kwargs,
@@ -66,10 +67,11 @@ def load_pretrained_model(
         device_map: as in accelerate; `auto` spreads the language model over the visible GPUs.
         device: where everything goes if it is not "cuda"; "cuda" without a GPU becomes the CPU, with a message.
         use_flash_attn: same as attn_implementation="flash_attention_2".
-        visual_token_num: visual tokens kept of each crop; None keeps all.
+        visual_token_num: visual tokens kept of each crop, or image; None keeps all.
         important_ratio: share of them that VisPruner chooses by [CLS] attention.
         pruning_method: how they are chosen: a name of `llava.pruning.METHOD_NAMES`, a `.py` file or a module.
         pruning_seed: the seed of what a method draws at random.
+        budget_per: whether that number is for each "crop" or for all crops of an "image" together.
         compile_decoding: keep keys and values in place and, on a GPU, compile a token's step into a CUDA graph.
         attn_implementation: as in transformers, for language model and vision tower.
         kwargs: `dtype` or `torch_dtype`, the weights' (float16 on a GPU and float32 on the CPU without one, "auto" for
@@ -82,7 +84,7 @@ def load_pretrained_model(
         ValueError: for an impossible pruning setting.
         TypeError: for a keyword that is neither an option nor a config key.
     """
-    pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed)
+    pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per)
     method = load_method(pruning_method)  # a method that cannot be imported shows here, not after the weights
     attn_implementation = "flash_attention_2" if use_flash_attn else attn_implementation
     options = LoadOptions.of(kwargs)

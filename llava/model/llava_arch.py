@@ -146,7 +146,7 @@ class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token
         crops = [image.unsqueeze(0) if image.ndim == 3 else image for image in images]
         chosen = self._choose_each(crops, pruning, repeat("") if questions is None else questions)
         sizes = repeat(None) if image_sizes is None else image_sizes
-        return [self._join(tokens, size, has_crops) for tokens, size in zip(chosen, sizes)]
+        return [self._join(own, size, len(of) if has_crops else None) for own, size, of in zip(chosen, sizes, crops)]
 
     def see_images(self, images: list[torch.Tensor], pruning: PruningSettings) -> list[Views]:
         """What the tower says of each image (3, h, w) or (K, 3, h, w), of which `embed_seen` makes visual tokens."""
@@ -157,7 +157,7 @@ class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token
         self, views: Views, image_size: tuple[int, int], has_crops: bool, pruning: PruningSettings, question: str
     ) -> torch.Tensor:
         """The visual tokens (length, D) that `embed_images` gives for an image and a question about it."""
-        return self._join(self.choose(views, pruning, question), image_size, has_crops)
+        return self._join(self.choose(views, pruning, question), image_size, len(views.features) if has_crops else None)
 
     def _warn_of_rounded_pixels(self, images: torch.Tensor | list[torch.Tensor], pruning: PruningSettings) -> None:
         """Warn once of pixels that lost bits on the way to a tower that would have used them: nothing restores them."""
@@ -200,13 +200,13 @@ class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token
         return self.get_vision_tower().dtype is torch.float32 and not self.training
 
     def _join(
-        self, chosen: VisualTokens | MergedTokens, image_size: tuple[int, int] | None, has_crops: bool
+        self, chosen: VisualTokens | MergedTokens, image_size: tuple[int, int] | None, crops: int | None
     ) -> torch.Tensor:
-        """The visual tokens of one image in one sequence (length, D)."""
-        if not has_crops:
+        """The visual tokens of one image in one sequence (length, D); `crops` is None where none were cut."""
+        if crops is None:
             return chosen.tokens[0]
         newline = getattr(self.model, "image_newline", None)
-        return join_crops(chosen, self.config, self.get_vision_tower(), newline, image_size)
+        return join_crops(chosen, self.config, self.get_vision_tower(), newline, image_size, crops)
 
     def prepare_inputs_labels_for_multimodal(
         self, input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes=None

@@ -25,8 +25,9 @@ def _default(name: str) -> property:
 class PruningDefaults:
     """Mixin: `pruning` holds a model's settings, and each is an attribute that may be assigned between calls.
 
-    A call that takes `visual_token_num`, `important_ratio`, `pruning_method` or `pruning_seed` as arguments uses these
-    instead and leaves the model as it is, so that calls in several threads do not disturb each other.
+    A call that takes settings as arguments (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
+    `budget_per`) uses these instead and leaves the model as it is, so that calls in several threads do not disturb each
+    other.
     """
 
     pruning = PruningSettings()
@@ -34,6 +35,7 @@ class PruningDefaults:
     important_ratio = _default("important_ratio")
     pruning_method = _default("pruning_method")
     pruning_seed = _default("pruning_seed")
+    budget_per = _default("budget_per")
 
     def take_pruning(self, options: dict) -> PruningSettings:
         """Remove the settings of a call from its keyword arguments: the model's own, less those that are given."""

@@ -21,33 +21,45 @@ if TYPE_CHECKING:
     Source = torch.Tensor | Callable[[], torch.Tensor]
 
 
+CROP, IMAGE = "crop", "image"
+BUDGETS_PER = (CROP, IMAGE)
 OF_CROPS = ("importance", "hidden_states", "keys", "pixels", "projected", "image_embeds")
 QUESTION_VIEWS = ("question", "text_embeds", "word_embeds")
 
 
 @dataclass(frozen=True)
 class PruningSettings:
-    """How many visual tokens one call keeps of each crop, and how they are chosen.
+    """How many visual tokens one call keeps, and how they are chosen.
 
     Attributes:
         visual_token_num: T, an integer >= 1; None keeps all.
         important_ratio: VisPruner's share of T in [0, 1] that is chosen by [CLS] attention.
         pruning_method: a name, file or module that `registry.load_method` takes.
         pruning_seed: the seed of what a method draws at random.
+        budget_per: what T is the budget of: each "crop", or all crops of an "image" together, which are then one list
+            of patches to a method.
 
-    Raises ValueError, naming the setting, for a value that is none of these.
+    Raises ValueError, naming the setting, for a value that is none of these, and for a method that cannot take the
+    crops of an image together.
     """
 
     visual_token_num: int | None = None
     important_ratio: float = 0.5
     pruning_method: str = VISPRUNER
     pruning_seed: int = 0
+    budget_per: str = CROP
 
     def __post_init__(self) -> None:
         check_budget(self.visual_token_num, self.important_ratio)
         check_pruning_method(self.pruning_method)
         if not _is_integer(self.pruning_seed):
             raise ValueError(f"pruning_seed must be an integer, got {self.pruning_seed!r}")
+        if self.budget_per not in BUDGETS_PER:
+            raise ValueError(f"budget_per must be {' or '.join(BUDGETS_PER)}, got {self.budget_per!r}")
+        if self.budget_per == IMAGE and self.prunes:
+            method = load_method(self.pruning_method)
+            if not hasattr(method, "select") or getattr(method, "EACH_CROP_ALONE", False):
+                raise PruningError(f"budget_per: {self.pruning_method} cannot choose among all crops of an image")
 
     @property
     def prunes(self) -> bool:
@@ -74,7 +86,7 @@ class PruningSettings:
     @property
     def is_for_one_image(self) -> bool:
         """Whether the method has to be asked for one image at a time."""
-        return bool(self.question_views)
+        return bool(self.question_views) or self.budget_per == IMAGE
 
     @property
     def prunes_before_decoder(self) -> bool:
@@ -212,6 +224,22 @@ class Views:
         own = {name: self._sources[name] for name in QUESTION_VIEWS}
         return Views(self.features[crops], **parts, **(own | of_question))
 
+    def together(self) -> Views:
+        """The views of K crops as those of one crop with K N patches; `pixels` are (1, K, 3, height, width).
+
+        There are no `hidden_states` and `keys`, whose [CLS] tokens are one of each crop.
+        """
+        of_patches = ("importance", "projected", "image_embeds")
+        parts = {
+            name: lambda name=name: getattr(self, name).flatten(0, 1).unsqueeze(0)
+            for name in of_patches
+            if self._sources[name] is not None
+        }
+        if self._sources["pixels"] is not None:
+            parts["pixels"] = lambda: self.pixels.unsqueeze(0)
+        own = {name: self._sources[name] for name in QUESTION_VIEWS}
+        return Views(self.features.flatten(0, 1).unsqueeze(0), **parts, **own)
+
     def keep(self, patches: torch.LongTensor) -> VisualTokens:
         """The features of `patches` (K, T), indices in any order, as visual tokens in raster order."""
         patches = patches.sort(dim=1).values
@@ -231,7 +259,8 @@ class VisualTokens:
 
     Attributes:
         tokens: (K, T, C), in the tower's channels.
-        patches: (K, T) int64, ascending: which patch each token is, in raster order.
+        patches: (K, T) int64, ascending: which patch each token is, in raster order. Where the budget is that of an
+            image, (1, T): the patches of its crops are numbered one crop after the other.
     """
 
     tokens: torch.Tensor

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from llava.pruning.base import MergedTokens, PruningSettings, Views, highest, keep_patches
 
+EACH_CROP_ALONE = True  # it reads hidden states and keys, with the [CLS] of each crop
+
 
 def select(views: Views, settings: PruningSettings) -> MergedTokens:
     merged = zip_tokens(views.hidden_states, views.importance, views.keys, settings.visual_token_num)

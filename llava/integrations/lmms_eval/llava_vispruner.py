@@ -31,12 +31,13 @@ class LlavaVisPruner(PrunedModel):
         batch_size: int | str | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        budget_per: str = "crop",
         **unknown,
     ) -> None:
         """
         Args:
             pretrained: checkpoint folder or hub id.
-            visual_token_num, important_ratio, pruning_method, pruning_seed: see `PruningSettings`.
+            visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `PruningSettings`.
             conv_template: the prompt template, or "chat_template" for the tokenizer's own; the one of the checkpoint's
                 published figures if None.
             batch_size: requests answered at once; as many as memory allows if None or "auto".
@@ -48,7 +49,7 @@ class LlavaVisPruner(PrunedModel):
         refuse_unknown("llava_vispruner", type(self), unknown)
         if not isinstance(pretrained, str):
             raise InputError("llava_vispruner needs the model argument pretrained: a checkpoint folder or hub id")
-        pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed)
+        pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per)
         check_conv_template(conv_template)
         torch_dtype = read_dtype(dtype)
         super().__init__(read_batch_size(batch_size))

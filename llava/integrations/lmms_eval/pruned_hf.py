@@ -33,12 +33,13 @@ class PrunedHf(PrunedModel):
         batch_size: int | str | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        budget_per: str = "crop",
         **unknown,
     ) -> None:
         """
         Args:
             pretrained: checkpoint folder or hub id in transformers' layout.
-            visual_token_num, important_ratio, pruning_method, pruning_seed: see `prune`.
+            visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `prune`.
             chat_template: a file of Jinja in place of the processor's own template.
             batch_size: prompts answered at once; 8 if None or "auto".
             device: "cuda" (the CPU where there is no GPU), "cuda:N" or "cpu".
@@ -51,6 +52,7 @@ class PrunedHf(PrunedModel):
         if not isinstance(pretrained, str):
             raise InputError("pruned_hf needs the model argument pretrained: a checkpoint folder or hub id")
         others = {"important_ratio": important_ratio, "pruning_method": pruning_method, "pruning_seed": pruning_seed}
+        others["budget_per"] = budget_per
         Budget.of(visual_token_num, **others)
         self._template = None if chat_template is None else read_text(Path(chat_template), "chat template")
         wanted = read_dtype(dtype)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from llava.pruning import PruningSettings
+from llava.pruning.base import IMAGE
 from llava.utils import InputError
 
 SETTING_NAMES = tuple(field.name for field in fields(PruningSettings))
@@ -63,9 +64,10 @@ class Budget:
         """Whether crops of so many patches, and smaller ones, lose none."""
         return not self.prunes or self._number(patches) >= patches
 
-    def settings(self, patches: int) -> PruningSettings:
-        """The settings for crops of so many patches. A share is rounded; at least one token is kept."""
-        return replace(self.pruning, visual_token_num=self._number(patches))
+    def settings(self, patches: int, crops: int = 1) -> PruningSettings:
+        """The settings for a picture of crops of so many patches. A share is rounded; at least one token is kept."""
+        choice = patches * crops if self.pruning.budget_per == IMAGE else patches
+        return replace(self.pruning, visual_token_num=self._number(choice))
 
     def _number(self, patches: int) -> int:
         if isinstance(self.visual_token_num, float):

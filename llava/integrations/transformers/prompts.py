@@ -264,13 +264,15 @@ def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
 
     Raises PruningError for a method that merges patches: a merged token has no placeholder.
     """
-    settings = budget.settings(picture.views.features.shape[1])
+    crops, patches, _ = picture.views.features.shape
+    settings = budget.settings(patches, crops)
     chosen = select(picture.views, settings)
     if not isinstance(chosen, VisualTokens):
         raise PruningError(f"the pruning method {settings.pruning_method} merges patches, so that they have no places")
     keep = torch.ones(len(picture.tokens), dtype=torch.bool, device=picture.places.device)
     keep[picture.places[picture.places >= 0]] = False
-    chosen = picture.places.gather(1, chosen.patches.to(keep.device))
+    places = picture.places.view(len(chosen.patches), -1)  # one list of all crops, where the budget is for all
+    chosen = places.gather(1, chosen.patches.to(keep.device))
     keep[chosen[chosen >= 0]] = True
     return keep
 

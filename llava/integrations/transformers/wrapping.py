@@ -47,6 +47,7 @@ def prune(
     important_ratio: float = 0.5,
     pruning_method: str = "vispruner",
     pruning_seed: int = 0,
+    budget_per: str = "crop",
 ) -> PreTrainedModel:
     """Make a model of transformers keep few visual tokens of each picture (Zhang et al., arXiv 2412.01818).
 
@@ -59,6 +60,7 @@ def prune(
         important_ratio: share of them, in [0, 1], that are chosen for their importance.
         pruning_method: a method of `llava.pruning` that chooses patches.
         pruning_seed: the seed of what a method draws at random.
+        budget_per: whether the number or share is of each "crop" or frame, or of all those of an "image" together.
 
     Returns: the model.
 
@@ -68,7 +70,11 @@ def prune(
     if visual_token_num is None:
         return unprune(model)
     budget = Budget.of(
-        visual_token_num, important_ratio=important_ratio, pruning_method=pruning_method, pruning_seed=pruning_seed
+        visual_token_num,
+        important_ratio=important_ratio,
+        pruning_method=pruning_method,
+        pruning_seed=pruning_seed,
+        budget_per=budget_per,
     )
     if (state := vars(model).get(_STATE)) is not None:
         state.budget = budget

@@ -157,8 +157,9 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         from the ids.
 
         `kwargs` are the settings of this call (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
-        or `pruning`) and transformers' generation options, `attention_mask` among them; without `max_new_tokens` an
-        answer goes on to the end of the context. `max_length` counts the prompt's ids too, one for each image.
+        `budget_per`, or `pruning`) and transformers' generation options, `attention_mask` among them; without
+        `max_new_tokens` an answer goes on to the end of the context. `max_length` counts the prompt's ids too, one for
+        each image.
         Raises InputError as `prepare_inputs_labels_for_multimodal` does, and for `position_ids`, which are computed
         here.
         """
