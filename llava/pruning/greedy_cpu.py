@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+NOTHING = 2.0**-30  # of a diagonal entry: well above the rounding of float64, and below what float32 can tell
+
 
 def pick(rule: str, matrix: np.ndarray, first: np.ndarray, weight: np.ndarray | None, number: int) -> np.ndarray:
     """(B, T) int64: see `greedy`."""
@@ -42,7 +44,10 @@ def _covering(values: np.ndarray, first: np.ndarray, weight: np.ndarray, number:
 
 
 def _voluminous(kernel: np.ndarray, first: np.ndarray, _: None, number: int) -> np.ndarray:
-    """A Cholesky factorization, a row for each pick; `volume` is what the kernel's diagonal has left."""
+    """A Cholesky factorization, a row for each pick; `volume` is what the kernel's diagonal has left.
+
+    Less than a share of `NOTHING` is rounding, and nothing is left.
+    """
     picked = np.empty(number, dtype=np.int64)
     volume, rows = first.copy(), np.empty((number, len(first)))
     for step in range(number):
@@ -52,7 +57,8 @@ def _voluminous(kernel: np.ndarray, first: np.ndarray, _: None, number: int) -> 
             before = rows[:step]
             rows[step] = (kernel[i] - before[:, i] @ before) / np.sqrt(volume[i])
         volume -= rows[step] ** 2
-        volume[i] = -np.inf
+        volume[volume < NOTHING * first] = 0
+        volume[picked[: step + 1]] = -np.inf
     return picked
 
 

@@ -10,6 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
+from llava.pruning.greedy_cpu import NOTHING
+
 _ELEMENTS = 8192  # of the matrix that are looked at in one go
 _FARTHEST, _COVERING, _VOLUMINOUS = 0, 1, 2
 _RULES = {"farthest": _FARTHEST, "covering": _COVERING, "voluminous": _VOLUMINOUS}
@@ -72,6 +74,7 @@ def _pick(
     rows,
     columns,
     number,
+    NOTHING,  # the share of a volume below which none is left
     RULE: tl.constexpr,
     COLUMNS: tl.constexpr,  # power of two, at least N
     TILE: tl.constexpr,  # rows of the matrix that are looked at in one go
@@ -103,6 +106,8 @@ def _pick(
             state = _newly_covered(state, matrix, scratch, changed, pick, rows, columns, COLUMNS, TILE)
         if RULE == 2:
             state = _spanned(state, matrix, scratch, pick, step, best, columns, COLUMNS, TILE)
+            whole = tl.load(first + slot, mask=slot < columns, other=0.0)
+            state = tl.where(state < NOTHING * whole, 0.0, state)
 
 
 def pick(
@@ -124,6 +129,7 @@ def pick(
         rows,
         patches,
         number,
+        NOTHING,
         RULE=_RULES[rule],
         COLUMNS=columns,
         TILE=max(1, _ELEMENTS // columns),

@@ -41,7 +41,14 @@ for seed, (images, rows, patches, number) in enumerate({cases}):
         checked += 1
 print(checked)
 """
-CASES = [(1, 37, 37, 9), (2, 20, 33, 8), (1, 70, 64, 20), (3, 5, 17, 4), (1, 3, 2, 1)]
+CASES = [
+    (1, 37, 37, 9),
+    (2, 20, 33, 8),
+    (1, 70, 64, 20),
+    (3, 5, 17, 4),
+    (1, 3, 2, 1),
+    (1, 9, 70, 64),
+]  # the last: more picks than channels
 LARGE = [(2, 576, 576, 64), (1, 2900, 2880, 32), (1, 8, 1025, 3)]
 
 

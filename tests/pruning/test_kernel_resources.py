@@ -43,7 +43,7 @@ KERNELS |= {
 
 def build(function, constants: dict, generation: int):
     """A kernel in machine code. Pointers that are not named above are to float64."""
-    others = dict.fromkeys(INTEGERS, "i32") | POINTERS | dict.fromkeys(constants, "constexpr")
+    others = {"NOTHING": "fp32"} | dict.fromkeys(INTEGERS, "i32") | POINTERS | dict.fromkeys(constants, "constexpr")
     signature = {name: others.get(name, "*fp64") for name in function.arg_names}
     source = ASTSource(fn=function, signature=signature, constexprs=constants)
     return triton.compile(source, target=GPUTarget("cuda", generation, 32), options={"num_warps": WARPS})
