@@ -14,15 +14,15 @@ import torch
 NEIGHBOURS = 8
 
 
-def drop_duplicates(similarity: torch.Tensor, keep: int, max_drop: int) -> torch.LongTensor:
+def drop_duplicates(similarity: torch.Tensor, keep: int, max_drop: int, in_order: bool = False) -> torch.LongTensor:
     """Positions (B, keep) int64 of what is left of (B, R, R) float64, in the order of the last list."""
     near, neighbours = similarity.topk(min(NEIGHBOURS, similarity.shape[2]), dim=2)
     rows = zip(similarity.numpy(), near.numpy(), neighbours.numpy())
-    return torch.stack([torch.from_numpy(_of_one_image(*row, keep, max_drop)) for row in rows])
+    return torch.stack([torch.from_numpy(_of_one_image(*row, keep, max_drop, in_order)) for row in rows])
 
 
 def _of_one_image(
-    similarity: np.ndarray, near: np.ndarray, neighbours: np.ndarray, keep: int, max_drop: int
+    similarity: np.ndarray, near: np.ndarray, neighbours: np.ndarray, keep: int, max_drop: int, in_order: bool
 ) -> np.ndarray:
     """(R, R) similarities, the greatest (R, n) of each row and where they are -> (keep,) int64."""
     patches, n = neighbours.shape
@@ -38,5 +38,6 @@ def _of_one_image(
         if len(alone):
             score[alone] = similarity.reshape(-1).take((a[alone] * patches)[:, None] + b).max(axis=1)
         drop = min(max_drop, len(kept) - keep, len(a))
-        kept = np.concatenate([a.take((-score).argsort(kind="stable")[drop:]), b])
+        by_score = (-score).argsort(kind="stable")
+        kept = np.delete(kept, 2 * by_score[:drop]) if in_order else np.concatenate([a.take(by_score[drop:]), b])
     return kept

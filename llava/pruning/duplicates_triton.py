@@ -67,6 +67,7 @@ def _rounds(
     keep,
     MAX_DROP: tl.constexpr,
     HALF: tl.constexpr,  # power of two, at least (R + 1) / 2
+    IN_ORDER: tl.constexpr,
     WIDTH: tl.constexpr,  # partners that an entry looks at in one go, and scores that it is compared to
 ):
     image = tl.program_id(0).to(tl.int64)
@@ -97,8 +98,14 @@ def _rounds(
         rank = _rank_of(score, scores, a_num, HALF, WIDTH)
         drop = min(min(MAX_DROP, length - keep), a_num)
         following = lists + (1 - now) * patches
-        tl.store(following + rank - drop, a, mask=(slot < a_num) & (rank >= drop))
-        tl.store(following + a_num - drop + slot, b, mask=slot < b_num)
+        stays = (slot < a_num) & (rank >= drop)
+        if IN_ORDER:
+            gone = tl.cumsum(((slot < a_num) & (rank < drop)).to(tl.int32), 0)
+            tl.store(following + 2 * slot - gone, a, mask=stays)
+            tl.store(following + 2 * slot + 1 - gone, b, mask=slot < b_num)
+        else:
+            tl.store(following + rank - drop, a, mask=stays)
+            tl.store(following + a_num - drop + slot, b, mask=slot < b_num)
         tl.debug_barrier()
         now = 1 - now
         length -= drop
@@ -108,7 +115,7 @@ def _rounds(
         tl.store(kept + image * keep + left, tl.load(lists + now * patches + left, mask=left < keep), mask=left < keep)
 
 
-def drop_duplicates(similarity: torch.Tensor, keep: int, max_drop: int) -> torch.LongTensor:
+def drop_duplicates(similarity: torch.Tensor, keep: int, max_drop: int, in_order: bool = False) -> torch.LongTensor:
     """Positions (B, keep) int64 of what is left of (B, R, R) float64, in the order of the last list; R <= 32767."""
     batch, patches, _ = similarity.shape
     half = triton.next_power_of_2((patches + 1) // 2)
@@ -125,6 +132,7 @@ def drop_duplicates(similarity: torch.Tensor, keep: int, max_drop: int) -> torch
         patches,
         keep,
         MAX_DROP=max_drop,
+        IN_ORDER=in_order,
         HALF=half,
         WIDTH=width_of(half),
         num_warps=WARPS,

@@ -21,7 +21,11 @@ def select(views: Views, settings: PruningSettings) -> VisualTokens:
 
 
 def select_visual_tokens(
-    features: torch.Tensor, cls_attention: torch.Tensor, visual_token_num: int, important_ratio: float = 0.5
+    features: torch.Tensor,
+    cls_attention: torch.Tensor,
+    visual_token_num: int,
+    important_ratio: float = 0.5,
+    in_raster_order: bool = False,
 ) -> torch.LongTensor:
     """Choose the patches of each image that become visual tokens (arXiv 2412.01818, section 3).
 
@@ -35,6 +39,7 @@ def select_visual_tokens(
         cls_attention: (B, N), any floating dtype: attention of [CLS] to the patches, mean over heads.
         visual_token_num: T, the tokens to keep of each image; all N are kept if T >= N.
         important_ratio: share of T in [0, 1] chosen by attention.
+        in_raster_order: compare the others in the order of the picture in every round, see `vispruner_stable`.
 
     Returns:
         (B, min(T, N)) int64, ascending: indices of the kept patches.
@@ -58,9 +63,10 @@ def select_visual_tokens(
     important_num = int(visual_token_num * important_ratio)
     by_attention = cls_attention.float().argsort(dim=1, descending=True, stable=True)
     important, residual = by_attention[:, :important_num], by_attention[:, important_num:]
-
+    if in_raster_order:
+        residual = residual.sort(dim=1).values
     similarity = cosine_similarity_matrix(keep_patches(features, residual))
-    kept = drop_duplicates(similarity, visual_token_num - important_num)
+    kept = drop_duplicates(similarity, visual_token_num - important_num, in_raster_order)
     return torch.cat([important, residual.gather(1, kept)], dim=1).sort(dim=1).values.to(home)
 
 

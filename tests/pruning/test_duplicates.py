@@ -7,6 +7,9 @@ import sys
 import pytest
 import torch
 
+from llava.pruning import select_visual_tokens
+from llava.pruning.duplicates import drop_duplicates, drop_duplicates_in_torch
+from llava.pruning.vispruner import cosine_similarity_matrix
 from tests.conftest import ROOT
 
 CHECK = """
@@ -24,8 +27,9 @@ for seed, (batch, patches, keep) in enumerate({cases}):
     if seed % 3 == 2:
         features = features[:, :1].expand(-1, patches, -1)  # nothing but equal ones
     similarity = cosine_similarity_matrix(features)
-    ours = drop_duplicates(similarity, keep, MAX_DROPPED_PER_ROUND)
-    assert ours.tolist() == plain(similarity, keep).tolist(), (batch, patches, keep)
+    for in_order in (False, True):
+        ours = drop_duplicates(similarity, keep, MAX_DROPPED_PER_ROUND, in_order)
+        assert ours.tolist() == plain(similarity, keep, in_order).tolist(), (batch, patches, keep, in_order)
     checked += 1
 print(checked)
 """
@@ -47,3 +51,36 @@ def test_all_rounds_give_the_plain_versions_indices(module):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == str(len(cases))
+
+
+def in_order_by_lists(similarity: list[list[float]], keep: int) -> list[int]:
+    """The rounds whose list keeps its order, one entry at a time."""
+    left = list(range(len(similarity)))
+    while len(left) > keep:
+        a, b = left[0::2], left[1::2]
+        most = {i: max(similarity[i][j] for j in b) for i in a}
+        gone = sorted(a, key=lambda i: -most[i])[: min(8, len(left) - keep)]
+        left = [i for i in left if i not in gone]
+    return left
+
+
+@pytest.mark.parametrize(("patches", "keep"), [(40, 9), (33, 5), (20, 19), (17, 1), (9, 2)])
+def test_the_list_may_keep_its_order(patches, keep):
+    features = torch.randn(2, patches, 6, generator=torch.Generator().manual_seed(patches)).round()
+    similarity = cosine_similarity_matrix(features)
+    expected = [in_order_by_lists(image.tolist(), keep) for image in similarity]
+    assert drop_duplicates_in_torch(similarity, keep, in_order=True).tolist() == expected
+    assert drop_duplicates(similarity, keep, in_order=True).tolist() == expected
+
+
+def test_noise_as_of_another_gpu_moves_the_papers_rounds_and_not_those_in_raster_order():
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 1, 64, generator=draw) + torch.randn(8, 576, 64, generator=draw)
+    noisy = features * (1 + 1e-6 * torch.randn(features.shape, generator=draw))
+    attention = torch.rand(8, 576, generator=draw)
+    same = {}
+    for in_order in (False, True):
+        one, other = (select_visual_tokens(f, attention, 64, 0.0, in_order).tolist() for f in (features, noisy))
+        same[in_order] = sum(len({*a} & {*b}) for a, b in zip(one, other)) / (8 * 64)
+    assert same[False] < 0.9
+    assert same[True] > 0.99

@@ -20,9 +20,9 @@ POINTERS = {"neighbours": "*i16", "lists": "*i32", "in_b": "*i8", "kept": "*i32"
 INTEGERS = ("length", "keep", "rows", "columns", "number")
 
 
-def rounds(patches: int) -> tuple:
+def rounds(patches: int, in_order: bool = False) -> tuple:
     half = triton.next_power_of_2((patches + 1) // 2)
-    constants = {"MAX_DROP": 8, "HALF": half, "WIDTH": duplicates_triton.width_of(half)}
+    constants = {"MAX_DROP": 8, "IN_ORDER": in_order, "HALF": half, "WIDTH": duplicates_triton.width_of(half)}
     return duplicates_triton._rounds, constants
 
 
@@ -34,6 +34,7 @@ def picks(rule: str, patches: int) -> tuple:
 
 # 576 patches less 32 important ones; 729 of SigLIP; the five crops of LLaVA-1.6 in one list.
 KERNELS = {f"rounds {patches}": rounds(patches) for patches in (144, 544, 729, 2816)}
+KERNELS["rounds in order 544"] = rounds(544, in_order=True)
 KERNELS |= {
     f"{rule} {patches}": picks(rule, patches)
     for rule in ("farthest", "covering", "voluminous")

@@ -145,7 +145,9 @@ def test_a_device_without_float64_computes_no_float64(monkeypatch):
                 seen.append((result.device.type, result.dtype))
             return result
 
-    monkeypatch.setattr(vispruner, "drop_duplicates", lambda similarity, keep: torch.zeros(2, keep, dtype=torch.long))
+    monkeypatch.setattr(
+        vispruner, "drop_duplicates", lambda similarity, keep, _: torch.zeros(2, keep, dtype=torch.long)
+    )
     with FakeTensorMode(), Watch():
         features, attention = torch.empty(2, 9, 4, device="mps"), torch.empty(2, 9, device="mps")
         kept = select_visual_tokens(features, attention, 4)
