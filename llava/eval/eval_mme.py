@@ -82,7 +82,7 @@ def answer_key(row: dict) -> Key:
 def evaluate(data_dir: Path, result_file: Path) -> tuple[dict, dict[str, Items]]:
     """MME's scores, of the categories that `data_dir` has, joined by image and question.
 
-    Returns the items of `perception` and `cognition`, as far as these are there, behind the scores:
+    Returns the scores, and the items of `perception` and `cognition` as far as these are there. The scores are
         `categories`: by name `samples`, `accuracy` (of questions) and `accuracy_plus` (of images with every question
         right) in percent, and `score`, their sum; `perception` and `cognition`: the sums of scores over the categories
         of each, None where `data_dir` has none of them.
