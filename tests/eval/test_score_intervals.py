@@ -218,3 +218,10 @@ def test_the_picture_s_bands_are_as_wide_as_the_intervals():
     (path,) = band.get_paths()
     assert {tuple(point) for point in path.vertices} == {(64, 78), (64, 83)}
     assert (ax.dataLim.y0, ax.dataLim.y1) == (70, 91)
+
+
+def test_a_budget_of_an_image_is_not_compared_with_one_of_a_crop(save, compare, tmp_path):
+    for method, tokens in (("vispruner", 64), ("divprune", "64_per_image"), ("random", 64)):
+        save(method, tokens, 100)
+    assert compare("vispruner", "divprune", "random")[0] == 0
+    assert [row["method"] for row in rows_of(tmp_path / "summary" / "differences.csv")] == ["random"]
