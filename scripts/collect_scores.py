@@ -2,6 +2,7 @@
 
 python scripts/collect_scores.py --out-dir DIR [--checkpoint NAME] [--tokens 128 64 32] [--output FOLDER]
 With --methods the rows are one checkpoint's pruning methods: --checkpoint NAME --methods vispruner divprune mine.py
+Their differences from VisPruner are then in differences.md and differences.csv.
 """
 
 import argparse
@@ -57,6 +58,20 @@ def choose_runs(args: argparse.Namespace) -> list[Run]:
     return runs
 
 
+def write_differences(differences: dict, reference: str | None, output: Path) -> None:
+    """Write differences.md and differences.csv; where there is no difference, those of an earlier run are removed."""
+    from llava.eval.score_intervals import differences_markdown, write_differences_csv
+
+    table, rows = output / "differences.md", output / "differences.csv"
+    if not differences:
+        table.unlink(missing_ok=True)
+        rows.unlink(missing_ok=True)
+        return
+    with atomic_writer(table) as file:
+        file.write(differences_markdown(differences, reference))
+    write_differences_csv(differences, rows)
+
+
 def main() -> None:
     args = parse_arguments()
     runs = choose_runs(args)
@@ -64,12 +79,18 @@ def main() -> None:
     table, submissions, wrong = collect(runs, args.methods or sorted({run.setting.name for run in runs}))
     if wrong and not table and not submissions:
         raise InputError("; ".join(wrong))
+    from llava.eval.score_intervals import add_intervals, choose_reference  # numpy
+
+    reference = choose_reference(args.methods or [])
+    table, differences, notes, faults = add_intervals(table, reference)
+    wrong += faults
     output = args.output or args.out_dir / "summary"
     picture = output / "scores.png"
-    text = markdown(table, submissions, first)
+    text = markdown(table, submissions, first, notes)
     with atomic_writer(output / "scores.md") as file:
         file.write(text)
     write_csv(table, output / "scores.csv", first)
+    write_differences(differences, reference, output)
     picture.unlink(missing_ok=True)  # one that is not drawn anew would contradict the table
     if columns_of(table):
         try:

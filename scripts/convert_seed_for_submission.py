@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--result-file", required=True, type=Path, help="answers, JSON lines")
     parser.add_argument("--result-upload-file", required=True, type=Path)
     args = parser.parse_args()
-    scores = evaluate(args.annotation_file, args.result_file)  # which checks both files
+    scores, _ = evaluate(args.annotation_file, args.result_file)  # which checks both files
     said = convert_seed(args.annotation_file, args.result_file, args.result_upload_file)
     print(f"{describe_accuracy(scores)}\n{said}")
 

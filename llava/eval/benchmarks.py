@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from llava.eval import eval_gqa, eval_mmbench, eval_mme, eval_pope, eval_science_qa, eval_seed, eval_textvqa, submission
+from llava.eval.items import Items
 from llava.eval.questions import Question, read_mmbench_questions, read_question_file, read_science_questions
 from llava.eval.scoring import describe_accuracy
 from llava.utils import InputError
 
-Scores = tuple[dict, str]
+# The scores, their description and, where the scorer tells it, what each question gave: the items of its figures.
+Scores = tuple[dict, str] | tuple[dict, str, dict[str, Items]]
 
 
 class MissingData(InputError):
@@ -41,7 +43,7 @@ class Benchmark:
         images: the folder of its pictures; None where they are in the question file.
         labels: what else must be there.
         read: (question file, folder of pictures) -> questions.
-        score: (data, answer file) -> scores and their description; None where labels are not public.
+        score: (data, answer file) -> `Scores`; None where labels are not public.
         convert: (data, answer file, file to submit) -> a line about it; None where there is nothing to submit.
         submission: the name of the file to submit, beside answers named merge.jsonl.
         by_products: what else `score` writes beside the answers, by the endings that take the place of `.jsonl`.
@@ -78,31 +80,33 @@ class Benchmark:
         return self.read(data / self.questions, None if self.images is None else data / self.images)
 
 
-def _accuracy(evaluate: Callable[[Path, Path], dict], labels: str) -> Callable[[Path, Path], Scores]:
+def _accuracy(
+    evaluate: Callable[[Path, Path], tuple[dict, dict[str, Items]]], labels: str
+) -> Callable[[Path, Path], Scores]:
     """The scorer of a benchmark with one file of labels."""
 
     def score(data: Path, answers: Path) -> Scores:
-        scores = evaluate(data / labels, answers)
-        return scores, describe_accuracy(scores)
+        scores, items = evaluate(data / labels, answers)
+        return scores, describe_accuracy(scores), items
 
     return score
 
 
 def _score_pope(data: Path, answers: Path) -> Scores:
-    scores = eval_pope.evaluate(data / "coco", data / "llava_pope_test.jsonl", answers)
-    return scores, eval_pope.describe(scores)
+    scores, items = eval_pope.evaluate(data / "coco", data / "llava_pope_test.jsonl", answers)
+    return scores, eval_pope.describe(scores), items
 
 
 def _score_mme(data: Path, answers: Path) -> Scores:
-    scores = eval_mme.evaluate(data / "MME_Benchmark_release_version", answers)
-    return scores, eval_mme.describe(scores)
+    scores, items = eval_mme.evaluate(data / "MME_Benchmark_release_version", answers)
+    return scores, eval_mme.describe(scores), items
 
 
 def _score_science_qa(data: Path, answers: Path) -> Scores:
-    scores, read = eval_science_qa.evaluate(data, answers)
+    scores, read, items = eval_science_qa.evaluate(data, answers)
     output, result = answers.with_suffix(".output.json"), answers.with_suffix(".result.json")
     eval_science_qa.write_results(scores, read, tuple("ABCDE"), output, result)
-    return scores, eval_science_qa.describe(scores, read)
+    return scores, eval_science_qa.describe(scores, read), items
 
 
 def _mmbench(name: str, heading: str, table: str, language: str) -> Benchmark:
@@ -226,7 +230,12 @@ def find_benchmark(name: str) -> Benchmark:
 
 def made_of(answers_file: Path) -> set[Path]:
     """The files that benchmarks make of an answer file, there or not: misleading once the answers are others."""
-    endings = {".score.json", ".run.json", *(ending for entry in BENCHMARKS for ending in entry.by_products)}
+    endings = {
+        ".score.json",
+        ".items.json",
+        ".run.json",
+        *(ending for entry in BENCHMARKS for ending in entry.by_products),
+    }
     names = {entry.submission for entry in BENCHMARKS if entry.submission is not None}
     endings |= {name.removeprefix("merge") for name in names if name.startswith("merge.")}
     files = {answers_file.with_suffix(ending) for ending in endings}

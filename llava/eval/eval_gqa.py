@@ -6,6 +6,7 @@ CVPR 2019, arXiv 1902.09506.
 
 from pathlib import Path
 
+from llava.eval.items import Items, accuracy_items
 from llava.eval.scoring import (
     accuracy,
     accuracy_by,
@@ -23,9 +24,10 @@ def gqa_prediction(text: str) -> str:
     return text.rstrip(".").lower()
 
 
-def evaluate(annotation_file: Path, result_file: Path) -> dict:
+def evaluate(annotation_file: Path, result_file: Path) -> tuple[dict, dict[str, Items]]:
     """`samples` and `accuracy` in percent, in all and under `structural` and `semantic` by type, joined by id.
 
+    And the items of the accuracy.
     Raises InputError if a question has no answer or several, an answer no question, or a label a wrong type.
     """
     from llava.eval.rows import GqaLabel, check
@@ -41,7 +43,8 @@ def evaluate(annotation_file: Path, result_file: Path) -> dict:
     for kind in TYPES:
         # Absent types are null in the file.
         scores[kind] = accuracy_by([str(label["types"][kind]) for label in labels.values()], hits)
-    return scores
+    pictures = [label.get("imageId", f"of {question_id}") for question_id, label in labels.items()]
+    return scores, {"accuracy": accuracy_items(labels, pictures, hits)}
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ figure is another: there a question counts if it is answered right in every orde
 from collections import defaultdict
 from pathlib import Path
 
-from llava.eval.mmbench import INDEX, OPTIONS, options_of, read_mmbench_table
+from llava.eval.items import Items, accuracy_items
+from llava.eval.mmbench import INDEX, OPTIONS, first_rows_of_pictures, options_of, read_mmbench_table
 from llava.eval.scoring import (
     accuracy,
     accuracy_by,
@@ -36,8 +37,8 @@ def _index(question_id: int | str) -> int | str:
     return int(question_id) if INDEX.fullmatch(str(question_id)) else question_id
 
 
-def evaluate(annotation_file: Path, result_file: Path) -> dict:
-    """`samples` and `accuracy` in percent, in all and under `category`, joined by index.
+def evaluate(annotation_file: Path, result_file: Path) -> tuple[dict, dict[str, Items]]:
+    """`samples` and `accuracy` in percent, in all and under `category`, joined by index; and the accuracy's items.
 
     Of answers in all rounds a question counts if every round is right. The option that an answer names is read by
     `named_option`; `no_option` counts answers that name none, which are wrong. Raises InputError if a question or round
@@ -62,7 +63,8 @@ def evaluate(annotation_file: Path, result_file: Path) -> dict:
         right[index].append(letter == labels[index]["answer"])
     hits = [all(right[index]) for index in labels]
     categories = accuracy_by([label["category"] for label in labels.values()], hits)
-    return accuracy(hits) | {"no_option": without, "category": categories}
+    items = accuracy_items(labels, first_rows_of_pictures(list(labels.values())), hits)
+    return accuracy(hits) | {"no_option": without, "category": categories}, {"accuracy": items}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Fu et al., "MME: A Comprehensive Evaluation Benchmark for Multimodal Large Langu
 from collections import defaultdict
 from pathlib import Path
 
+from llava.eval.items import Item, Items, make_items
 from llava.eval.scoring import add_result_arguments, group_answers, read_answers, save_scores
 from llava.utils import CommandParser, InputError, read_text, run_command
 
@@ -78,10 +79,10 @@ def answer_key(row: dict) -> Key:
     return question_key(parts[0], parts[-1], row["prompt"])
 
 
-def evaluate(data_dir: Path, result_file: Path) -> dict:
+def evaluate(data_dir: Path, result_file: Path) -> tuple[dict, dict[str, Items]]:
     """MME's scores, of the categories that `data_dir` has, joined by image and question.
 
-    Returns:
+    Returns the scores, and the items of `perception` and `cognition` as far as these are there. The scores are
         `categories`: by name `samples`, `accuracy` (of questions) and `accuracy_plus` (of images with every question
         right) in percent, and `score`, their sum; `perception` and `cognition`: the sums of scores over the categories
         of each, None where `data_dir` has none of them.
@@ -90,26 +91,37 @@ def evaluate(data_dir: Path, result_file: Path) -> dict:
     """
     labels = read_labels(data_dir)
     pairs = [(answer_key(row), row["text"]) for row in read_answers(result_file, ["prompt"])]
-    images = defaultdict(lambda: defaultdict(list))
+    images = defaultdict(lambda: defaultdict(dict))
     for key, (text,) in group_answers(pairs, labels, result_file).items():
-        images[key[0]][key[1]].append(says(text) == labels[key])
-    categories = {}
-    for category in filter(images.__contains__, (*PERCEPTION, *COGNITION)):
-        hits = [hit for of_image in images[category].values() for hit in of_image]
-        plain = 100 * sum(hits) / len(hits)
-        plus = 100 * sum(map(all, images[category].values())) / len(images[category])
-        categories[category] = {
-            "samples": len(hits),
-            "accuracy": plain,
-            "accuracy_plus": plus,
-            "score": plain + plus,
-        }
+        category, image, question = key
+        images[category][image][question] = says(text) == labels[key]
+    categories, items = {}, {}
+    for kind, names in (("perception", PERCEPTION), ("cognition", COGNITION)):
+        present = [name for name in names if name in images]
+        categories |= {name: _score_category(images[name]) for name in present}
+        if present:
+            terms = {term: rows for name in present for term, rows in _items(name, images[name]).items()}
+            items[kind] = make_items(terms, "sum")
+    sums = {kind: items[kind].figure if kind in items else None for kind in ("perception", "cognition")}
+    return sums | {"categories": categories}, items
 
-    def total(names: tuple[str, ...]) -> float | None:
-        present = [categories[name]["score"] for name in names if name in categories]
-        return sum(present) if present else None
 
-    return {"perception": total(PERCEPTION), "cognition": total(COGNITION), "categories": categories}
+def _score_category(images: dict[str, dict[str, bool]]) -> dict:
+    """The scores of a category from its hits, by image and question."""
+    hits = [hit for of_image in images.values() for hit in of_image.values()]
+    plain = 100 * sum(hits) / len(hits)
+    plus = 100 * sum(all(of_image.values()) for of_image in images.values()) / len(images)
+    return {"samples": len(hits), "accuracy": plain, "accuracy_plus": plus, "score": plain + plus}
+
+
+def _items(category: str, images: dict[str, dict[str, bool]]) -> dict[str, list[Item]]:
+    """The items of a category's two terms. The same name is another picture in another category."""
+    plain, plus = [], []
+    for image, hits in images.items():
+        picture = f"{category}/{image}"
+        plain += [(f"{picture}/{question}", picture, hit, 1) for question, hit in hits.items()]
+        plus.append((picture, picture, all(hits.values()), 1))
+    return {f"{category} accuracy": plain, f"{category} accuracy_plus": plus}
 
 
 def describe(scores: dict) -> str:
@@ -131,9 +143,9 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True, type=Path, help="MME_Benchmark_release_version")
     add_result_arguments(parser)
     args = parser.parse_args()
-    scores = evaluate(args.data_dir, args.result_file)
+    scores, items = evaluate(args.data_dir, args.result_file)
     print(describe(scores))
-    save_scores(scores, args)
+    save_scores(scores, items, args)
 
 
 if __name__ == "__main__":

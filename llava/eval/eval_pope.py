@@ -6,6 +6,7 @@ Li et al., "Evaluating Object Hallucination in Large Vision-Language Models", EM
 from pathlib import Path
 
 from llava.eval.files import read_jsonl
+from llava.eval.items import Item, Items, make_items
 from llava.eval.scoring import add_result_arguments, join_answers, read_answers, save_scores
 from llava.utils import CommandParser, InputError, run_command
 
@@ -41,6 +42,12 @@ def score(said: list[bool], truth: list[bool]) -> dict[str, float]:
     }
 
 
+def _item(question: dict, said: bool, truth: bool) -> Item:
+    """What a question gives to its category's F1, 2 TP / (2 TP + FP + FN)."""
+    part = 2 * (said and truth)
+    return str(question["question_id"]), question["image"], part, part or said != truth
+
+
 def read_labels(file: Path) -> dict[tuple[str, str], bool]:
     """Whether the answer is yes, by (image, question)."""
     from llava.eval.rows import QuestionRow
@@ -54,8 +61,10 @@ def read_labels(file: Path) -> dict[tuple[str, str], bool]:
     return labels
 
 
-def evaluate(annotation_dir: Path, question_file: Path, result_file: Path, allow_missing: bool = False) -> dict:
-    """POPE's scores by category, joined by (image, question).
+def evaluate(
+    annotation_dir: Path, question_file: Path, result_file: Path, allow_missing: bool = False
+) -> tuple[dict, dict[str, Items]]:
+    """POPE's scores by category, joined by (image, question), and the items of the mean F1.
 
     Raises InputError if a question has no answer or, without `allow_missing`, no label; those without are counted.
     """
@@ -70,7 +79,7 @@ def evaluate(annotation_dir: Path, question_file: Path, result_file: Path, allow
     if unknown := {q["category"] for q in questions} - files.keys():
         raise InputError(f"no annotation file in {annotation_dir} for the category {', '.join(sorted(unknown))}")
 
-    categories = {}
+    categories, terms = {}, {}
     for category, file in files.items():
         labels = read_labels(file)
         asked = [(q, (q["image"], q["text"].split("\n")[0])) for q in questions if q["category"] == category]
@@ -80,10 +89,13 @@ def evaluate(annotation_dir: Path, question_file: Path, result_file: Path, allow
             raise InputError(f"{missing} of the {len(asked)} {category} questions have no label in {file}")
         if labelled:
             said = [says_yes(answers[str(q["question_id"])]) for q, _ in labelled]
-            categories[category] = score(said, [labels[key] for _, key in labelled]) | {"missing_labels": missing}
+            truth = [labels[key] for _, key in labelled]
+            categories[category] = score(said, truth) | {"missing_labels": missing}
+            terms[category] = [_item(q, *pair) for (q, _), *pair in zip(labelled, said, truth)]
     if not categories:
         raise InputError(f"no question of {question_file} has a label in {annotation_dir}")
-    return {"categories": categories, "mean_f1": sum(c["f1"] for c in categories.values()) / len(categories)}
+    items = make_items(terms)
+    return {"categories": categories, "mean_f1": items.figure}, {"mean_f1": items}
 
 
 def describe(scores: dict) -> str:
@@ -106,9 +118,9 @@ def main() -> None:
     add_result_arguments(parser)
     parser.add_argument("--allow-missing", action="store_true", help="score only the questions that have a label")
     args = parser.parse_args()
-    scores = evaluate(args.annotation_dir, args.question_file, args.result_file, args.allow_missing)
+    scores, items = evaluate(args.annotation_dir, args.question_file, args.result_file, args.allow_missing)
     print(describe(scores))
-    save_scores(scores, args)
+    save_scores(scores, items, args)
 
 
 if __name__ == "__main__":

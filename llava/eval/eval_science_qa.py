@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llava.eval.files import require_fields, write_json
+from llava.eval.items import Items, accuracy_items
 from llava.eval.scoring import (
     accuracy,
     add_result_arguments,
@@ -43,8 +44,8 @@ def read_problems(base_dir: Path, split: str) -> dict[str, dict]:
 
 def evaluate(
     base_dir: Path, result_file: Path, split: str = "test", options: Sequence[str] = tuple("ABCDE")
-) -> tuple[dict, list[dict]]:
-    """ScienceQA's scores and the reading of each answer, joined by id.
+) -> tuple[dict, list[dict], dict[str, Items]]:
+    """ScienceQA's scores, the reading of each answer, and the items of `accuracy` and `image_accuracy`, joined by id.
 
     The option that an answer chooses is read by `chosen_option`, as for the published figures: `A.`, `(A)`, `A)` and
     `A:` are none there.
@@ -85,7 +86,16 @@ def evaluate(
     scores["no_option"] = sum(row["parsed_ans"] == UNREADABLE for row in read)
     scores["named_accuracy"] = accuracy(named_hits)["accuracy"]
     scores["named_image_accuracy"] = _image_accuracy(read, named_hits)
-    return scores, read
+    items = {"accuracy": _items(read)}
+    if with_image := [row for row in read if row["is_multimodal"]]:
+        items["image_accuracy"] = _items(with_image)
+    return scores, read, items
+
+
+def _items(read: list[dict]) -> Items:
+    """The items of the accuracy of some questions, each of which has a picture of its own or none."""
+    ids = [row["question_id"] for row in read]
+    return accuracy_items(ids, ids, [row["parsed_ans"] == row["ground_truth"] for row in read])
 
 
 def _image_accuracy(read: list[dict], hits: list[bool]) -> float | None:
@@ -142,10 +152,10 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="split of pid_splits.json (test)")
     parser.add_argument("--options", type=list, default=list("ABCDE"), help="letters of the options (ABCDE)")
     args = parser.parse_args()
-    scores, read = evaluate(args.base_dir, args.result_file, args.split, args.options)
+    scores, read, items = evaluate(args.base_dir, args.result_file, args.split, args.options)
     print(describe(scores, read))
     write_results(scores, read, args.options, args.output_file, args.output_result)
-    save_scores(scores, args)
+    save_scores(scores, items, args)
 
 
 if __name__ == "__main__":

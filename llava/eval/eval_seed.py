@@ -5,6 +5,7 @@ Li et al., "SEED-Bench: Benchmarking Multimodal LLMs with Generative Comprehensi
 
 from pathlib import Path
 
+from llava.eval.items import Items, accuracy_items
 from llava.eval.mmbench import OPTIONS
 from llava.eval.scoring import (
     accuracy,
@@ -17,9 +18,10 @@ from llava.eval.scoring import (
 from llava.utils import InputError, read_json_object, run_command
 
 
-def evaluate(annotation_file: Path, result_file: Path) -> dict:
+def evaluate(annotation_file: Path, result_file: Path) -> tuple[dict, dict[str, Items]]:
     """`samples` and `accuracy` in percent, in all and under `data_type` and `question_type`, joined by id.
 
+    And the items of the accuracy, where a video is a picture.
     The option that an answer names is read by `named_option`; `no_option` counts answers that name none, which are
     wrong. LLaVA's own scorer takes the bare letter alone, which its published answers are. Raises InputError if a
     question has no answer or several, an answer no question, or a label is none of A to D.
@@ -39,11 +41,14 @@ def evaluate(annotation_file: Path, result_file: Path) -> dict:
     answers = join_answers(read_answers(result_file), [q["question_id"] for q in questions], result_file)
     chosen = [named_option(answers[str(q["question_id"])], OPTIONS) for q in questions]
     hits = [letter == q["answer"] for letter, q in zip(chosen, questions)]
-    return accuracy(hits) | {
+    scores = accuracy(hits) | {
         "no_option": chosen.count(None),
         "data_type": accuracy_by([q["data_type"] for q in questions], hits),
         "question_type": accuracy_by([type_names[q["question_type_id"]] for q in questions], hits),
     }
+    ids = [q["question_id"] for q in questions]
+    pictures = [f"{q['data_type']} {q.get('data_id', q['question_id'])}" for q in questions]
+    return scores, {"accuracy": accuracy_items(ids, pictures, hits)}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Singh et al., "Towards VQA Models That Can Read", CVPR 2019, arXiv 1904.08920.
 from collections import defaultdict
 from pathlib import Path
 
+from llava.eval.items import Items, make_items
 from llava.eval.scoring import (
     accuracy,
     add_result_arguments,
@@ -52,8 +53,8 @@ def read_labels(annotation_file: Path) -> dict[tuple[str, str], list[list[str]]]
     return labels
 
 
-def evaluate(annotation_file: Path, result_file: Path) -> dict[str, float]:
-    """Number of `samples` and VQA `accuracy` in percent, joined by (image, question in lower case).
+def evaluate(annotation_file: Path, result_file: Path) -> tuple[dict[str, float], dict[str, Items]]:
+    """Number of `samples` and VQA `accuracy` in percent, joined by (image, question in lower case); and its items.
 
     The answers' `question_id` is the image's id. Raises InputError if a question has no answer or too many, or an
     answer no question. A question that stands in both files twice has no order: each of its answers is scored by the
@@ -63,13 +64,17 @@ def evaluate(annotation_file: Path, result_file: Path) -> dict[str, float]:
     rows = read_answers(result_file, ["prompt"])
     pairs = [(question_key(row["question_id"], question_of(row["prompt"])), row["text"]) for row in rows]
     answers = group_answers(pairs, [key for key, lists in labels.items() for _ in lists], result_file)
-    return accuracy(
-        [
-            sum(vqa_accuracy(text, annotators) for annotators in labels[key]) / len(labels[key])
-            for key, texts in answers.items()
-            for text in texts
-        ]
-    )
+    items = [
+        (f"{image}/{question}#{number}", image, _mean_accuracy(text, labels[image, question]), 1)
+        for (image, question), texts in answers.items()
+        for number, text in enumerate(texts)
+    ]
+    return accuracy([hit for _, _, hit, _ in items]), {"accuracy": make_items({"accuracy": items})}
+
+
+def _mean_accuracy(text: str, lists: list[list[str]]) -> float:
+    """The mean VQA accuracy of an answer over its lists of annotators' answers."""
+    return sum(vqa_accuracy(text, annotators) for annotators in lists) / len(lists)
 
 
 def main() -> None:
@@ -84,10 +89,10 @@ def main() -> None:
     if not files:
         raise InputError(f"no .jsonl files in {args.result_dir}")
     for args.result_file in files:
-        scores = evaluate(args.annotation_file, args.result_file)
+        scores, items = evaluate(args.annotation_file, args.result_file)
         print(args.result_file.stem)
         print(describe_accuracy(scores))
-        save_scores(scores, args)
+        save_scores(scores, items, args)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Goyal et al., "Making the V in VQA Matter", CVPR 2017, arXiv 1612.00837.
 
 from pathlib import Path
 
+from llava.eval.items import Items, accuracy_items
 from llava.eval.scoring import (
     accuracy,
     accuracy_by,
@@ -16,9 +17,10 @@ from llava.eval.vqa_accuracy import vqa_accuracy
 from llava.utils import InputError, read_json_object, run_command
 
 
-def evaluate(annotation_file: Path, result_file: Path) -> dict:
+def evaluate(annotation_file: Path, result_file: Path) -> tuple[dict, dict[str, Items]]:
     """`samples` and VQA `accuracy` in percent, in all and under `answer_type` by type, joined by id.
 
+    And the items of the accuracy.
     Raises InputError if a question has no answer or several, an answer no question, or a label a wrong type.
     """
     from llava.eval.rows import VqaLabel, check
@@ -33,7 +35,10 @@ def evaluate(annotation_file: Path, result_file: Path) -> dict:
         vqa_accuracy(answers[str(label["question_id"])], [given["answer"] for given in label["answers"]])
         for label in labels
     ]
-    return accuracy(hits) | {"answer_type": accuracy_by([label["answer_type"] for label in labels], hits)}
+    ids = [label["question_id"] for label in labels]
+    pictures = [label.get("image_id", f"of {number}") for number, label in zip(ids, labels)]
+    scores = accuracy(hits) | {"answer_type": accuracy_by([label["answer_type"] for label in labels], hits)}
+    return scores, {"accuracy": accuracy_items(ids, pictures, hits)}
 
 
 def main() -> None:

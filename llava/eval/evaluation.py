@@ -13,6 +13,7 @@ from llava.eval.answer_rows import empty_answers
 from llava.eval.answering import answer_question_file
 from llava.eval.benchmarks import Benchmark, find_benchmark
 from llava.eval.files import write_json
+from llava.eval.items import write_items
 from llava.eval.options import AskingOptions, ModelOptions, decoding
 from llava.eval.questions import Question
 from llava.pruning.base import CROP, IMAGE, PruningSettings
@@ -174,12 +175,14 @@ def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path) -> Result:
     data, lines = data_dir / benchmark.folder, [f"answers: {answers_file}"]
     scores, submission, headline = None, None, benchmark.headlines[0]
     if benchmark.score is not None:
-        scores, description = benchmark.score(data, answers_file)
+        scores, description, *items = benchmark.score(data, answers_file)
         if warning := empty_answers(answers_file):
             scores["warning"] = warning
             description += f"\nwarning: {warning}"
         score_file = answers_file.with_suffix(".score.json")
         write_json(score_file, scores)
+        for of_figures in items:
+            write_items(of_figures, score_file)
         lines += [description, f"score: {score_file}"]
     if benchmark.convert is not None:
         submission = answers_file.with_name(benchmark.submission)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import csv
 import re
 from collections import Counter
@@ -98,6 +99,21 @@ def read_pictures(rows: list[dict[str, str]], path: str | Path) -> list[bytes]:
             decoded[source] = _decode(by_index[source]["image"], f"question file {path}: the image of {source}")
         pictures.append(decoded[source])
     return pictures
+
+
+def first_rows_of_pictures(rows: list[dict[str, str]]) -> list[int]:
+    """The index of the first row that has the same picture, for each row; its own where the file does not tell."""
+    by_index = {int(row["index"]): row for row in rows}
+    first: dict[str, int] = {}
+    indexes = []
+    for row in rows:
+        index = int(row["index"])
+        if not is_absent(row.get("image")):
+            with contextlib.suppress(InputError):  # an index that no row has
+                index = _source_of_picture(row, by_index, "")
+                index = first.setdefault(by_index[index]["image"], index)
+        indexes.append(index)
+    return indexes
 
 
 def _source_of_picture(row: dict[str, str], by_index: dict[int, dict[str, str]], where: str) -> int:

@@ -89,6 +89,7 @@ class GqaLabel(TypedDict):
 
     answer: str
     types: _GqaTypes
+    imageId: NotRequired[Id]
 
 
 class _VqaAnswer(TypedDict):
@@ -99,6 +100,7 @@ class VqaLabel(TypedDict):
     """An entry of VQAv2's annotations."""
 
     question_id: Id
+    image_id: NotRequired[Id]
     answer_type: str
     answers: Annotated[list[_VqaAnswer], Field(min_length=1)]
 
@@ -117,6 +119,7 @@ class SeedLabel(TypedDict):
     question_id: Id
     question_type_id: Annotated[int, Field(ge=0)]
     data_type: str
+    data_id: NotRequired[Id]
     answer: Choice
 
 
@@ -125,6 +128,16 @@ class SeedLabels(TypedDict):
 
     question_type: dict[str, int]
     questions: list[Any]
+
+
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class FigureItems(TypedDict):
+    """The items of one figure: id, picture, part and whole of each, by term."""
+
+    combine: Literal["mean", "sum"]
+    terms: dict[str, list[tuple[str, str, _Amount, _Amount]]]
 
 
 @cache

@@ -1,17 +1,17 @@
-"""The picture of a table of scores: score against visual tokens, a panel for each figure."""
+"""The picture of a table of scores: score against visual tokens with its interval, a panel for each figure."""
 
 import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from llava.eval.score_table import Setting, Table, columns_of
+from llava.eval.score_table import Cell, Setting, Table, columns_of
 from llava.pruning.registry import NONE
 from llava.utils import atomic_writer
 
 
 def write_picture(table: Table, path: Path) -> None:
-    """Draw score against tokens: a panel for each column, a line for each name and ratio.
+    """Draw score against tokens: a panel for each column, a line with a band for each name and ratio.
 
     The unpruned model is a horizontal line where methods are compared with it, or where its tokens are not known.
     Raises ImportError where matplotlib is not installed, InputError if the file cannot be written.
@@ -58,16 +58,26 @@ def is_level(row: Setting) -> bool:
     return row.name == NONE or row.tokens is None
 
 
-def draw_line(ax, rows: list[Setting], values: list[float], number: int) -> Iterator:
-    """Draw the rows of one name and ratio in the style of this number; yields what stands for them in the legend."""
+def draw_line(ax, rows: list[Setting], cells: list[Cell], number: int) -> Iterator:
+    """Draw the rows of one name and ratio in the style of this number; yields what stands for them in the legend.
+
+    A band is as wide as the intervals; where a point has none there is a gap.
+    """
     color = f"C{number % 10}"
-    points = sorted((row.tokens, value) for row, value in zip(rows, values) if not is_level(row))
+    points = sorted((row.tokens, cell) for row, cell in zip(rows, cells) if not is_level(row))
     if points:
+        tokens = [number for number, _ in points]
         style = {"color": color, "marker": "osD^v"[number // 10 % 5], "markersize": 4, "linewidth": 1.4}
-        yield from ax.plot(*zip(*points), **style)
-    for row, value in zip(rows, values):
+        lows, highs = zip(*(cell.interval or (math.nan, math.nan) for _, cell in points))
+        ax.fill_between(tokens, lows, highs, color=color, alpha=0.13, linewidth=0)
+        ax.vlines(tokens, lows, highs, color=color, alpha=0.35, linewidth=1)
+        yield from ax.plot(tokens, [cell.value for _, cell in points], **style)
+    for row, cell in zip(rows, cells):
         if is_level(row):
-            yield ax.axhline(value, color="0.35" if row.name == NONE else color, linestyle="--", linewidth=1.1)
+            gray_or_color = "0.35" if row.name == NONE else color
+            if cell.interval:
+                ax.axhspan(*cell.interval, color=gray_or_color, alpha=0.1, linewidth=0)
+            yield ax.axhline(cell.value, color=gray_or_color, linestyle="--", linewidth=1.1)
 
 
 def set_axes(ax, tokens: list[int]) -> None:

@@ -2,9 +2,9 @@
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llava.eval.benchmarks import BENCHMARKS, Headline
 from llava.eval.files import require_fields
@@ -67,7 +67,21 @@ class Column(NamedTuple):
         return f"{name} ({self.split})" if self.split else name
 
 
-Table = dict[Setting, dict[Column, float]]
+class Cell(NamedTuple):
+    """A figure of the run in `folder`; its interval (low, high) and how it compares, where these are known."""
+
+    value: float
+    folder: Path
+    interval: tuple[float, float] | None = None
+    mark: str = ""
+
+    def __str__(self) -> str:
+        """As the table shows it, with one decimal."""
+        between = "" if self.interval is None else " [{:.1f}, {:.1f}]".format(*self.interval)
+        return f"{self.value:.1f}{between}{' ' * bool(self.mark)}{self.mark}"
+
+
+Table = dict[Setting, dict[Column, Cell]]
 
 
 def find_runs(out_dir: Path) -> Iterator[Run]:
@@ -80,18 +94,18 @@ def find_runs(out_dir: Path) -> Iterator[Run]:
             names = ("merge.jsonl", "merge.score.json", SUBMISSIONS.get(benchmark, "merge.jsonl"))
             done = any((folder / name).is_file() for name in names)
             if done and (tokens.isdecimal() or tokens == "all") and ratio.replace(".", "", 1).isdecimal():
-                asked = None if tokens == "all" or _noted(folder, "settings", "pruning_method") == NONE else int(tokens)
+                asked = None if tokens == "all" or noted(folder, "settings", "pruning_method") == NONE else int(tokens)
                 setting = Setting(checkpoint, kept_tokens(folder, asked), ratio, is_per_image)
                 yield Run(benchmark, split, setting, asked, folder)
 
 
 def kept_tokens(folder: Path, asked: int | None) -> int | None:
     """How many visual tokens the answers of a folder were made with: what the run noted, else the budget."""
-    kept = _noted(folder, "run", "kept")
+    kept = noted(folder, "run", "kept")
     return kept if isinstance(kept, int) and not isinstance(kept, bool) else asked
 
 
-def _noted(folder: Path, kind: str, name: str):
+def noted(folder: Path, kind: str, name: str):
     """What a file beside the answers says under `name`; None where it says nothing."""
     file = folder / f"merge.{kind}.json"
     return read_json_object(file, f"{kind} of the answers").get(name) if file.is_file() else None
@@ -148,18 +162,30 @@ def collect(runs: list[Run], names: list[str]) -> tuple[Table, list[tuple[Run, P
     table: Table = {setting: {} for setting in settings}
     for run, found in scored:
         split = run.split if len(splits[run.benchmark]) > 1 else ""
-        table[run.setting] |= {Column(run.benchmark, headline, split): value for headline, value in found.items()}
+        table[run.setting] |= {
+            Column(run.benchmark, headline, split): Cell(value, run.folder) for headline, value in found.items()
+        }
     return table, submissions, wrong
 
 
-def columns_of(table: Table) -> list[Column]:
+def columns_of(table: Mapping[Any, Mapping[Column, Any]]) -> list[Column]:
     """The columns that have something in them, in the order of COLUMNS."""
     found = {column for cells in table.values() for column in cells}
     return sorted(found, key=lambda column: (COLUMNS.index(column[:2]), column.split))
 
 
-def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str) -> str:
-    """The table with one decimal, aligned to be read as it is, and below it the submission files without a score.
+def aligned(lines: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table, header first, aligned to be read as it is: the first column on the left."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    ruled = [lines[0], ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])], *lines[1:]]
+    padded = (
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))] for row in ruled
+    )
+    return [f"| {' | '.join(cells)} |" for cells in padded]
+
+
+def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str, notes: list[str]) -> str:
+    """The table with one decimal, its notes, and below it the submission files without a score.
 
     `first` is the heading of the first column.
     """
@@ -168,15 +194,11 @@ def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str) -> s
     if columns:
         lines = [[first, "tokens", "ratio", *(column.named(column.headline.heading) for column in columns)]]
         for setting, cells in table.items():
-            numbers = [f"{cells[column]:.1f}" if column in cells else ABSENT for column in columns]
+            numbers = [str(cells[column]) if column in cells else ABSENT for column in columns]
             name, *numbers_of_setting = setting.cells
             lines.append([name.replace("|", "\\|"), *numbers_of_setting, *numbers])
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-        for line in lines:
-            cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))]
-            parts.append(f"| {' | '.join(cells)} |")
-        parts += ["", f"{NOTE} {NOTE_PER_IMAGE}" if any(setting.is_per_image for setting in table) else NOTE]
+        note = f"{NOTE} {NOTE_PER_IMAGE}" if any(setting.is_per_image for setting in table) else NOTE
+        parts += [*aligned(lines), "", note, *notes]
     if submissions:
         parts += [""] * bool(parts) + ["Without a local score, to be submitted:", ""]
         for run, file in sorted(submissions, key=lambda entry: entry[0].setting.order):
@@ -186,11 +208,16 @@ def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str) -> s
 
 
 def write_csv(table: Table, path: Path, first: str) -> None:
-    """One row for each score, with up to four decimals. Raises InputError if the file cannot be written."""
+    """One row for each score, with up to four decimals, and the interval's ends where a score has one.
+
+    Raises InputError if the file cannot be written.
+    """
+    bounds = any(cell.interval for cells in table.values() for cell in cells.values())
     with atomic_writer(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([first, "tokens", "ratio", "benchmark", "metric", "value"])
+        writer.writerow([first, "tokens", "ratio", "benchmark", "metric", "value", *["low", "high"] * bounds])
         for setting, cells in table.items():
             for column in filter(cells.__contains__, columns_of(table)):
-                benchmark = column.named(column.benchmark)
-                writer.writerow([*setting.cells, benchmark, column.headline.key, round(cells[column], 4)])
+                names = [*setting.cells, column.named(column.benchmark), column.headline.key]
+                ends = [round(end, 4) for end in cells[column].interval or ()]
+                writer.writerow([*names, round(cells[column].value, 4), *ends])

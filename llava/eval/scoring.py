@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from llava.eval.answer_rows import empty_answers, mismatches
 from llava.eval.files import read_jsonl, write_json
+from llava.eval.items import Items, write_items
 from llava.utils import CommandParser, InputError
 
 logger = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ def join_answers(rows: list[dict], wanted: Collection[Hashable], result_file: Pa
 
 def accuracy(hits: Sequence[float]) -> dict[str, float]:
     """Number of `samples` and mean of `hits` (each in [0, 1]) in percent. There must be one at least."""
-    return {"samples": len(hits), "accuracy": 100 * sum(hits) / len(hits)}
+    return {"samples": len(hits), "accuracy": 100 * math.fsum(hits) / len(hits)}
 
 
 def accuracy_by(groups: Iterable[str], hits: Iterable[float]) -> dict[str, dict[str, float]]:
@@ -135,20 +137,25 @@ def describe_accuracy(scores: dict) -> str:
     return "\n".join(lines)
 
 
-def save_scores(scores: dict, args: argparse.Namespace) -> None:
-    """Write the score file, with a warning if most answers are empty. Raises InputError if it cannot be written."""
+def save_scores(scores: dict, items: dict[str, Items], args: argparse.Namespace) -> None:
+    """Write the score file, with a warning if most answers are empty, and beside it what each question gave.
+
+    Raises InputError if they cannot be written.
+    """
     if args.result_file is not None and (warning := empty_answers(args.result_file)):
         scores = scores | {"warning": warning}
         logger.warning(warning)
-    write_json(args.output or args.result_file.with_suffix(".score.json"), scores)
+    score_file = args.output or args.result_file.with_suffix(".score.json")
+    write_json(score_file, scores)
+    write_items(items, score_file)
 
 
-def score_command(description: str, evaluate: Callable[[Path, Path], dict]) -> None:
-    """The whole of a scorer with one file of labels: `evaluate` takes it and the answers, and returns the scores."""
+def score_command(description: str, evaluate: Callable[[Path, Path], tuple[dict, dict[str, Items]]]) -> None:
+    """The whole of a scorer with one file of labels: `evaluate` takes it and the answers, returns scores and items."""
     parser = CommandParser(description=description)
     parser.add_argument("--annotation-file", required=True, type=Path, help="the benchmark's labels")
     add_result_arguments(parser)
     args = parser.parse_args()
-    scores = evaluate(args.annotation_file, args.result_file)
+    scores, items = evaluate(args.annotation_file, args.result_file)
     print(describe_accuracy(scores))
-    save_scores(scores, args)
+    save_scores(scores, items, args)

@@ -251,7 +251,7 @@ def test_a_run_that_cannot_start_leaves_nothing_behind(store):
 
 
 def test_everything_that_a_benchmark_makes_of_answers_goes_with_them(store):
-    names = {"merge.score.json", "merge.run.json", "merge.output.json", "merge.result.json"}
+    names = {"merge.score.json", "merge.items.json", "merge.run.json", "merge.output.json", "merge.result.json"}
     names |= {entry.submission for entry in BENCHMARKS if entry.submission is not None}
     assert {"testdev_balanced_predictions.json", "merge.xlsx", "merge.upload.json", "merge.upload.jsonl"} <= names
     finished(store)

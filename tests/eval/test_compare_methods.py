@@ -1,5 +1,7 @@
 """Methods compared by one command: what it refuses, and its table."""
 
+import re
+
 import pytest
 
 from tests.eval.test_evaluate_all import refused
@@ -55,7 +57,9 @@ def test_each_method_is_a_row_at_each_budget_below_the_unpruned_model(checkpoint
     ]
     assert "skipped, its data is not there: gqa" in done.stdout
     written = {path.name for path in (tmp_path / "out" / "summary" / "methods").iterdir()}
-    assert written >= {"scores.md", "scores.csv"}
+    assert written >= {"scores.md", "scores.csv", "differences.md", "differences.csv"}
+    assert all(row[4].partition("]")[2].strip() in "↑↓≈" for row in rows[2:] if row[1] == "mine")
+    assert all(re.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]( .)?", row[4]) for row in rows[2:])
     answered = {path.name for path in (tmp_path / "out" / "pope" / "answers" / "llava_pope_test").iterdir()}
     name = checkpoints().name
     assert answered == {name, f"{name}-none", f"{name}-mine"}
