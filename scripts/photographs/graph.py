@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from zipfile import BadZipFile, ZipFile
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import onnx
@@ -46,7 +46,7 @@ def dinov2_weights(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
         elif node.output[0].startswith("/backbone/embeddings/") and given:
             parts[node.op_type] = given[0]
     if parts.keys() != {"Concat", "Reshape"}:
-        raise InputError(f"the ONNX graph has no position embeddings where DINOv2's export has them")
+        raise InputError("the ONNX graph has no position embeddings where DINOv2's export has them")
     weights["embeddings.position_embeddings"] = torch.cat([parts["Concat"], parts["Reshape"]], dim=1)
     return weights
 
