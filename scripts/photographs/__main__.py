@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llava.eval.options import visual_token_num
 from llava.utils import CommandParser, run_command
+from scripts.tiny.options import at_least
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("assets/photographs.png"))
     parser.add_argument("--budgets", type=visual_token_num, nargs="+", default=[64, 128], help="the first is drawn")
     parser.add_argument("--layer", type=int, default=-1, help="as mm_vision_select_layer: which one is looked at (-1)")
-    parser.add_argument("--seeds", type=int, default=5, help="towers of random weights (5)")
+    parser.add_argument("--seeds", type=at_least(0), default=5, help="towers of shuffled weights (5)")
     args = parser.parse_args()
 
     from scripts.photographs.report import run

@@ -1,7 +1,7 @@
 """A Vision Transformer of DINOv2's kind -> a folder that this package's CLIP tower reads.
 
-Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", arXiv 2304.07193. The two encoders differ in
-four places, of which three are arithmetic on weights:
+Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", arXiv 2304.07193. The two encoders differ
+in four places:
 
 - LayerScale multiplies what attention and MLP add to the stream, channel by channel: l * (W x + b) = (l W) x + l b. It
   goes into the weights and biases of `out_proj` and `fc2`.
@@ -125,7 +125,10 @@ def clip_config(clip: dict[str, Tensor]) -> dict:
 
 
 def write_folder(weights: dict[str, Tensor], folder: Path) -> None:
-    """Write the weights of a `Dinov2Model` as a tower's folder: `config.json` comes last. Raises InputError as `to_clip`."""
+    """Write the weights of a `Dinov2Model` as a tower's folder, `config.json` last.
+
+    Raises InputError as `to_clip` and `clip_config` do.
+    """
     clip = to_clip(weights)
     config = clip_config(clip)
     folder.mkdir(parents=True, exist_ok=True)

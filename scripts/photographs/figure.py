@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from llava.resizing import expand2square
 from scripts.photographs.photographs import padding
@@ -13,7 +13,6 @@ from scripts.photographs.photographs import padding
 PATCH, GAP, LINE, FONT = 8, 14, 26, 18  # pixels
 IMPORTANT, DIVERSE, KEPT = (222, 40, 30), (30, 90, 230), (125, 45, 165)
 HEAT = np.array([(0, 0, 0), (120, 20, 80), (220, 60, 30), (250, 190, 40), (255, 255, 220)], dtype=np.float64)
-COLORS = 128  # of the file's palette
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ def heat_map(importance: np.ndarray, side: int) -> Image.Image:
 def faded(image: Image.Image, colors: dict[int, tuple[int, int, int]], side: int) -> Image.Image:
     """The enlarged photograph, faded but for the patches of `colors`, which are framed in these."""
     shown = enlarged(image, side)
-    result = Image.blend(shown.convert("L").convert("RGB"), Image.new("RGB", shown.size, "white"), 0.72)
+    grey = ImageOps.posterize(Image.blend(shown.convert("L"), Image.new("L", shown.size, "white"), 0.72), 5)
+    result = grey.convert("RGB")  # of few levels, which makes the file small
     draw = ImageDraw.Draw(result)
     for patch, color in colors.items():
         x, y = patch % side * PATCH, patch // side * PATCH
@@ -81,4 +81,5 @@ def figure(rows: list[tuple[Image.Image, list[Panel]]], side: int) -> Image.Imag
             result.paste(panel.image.crop((0, top, width, top + height)), (x, y))
             draw.text((x, y + height + 2), panel.caption, fill="black", font=font)
         y += height + LINE
-    return result.quantize(COLORS, dither=Image.Dither.NONE)
+    # The palette by k-means: the default gives small things of a strong colour, such as frames, no colour of their own.
+    return result.quantize(palette=result.quantize(256, kmeans=3))

