@@ -66,7 +66,7 @@ class VitTower(CLIPVisionTower):
 
 
 def to_clip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of transformers' `Dinov2Model`, by its names, as those of `VitModel`.
+    """The weights of a DINOv2, by the names of the published checkpoints, as those of `VitModel`.
 
     Raises InputError, naming them, for weights that are missing or have no place, such as those of a gated MLP.
     """
@@ -125,7 +125,7 @@ def clip_config(clip: dict[str, Tensor]) -> dict:
 
 
 def write_folder(weights: dict[str, Tensor], folder: Path) -> None:
-    """Write the weights of a `Dinov2Model` as a tower's folder, `config.json` last.
+    """Write such weights as a tower's folder, `config.json` last.
 
     Raises InputError as `to_clip` and `clip_config` do.
     """

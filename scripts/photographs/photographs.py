@@ -79,21 +79,19 @@ def patch_shares(size: tuple[int, int], outline, side: int) -> tuple[np.ndarray,
 
     Returns two arrays (N,) float64, in raster order.
     """
-    left, top = padding(size)
-    scale = side * _FINE / max(size)
-
-    def shares(draw_on) -> np.ndarray:
-        mask = Image.new("1", (side * _FINE, side * _FINE))
-        draw_on(ImageDraw.Draw(mask))
-        return np.asarray(mask).reshape(side, _FINE, side, _FINE).mean(axis=(1, 3)).ravel()
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        """A corner of the photograph's pixels as a corner of the mask's, of which Pillow draws the pixel's middle."""
-        return (x + left) * scale - 0.5, (y + top) * scale - 0.5
-
-    on_object = shares(lambda draw: draw.polygon([place(*point) for point in outline], fill=1))
-    on_photograph = shares(lambda draw: draw.rectangle((*place(0, 0), *place(*size)), fill=1))
-    return np.minimum(on_object, on_photograph), on_photograph
+    scale = side / max(size)
+    left, top = (scale * pixels for pixels in padding(size))
+    mask = Image.new("1", (side * _FINE, side * _FINE))
+    # Pillow draws where the middle of a pixel lies.
+    points = [((x * scale + left) * _FINE - 0.5, (y * scale + top) * _FINE - 0.5) for x, y in outline]
+    ImageDraw.Draw(mask).polygon(points, fill=1)
+    on_object = np.asarray(mask).reshape(side, _FINE, side, _FINE).mean(axis=(1, 3))
+    rows, columns = (
+        np.clip(np.minimum(start + length * scale - np.arange(side), np.arange(side) + 1 - start), 0, 1)
+        for start, length in ((top, size[1]), (left, size[0]))
+    )
+    on_photograph = np.outer(rows, columns)
+    return np.minimum(on_object, on_photograph).ravel(), on_photograph.ravel()
 
 
 def share_on_object(weights: np.ndarray, on_object: np.ndarray, on_photograph: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from scripts.photographs.figure import LINE, PATCH, Panel, faded, figure, heat_map, outlined
-from scripts.photographs.photographs import PHOTOGRAPHS, patch_shares, share_on_object
+from scripts.photographs.photographs import patch_shares, share_on_object
 from tests.conftest import ROOT
 
 
@@ -26,23 +26,13 @@ def test_patches_know_how_much_of_them_is_object_and_how_much_padding():
 def test_a_tall_photograph_has_its_padding_at_the_sides():
     on_object, on_photograph = patch_shares((30, 60), [(0, 30), (30, 30), (30, 60), (0, 60)], 6)
     # Its 30 pixels are three patches, from the middle of one to the middle of another.
-    assert np.allclose(on_photograph.reshape(6, 6)[0], [0, 0.5, 1, 1, 0.5, 0], atol=0.04)
+    assert on_photograph.reshape(6, 6).tolist() == [[0, 0.5, 1, 1, 0.5, 0]] * 6
     assert share_on_object(np.ones(36), on_object, on_photograph) == pytest.approx(0.5, abs=0.01)
 
 
 def test_the_share_on_the_object_counts_nothing_of_the_padding():
     on_object, on_photograph = np.array([0.0, 0.25, 1.0, 0.0]), np.array([0.0, 1.0, 1.0, 1.0])
     assert share_on_object(np.array([9.0, 2.0, 1.0, 1.0]), on_object, on_photograph) == pytest.approx(1.5 / 4)
-
-
-@pytest.mark.parametrize("photograph", PHOTOGRAPHS, ids=lambda photograph: photograph.name)
-def test_the_objects_lie_in_their_photographs(photograph):
-    skimage = pytest.importorskip("skimage", reason="scikit-image is in scripts/real_photographs.sh's environment")
-    image = photograph.read(ROOT.joinpath(skimage.__file__).parent / "data")
-    assert max(x for x, _ in photograph.outline) <= image.width
-    assert max(y for _, y in photograph.outline) <= image.height
-    on_object, on_photograph = patch_shares(image.size, photograph.outline, 37)
-    assert 0.01 < share_on_object(np.ones(37 * 37), on_object, on_photograph) < 0.8
 
 
 def test_kept_patches_are_framed_where_they_lie():
@@ -65,10 +55,10 @@ def test_the_heat_map_is_brightest_where_the_attention_is():
 
 def test_the_outline_is_drawn_where_the_object_is():
     drawn = np.asarray(outlined(Image.new("RGB", (60, 30), "green"), [(0, 0), (30, 0), (30, 30), (0, 30)], 6))
-    white = (drawn == 255).all(axis=-1)
-    white[: PATCH * 3 // 2 - 3] = white[PATCH * 9 // 2 + 3 :] = False  # the padding
-    assert white.any()
-    assert np.nonzero(white)[1].max() < 3 * PATCH + 3
+    middle = (drawn == 255).all(axis=-1)[2 * PATCH : 4 * PATCH]  # away from the padding
+    columns = np.flatnonzero(middle.all(axis=0))
+    assert columns.min() <= 1
+    assert abs(columns.max() - 3 * PATCH) <= 1
 
 
 def test_a_figure_has_a_row_for_each_photograph_without_its_padding():
@@ -81,8 +71,8 @@ def test_a_figure_has_a_row_for_each_photograph_without_its_padding():
     assert green[:, 0].sum() == width // 2 + width
 
 
-@pytest.mark.parametrize("options", [["--budgets", "0"], ["--seeds", "-1"], []])
-def test_options_that_cannot_be_are_one_line(options):
+@pytest.mark.parametrize("options", [["--budgets", "0"], ["--seeds", "-1"], [], ["--tower", "t"]])
+def test_options_and_files_that_cannot_be_are_one_line(options):
     done = subprocess.run(
         [sys.executable, "-m", "scripts.photographs", "--wheel", "w", "--photographs", "p", *options],
         cwd=ROOT,
