@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llava.mm_utils import process_images
-from llava.pruning import METHOD_NAMES, MergedTokens, PruningError, PruningSettings, select
+from llava.pruning import METHOD_NAMES, MergedTokens, PruningSettings, select
 from llava.pruning.registry import NONE
 from llava.utils import InputError
 from scripts.photographs.convert_vit import VitTower
@@ -98,13 +98,9 @@ def kept_patches(views: Views, budget: int) -> tuple[dict[str, np.ndarray], dict
             continue
         if settings.prunes_in_decoder:
             left_out[name] = "it drops tokens inside the language model"
-            continue
-        try:
-            tokens = select(views, settings)
-        except PruningError as error:
-            left_out[name] = str(error)
-            continue
-        if isinstance(tokens, MergedTokens):
+        elif settings.question_views:
+            left_out[name] = "it chooses by a question"
+        elif isinstance(tokens := select(views, settings), MergedTokens):
             left_out[name] = "it merges patches"
         else:
             kept[name] = tokens.patches[0].numpy()

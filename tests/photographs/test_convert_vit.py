@@ -151,10 +151,10 @@ def test_a_tower_that_is_not_its_graph_is_found_out(folder, seen):
 def test_every_method_that_needs_pictures_alone_keeps_patches(folder):
     views = views_of(picture(), load_tower(folder, -1))
     kept, left_out = kept_patches(views, 8)
-    assert {"vispruner", "fastervlm", "divprune", "random"} <= kept.keys()
+    assert {"vispruner", "fastervlm", "divprune", "scope", "holov", "random"} <= kept.keys()
     assert list(kept)[-1] == "random"
     assert all(len(set(patches)) == 8 and patches.max() < 36 for patches in kept.values())
-    assert left_out.keys() >= {"fastv", "visionzip"}
+    assert left_out.keys() >= {"fastv", "visionzip", "cdpruner", "mmtok"}
     assert not left_out.keys() & kept.keys()
     important = important_patches(views, 8)
     assert len(important) == 4
