@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from llava.resizing import expand2square
 from scripts.photographs.photographs import padding
 
-PATCH, GAP, LINE, FONT = 8, 14, 26, 18  # pixels
+PATCH, GAP, LINE, FONT = 8, 14, 38, 27  # pixels
 IMPORTANT, DIVERSE, KEPT = (222, 40, 30), (30, 90, 230), (125, 45, 165)
 HEAT = np.array([(0, 0, 0), (120, 20, 80), (220, 60, 30), (250, 190, 40), (255, 255, 220)], dtype=np.float64)
 

@@ -117,7 +117,11 @@ def panels(seen: Seen, budget: int, side: int) -> list[Panel]:
     """The photograph, its attention, and what each method keeps of it."""
     area, attention = np.ones_like(seen.on_object), attention_of(seen.views)
     row = [
-        Panel(outlined(seen.image, seen.photograph.outline, side), "photograph", f"object: {_percent(seen, area)}"),
+        Panel(
+            outlined(seen.image, seen.photograph.outline, side),
+            f"{side * side} patches",
+            f"object: {_percent(seen, area)}",
+        ),
         Panel(heat_map(attention, side), "[CLS] attention", f"{_percent(seen, attention)} on the object"),
     ]
     important = important_patches(seen.views, budget)
@@ -126,7 +130,7 @@ def panels(seen: Seen, budget: int, side: int) -> list[Panel]:
         if name == VISPRUNER:
             colors = {patch: IMPORTANT if patch in important else DIVERSE for patch in colors}
         caption = f"{_percent(seen, np.bincount(patches, minlength=side * side))} on the object"
-        row.append(Panel(faded(seen.image, colors, side), f"{name}, {budget} of {side * side}", caption))
+        row.append(Panel(faded(seen.image, colors, side), f"{name}, {budget}", caption))
     return row
 
 
