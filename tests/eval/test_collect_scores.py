@@ -60,6 +60,22 @@ def test_each_benchmark_gives_its_headline_in_the_order_of_the_suite(script, sav
     assert row[3:] == ["78.0", "62.0", "70.0", "58.0", "85.9", "1500.2", "300.0", "61.0", "50.0", "60.5"]
 
 
+def test_a_budget_per_image_is_a_row_of_its_own_and_says_so(script, save, call, tmp_path):
+    save("pope", 64, score(mean_f1=80.0))
+    save("pope", "64_per_image", score(mean_f1=70.0) | {"merge.run.json": {"kept": 64, "budget_per": "image"}})
+    save("pope", "64_per_image", score(mean_f1=60.0), ratio="0.25")
+    code, out, _ = call(script, "--out-dir", tmp_path, "--tokens", 64)
+    assert code == 0
+    assert table_of(out)[1:] == [
+        ["llava-a", "64 per image", "0.25", "60.0"],
+        ["llava-a", "64", "0.5", "80.0"],
+        ["llava-a", "64 per image", "0.5", "70.0"],
+    ]
+    assert "of each crop. Per image: of all crops of a picture together." in out
+    with (tmp_path / "summary" / "scores.csv").open(newline="") as file:
+        assert [row["tokens"] for row in csv.DictReader(file)] == ["64 per image", "64", "64 per image"]
+
+
 def test_a_row_is_a_checkpoint_a_number_of_tokens_and_a_ratio_and_what_is_missing_is_a_dash(
     script, save, call, tmp_path
 ):

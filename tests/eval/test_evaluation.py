@@ -114,6 +114,27 @@ def test_an_unpruned_model_has_one_folder_whatever_the_budget(call, checkpoints,
     assert json.loads(run.read_text())["kept"] == 144
 
 
+def test_a_budget_per_image_has_answers_of_its_own(call, checkpoints, pope, tmp_path):
+    options = ["--model-path", checkpoints("v1.6"), "--device", "cpu", "--data-dir", pope.parent]
+    options += ["--out-dir", tmp_path, "--visual_token_num", 24, "--max_new_tokens", 2]
+    for per, folder in (("crop", "n_24"), ("image", "n_24_per_image")):
+        assert call(command, "pope", *options, "--budget_per", per)[0] == 0
+        (run,) = tmp_path.glob(f"pope/answers/*/*/{folder}/r_0.5/merge.run.json")
+        assert {"kept": 24, "budget_per": per}.items() <= json.loads(run.read_text()).items()
+        settings = json.loads(run.with_name("merge.settings.json").read_text())
+        assert settings["budget_per"] == per
+    # In the place of the others they would be refused.
+    (per_crop,) = tmp_path.glob("pope/answers/*/*/n_24/r_0.5")
+    (per_image,) = tmp_path.glob("pope/answers/*/*/n_24_per_image/r_0.5")
+    for name in ("merge.jsonl", "merge.settings.json"):
+        (per_image / name).write_bytes((per_crop / name).read_bytes())
+    assert_one_line(call(command, "pope", *options, "--budget_per", "image"), "budget_per 'crop' is now 'image'")
+    assert_one_line(
+        call(command, "pope", *options, "--budget_per", "image", "--pruning_method", "fastv"),
+        "budget_per: fastv cannot choose among all crops of an image",
+    )
+
+
 def test_another_template_than_the_checkpoint_s_is_named(call, checkpoints, pope, tmp_path, caplog):
     options = ["--model-path", checkpoints("v1.5", "mistral"), "--device", "cpu", "--data-dir", pope.parent]
     options += ["--out-dir", tmp_path, "--visual_token_num", 8, "--max_new_tokens", 2]
