@@ -139,6 +139,12 @@ def test_a_call_may_say_so_itself(loaded):
         model.pruning_method = "visionzip"
 
 
+def test_a_crop_s_patches_do_not_tell_that_a_picture_of_transformers_loses_none():
+    assert Budget.of(9).keeps_all_of(9)
+    assert not Budget.of(9, budget_per="image").keeps_all_of(9)
+    assert Budget.of(1.0, budget_per="image").keeps_all_of(9)
+
+
 @pytest.mark.parametrize(("budget", "number"), [(5, 5), (0.5, 14), (27, 27)])
 def test_a_picture_of_transformers_keeps_its_budget(budget, number):
     views = Views(**draw(3, 9))

@@ -61,7 +61,9 @@ class Budget:
         return self.visual_token_num is not None and self.pruning.pruning_method != "none"
 
     def keeps_all_of(self, patches: int) -> bool:
-        """Whether crops of so many patches, and smaller ones, lose none."""
+        """Whether crops of so many patches, and smaller ones, are known to lose none."""
+        if self.prunes and self.pruning.budget_per == IMAGE:
+            return self.visual_token_num == 1.0 and isinstance(self.visual_token_num, float)
         return not self.prunes or self._number(patches) >= patches
 
     def settings(self, patches: int, crops: int = 1) -> PruningSettings:
