@@ -135,12 +135,12 @@ def test_the_tower_inside_is_used(onevision, caplog):
     assert "encoder.layers.3.mlp.fc1.weight" not in inside
 
 
-@pytest.mark.parametrize("size", [(160, 150), (60, 50), (300, 60)])
 def test_a_method_that_compares_with_texts_is_refused_by_name(onevision):
     with pytest.raises(InputError, match="siglip is SigLIP: the pruning method needs a CLIP that has its text tower"):
         load(onevision, pruning_method="cdpruner")
 
 
+@pytest.mark.parametrize("size", [(160, 150), (60, 50), (300, 60)])
 def test_a_large_picture_is_interpolated_as_a_whole(onevision, size):
     loaded = load(onevision)
     model, image = loaded.model, picture(*size)
