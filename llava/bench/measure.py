@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from llava.bench.flops import Decoder
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.flops import Decoder, tokens_later
 from llava.model.kv_cache import cache_of
 from llava.model.pruning_defaults import refuse_with_input_error
 from llava.model.splice import EmbeddedPrompts
-from llava.pruning import PruningSettings, load_method, method_label, select
+from llava.pruning import PruningSettings, method_label, select
 
 TIMES = ("vision", "selection", "projection", "prefill", "first token", "per token", "answer")
 
@@ -181,10 +181,7 @@ def _row(model, job: Job, pruning: PruningSettings, times: list[dict]) -> dict:
     prompts = prefill(model, job, pruning)[1]
     length, visual = prompts.longest, int(prompts.is_visual[0].sum())
     decoder = Decoder.of(model.config)
-    left, full_layers = length, 0
-    if pruning.prunes_in_decoder:
-        full_layers = load_method(pruning.pruning_method).FULL_LAYERS
-        left -= visual - round(visual * min(1.0, pruning.visual_token_num / model.get_vision_tower().num_patches))
+    left, full_layers = tokens_later(pruning, length, visual, model.get_vision_tower().num_patches)
     row = {
         "method": method_label(pruning.pruning_method),
         "tokens": pruning.visual_token_num,

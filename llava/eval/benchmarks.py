@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from llava.eval import eval_gqa, eval_mmbench, eval_mme, eval_pope, eval_science_qa, eval_seed, eval_textvqa, submission
+from llava.eval import (
+    eval_gqa,
+    eval_mmbench,
+    eval_mme,
+    eval_pope,
+    eval_science_qa,
+    eval_seed,
+    eval_textvqa,
+    samples,
+    submission,
+)
 from llava.eval.items import Items
 from llava.eval.questions import Question, read_mmbench_questions, read_question_file, read_science_questions
 from llava.eval.scoring import describe_accuracy
@@ -48,6 +58,7 @@ class Benchmark:
         submission: the name of the file to submit, beside answers named merge.jsonl.
         by_products: what else `score` writes beside the answers, by the endings that take the place of `.jsonl`.
         max_new_tokens: of an answer.
+        sample: writes the labels of a sample of its questions, see `samples`; None where there is none.
     """
 
     name: str
@@ -62,6 +73,7 @@ class Benchmark:
     submission: str | None = None
     by_products: tuple[str, ...] = ()
     max_new_tokens: int = 128
+    sample: samples.Sampler | None = None
 
     @property
     def split(self) -> str:
@@ -120,6 +132,7 @@ def _mmbench(name: str, heading: str, table: str, language: str) -> Benchmark:
         convert=lambda data, answers, upload: submission.convert_mmbench(data / table, answers, upload),
         submission="merge.xlsx",
         max_new_tokens=1024,
+        sample=samples.sample_mmbench(table),
     )
 
 
@@ -146,6 +159,7 @@ BENCHMARKS = (
         score=_accuracy(eval_gqa.evaluate, "data/questions/testdev_balanced_questions.json"),
         convert=lambda _, answers, upload: submission.convert_gqa(answers, upload),
         submission="testdev_balanced_predictions.json",
+        sample=samples.sample_json("data/questions/testdev_balanced_questions.json", samples.keep_gqa),
     ),
     Benchmark(
         name="vizwiz",
@@ -167,6 +181,7 @@ BENCHMARKS = (
         score=_score_science_qa,
         by_products=(".output.json", ".result.json"),
         max_new_tokens=1024,
+        sample=samples.sample_science_qa,
     ),
     Benchmark(
         name="textvqa",
@@ -176,6 +191,7 @@ BENCHMARKS = (
         images="train_images",
         labels=("TextVQA_0.5.1_val.json",),
         score=_accuracy(eval_textvqa.evaluate, "TextVQA_0.5.1_val.json"),
+        sample=samples.sample_json("TextVQA_0.5.1_val.json", samples.keep_textvqa),
     ),
     Benchmark(
         name="pope",
@@ -185,6 +201,7 @@ BENCHMARKS = (
         images="val2014",
         labels=("coco",),
         score=_score_pope,
+        sample=samples.sample_pope,
     ),
     Benchmark(
         name="mme",
@@ -193,6 +210,7 @@ BENCHMARKS = (
         headlines=(Headline("MME-P", "perception", "points"), Headline("MME-C", "cognition", "points")),
         images="MME_Benchmark_release_version",
         score=_score_mme,
+        sample=samples.sample_mme,
     ),
     _mmbench("mmbench", "MMB", "mmbench_dev_20230712.tsv", "en"),
     _mmbench("mmbench_cn", "MMB-CN", "mmbench_dev_cn_20231003.tsv", "cn"),
@@ -216,6 +234,7 @@ BENCHMARKS = (
         score=_accuracy(eval_seed.evaluate, "SEED-Bench.json"),
         convert=lambda data, answers, upload: submission.convert_seed(data / "SEED-Bench.json", answers, upload),
         submission="merge.upload.jsonl",
+        sample=samples.sample_json("SEED-Bench.json", samples.keep_seed),
     ),
 )
 

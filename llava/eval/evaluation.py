@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llava.eval.answer_rows import empty_answers
 from llava.eval.answering import answer_question_file
+from llava.eval.answers import answer_line
 from llava.eval.benchmarks import Benchmark, find_benchmark
 from llava.eval.files import write_json
 from llava.eval.items import write_items
@@ -191,3 +192,29 @@ def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path) -> Result:
     return Result(
         benchmark.name, score, headline.key, headline.unit, scores, answers_file, submission, "\n".join(lines)
     )
+
+
+def sample_scorer(
+    benchmark: Benchmark, data_dir: Path
+) -> Callable[[list[Question], list[list[str]]], list[dict[str, float]]] | None:
+    """What scores several lists of answers to a sample of a benchmark's questions: the headline figures by heading.
+
+    None where labels are not public or not sampled. It raises InputError as the benchmark's scorer does.
+    """
+    if benchmark.score is None or benchmark.sample is None:
+        return None
+
+    def score(questions: list[Question], answers: list[list[str]]) -> list[dict[str, float]]:
+        figures = []
+        with tempfile.TemporaryDirectory(prefix="llava-sample-") as folder:
+            data, file = Path(folder) / "data", Path(folder) / "merge.jsonl"
+            data.mkdir()
+            benchmark.sample(data_dir / benchmark.folder, questions, data)
+            for texts in answers:
+                lines = (answer_line(question, text, "") for question, text in zip(questions, texts, strict=True))
+                file.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
+                scores = benchmark.score(data, file)[0]
+                figures.append({headline.heading: scores[headline.key] for headline in benchmark.headlines})
+        return [{name: value for name, value in row.items() if value is not None} for row in figures]
+
+    return score

@@ -99,13 +99,18 @@ def _dtype(device: str) -> str:
     return "float16" if device != "cpu" and torch.cuda.is_available() else "float32"
 
 
+def reads_ratio(method: str) -> bool:
+    """Whether a method may go by `important_ratio`: VisPruner and those that are not this package's."""
+    return method == VISPRUNER or method_file(method) is not None
+
+
 def _pruning(pruning: PruningSettings) -> dict:
     """The pruning settings that decide what is kept: a method of this package does not read those of others."""
     method = pruning.pruning_method
     file = method_file(method)
     return {
         "visual_token_num": pruning.visual_token_num if method != NONE else None,
-        "important_ratio": pruning.important_ratio if method == VISPRUNER or file else None,
+        "important_ratio": pruning.important_ratio if reads_ratio(method) else None,
         "pruning_method": method if file is None else file.name,
         "pruning_seed": pruning.pruning_seed if method not in METHOD_NAMES or method == "random" else 0,
         "budget_per": pruning.budget_per if pruning.prunes else CROP,

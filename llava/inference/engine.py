@@ -45,7 +45,13 @@ class Engine:
         work, or one request takes too much memory.
         """
         requests = [replace(request, pruning=request.pruning or self.model.pruning) for request in requests]
-        visual_tokens = VisualTokenStream(self.loaded, requests, self.num_workers)
+        yield from self.answer_from(VisualTokenStream(self.loaded, requests, self.num_workers), requests, options)
+
+    def answer_from(self, visual_tokens, requests: list[Request], options: dict) -> Iterator[Completion]:
+        """As `answer`, of requests that have their settings, with the images' tokens from `visual_tokens`.
+
+        Its `of(batch)` gives them for the next requests: see `VisualTokenStream`.
+        """
         sizes: dict[tuple, int] = {}
         start, limit = 0, len(requests)
         while start < len(requests):

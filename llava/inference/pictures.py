@@ -1,9 +1,9 @@
 """From a request's images to visual tokens: decoded ahead of the model, and encoded once for requests on one image."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def _at_once_or_one_by_one(encode: Callable[[slice], list], number: int) -> list
 
 @dataclass(frozen=True)
 class SeenImage:
-    """An image that the tower has seen, for methods that choose by the question: no tokens are chosen yet.
+    """An image that the tower has seen, to choose its tokens by a question or at several settings.
 
     Attributes:
         views: of its crops.
@@ -216,3 +216,48 @@ def map_ahead(function: Callable, items: Iterable, num_workers: int, ahead: int 
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+class SeenImageStream:
+    """As `VisualTokenStream`, for requests with differing settings: an image is encoded once for all of them.
+
+    What the tower saw of it is kept from the first request about it to the last.
+    """
+
+    def __init__(self, loaded: tuple, requests: list[Request], num_workers: int) -> None:
+        self._tokenizer, self.model, image_processor, _ = loaded
+        self._left: Counter = Counter()  # how often an image is still to come
+        new: dict[tuple, tuple] = {}
+        for request in requests:
+            keys = _keys(replace(request, pruning=None))
+            self._left.update(keys)
+            for key, image in zip(keys, request.images):
+                new.setdefault(key, (image, request.name, request.as_displayed))
+        self._decoded = map_ahead(_Pixels(image_processor, self.model.config), new.values(), num_workers)
+        self._seen: dict[tuple, SeenImage] = {}
+
+    def of(self, batch: list[Request]) -> list[list[torch.Tensor]]:
+        """See `VisualTokenStream.of`."""
+        keys, pruning = [_keys(replace(request, pruning=None)) for request in batch], batch[0].pruning
+        self._see(dict.fromkeys(key for images in keys for key in images), pruning)
+        asked = [questions_about(request, self._tokenizer) if pruning.question_views else None for request in batch]
+        pairs = [list(zip(images, asked or [""] * len(images))) for images, asked in zip(keys, asked)]
+        tokens = {
+            (key, question): self._seen[key].tokens(self.model, pruning, question)
+            for key, question in dict.fromkeys(pair for of_request in pairs for pair in of_request)
+        }
+        for key in (key for images in keys for key in images):
+            self._left[key] -= 1
+            if not self._left[key]:
+                del self._seen[key]
+        return [[tokens[pair] for pair in of_request] for of_request in pairs]
+
+    def _see(self, keys: Iterable[tuple], pruning: PruningSettings) -> None:
+        """Encode those of the images that were not seen yet."""
+        keys = [key for key in keys if key not in self._seen]
+        decoded = [next(self._decoded) for _ in keys]
+        for found in decoded:
+            if isinstance(found, InputError):
+                raise found
+        if keys:
+            self._seen |= zip(keys, see_pixels(self.model, *map(list, zip(*decoded)), pruning))

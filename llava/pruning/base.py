@@ -210,7 +210,8 @@ class Views:
 
     def project_by(self, project: Callable[[torch.Tensor], torch.Tensor]) -> Views:
         """Let methods see the features `projected`: `project` takes (K, N, C) to (K, N, D). Returns these views."""
-        self._sources["projected"] = lambda: project(self.features)
+        features = self.features  # not by way of self: a circle would keep all views until the garbage collector comes
+        self._sources["projected"] = lambda: project(features)
         return self
 
     def of(self, crops: slice, **of_question: Source | str) -> Views:

@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import llava.bench.__main__ as bench
 from llava.bench import random_model, selection, selection_cost, shapes
-from llava.bench.flops import Decoder
 from llava.bench.measure import TIMES, make_job, measure
 from llava.bench.report import table
+from llava.model.flops import Decoder
 from llava.model.kv_cache import CACHE, cache_of
 from llava.pruning import PruningSettings, select_visual_tokens
 from llava.pruning.fastv import FULL_LAYERS

@@ -6,10 +6,13 @@ A layer costs, for n tokens that attend to c, itself included,
     4 n c q                    scores and their product with the values, whether masked or not
     6 n d m                    the gated MLP of width m
 
-and the output layer 2 d V for the one token whose logits are needed. Norms, rotations and softmax are left out.
+and the output layer 2 d V for the one token whose logits are needed. Norms, rotations and softmax are left out. The KV
+cache has 2 k numbers of a token in a layer.
 """
 
 from dataclasses import dataclass
+
+from llava.pruning import PruningSettings, load_method
 
 
 @dataclass(frozen=True)
@@ -49,3 +52,23 @@ class Decoder:
     def step_flops(self, context: int) -> int:
         """One token of the answer, with `context` tokens up to it, itself included."""
         return self.layers * self.layer_flops(1, context) + 2 * self.width * self.vocabulary
+
+    def cache_bytes(self, tokens: int, tokens_later: int, full_layers: int, itemsize: int) -> int:
+        """The KV cache of a prompt as in `prefill_flops`, in numbers of `itemsize` bytes."""
+        numbers = full_layers * tokens + (self.layers - full_layers) * tokens_later
+        return 2 * self.key_width * numbers * itemsize
+
+
+def tokens_later(pruning: PruningSettings, tokens: int, visual: int, patches: int) -> tuple[int, int]:
+    """What a method that prunes inside the decoder leaves of a prompt, and in how many layers all of it is there.
+
+    Args:
+        pruning: of any method; one that chooses before the decoder leaves everything, from layer 0 on.
+        tokens: with which the prompt enters the decoder.
+        visual: how many of them are visual.
+        patches: N of a crop.
+    """
+    if not pruning.prunes_in_decoder:
+        return tokens, 0
+    left = round(visual * min(1.0, pruning.visual_token_num / patches))
+    return tokens - visual + left, load_method(pruning.pruning_method).FULL_LAYERS
