@@ -10,7 +10,7 @@ so far, 0 at first.
 import torch
 
 from llava.pruning.base import PruningSettings, Views, VisualTokens
-from llava.pruning.cosine import cosines, unit_vectors
+from llava.pruning.cosine import cosines, exact, unit_vectors
 from llava.pruning.greedy import most_covering
 
 NEEDS = ("word_embeds",)
@@ -31,8 +31,12 @@ def coverage(words: torch.Tensor, projected: torch.Tensor, features: torch.Tenso
         projected: (K, N, D).
         features: (K, N, C).
     """
-    unit = unit_vectors(features)
-    of_words = cosines(unit_vectors(words).to(unit.device), unit_vectors(projected)).div_(WORD_TEMPERATURE)
+    unit, projected = unit_vectors(features), exact(projected)
+    lengths = projected.norm(dim=2).clamp_(min=torch.finfo(torch.float64).tiny).unsqueeze(1)
+    of_words = cosines(unit_vectors(words).to(unit.device), projected).div_(lengths * WORD_TEMPERATURE)
     of_patches = cosines(unit, unit).div_(PATCH_TEMPERATURE)
-    word, patch = 1 / max(1, len(words)), PATCH_SHARE / features.shape[1]
-    return torch.cat([of_words.softmax(dim=2).mul_(word), of_patches.softmax(dim=2).mul_(patch)], dim=1)
+    crops, patches, _ = unit.shape
+    covered = unit.new_empty(crops, len(words) + patches, patches)
+    torch.mul(of_words.softmax(dim=2), 1 / max(1, len(words)), out=covered[:, : len(words)])
+    torch.mul(of_patches.softmax(dim=2), PATCH_SHARE / patches, out=covered[:, len(words) :])
+    return covered
