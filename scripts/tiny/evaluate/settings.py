@@ -17,6 +17,7 @@ RIVALS = {
     "cdpruner": "CDPruner",
     "holov": "HoloV",
     "mmtok": "MMTok",
+    "vispruner_stable": "VisPruner, stable",
 }
 
 
