@@ -1,4 +1,4 @@
-"""A picture that is encoded once: what is chosen of it is what a new encoding gives, and a conversation may change T."""
+"""A picture that is encoded once: its visual tokens are those of a new encoding, and a conversation may change T."""
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ def test_the_tokens_of_an_answer_are_counted(loaded):
 def test_what_cannot_be_seen_is_an_error_that_names_it(loaded, tmp_path):
     file = tmp_path / "bad.png"
     file.write_bytes(b"no picture")
-    with pytest.raises(InputError, match="bad.png"):
+    with pytest.raises(InputError, match=r"bad\.png"):
         SeenPicture(loaded(), file)
     with pytest.raises(InputError, match="of your picture"):
         SeenPicture(loaded(), b"no picture", "your picture")

@@ -1,0 +1,139 @@
+"""A web page that answers questions about pictures and shows which patches were kept: http://127.0.0.1:7860.
+
+Without options the bundled model answers. Needs the extra `demo`: pip install -e '.[demo]'
+"""
+
+import argparse
+import os
+import socket
+import tempfile
+from dataclasses import replace
+
+from llava.eval.options import (
+    ModelOptions,
+    add_crop_arguments,
+    add_generation_arguments,
+    add_pruning_arguments,
+    add_weights_arguments,
+    generation_options,
+    model_options,
+)
+from llava.serve.samples import BUNDLED
+from llava.utils import CommandParser, InputError, one_line, run_command
+
+PATCHES = 576  # of a crop of the published checkpoints
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Serve the page until the command is ended."""
+    model, options = _model_options(args), generation_options(args)
+    with _listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="llava-web-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio knows no other way: what is uploaded goes with the command
+        service, loaded, about = _service(args, model, options)
+        app = make_app(service, _first_settings(model, service.patches), about, loaded)
+        _run(app, listener)
+
+
+def make_app(service, settings, about: str, loaded: tuple | None):
+    """The application: the page at `/`.
+
+    Args:
+        service: what the page does.
+        settings: the pruning settings that it begins with.
+        about: a line that says what answers.
+        loaded: the model that answers; None where a server does.
+    """
+    try:
+        import fastapi
+        import gradio
+    except ImportError as error:
+        raise InputError(f"the page needs the extra demo, pip install -e '.[demo]': {one_line(error)}") from error
+    from llava.serve.headers import OwnHostOnly
+    from llava.serve.page import MOST_UPLOAD, build_page, css, theme
+
+    app = fastapi.FastAPI(openapi_url=None)  # the pages about it load scripts from elsewhere
+    app.add_middleware(OwnHostOnly)
+    # Routes of an API are added here, before the page, which answers every path: `loaded` and `service.line` are theirs.
+    return gradio.mount_gradio_app(
+        app,
+        build_page(service, settings, about),
+        "/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=MOST_UPLOAD,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        theme=theme(),
+        css=css(),
+    )
+
+
+def _model_options(args: argparse.Namespace) -> ModelOptions | None:
+    """Which model is loaded: the one that is named, or without a server the bundled one."""
+    if args.model_path is None and args.server is None:
+        args.model_path = str(BUNDLED / "checkpoints" / "llava-tiny")
+    return None if args.model_path is None else model_options(args)
+
+
+def _first_settings(options: ModelOptions | None, patches: int):
+    """The pruning settings that the page begins with: those of the command, or else a ninth of the visual tokens."""
+    from llava.pruning import PruningSettings
+
+    settings = options.pruning if options else PruningSettings()
+    return replace(settings, visual_token_num=min(settings.visual_token_num or max(1, patches // 9), patches))
+
+
+def _service(args: argparse.Namespace, model: ModelOptions | None, options: dict):
+    """What the page does, the model that answers (None where a server does), and a line about it."""
+    from llava.serve.service import Service
+    from llava.serve.vllm_server import VllmServer
+
+    server = VllmServer(args.server, options) if args.server else None
+    if model is None:
+        return Service(None, server, PATCHES), None, f"{server.model} on {server.url}"
+    from llava.serve.local_model import LocalModel
+
+    loaded = model.load()
+    local = LocalModel(loaded, args.conv_mode, options)
+    where = f"{loaded[1].device}, {str(loaded[1].dtype).removeprefix('torch.')}"
+    if server is not None:
+        return Service(local, server, local.patches), None, f"{server.model} on {server.url}; {model.name} draws"
+    return Service(local, None, local.patches), loaded, f"{model.name}, {local.patches} patches of a crop, {where}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections. Raises InputError where there is no such address, or it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot listen on {host}, port {port}: {one_line(error)}") from error
+
+
+def _run(app, listener: socket.socket) -> None:
+    import uvicorn
+
+    host, port = listener.getsockname()[:2]
+    print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def main() -> None:
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model-path", help="checkpoint folder or hub id (the bundled llava-tiny)")
+    parser.add_argument("--server", help="let a vLLM server answer, such as http://127.0.0.1:8000")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for all (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=7860, help="port to serve on (7860)")
+    parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
+    add_weights_arguments(parser)
+    add_pruning_arguments(parser)
+    add_crop_arguments(parser)
+    add_generation_arguments(parser, temperature=0, max_new_tokens=256)
+    serve(parser.parse_args())
+
+
+if __name__ == "__main__":
+    run_command(main)
