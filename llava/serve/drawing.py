@@ -105,7 +105,7 @@ def draw_importance(sheet: Sheet, importance: np.ndarray, label: str) -> str:
     share = np.sqrt(importance / max(float(importance.max()), 1e-12)).reshape(-1, sheet.side, sheet.side)
     cells = []
     for crop in share:
-        alpha = np.full((*crop.shape, 1), 200)
+        alpha = 100 + 130 * crop[..., None]  # what is not important lets the picture through
         colours = np.concatenate([heat_colours(crop), alpha], axis=-1).astype(np.uint8)
         href = data_uri(Image.fromarray(colours))
         cells.append(f'<image class="heat" href="{href}" width="{sheet.side}" height="{sheet.side}"/>')
@@ -163,7 +163,8 @@ def _sheet(sheet: Sheet, cells: Sequence[str], label: str, name: str = "") -> st
         for i, ((x, y), cell) in enumerate(zip(sheet.places(), cells, strict=True))
     ]
     box = f'viewBox="0 0 {width:g} {height:g}"'
-    return f'<svg class="sheet" {box} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    kind = "sheet in-crops" if sheet.crops > 1 else "sheet"
+    return f'<svg class="{kind}" {box} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
 
 
 def _squares(patches: Iterable[int], side: int, inset: float) -> str:

@@ -14,6 +14,7 @@ from llava.pruning.registry import METHOD_NAMES, VISPRUNER
 from llava.serve.samples import samples
 from llava.serve.service import Service
 from llava.serve.talk import notice_html
+from llava.utils import InputError
 
 MOST_UPLOAD = "20mb"
 QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star in the image?"]
@@ -27,6 +28,15 @@ class PictureUpload(gr.Image):
 
     def preprocess(self, payload) -> str | None:
         return payload.path if payload else None
+
+
+class Number(gr.Slider):
+    """A slider that hands over its number as it is: one that cannot be is told on the page."""
+
+    is_template = True
+
+    def preprocess(self, payload: float | None) -> float | None:
+        return payload
 
 
 def theme() -> gr.themes.Base:
@@ -56,14 +66,13 @@ class _Page:
     def __init__(self, service: Service, settings: PruningSettings, about: str) -> None:
         self.service, self.settings, self.samples = service, settings, samples()
         with gr.Blocks(title="VisPruner", analytics_enabled=False, delete_cache=(600, 3600)) as self.blocks:
-            self.source = gr.HTML(elem_id="source", padding=False)
+            self.source = _html(elem_id="source")
             with gr.Row(elem_id="head"):
-                gr.HTML(
+                _html(
                     f"<h1>VisPruner</h1><p>Which patches of a picture are kept, and what is answered from them. "
                     f"<span>{escape(about)}</span></p>",
-                    padding=False,
                 )
-                self.queue = gr.HTML(_queue_html(service), elem_id="queue", padding=False)
+                self.queue = _html(_queue_html(service), elem_id="queue")
             with gr.Row(elem_id="columns"):
                 with gr.Column(scale=1, min_width=280, elem_id="choices"):
                     self._add_choices()
@@ -93,15 +102,22 @@ class _Page:
             visible=bool(self.samples),
         )
         most, settings = self.service.patches, self.settings
-        self.tokens = gr.Slider(
-            1, most, settings.visual_token_num, step=1, label="Visual tokens kept of each crop (T)", elem_id="tokens"
+        self.tokens = Number(
+            1,
+            most,
+            settings.visual_token_num,
+            step=1,
+            label="Visual tokens (T)",
+            info="kept of each crop",
+            elem_id="tokens",
         )
-        self.ratio = gr.Slider(
+        self.ratio = Number(
             0,
             1,
             settings.important_ratio,
             step=0.05,
-            label="Share of them that is important (important_ratio)",
+            label="important_ratio",
+            info="share of T chosen by importance",
             interactive=settings.pruning_method == VISPRUNER,
             elem_id="ratio",
         )
@@ -116,11 +132,11 @@ class _Page:
 
     def _add_results(self) -> None:
         with gr.Row(elem_id="drawings"):
-            self.kept = gr.HTML(elem_id="kept", padding=False, min_width=260)
+            self.kept = _html(elem_id="kept")
             heat_is_shown = self.service.model is not None
-            self.heat = gr.HTML(elem_id="heat", padding=False, min_width=260, visible=heat_is_shown)
-        self.talk = gr.HTML(elem_id="talk", padding=False)
-        self.notice = gr.HTML(elem_id="notice", padding=False)
+            self.heat = _html(elem_id="heat", visible=heat_is_shown)
+        self.talk = _html(elem_id="talk")
+        self.notice = _html(elem_id="notice")
         with gr.Row(elem_id="asking"):
             self.question = gr.Textbox(
                 placeholder="Ask about the picture", show_label=False, container=False, scale=5, elem_id="question"
@@ -134,7 +150,7 @@ class _Page:
             for question in QUESTIONS:
                 button = gr.Button(question, size="sm", min_width=60)
                 button.click(lambda text=question: text, None, self.question, queue=False, show_progress="hidden")
-        self.figures = gr.HTML(elem_id="figures", padding=False)
+        self.figures = _html(elem_id="figures")
 
     def _connect(self) -> None:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -169,7 +185,9 @@ class _Page:
         gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **now)
 
     def _pruning(self, tokens: int | None, ratio: float | None, method: str) -> PruningSettings:
-        """What is chosen on the page. Raises ValueError for what a slider's number was overwritten with."""
+        """What is chosen on the page. Raises ValueError for what was written in place of a slider's number."""
+        if tokens is None:
+            raise InputError("T has no number: write one, or move the slider")
         return replace(self.settings, visual_token_num=tokens, important_ratio=ratio, pruning_method=method)
 
     def _ask(
@@ -223,6 +241,11 @@ class _Page:
 
     def _forget(self, request: gr.Request) -> None:
         self.service.visitors.forget(request.session_hash)
+
+
+def _html(value: str = "", **options) -> gr.HTML:
+    """HTML without Gradio's own style."""
+    return gr.HTML(value, apply_default_css=False, **options)
 
 
 def _notice(error: ValueError) -> str:

@@ -19,7 +19,6 @@ MOST_UPLOAD = "20mb"
 QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star in the image?"]
 KEEP = gr.skip()  # as an output: stays as it is
 
-
 class PictureUpload(gr.Image):
     """An image input that hands over the uploaded file as it is: what cannot be read is told on the page."""
 
@@ -27,14 +26,12 @@ class PictureUpload(gr.Image):
 
     def preprocess(self, payload) -> str | None:
         return payload.path if payload else None
-    from collections.abc import Callable, Sequence
-    from typing import TYPE_CHECKING, Any, Literal
-
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 def theme() -> gr.themes.Base:
     """Fonts of the machine that looks at the page: nothing is fetched from elsewhere."""
@@ -46,16 +43,13 @@ def theme() -> gr.themes.Base:
         font_mono=["ui-monospace", "monospace"],
     )
 
-
 def css() -> str:
     """The page's own style."""
     return Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
-
 def build_page(service: Service, settings: PruningSettings, about: str) -> gr.Blocks:
     """The page of a service; `settings` are those that it begins with, `about` says in a line what answers."""
     return _Page(service, settings, about).blocks
-
 
 class _Page:
     """Its components as attributes, and a method for each thing that happens."""
@@ -231,12 +225,24 @@ class _Page:
     def _forget(self, request: gr.Request) -> None:
         self.service.visitors.forget(request.session_hash)
 
-
 def _notice(error: ValueError) -> str:
     """An error as a sentence on the page."""
     text = " ".join(str(error).split())
     return notice_html(text[:1].upper() + text[1:])
 
-
 def _queue_html(service: Service) -> str:
     return f"<p>{escape(service.queue())}</p>"
+
+class Number(gr.Slider):
+    """A slider that hands over its number as it is: one that cannot be is told on the page."""
+
+    is_template = True
+
+    def preprocess(self, payload: float | None) -> float | None:
+        return payload
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component

@@ -12,12 +12,12 @@ _SCENES = {
     "textvqa/train_images/000000003b9acd28.jpg": "Book",
     "textvqa/train_images/000000003b9acd2a.jpg": "Ring",
 }
-# They come with scikit-image itself, so that nothing is downloaded. All three are in the public domain: one by
-# NASA, two as their photographers gave them up (CC0).
+# They come with scikit-image itself, so that nothing is downloaded. All three are in the public domain: by NASA;
+# by S. van der Walt and R. Michetti, under CC0.
 _PHOTOGRAPHS = {
-    "astronaut.png": "Astronaut (NASA)",
-    "chelsea.png": "Cat (S. van der Walt)",
-    "coffee.png": "Coffee (R. Michetti)",
+    "astronaut.png": "Astronaut",
+    "chelsea.png": "Cat",
+    "coffee.png": "Coffee",
 }
 
 

@@ -102,7 +102,7 @@ def figures_html(exchange: Exchange | None) -> str:
         f'<td class="share">{_share(name, pruned, unpruned)}</td></tr>'
         for title, show, name in _ROWS
     )
-    note = "" if exchange.unpruned.is_asked else " Its times are measured when it is asked too."
+    note = "" if exchange.unpruned.is_asked else " Unpruned times are measured when that answer is asked for too."
     return (
         '<table class="figures"><caption>Of the last question</caption><thead><tr><th></th>'
         f'<th scope="col">{escape(exchange.pruned.label)}</th><th scope="col">Unpruned</th><th scope="col">Share</th>'
@@ -114,18 +114,16 @@ def figures_html(exchange: Exchange | None) -> str:
 
 def talk_html(exchanges: Sequence[Exchange], waiting: str = "") -> str:
     """The conversation; `waiting` stands below it, such as how many are in front in the line."""
-    parts = []
-    for exchange in exchanges:
+    parts = [f'<p class="waiting">{escape(waiting)}</p>'] if waiting else []
+    for exchange in reversed(exchanges):  # the style turns them round
         asked = [answer for answer in (exchange.pruned, exchange.unpruned) if answer.is_asked]
         answers = "".join(_answer_html(answer) for answer in asked)
         parts.append(
             f'<div class="exchange"><div class="question">{_text(exchange.question)}</div>'
             f'<div class="answers">{answers}</div></div>'
         )
-    if not parts:
+    if not exchanges:
         parts.append('<p class="empty">No question yet. Ask one about the picture.</p>')
-    if waiting:
-        parts.append(f'<p class="waiting">{escape(waiting)}</p>')
     return f'<div class="talk" aria-live="polite">{"".join(parts)}</div>'
 
 

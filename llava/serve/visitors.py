@@ -37,7 +37,7 @@ class Visitor:
 
 
 class Visitors:
-    """The visitors by the key of their browser's session; the one that was here longest ago makes room for a new one."""
+    """The visitors by the key of their browser's session; who was here longest ago makes room for a new one."""
 
     def __init__(self, most: int = MOST_VISITORS, most_caches: int = MOST_CACHES) -> None:
         self._most, self._most_caches = most, most_caches

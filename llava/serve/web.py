@@ -53,7 +53,7 @@ def make_app(service, settings, about: str, loaded: tuple | None):
 
     app = fastapi.FastAPI(openapi_url=None)  # the pages about it load scripts from elsewhere
     app.add_middleware(OwnHostOnly)
-    # Routes of an API are added here, before the page, which answers every path: `loaded` and `service.line` are theirs.
+    # Routes of an API are added here, before the page, which takes every path; `loaded` and `service.line` are theirs.
     return gradio.mount_gradio_app(
         app,
         build_page(service, settings, about),
