@@ -21,24 +21,6 @@ QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star 
 KEEP = gr.skip()  # as an output: stays as it is
 
 
-class PictureUpload(gr.Image):
-    """An image input that hands over the uploaded file as it is: what cannot be read is told on the page."""
-
-    is_template = True  # the browser draws it as the class above
-
-    def preprocess(self, payload) -> str | None:
-        return payload.path if payload else None
-
-
-class Number(gr.Slider):
-    """A slider that hands over its number as it is: one that cannot be is told on the page."""
-
-    is_template = True
-
-    def preprocess(self, payload: float | None) -> float | None:
-        return payload
-
-
 def theme() -> gr.themes.Base:
     """Fonts of the machine that looks at the page: nothing is fetched from elsewhere."""
     return gr.themes.Base(
@@ -65,7 +47,8 @@ class _Page:
 
     def __init__(self, service: Service, settings: PruningSettings, about: str) -> None:
         self.service, self.settings, self.samples = service, settings, samples()
-        with gr.Blocks(title="VisPruner", analytics_enabled=False, delete_cache=(600, 3600)) as self.blocks:
+        self.read_uploads: dict[str, Path] = {}  # of whom, until they are deleted
+        with gr.Blocks(title="VisPruner", analytics_enabled=False, delete_cache=(60, 600)) as self.blocks:
             self.source = _html(elem_id="source")
             with gr.Row(elem_id="head"):
                 _html(
@@ -81,7 +64,7 @@ class _Page:
             self._connect()
 
     def _add_choices(self) -> None:
-        self.upload = PictureUpload(
+        self.upload = gr.Image(
             label="Picture",
             sources=["upload", "clipboard"],
             height=170,
@@ -89,6 +72,9 @@ class _Page:
             elem_id="upload",
             placeholder=f"Drop a picture here, or click\n(up to {MOST_UPLOAD[:-2]} MB)",
         )
+        # The file comes as it is: what cannot be read is then told on the page. A subclass would make Gradio write a
+        # file of types beside this one.
+        self.upload.preprocess = lambda payload: payload.path if payload else None
         self.gallery = gr.Gallery(
             [(str(sample.file), sample.title) for sample in self.samples],
             label="Or choose one",
@@ -102,7 +88,7 @@ class _Page:
             visible=bool(self.samples),
         )
         most, settings = self.service.patches, self.settings
-        self.tokens = Number(
+        self.tokens = gr.Slider(
             1,
             most,
             settings.visual_token_num,
@@ -111,7 +97,7 @@ class _Page:
             info="kept of each crop",
             elem_id="tokens",
         )
-        self.ratio = Number(
+        self.ratio = gr.Slider(
             0,
             1,
             settings.important_ratio,
@@ -154,8 +140,10 @@ class _Page:
 
     def _connect(self) -> None:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        settings = [self.tokens, self.ratio, self.method]
-        talk, everything = [self.talk, self.figures, self.notice], [self.source, self.kept, self.heat]
+        now = {"queue": False, **quiet}
+        # Where Gradio's preprocessing refuses a slider's number it says nothing of use: `_pruning` refuses it instead.
+        as_they_are = {"preprocess": False}
+        settings, talk = [self.tokens, self.ratio, self.method], [self.talk, self.figures, self.notice]
         asked = gr.on(
             [self.ask.click, self.question.submit],
             self._ask,
@@ -163,12 +151,14 @@ class _Page:
             [*talk, self.question],
             concurrency_limit=None,
             **quiet,
+            **as_they_are,
         )
-        now = {"queue": False, **quiet}
-        self.upload.upload(
-            self._take_upload, [self.upload, *settings], [self.upload, *everything, *talk], cancels=asked, **quiet
-        )
-        self.gallery.select(self._take_sample, settings, [*everything, *talk], cancels=asked, **quiet)
+        uploaded = self.upload.upload(self._take_upload, self.upload, [self.upload, *talk], cancels=asked, **quiet)
+        chosen = self.gallery.select(self._take_sample, None, talk, cancels=asked, **quiet)
+        loaded = self.blocks.load(self._take_first, None, talk, **quiet)
+        uploaded.then(self._delete_upload, None, None, **now)
+        for taken in (uploaded, chosen, loaded):
+            taken.then(self._draw_all, settings, [self.source, self.kept, self.heat], **now, **as_they_are)
         gr.on(
             [part.input for part in settings],
             self._draw,
@@ -176,22 +166,22 @@ class _Page:
             [self.kept, self.notice],
             trigger_mode="always_last",
             **now,
+            **as_they_are,
         )
         self.method.input(lambda name: gr.update(interactive=name == VISPRUNER), self.method, self.ratio, **now)
         self.stop.click(self._show_talk, None, talk, cancels=asked, **now)
         self.anew.click(self._start_over, None, talk, cancels=asked, **now)
-        self.blocks.load(self._take_first, settings, [*everything, *talk], **quiet)
         self.blocks.unload(self._forget)
         gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **now)
 
-    def _pruning(self, tokens: int | None, ratio: float | None, method: str) -> PruningSettings:
+    def _pruning(self, tokens: float | None, ratio: float | None, method: str) -> PruningSettings:
         """What is chosen on the page. Raises ValueError for what was written in place of a slider's number."""
         if tokens is None:
             raise InputError("T has no number: write one, or move the slider")
         return replace(self.settings, visual_token_num=tokens, important_ratio=ratio, pruning_method=method)
 
     def _ask(
-        self, question: str, tokens: int, ratio: float, method: str, compare: bool, request: gr.Request
+        self, question: str, tokens: float, ratio: float, method: str, compare: bool, request: gr.Request
     ) -> Iterator[tuple]:
         key = request.session_hash
         try:
@@ -201,32 +191,35 @@ class _Page:
         except ValueError as error:  # InputError is one
             yield *self.service.talk(key), _notice(error), question
 
-    def _take_upload(self, file: str | None, tokens: int, ratio: float, method: str, request: gr.Request) -> tuple:
+    def _take_upload(self, file: str | None, request: gr.Request) -> tuple:
         if file is None:
-            return KEEP, *[KEEP] * 6
+            return KEEP, KEEP, KEEP, KEEP
+        self.read_uploads[request.session_hash] = Path(file)
+        return None, *self._take(Path(file), request)
+
+    def _take_sample(self, request: gr.Request, chosen: gr.SelectData) -> tuple:
+        return self._take(self.samples[chosen.index].file, request)
+
+    def _take_first(self, request: gr.Request) -> tuple:
+        return self._take(self.samples[0].file, request) if self.samples else self._show_talk(request)
+
+    def _take(self, file: Path, request: gr.Request) -> tuple:
         try:
-            return None, *self._take(Path(file), tokens, ratio, method, request.session_hash)
-        finally:
-            Path(file).unlink(missing_ok=True)  # what is needed of it is in memory
-
-    def _take_sample(self, tokens: int, ratio: float, method: str, request: gr.Request, chosen: gr.SelectData) -> tuple:
-        return self._take(self.samples[chosen.index].file, tokens, ratio, method, request.session_hash)
-
-    def _take_first(self, tokens: int, ratio: float, method: str, request: gr.Request) -> tuple:
-        if self.samples:
-            return self._take(self.samples[0].file, tokens, ratio, method, request.session_hash)
-        return KEEP, *self._draw(tokens, ratio, method, request)[:1], KEEP, *self._show_talk(request)
-
-    def _take(self, file: Path, tokens: int, ratio: float, method: str, key: str) -> tuple:
-        try:
-            pruning = self._pruning(tokens, ratio, method)
-            source = self.service.take_picture(key, file, file.name)
-            drawn = self.service.draw_kept(key, pruning), self.service.draw_importance(key)
+            self.service.take_picture(request.session_hash, file, file.name)
         except ValueError as error:
-            return KEEP, KEEP, KEEP, *self.service.talk(key), _notice(error)
-        return source, *drawn, *self.service.talk(key), ""
+            return *self.service.talk(request.session_hash), _notice(error)
+        return self._show_talk(request)
 
-    def _draw(self, tokens: int, ratio: float, method: str, request: gr.Request) -> tuple:
+    def _delete_upload(self, request: gr.Request) -> None:
+        """Delete what a visitor has uploaded, once the browser does not show it any more: the rest is in memory."""
+        if (file := self.read_uploads.pop(request.session_hash, None)) is not None:
+            file.unlink(missing_ok=True)
+
+    def _draw_all(self, tokens: float, ratio: float, method: str, request: gr.Request) -> tuple:
+        key, (kept, _) = request.session_hash, self._draw(tokens, ratio, method, request)
+        return self.service.picture_source(key), kept, self.service.draw_importance(key)
+
+    def _draw(self, tokens: float, ratio: float, method: str, request: gr.Request) -> tuple:
         try:
             return self.service.draw_kept(request.session_hash, self._pruning(tokens, ratio, method)), ""
         except ValueError as error:
@@ -240,6 +233,7 @@ class _Page:
         return self._show_talk(request)
 
     def _forget(self, request: gr.Request) -> None:
+        self._delete_upload(request)
         self.service.visitors.forget(request.session_hash)
 
 
@@ -251,7 +245,8 @@ def _html(value: str = "", **options) -> gr.HTML:
 def _notice(error: ValueError) -> str:
     """An error as a sentence on the page."""
     text = " ".join(str(error).split())
-    return notice_html(text[:1].upper() + text[1:])
+    is_name = "_" in text.partition(" ")[0]
+    return notice_html(text if is_name else text[:1].upper() + text[1:])
 
 
 def _queue_html(service: Service) -> str:

@@ -48,8 +48,8 @@ class Service:
         self.model, self.server, self.patches = model, server, patches
         self.line, self.visitors = Line(), Visitors()
 
-    def take_picture(self, key: str, file: Path, name: str) -> str:
-        """Read and encode the picture that a visitor wants to talk about: HTML of its crops, for the drawings.
+    def take_picture(self, key: str, file: Path, name: str) -> None:
+        """Read and encode the picture that a visitor wants to talk about, and begin a conversation about it.
 
         `name` is what messages call it. Raises InputError if it cannot be read or is too large; the visitor's former
         picture then stays.
@@ -60,18 +60,22 @@ class Service:
                 f"the image {name} is too large: {width} x {height} pixels, at most {MOST_PIXELS:,} in all"
             )
         image = read_picture(file, name, as_displayed=True)
-        visitor, seen, source = self.visitors.get(key), None, ""
-        if self.model is not None:
-            seen, processor = self.model.see(image), self.model.loaded[2]
-            crops = drawing.crop_images(seen.pixels.float().numpy(), processor.image_mean, processor.image_std)
-            source = drawing.picture_source(crops, self.model.sheet(seen).side)
+        visitor, seen = self.visitors.get(key), None if self.model is None else self.model.see(image)
         visitor.seen = seen
         if self.server is not None:
             visitor.open_chat = partial(self.server.chat, image, self.patches)
         else:
             visitor.open_chat = partial(self.model.chat, seen)
         visitor.start_over()
-        return source
+
+    def picture_source(self, key: str) -> str:
+        """HTML of the crops of a visitor's picture, which the drawings refer to; empty where there is none here."""
+        seen = self.visitors.get(key).seen
+        if seen is None:
+            return ""
+        processor = self.model.loaded[2]
+        crops = drawing.crop_images(seen.pixels.float().numpy(), processor.image_mean, processor.image_std)
+        return drawing.picture_source(crops, self.model.sheet(seen).side)
 
     def draw_kept(self, key: str, pruning: PruningSettings) -> str:
         """HTML of the picture with what is kept of it. Raises InputError if the method cannot work on the tower."""

