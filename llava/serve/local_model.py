@@ -93,18 +93,21 @@ class LocalChat:
         self._unpruned: Session | None = None
         self._history: Conversation | None = None  # before that question; None where it was the first
 
-    def stream(self, question: str, pruning: PruningSettings) -> Generator[str, None, Figures]:
-        """The answer piece by piece, and what it took. Raises InputError; the conversation is then as it was."""
+    def stream(self, question: str, pruning: PruningSettings) -> Generator[str, None, tuple[str, Figures]]:
+        """The answer piece by piece; returns all of it, and what it took.
+
+        Raises InputError; the conversation is then as it was.
+        """
         history = self._session.conversation if self._session else None
         session, figures = yield from self._ask(question, pruning, self._session, history)
         self._session, self._history = session, history
-        return figures
+        return session.last.text, figures
 
-    def stream_unpruned(self, question: str) -> Generator[str, None, Figures]:
-        """The answer to the last question without pruning, after the same history; raises as `stream` does."""
+    def stream_unpruned(self, question: str) -> Generator[str, None, tuple[str, Figures]]:
+        """The answer to the last question without pruning, after the same history; otherwise as `stream`."""
         pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
         self._unpruned, figures = yield from self._ask(question, pruning, self._unpruned, self._history)
-        return figures
+        return self._unpruned.last.text, figures
 
     def unpruned_figures(self) -> Figures:
         """Of the last question without pruning, what arithmetic tells."""

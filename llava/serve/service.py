@@ -169,7 +169,7 @@ class Service:
         self,
         key: str,
         answer: Answer,
-        pieces: Generator[str, None, Figures],
+        pieces: Generator[str, None, tuple[str, Figures]],
         seen: SeenPicture | None,
         pruning: PruningSettings,
     ) -> Iterator[Shown]:
@@ -180,13 +180,13 @@ class Service:
                 try:
                     answer.text += next(pieces)
                 except StopIteration as end:
-                    figures = end.value
+                    text, figures = end.value
                     break
                 yield self.talk(key)
         if self.server is not None and seen is not None and figures.prompt_tokens is not None:
             visual = len(seen.visual_tokens(pruning))
             figures = replace(figures, **self.model.arithmetic(figures.prompt_tokens, visual, pruning))
-        answer.text, answer.figures, answer.is_done = answer.text.strip(), figures, True
+        answer.text, answer.figures, answer.is_done = text, figures, True
 
     def _label(self, pruning: PruningSettings) -> str:
         """What an answer with these settings is called."""

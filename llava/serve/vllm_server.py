@@ -106,18 +106,21 @@ class ServerChat:
         self._messages: list[dict] = []
         self._history: list[dict] = []  # before the last question
 
-    def stream(self, question: str, pruning: PruningSettings) -> Generator[str, None, Figures]:
-        """The answer piece by piece, and what it took. Raises InputError; the conversation is then as it was."""
-        history, said = self._messages, []
-        wanted = {"visual_token_num": pruning.visual_token_num, "important_ratio": pruning.important_ratio}
-        figures = yield from self._ask(history, question, wanted, said)
-        answer = {"role": "assistant", "content": "".join(said)}
-        self._history, self._messages = history, [*self._with(history, question), answer]
-        return figures
+    def stream(self, question: str, pruning: PruningSettings) -> Generator[str, None, tuple[str, Figures]]:
+        """The answer piece by piece; returns all of it, and what it took.
 
-    def stream_unpruned(self, question: str) -> Generator[str, None, Figures]:
-        """The answer to the last question with all patches of a crop, after the same history; raises as `stream`."""
-        return (yield from self._ask(self._history, question, {"visual_token_num": self._patches}, []))
+        Raises InputError; the conversation is then as it was.
+        """
+        history = self._messages
+        wanted = {"visual_token_num": pruning.visual_token_num, "important_ratio": pruning.important_ratio}
+        text, figures = yield from self._ask(history, question, wanted)
+        answer = {"role": "assistant", "content": text}
+        self._history, self._messages = history, [*self._with(history, question), answer]
+        return text, figures
+
+    def stream_unpruned(self, question: str) -> Generator[str, None, tuple[str, Figures]]:
+        """The answer to the last question with all patches of a crop, after the same history; otherwise as `stream`."""
+        return (yield from self._ask(self._history, question, {"visual_token_num": self._patches}))
 
     def unpruned_figures(self) -> Figures:
         """Of the last question without pruning, what is known without asking: nothing."""
@@ -130,8 +133,8 @@ class ServerChat:
         content = question if history else [self._picture, {"type": "text", "text": question}]
         return [*history, {"role": "user", "content": content}]
 
-    def _ask(self, history: list[dict], question: str, pruning: dict, said: list[str]) -> Generator[str, None, Figures]:
-        """Stream an answer, whose pieces are added to `said`."""
+    def _ask(self, history: list[dict], question: str, pruning: dict) -> Generator[str, None, tuple[str, Figures]]:
+        said: list[str] = []
         start, times, usage = time.perf_counter(), [], {}
         for part in self._server.stream(self._with(history, question), pruning):
             usage = part.get("usage") or usage
@@ -141,12 +144,13 @@ class ServerChat:
                     said.append(piece)
                     yield piece
         answered, took = usage.get("completion_tokens"), times[-1] - times[0] if times else 0
-        return Figures(
+        figures = Figures(
             prompt_tokens=usage.get("prompt_tokens"),
             answer_tokens=answered,
             first_token=times[0] - start if times else None,
             per_second=(answered - 1) / took if answered and answered > 1 and took > 0 else None,
         )
+        return "".join(said).strip(), figures
 
 
 def _json_object(text: str | bytes) -> dict:

@@ -84,9 +84,8 @@ def _model_options(args: argparse.Namespace) -> ModelOptions:
         check_conv_mode(args.conv_mode)
     if args.server and (args.conv_mode or args.num_beams != 1 or args.pruning_method != VISPRUNER):
         raise InputError("with --server, conv-mode, num_beams and pruning_method are the server's")
-    args.draws = args.model_path is not None  # beside a server that answers
-    args.model_path = args.model_path or str(BUNDLED / "checkpoints" / "llava-tiny")
-    return model_options(args)
+    path = args.model_path or str(BUNDLED / "checkpoints" / "llava-tiny")
+    return model_options(argparse.Namespace(**vars(args) | {"model_path": path}))
 
 
 def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tuple:
@@ -95,7 +94,7 @@ def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tu
     from llava.serve.vllm_server import VllmServer
 
     server = VllmServer(args.server, options) if args.server else None
-    if server is not None and not args.draws:
+    if server is not None and args.model_path is None:
         return Service(None, server, PATCHES), None, f"{server.model} on {server.url}"
     from llava.serve.local_model import LocalModel
 
