@@ -22,7 +22,9 @@ from tests.serve.test_drawing import Drawing
 SIXTEEN = PruningSettings(16)
 
 
-def ask(service: Service, key: str, question: str, pruning: PruningSettings = SIXTEEN, compare: bool = False) -> Exchange:
+def ask(
+    service: Service, key: str, question: str, pruning: PruningSettings = SIXTEEN, compare: bool = False
+) -> Exchange:
     """The exchange that the question becomes."""
     for _ in service.ask(key, question, pruning, compare):
         pass
