@@ -19,6 +19,8 @@ from llava.utils import InputError
 MOST_UPLOAD = "20mb"
 QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star in the image?"]
 KEEP = gr.skip()  # as an output: stays as it is
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}  # how events are, those that may wait for others
+NOW = {"queue": False, **QUIET}  # and those that may not
 
 
 def theme() -> gr.themes.Base:
@@ -135,12 +137,10 @@ class _Page:
         with gr.Row(elem_id="questions"):
             for question in QUESTIONS:
                 button = gr.Button(question, size="sm", min_width=60)
-                button.click(lambda text=question: text, None, self.question, queue=False, show_progress="hidden")
+                button.click(lambda text=question: text, None, self.question, **NOW)
         self.figures = _html(elem_id="figures")
 
     def _connect(self) -> None:
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        now = {"queue": False, **quiet}
         # Where Gradio's preprocessing refuses a slider's number it says nothing of use: `_pruning` refuses it instead.
         as_they_are = {"preprocess": False}
         settings, talk = [self.tokens, self.ratio, self.method], [self.talk, self.figures, self.notice]
@@ -150,29 +150,29 @@ class _Page:
             [self.question, *settings, self.compare],
             [*talk, self.question],
             concurrency_limit=None,
-            **quiet,
+            **QUIET,
             **as_they_are,
         )
-        uploaded = self.upload.upload(self._take_upload, self.upload, [self.upload, *talk], cancels=asked, **quiet)
-        chosen = self.gallery.select(self._take_sample, None, talk, cancels=asked, **quiet)
-        loaded = self.blocks.load(self._take_first, None, talk, **quiet)
-        uploaded.then(self._delete_upload, None, None, **now)
+        uploaded = self.upload.upload(self._take_upload, self.upload, [self.upload, *talk], cancels=asked, **QUIET)
+        chosen = self.gallery.select(self._take_sample, None, talk, cancels=asked, **QUIET)
+        loaded = self.blocks.load(self._take_first, None, talk, **QUIET)
+        uploaded.then(self._delete_upload, None, None, **NOW)
         for taken in (uploaded, chosen, loaded):
-            taken.then(self._draw_all, settings, [self.source, self.kept, self.heat], **now, **as_they_are)
+            taken.then(self._draw_all, settings, [self.source, self.kept, self.heat], **NOW, **as_they_are)
         gr.on(
             [part.input for part in settings],
             self._draw,
             settings,
             [self.kept, self.notice],
             trigger_mode="always_last",
-            **now,
+            **NOW,
             **as_they_are,
         )
-        self.method.input(lambda name: gr.update(interactive=name == VISPRUNER), self.method, self.ratio, **now)
-        self.stop.click(self._show_talk, None, talk, cancels=asked, **now)
-        self.anew.click(self._start_over, None, talk, cancels=asked, **now)
+        self.method.input(lambda name: gr.update(interactive=name == VISPRUNER), self.method, self.ratio, **NOW)
+        self.stop.click(self._show_talk, None, talk, cancels=asked, **NOW)
+        self.anew.click(self._start_over, None, talk, cancels=asked, **NOW)
         self.blocks.unload(self._forget)
-        gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **now)
+        gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **NOW)
 
     def _pruning(self, tokens: float | None, ratio: float | None, method: str) -> PruningSettings:
         """What is chosen on the page. Raises ValueError for what was written in place of a slider's number."""

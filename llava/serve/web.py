@@ -4,7 +4,9 @@ Without options the bundled model answers. Needs the extra `demo`: pip install -
 """
 
 import argparse
+import asyncio
 import importlib.util
+import logging
 import os
 import signal
 import socket
@@ -121,7 +123,13 @@ def _run(app, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancelled_stream)
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_no_cancelled_stream(record: logging.LogRecord) -> bool:
+    """Whether a record is worth a line: an open page's stream that ends with the command is not."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def main() -> None:

@@ -14,11 +14,10 @@ import psutil
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio", reason="the extra demo is not installed: see scripts/test_web.sh")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: see scripts/test_web.sh")
-
 from tests.conftest import ROOT, picture
 
+pytest.importorskip("gradio", reason="the extra demo is not installed: see scripts/test_web.sh")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: see scripts/test_web.sh")
 pytestmark = pytest.mark.skipif(not os.environ.get("BROWSER"), reason="BROWSER names no browser")
 WAIT = 30_000  # milliseconds
 
@@ -153,7 +152,7 @@ def test_a_visitor_asks_moves_the_slider_changes_the_method_and_asks_again(visit
     page.choose("divprune")
     page.page.wait_for_function("!document.querySelector('#kept path.important')")
     assert page.kept("other") == 17
-    assert page.page.locator("#ratio input[type=range]").is_disabled()
+    page.page.wait_for_selector("#ratio input[type=range]:disabled")
     page.ask("What shape is at the top?")
     assert page.answers() == ["star", "star"]
     assert page.page.locator("#talk .exchange").count() == 2
@@ -264,9 +263,11 @@ def test_nothing_is_cut_off(visit, width, scheme):
 def test_crops_are_drawn_as_crops(browser, checkpoints, tmp_path):
     options = ("--model-path", str(checkpoints("v1.6")), "--device", "cpu", "--max_new_tokens", "4")
     with serving(tmp_path, *options) as (_, address, _):
-        page = Visit(browser, address)
-        assert page.page.locator("#kept g.crop").count() == 5  # a square in two by two, and whole
+        page, file = Visit(browser, address), tmp_path / "square.png"
+        picture(336, 336).save(file)
+        page.page.set_input_files("#upload input[type=file]", file)
         page.wait_for_kept(5 * 16)
+        assert page.page.locator("#kept g.crop").count() == 5  # whole, and in two by two
         page.context.close()
 
 
