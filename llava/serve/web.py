@@ -68,6 +68,7 @@ def make_app(service, settings, about: str, loaded: tuple | None):
         app,
         build_page(service, settings, about),
         "/",
+        app_kwargs={"openapi_url": None},
         footer_links=[],
         run_history=False,
         show_error=False,
