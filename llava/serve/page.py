@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import gradio as gr
 
-from llava.pruning import PruningSettings, method_label
-from llava.pruning.registry import METHOD_NAMES, VISPRUNER
+from llava.pruning import method_label
+from llava.pruning.registry import VISPRUNER
 from llava.serve.samples import samples
 from llava.serve.service import Service
 from llava.serve.talk import notice_html
-from llava.utils import InputError
 
 MOST_UPLOAD = "20mb"
 QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star in the image?"]
@@ -39,16 +37,16 @@ def css() -> str:
     return Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
-def build_page(service: Service, settings: PruningSettings, about: str) -> gr.Blocks:
-    """The page of a service; `settings` are those that it begins with, `about` says in a line what answers."""
-    return _Page(service, settings, about).blocks
+def build_page(service: Service, about: str) -> gr.Blocks:
+    """The page of a service; `about` says in a line what answers."""
+    return _Page(service, about).blocks
 
 
 class _Page:
     """Its components as attributes, and a method for each thing that happens."""
 
-    def __init__(self, service: Service, settings: PruningSettings, about: str) -> None:
-        self.service, self.settings, self.samples = service, settings, samples()
+    def __init__(self, service: Service, about: str) -> None:
+        self.service, self.samples = service, samples()
         self.read_uploads: dict[str, Path] = {}  # of whom, until they are deleted
         with gr.Blocks(title="VisPruner", analytics_enabled=False, delete_cache=(60, 600)) as self.blocks:
             self.source = _html(elem_id="source")
@@ -89,7 +87,7 @@ class _Page:
             elem_id="gallery",
             visible=bool(self.samples),
         )
-        most, settings = self.service.patches, self.settings
+        most, settings = self.service.patches, self.service.settings
         self.tokens = gr.Slider(
             1,
             most,
@@ -109,9 +107,8 @@ class _Page:
             interactive=settings.pruning_method == VISPRUNER,
             elem_id="ratio",
         )
-        names = dict.fromkeys([*METHOD_NAMES, settings.pruning_method])
         self.method = gr.Dropdown(
-            [(method_label(name), name) for name in names],
+            [(method_label(name), name) for name in self.service.methods],
             value=settings.pruning_method,
             label="Method",
             visible=self.service.server is None,
@@ -141,7 +138,7 @@ class _Page:
         self.figures = _html(elem_id="figures")
 
     def _connect(self) -> None:
-        # Where Gradio's preprocessing refuses a slider's number it says nothing of use: `_pruning` refuses it instead.
+        # Where Gradio's preprocessing refuses a value it says nothing of use: `service.pruning` refuses it instead.
         as_they_are = {"preprocess": False}
         settings, talk = [self.tokens, self.ratio, self.method], [self.talk, self.figures, self.notice]
         asked = gr.on(
@@ -174,18 +171,12 @@ class _Page:
         self.blocks.unload(self._forget)
         gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **NOW)
 
-    def _pruning(self, tokens: float | None, ratio: float | None, method: str) -> PruningSettings:
-        """What is chosen on the page. Raises ValueError for what was written in place of a slider's number."""
-        if tokens is None:
-            raise InputError("T has no number: write one, or move the slider")
-        return replace(self.settings, visual_token_num=tokens, important_ratio=ratio, pruning_method=method)
-
     def _ask(
         self, question: str, tokens: float, ratio: float, method: str, compare: bool, request: gr.Request
     ) -> Iterator[tuple]:
         key = request.session_hash
         try:
-            pruning = self._pruning(tokens, ratio, method)
+            pruning = self.service.pruning(tokens, ratio, method)
             for talk, figures in self.service.ask(key, question, pruning, compare):
                 yield talk, figures, "", ""
         except ValueError as error:  # InputError is one
@@ -221,7 +212,7 @@ class _Page:
 
     def _draw(self, tokens: float, ratio: float, method: str, request: gr.Request) -> tuple:
         try:
-            return self.service.draw_kept(request.session_hash, self._pruning(tokens, ratio, method)), ""
+            return self.service.draw_kept(request.session_hash, self.service.pruning(tokens, ratio, method)), ""
         except ValueError as error:
             return KEEP, _notice(error)
 

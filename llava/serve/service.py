@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from llava.pictures import picture_size, read_picture
 from llava.pruning import PruningError, PruningSettings, method_label
-from llava.pruning.registry import NONE, VISPRUNER
+from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER
 from llava.serve import drawing
 from llava.serve.kept import kept_patches, why_not_drawn
 from llava.serve.line import Line
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llava.serve.local_model import LocalModel
     from llava.serve.vllm_server import VllmServer
 
+PATCHES = 576  # of a crop of the published checkpoints, where no model is here to ask
 MOST_PIXELS = 50_000_000  # of a picture: in memory it takes three times as many bytes
 NO_PICTURE = "There is no picture yet: upload one, paste one or choose one."
 NO_MODEL = (
@@ -39,14 +40,32 @@ class Service:
     Attributes:
         model: sees pictures, and answers where there is no `server`; None where the server is alone.
         server: answers in place of the model; None where the model does.
+        settings: the pruning settings that a visitor begins with.
+        methods: the pruning methods that a visitor may choose.
         patches: N of a crop.
         line: who asks the model.
         visitors: what is kept of whom; a visitor's key is that of the browser's session.
     """
 
-    def __init__(self, model: LocalModel | None, server: VllmServer | None, patches: int) -> None:
-        self.model, self.server, self.patches = model, server, patches
+    def __init__(self, model: LocalModel | None, server: VllmServer | None, settings: PruningSettings) -> None:
+        """`settings` are those to begin with; without a budget that is a ninth of the visual tokens, as 64 of 576."""
+        self.model, self.server = model, server
+        self.patches = PATCHES if model is None else model.patches
+        number = min(settings.visual_token_num or max(1, self.patches // 9), self.patches)
+        self.settings = replace(settings, visual_token_num=number)
+        self.methods = tuple(dict.fromkeys([*METHOD_NAMES, settings.pruning_method]))
         self.line, self.visitors = Line(), Visitors()
+
+    def pruning(self, tokens: object, ratio: object, method: object) -> PruningSettings:
+        """The settings that a visitor chose. Raises ValueError for any that cannot be, or are not offered.
+
+        A method is a file or a module that is imported: whoever visits must not name another one.
+        """
+        if tokens is None:
+            raise InputError("T has no number: write one, or move the slider")
+        if method not in self.methods:
+            raise InputError("this pruning method is not offered here")
+        return replace(self.settings, visual_token_num=tokens, important_ratio=ratio, pruning_method=method)
 
     def take_picture(self, key: str, file: Path, name: str) -> None:
         """Read and encode the picture that a visitor wants to talk about, and begin a conversation about it.

@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import tempfile
-from dataclasses import replace
 
 from llava.conversation import check_conv_mode
 from llava.eval.options import (
@@ -28,8 +27,6 @@ from llava.pruning.registry import VISPRUNER
 from llava.serve.samples import BUNDLED
 from llava.utils import CommandParser, InputError, one_line, run_command
 
-PATCHES = 576  # of a crop of the published checkpoints
-
 
 def serve(args: argparse.Namespace) -> None:
     """Serve the page until the command is ended."""
@@ -40,18 +37,14 @@ def serve(args: argparse.Namespace) -> None:
     with _listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="llava-web-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio knows no other way: what is uploaded goes with the command
         service, loaded, about = _service(args, model, options)
-        settings = model.pruning
-        number = settings.visual_token_num or max(1, service.patches // 9)
-        settings = replace(settings, visual_token_num=min(number, service.patches))
-        _run(make_app(service, settings, about, loaded), listener)
+        _run(make_app(service, about, loaded), listener)
 
 
-def make_app(service, settings, about: str, loaded: tuple | None):
+def make_app(service, about: str, loaded: tuple | None):
     """The application: the page at `/`.
 
     Args:
         service: what the page does.
-        settings: the pruning settings that it begins with.
         about: a line that says what answers.
         loaded: the model that answers; None where a server does.
     """
@@ -66,7 +59,7 @@ def make_app(service, settings, about: str, loaded: tuple | None):
     # Routes of an API are added here, before the page, which takes every path; `loaded` and `service.line` are theirs.
     return gradio.mount_gradio_app(
         app,
-        build_page(service, settings, about),
+        build_page(service, about),
         "/",
         app_kwargs={"openapi_url": None},
         footer_links=[],
@@ -98,15 +91,15 @@ def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tu
 
     server = VllmServer(args.server, options) if args.server else None
     if server is not None and args.model_path is None:
-        return Service(None, server, PATCHES), None, f"{server.model} on {server.url}"
+        return Service(None, server, model.pruning), None, f"{server.model} on {server.url}"
     from llava.serve.local_model import LocalModel
 
     loaded = model.load()
     local = LocalModel(loaded, args.conv_mode, options)
     if server is not None:
-        return Service(local, server, local.patches), None, f"{server.model} on {server.url}; {model.name} draws"
+        return Service(local, server, model.pruning), None, f"{server.model} on {server.url}; {model.name} draws"
     where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
-    return Service(local, None, local.patches), loaded, f"{model.name}, {local.patches} patches of a crop, {where}"
+    return Service(local, None, model.pruning), loaded, f"{model.name}, {local.patches} patches of a crop, {where}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

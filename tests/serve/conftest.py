@@ -10,6 +10,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
+from llava.pruning import PruningSettings
 from llava.serve.local_model import LocalModel
 from llava.serve.service import Service
 from tests.conftest import picture
@@ -108,7 +109,7 @@ def service_of(loaded):
 
     def get(version: str = "v1.5", language_model: str = "llama", server=None) -> Service:
         model = LocalModel(loaded(version, language_model), None, GREEDY)
-        return Service(model, server, model.patches)
+        return Service(model, server, PruningSettings(16))
 
     return get
 

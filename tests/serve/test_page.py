@@ -1,5 +1,6 @@
 """The application over HTTP: nothing but the page is there, and it may fetch nothing from elsewhere."""
 
+import json
 import re
 
 import pytest
@@ -8,7 +9,6 @@ pytest.importorskip("gradio", reason="the extra demo is not installed: see scrip
 
 from fastapi.testclient import TestClient
 
-from llava.pruning import PruningSettings
 from llava.serve.web import make_app
 
 
@@ -16,7 +16,7 @@ from llava.serve.web import make_app
 def client(service_of, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     service = service_of()
-    with TestClient(make_app(service, PruningSettings(16), "a random model", service.model.loaded)) as client:
+    with TestClient(make_app(service, "a random model", service.model.loaded)) as client:
         yield client
 
 
@@ -47,3 +47,24 @@ def test_an_upload_that_is_too_large_is_refused(client, tmp_path):
     assert [answer.status_code for answer in answers] == [200, 413]
     left = [file for file in (tmp_path / "uploads").rglob("*") if file.is_file() and file.stat().st_size > 10**6]
     assert not left
+
+
+def happens(client, event: str, *data) -> dict:
+    """What comes of an event that a visitor's browser reports with this data."""
+    events = client.get("/config").json()["dependencies"]
+    number = next(one["id"] for one in events if any(name == event for _, name in one["targets"]))
+    sent = {"data": data, "fn_index": number, "session_hash": "me"}
+    assert client.post("/gradio_api/queue/join", json=sent).status_code == 200
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "me"}) as stream:
+        messages = [json.loads(line.removeprefix("data:")) for line in stream.iter_lines() if line.startswith("data:")]
+    return next(message for message in messages if message["msg"] == "process_completed")
+
+
+def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file):
+    refused = happens(client, "upload", {"path": str(picture_file), "meta": {"_type": "gradio.FileData"}})
+    assert refused["success"] is False
+    assert picture_file.exists()
+    uploaded = client.post("/gradio_api/upload", files={"files": ("a.png", picture_file.read_bytes())}).json()[0]
+    taken = happens(client, "upload", {"path": uploaded, "meta": {"_type": "gradio.FileData"}})
+    assert taken["success"] is True
+    assert "No question yet" in taken["output"]["data"][1]

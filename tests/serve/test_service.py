@@ -268,6 +268,22 @@ def test_a_picture_that_cannot_be_taken_leaves_the_one_before(service_of, pictur
     ask(service, "me", "Why?")
 
 
+def test_a_visitor_chooses_among_what_is_offered(service_of, tmp_path):
+    service = service_of()
+    assert service.pruning(9, 0.25, "divprune") == PruningSettings(9, 0.25, "divprune")
+    own = tmp_path / "own.py"
+    own.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    chosen = [(None, 0.5, "vispruner"), (0, 0.5, "vispruner"), (16.5, 0.5, "vispruner"), ("16", 0.5, "vispruner")]
+    chosen += [(16, None, "vispruner"), (16, 1.5, "vispruner"), (16, 0.5, None), (16, 0.5, "antigravity")]
+    for tokens, ratio, method in [*chosen, (16, 0.5, str(own))]:
+        with pytest.raises(ValueError, match=r"T has|visual_token_num|important_ratio|not offered"):
+            service.pruning(tokens, ratio, method)
+    assert not (tmp_path / "ran").exists()
+    given = Service(service.model, None, PruningSettings(1000, pruning_method=str(own)))  # by who serves the page
+    assert given.pruning(16, 0.5, str(own)).pruning_method == str(own)
+    assert given.settings.visual_token_num == 144
+
+
 def test_a_new_picture_or_a_new_start_begins_a_conversation(service_of, picture_file, tmp_path):
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
@@ -325,7 +341,8 @@ def test_a_server_answers_and_a_model_beside_it_draws(service_of, picture_file, 
 def test_a_server_alone_says_that_nothing_can_be_drawn(picture_file, model_server):
     from llava.serve.vllm_server import VllmServer
 
-    service = Service(None, VllmServer(model_server.url, GREEDY), 576)
+    service = Service(None, VllmServer(model_server.url, GREEDY), PruningSettings())
+    assert (service.patches, service.settings.visual_token_num) == (576, 64)
     service.take_picture("me", picture_file, "picture.png")
     assert "--model-path" in service.draw_kept("me", SIXTEEN)
     assert service.picture_source("me") == service.draw_importance("me") == ""
