@@ -13,6 +13,7 @@ from llava.pruning.registry import VISPRUNER
 from llava.serve.samples import samples
 from llava.serve.service import Service
 from llava.serve.talk import notice_html
+from llava.utils import InputError
 
 MOST_UPLOAD = "20mb"
 QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star in the image?"]
@@ -39,7 +40,11 @@ def css() -> str:
 
 def build_page(service: Service, about: str) -> gr.Blocks:
     """The page of a service; `about` says in a line what answers."""
-    return _Page(service, about).blocks
+    blocks = _Page(service, about).blocks
+    # Else Gradio takes any file of this machine that a browser names for one that it has uploaded: it checks them only
+    # in pages that it has launched itself, and this one is mounted.
+    blocks.has_launched = True
+    return blocks
 
 
 class _Page:
@@ -72,9 +77,6 @@ class _Page:
             elem_id="upload",
             placeholder=f"Drop a picture here, or click\n(up to {MOST_UPLOAD[:-2]} MB)",
         )
-        # The file comes as it is: what cannot be read is then told on the page. A subclass would make Gradio write a
-        # file of types beside this one.
-        self.upload.preprocess = lambda payload: payload.path if payload else None
         self.gallery = gr.Gallery(
             [(str(sample.file), sample.title) for sample in self.samples],
             label="Or choose one",
@@ -138,7 +140,7 @@ class _Page:
         self.figures = _html(elem_id="figures")
 
     def _connect(self) -> None:
-        # Where Gradio's preprocessing refuses a value it says nothing of use: `service.pruning` refuses it instead.
+        # Where Gradio's preprocessing refuses a value it says nothing of use: `service.pruning` and `_uploaded` do.
         as_they_are = {"preprocess": False}
         settings, talk = [self.tokens, self.ratio, self.method], [self.talk, self.figures, self.notice]
         asked = gr.on(
@@ -150,7 +152,9 @@ class _Page:
             **QUIET,
             **as_they_are,
         )
-        uploaded = self.upload.upload(self._take_upload, self.upload, [self.upload, *talk], cancels=asked, **QUIET)
+        uploaded = self.upload.upload(
+            self._take_upload, self.upload, [self.upload, *talk], cancels=asked, **QUIET, **as_they_are
+        )
         chosen = self.gallery.select(self._take_sample, None, talk, cancels=asked, **QUIET)
         loaded = self.blocks.load(self._take_first, None, talk, **QUIET)
         uploaded.then(self._delete_upload, None, None, **NOW)
@@ -182,11 +186,21 @@ class _Page:
         except ValueError as error:  # InputError is one
             yield *self.service.talk(key), _notice(error), question
 
-    def _take_upload(self, file: str | None, request: gr.Request) -> tuple:
-        if file is None:
-            return KEEP, KEEP, KEEP, KEEP
-        self.read_uploads[request.session_hash] = Path(file)
-        return None, *self._take(Path(file), request)
+    def _take_upload(self, sent: dict | None, request: gr.Request) -> tuple:
+        try:
+            file = self._uploaded(sent)
+        except InputError as error:
+            return None, KEEP, KEEP, _notice(error)
+        self.read_uploads[request.session_hash] = file
+        return None, *self._take(file, request)
+
+    def _uploaded(self, sent: dict | None) -> Path:
+        """The file that a browser says it has uploaded. Raises InputError for any other."""
+        file = Path(sent["path"]).resolve() if sent and isinstance(sent.get("path"), str) else None
+        folder = Path(self.upload.GRADIO_CACHE).resolve()
+        if file is None or not file.is_relative_to(folder) or str(file) in self.gallery.keep_in_cache:
+            raise InputError("nothing was uploaded")
+        return file
 
     def _take_sample(self, request: gr.Request, chosen: gr.SelectData) -> tuple:
         return self._take(self.samples[chosen.index].file, request)

@@ -60,11 +60,21 @@ def happens(client, event: str, *data) -> dict:
     return next(message for message in messages if message["msg"] == "process_completed")
 
 
-def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file):
-    refused = happens(client, "upload", {"path": str(picture_file), "meta": {"_type": "gradio.FileData"}})
-    assert refused["success"] is False
+def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_path):
+    uploads = tmp_path / "uploads"
+    thumbnail = next(uploads.rglob("v1_1.jpg"))
+    outside = [str(picture_file), f"{uploads}/../picture.png", "http://127.0.0.1/a.png", str(thumbnail), "", None]
+    for path in outside:
+        refused = happens(client, "upload", {"path": path, "meta": {"_type": "gradio.FileData"}})
+        assert not refused["success"] or "Nothing was uploaded" in refused["output"]["data"][3]
+    asked = happens(
+        client, "submit", {"path": str(picture_file), "meta": {"_type": "gradio.FileData"}}, 16, 0.5, "", False
+    )
+    assert not asked["success"]
+    assert not list(uploads.rglob("picture.png"))
     assert picture_file.exists()
+    assert thumbnail.exists()
     uploaded = client.post("/gradio_api/upload", files={"files": ("a.png", picture_file.read_bytes())}).json()[0]
     taken = happens(client, "upload", {"path": uploaded, "meta": {"_type": "gradio.FileData"}})
-    assert taken["success"] is True
     assert "No question yet" in taken["output"]["data"][1]
+    assert taken["output"]["data"][3] == ""
