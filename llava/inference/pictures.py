@@ -113,8 +113,8 @@ def encode_images(
 ) -> list[torch.Tensor]:
     """The visual tokens (length, D) of the images of one request, which messages call `name`.
 
-    They are encoded together, but for a `SeenPicture`, which is encoded already. `questions` is what is asked about each
-    image, for methods that choose by it.
+    They are encoded together, but for a `SeenPicture`, which is encoded already. `questions` is what is asked about
+    each image, for methods that choose by it.
     """
     images = list(images)
     questions = [""] * len(images) if questions is None else questions

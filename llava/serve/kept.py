@@ -27,7 +27,7 @@ def kept_patches(views: Views, pruning: PruningSettings) -> list[Kept] | None:
 
     Raises PruningError if the method cannot work on the tower.
     """
-    if pruning.prunes_in_decoder:
+    if pruning.prunes_in_decoder or pruning.question_views:
         return None
     chosen = select(views, pruning)
     if isinstance(chosen, MergedTokens):
@@ -47,4 +47,6 @@ def why_not_drawn(pruning: PruningSettings) -> str:
     name = method_label(pruning.pruning_method)
     if pruning.prunes_in_decoder:
         return f"{name} drops visual tokens inside the language model, by the question: no patch is chosen before that."
+    if pruning.question_views:
+        return f"{name} chooses by the first question about the picture: no patch is chosen before that."
     return f"{name} merges patches: its tokens stand for several of them each, and have no place in the picture."

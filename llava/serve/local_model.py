@@ -40,12 +40,13 @@ class LocalModel:
     """A loaded model as the page knows it.
 
     Attributes:
+        name: what it is called.
         patches: N of a crop.
     """
 
-    def __init__(self, loaded: tuple, conv_mode: str | None, options: dict) -> None:
+    def __init__(self, loaded: tuple, name: str, conv_mode: str | None, options: dict) -> None:
         """`options` are transformers' generation options of every answer. Raises InputError for an unknown template."""
-        self.loaded, self.options = loaded, options
+        self.loaded, self.name, self.options = loaded, name, options
         self.model = loaded[1]
         self.conv_mode = conv_mode_for(self.model, conv_mode)
         self.patches = self.model.get_vision_tower().num_patches

@@ -23,6 +23,7 @@ from llava.eval.options import (
     generation_options,
     model_options,
 )
+from llava.pruning.base import CROP
 from llava.pruning.registry import VISPRUNER
 from llava.serve.samples import BUNDLED
 from llava.utils import CommandParser, InputError, one_line, run_command
@@ -36,27 +37,30 @@ def serve(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else what was uploaded would stay behind
     with _listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="llava-web-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio knows no other way: what is uploaded goes with the command
-        service, loaded, about = _service(args, model, options)
-        _run(make_app(service, about, loaded), listener)
+        service, about = _service(args, model, options)
+        _run(make_app(service, about, args.allow_urls), listener)
 
 
-def make_app(service, about: str, loaded: tuple | None):
-    """The application: the page at `/`.
+def make_app(service, about: str, allow_urls: bool = False):
+    """The application: the page at `/`, and where a model is here to answer the HTTP API at `/v1`.
 
     Args:
         service: what the page does.
         about: a line that says what answers.
-        loaded: the model that answers; None where a server does.
+        allow_urls: whether pictures that the API is sent may be URLs, which this machine then fetches.
     """
     import fastapi
     import gradio
 
+    from llava.serve.chat_api import add_routes
     from llava.serve.headers import OwnHostOnly
     from llava.serve.page import MOST_UPLOAD, build_page, css, theme
 
     app = fastapi.FastAPI(openapi_url=None)  # the pages about it load scripts from elsewhere
     app.add_middleware(OwnHostOnly)
-    # Routes of an API are added here, before the page, which takes every path; `loaded` and `service.line` are theirs.
+    if service.server is None:
+        model = service.model
+        add_routes(app, model.loaded, model.name, allow_urls=allow_urls, turn=service.line, conv_mode=model.conv_mode)
     return gradio.mount_gradio_app(
         app,
         build_page(service, about),
@@ -80,26 +84,30 @@ def _model_options(args: argparse.Namespace) -> ModelOptions:
         check_conv_mode(args.conv_mode)
     if args.server and (args.conv_mode or args.num_beams != 1 or args.pruning_method != VISPRUNER):
         raise InputError("with --server, conv-mode, num_beams and pruning_method are the server's")
+    if args.server and args.allow_urls:
+        raise InputError("--allow-urls is of the HTTP API, which a page with --server does not have")
+    if args.budget_per != CROP:
+        raise InputError("the page's budget is of each crop, not of all crops of an image together")
     path = args.model_path or str(BUNDLED / "checkpoints" / "llava-tiny")
     return model_options(argparse.Namespace(**vars(args) | {"model_path": path}))
 
 
 def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tuple:
-    """What the page does, the model that answers (None where a server does), and a line about it."""
+    """What the page does, and a line about what answers."""
     from llava.serve.service import Service
     from llava.serve.vllm_server import VllmServer
 
     server = VllmServer(args.server, options) if args.server else None
     if server is not None and args.model_path is None:
-        return Service(None, server, model.pruning), None, f"{server.model} on {server.url}"
+        return Service(None, server, model.pruning), f"{server.model} on {server.url}"
     from llava.serve.local_model import LocalModel
 
     loaded = model.load()
-    local = LocalModel(loaded, args.conv_mode, options)
+    local = LocalModel(loaded, model.name, args.conv_mode, options)
     if server is not None:
-        return Service(local, server, model.pruning), None, f"{server.model} on {server.url}; {model.name} draws"
+        return Service(local, server, model.pruning), f"{server.model} on {server.url}; {model.name} draws"
     where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
-    return Service(local, None, model.pruning), loaded, f"{model.name}, {local.patches} patches of a crop, {where}"
+    return Service(local, None, model.pruning), f"{model.name}, {local.patches} patches of a crop, {where}"
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -132,6 +140,7 @@ def main() -> None:
     parser.add_argument("--server", help="let a vLLM server answer, such as http://127.0.0.1:8000")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for all (127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve on (7860)")
+    parser.add_argument("--allow-urls", action="store_true", help="fetch pictures that the HTTP API is sent as URLs")
     parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
     add_weights_arguments(parser)
     add_pruning_arguments(parser)

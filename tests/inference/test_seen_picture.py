@@ -10,6 +10,7 @@ from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 7}
+ASKED = "Is there a dog?"
 SETTINGS = [
     PruningSettings(),
     PruningSettings(16),
@@ -17,6 +18,7 @@ SETTINGS = [
     PruningSettings(8, pruning_method="divprune"),
     PruningSettings(16, pruning_method="visionzip"),
     PruningSettings(8, pruning_method="random"),
+    PruningSettings(8, pruning_method="mmtok"),
 ]
 
 
@@ -25,10 +27,10 @@ def test_its_visual_tokens_are_those_of_a_new_encoding(loaded, encoded, version,
     llava = loaded(version, family)
     for image in (picture(200, 150), picture(90, 300), picture(168, 168)):
         seen, crops = SeenPicture(llava, image), encoded(llava[1])
-        chosen = [seen.visual_tokens(settings) for settings in SETTINGS]
+        chosen = [seen.visual_tokens(settings, ASKED) for settings in SETTINGS]
         assert not crops
         for settings, tokens in zip(SETTINGS, chosen):
-            assert torch.equal(tokens, encode_images(llava, [image], settings, "it")[0])
+            assert torch.equal(tokens, encode_images(llava, [image], settings, "it", [ASKED])[0])
 
 
 def test_a_message_may_bring_it_among_others(loaded, encoded):

@@ -108,7 +108,7 @@ def service_of(loaded):
     """service_of("v1.6") -> the page's service with a tiny random model of this version."""
 
     def get(version: str = "v1.5", language_model: str = "llama", server=None) -> Service:
-        model = LocalModel(loaded(version, language_model), None, GREEDY)
+        model = LocalModel(loaded(version, language_model), "tiny", None, GREEDY)
         return Service(model, server, PruningSettings(16))
 
     return get

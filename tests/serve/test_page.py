@@ -16,7 +16,7 @@ from llava.serve.web import make_app
 def client(service_of, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     service = service_of()
-    with TestClient(make_app(service, "a random model", service.model.loaded)) as client:
+    with TestClient(make_app(service, "a random model")) as client:
         yield client
 
 
@@ -78,3 +78,11 @@ def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_pa
     taken = happens(client, "upload", {"path": uploaded, "meta": {"_type": "gradio.FileData"}})
     assert "No question yet" in taken["output"]["data"][1]
     assert taken["output"]["data"][3] == ""
+
+
+def test_the_api_answers_beside_the_page(client):
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["tiny"]
+    message = {"role": "user", "content": "What is it?"}
+    answer = client.post("/v1/chat/completions", json={"model": "tiny", "messages": [message], "max_tokens": 3})
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["completion_tokens"] == 3

@@ -24,6 +24,8 @@ HAS_GRADIO = importlib.util.find_spec("gradio") is not None
         (["--temperature", "-1"], "temperature"),
         (["--server", "http://127.0.0.1:1", "--pruning_method", "divprune"], "are the server's"),
         (["--server", "http://127.0.0.1:1", "--num_beams", "2"], "are the server's"),
+        (["--server", "http://127.0.0.1:1", "--allow-urls"], "--allow-urls"),
+        (["--budget_per", "image"], "of each crop"),
     ],
 )
 def test_bad_options_are_one_line(call, options, named):
