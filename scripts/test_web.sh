@@ -15,6 +15,7 @@ mkdir -p "$VENV"
 grep -v '^pillow==' "$CONSTRAINTS" >"$VENV/constraints.txt"
 CONSTRAINTS=$VENV/constraints.txt
 install "[demo]"
-"$PYTHON" -m pip install --quiet --constraint "$CONSTRAINTS" pytest pytest-randomly playwright==1.65.2 scikit-image==0.26.0
+"$PYTHON" -m pip install --quiet --constraint "$CONSTRAINTS" pytest pytest-randomly \
+    openai==3.57.0 playwright==1.65.2 scikit-image==0.26.0
 cd "$ROOT"
 "$PYTHON" -m pytest tests/serve "$@"
