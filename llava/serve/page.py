@@ -170,7 +170,7 @@ class _Page:
             **as_they_are,
         )
         self.method.input(lambda name: gr.update(interactive=name == VISPRUNER), self.method, self.ratio, **NOW)
-        self.stop.click(self._show_talk, None, talk, cancels=asked, **NOW)
+        self.stop.click(self._stop, None, talk, cancels=asked, **NOW)
         self.anew.click(self._start_over, None, talk, cancels=asked, **NOW)
         self.blocks.unload(self._forget)
         gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **NOW)
@@ -232,6 +232,10 @@ class _Page:
 
     def _show_talk(self, request: gr.Request) -> tuple:
         return *self.service.talk(request.session_hash), ""
+
+    def _stop(self, request: gr.Request) -> tuple:
+        self.service.stop(request.session_hash)
+        return self._show_talk(request)
 
     def _start_over(self, request: gr.Request) -> tuple:
         self.service.visitors.get(request.session_hash).start_over()

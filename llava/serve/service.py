@@ -130,7 +130,15 @@ class Service:
     def talk(self, key: str, waiting: str = "") -> Shown:
         """HTML of a visitor's conversation, with `waiting` below it, and of what the last answers took."""
         exchanges = self.visitors.get(key).exchanges
-        return talk_html(exchanges, waiting), figures_html(exchanges[-1] if exchanges else None)
+        answered = [exchange for exchange in exchanges if exchange.pruned.is_done]
+        return talk_html(exchanges, waiting), figures_html(answered[-1] if answered else None)
+
+    def stop(self, key: str) -> None:
+        """Take back what a visitor has asked and has no answer to yet."""
+        visitor = self.visitors.get(key)
+        for exchange in visitor.exchanges:
+            exchange.unpruned.is_asked &= exchange.unpruned.is_done
+        visitor.exchanges = [exchange for exchange in visitor.exchanges if exchange.pruned.is_done]
 
     def ask(self, key: str, question: str, pruning: PruningSettings, compare: bool) -> Iterator[Shown]:
         """Answer a question, with `compare` without pruning too: what `talk` returns, again and again.
@@ -168,16 +176,18 @@ class Service:
         exchange = Exchange(question, Answer(self._label(pruning)), Answer(every, is_asked=False))
         visitor.exchanges = [*visitor.exchanges, exchange]
         try:
-            yield from self._fill(key, exchange.pruned, chat.stream(question, pruning), seen, pruning)
+            yield from self._fill(key, exchange, exchange.pruned, chat.stream(question, pruning), seen, pruning)
         finally:
             if not exchange.pruned.is_done:
                 visitor.exchanges = [other for other in visitor.exchanges if other is not exchange]
+        if not exchange.pruned.is_done:  # it was stopped
+            return
         exchange.unpruned.figures = chat.unpruned_figures()
         if compare:
             exchange.unpruned.is_asked = True
             whole = replace(pruning, visual_token_num=self.patches, pruning_method=NONE)
             try:
-                yield from self._fill(key, exchange.unpruned, chat.stream_unpruned(question), seen, whole)
+                yield from self._fill(key, exchange, exchange.unpruned, chat.stream_unpruned(question), seen, whole)
             except InputError as error:
                 exchange.unpruned.text = f"This cannot be answered without pruning: {error}."
             finally:
@@ -187,25 +197,28 @@ class Service:
     def _fill(
         self,
         key: str,
+        exchange: Exchange,
         answer: Answer,
         pieces: Generator[str, None, tuple[str, Figures]],
         seen: SeenPicture | None,
         pruning: PruningSettings,
     ) -> Iterator[Shown]:
-        """Add the pieces of an answer to it as they come, and in the end what it took."""
+        """Add the pieces of an exchange's answer as they come, and in the end what it took, unless it is stopped."""
         with closing(pieces):
             yield self.talk(key)
-            while True:
+            while answer.is_asked and any(other is exchange for other in self.visitors.get(key).exchanges):
                 try:
                     answer.text += next(pieces)
                 except StopIteration as end:
-                    text, figures = end.value
+                    answer.text, figures = end.value
                     break
                 yield self.talk(key)
+            else:
+                return
         if self.server is not None and seen is not None and figures.prompt_tokens is not None:
             visual = len(seen.visual_tokens(pruning))
             figures = replace(figures, **self.model.arithmetic(figures.prompt_tokens, visual, pruning))
-        answer.text, answer.figures, answer.is_done = text, figures, True
+        answer.figures, answer.is_done = figures, True
 
     def _label(self, pruning: PruningSettings) -> str:
         """What an answer with these settings is called."""

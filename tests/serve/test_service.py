@@ -213,6 +213,29 @@ def test_what_is_left_early_was_not_asked(service_of, picture_file):
     assert ask(service, "me", "Why?").pruned.figures.prompt_tokens < 2 * before.pruned.figures.prompt_tokens
 
 
+def test_an_answer_that_is_stopped_was_not_asked(service_of, picture_file):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    before = ask(service, "me", "What is it?")
+    shown = service.ask("me", "And why is that so?", SIXTEEN, True)
+    next(shown)
+    next(shown)
+    service.stop("me")
+    assert "And why" not in service.talk("me")[0]
+    assert not list(shown)  # the answer ends, though nobody has closed it
+    assert service.visitors.get("me").exchanges == [before]
+
+    shown = service.ask("me", "Why?", SIXTEEN, True)
+    while not service.visitors.get("me").exchanges[-1].unpruned.is_asked:
+        next(shown)
+    service.stop("me")
+    list(shown)
+    exchange = service.visitors.get("me").exchanges[-1]
+    assert (exchange.pruned.is_done, exchange.unpruned.is_asked) == (True, False)
+    assert exchange.unpruned.figures.first_token is None
+    ask(service, "me", "Really?", compare=True)
+
+
 @pytest.mark.parametrize(
     ("question", "named"),
     [
