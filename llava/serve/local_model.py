@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from transformers import StoppingCriteria
 
-from llava.bench.flops import Decoder, tokens_by_layer
 from llava.conversation import Conversation
 from llava.inference import Session, conv_mode_for
 from llava.inference.pictures import SeenPicture
 from llava.mm_utils import get_anyres_image_grid_shape
+from llava.model.flops import Decoder, tokens_later
 from llava.pruning import PruningSettings
 from llava.pruning.registry import NONE
 from llava.serve.drawing import Sheet
@@ -71,13 +71,13 @@ class LocalModel:
         """KV cache and FLOPs of a prompt as it enters the language model."""
         config = self.model.config
         decoder = Decoder.of(config)
-        by_layer = tokens_by_layer(pruning, prompt_tokens, visual_tokens, self.patches)
+        later, full_layers = tokens_later(pruning, prompt_tokens, visual_tokens, self.patches)
         window = getattr(config, "sliding_window", None) or prompt_tokens
-        held = [min(tokens, window) for tokens in by_layer[:2]]
+        held = min(prompt_tokens, window), min(later, window)
         return {
-            "visual_tokens": visual_tokens - (by_layer[0] - by_layer[1]),
-            "kv_cache_bytes": decoder.kv_cache_bytes(self.model.dtype.itemsize, *held, by_layer[2]),
-            "prefill_flops": decoder.prefill_flops(*by_layer),
+            "visual_tokens": visual_tokens - (prompt_tokens - later),
+            "kv_cache_bytes": decoder.cache_bytes(*held, full_layers, self.model.dtype.itemsize),
+            "prefill_flops": decoder.prefill_flops(prompt_tokens, later, full_layers),
         }
 
 

@@ -6,8 +6,8 @@ import threading
 import pytest
 from PIL import Image
 
-from llava.bench.flops import Decoder
 from llava.inference import Session
+from llava.model.flops import Decoder
 from llava.pruning import PruningSettings
 from llava.serve.kept import kept_patches
 from llava.serve.service import Service
