@@ -1,4 +1,7 @@
-"""From a request's images to visual tokens: decoded ahead of the model, and encoded once for requests on one image."""
+"""From a request's images to visual tokens: decoded ahead of the model, and encoded once for requests on one image.
+
+`SeenPicture` is one that is kept beyond a request. Shapes: K crops, D model channels.
+"""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -110,8 +113,24 @@ def encode_images(
 ) -> list[torch.Tensor]:
     """The visual tokens (length, D) of the images of one request, which messages call `name`.
 
-    `questions` is what is asked about each, for methods that choose by it.
+    They are encoded together, but for a `SeenPicture`, which is encoded already. `questions` is what is asked about
+    each image, for methods that choose by it.
     """
+    images = list(images)
+    questions = [""] * len(images) if questions is None else questions
+    new = [i for i, image in enumerate(images) if not isinstance(image, SeenPicture)]
+    encoded = _encode_new(loaded, [images[i] for i in new], pruning, name, [questions[i] for i in new])
+    of_new = dict(zip(new, encoded, strict=True))
+    return [
+        of_new[i] if i in of_new else image.visual_tokens(pruning, asked)
+        for i, (image, asked) in enumerate(zip(images, questions, strict=True))
+    ]
+
+
+def _encode_new(
+    loaded: tuple, images: list, pruning: PruningSettings, name: str, questions: list[str]
+) -> list[torch.Tensor]:
+    """`encode_images` of those that the tower has not seen yet."""
     _, model, image_processor, _ = loaded
     decoded = [open_image(image, name) for image in images]
     pixels = [to_pixels(image, name, image_processor, model.config) for image in decoded]
@@ -120,6 +139,37 @@ def encode_images(
         return encode_pixels(model, pixels, sizes, pruning)
     seen = see_pixels(model, pixels, sizes, pruning)
     return [image.tokens(model, pruning, asked) for image, asked in zip(seen, questions, strict=True)]
+
+
+class SeenPicture:
+    """A picture that a model's vision tower has seen: encoded once, its visual tokens chosen for any settings.
+
+    Attributes:
+        size: original (width, height).
+        pixels: (K, 3, height, width) float32 of its crops, the whole picture first.
+        views: what the tower saw of them.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, loaded: tuple, image, name: str = "the message") -> None:
+        """Encode `image`, as `Session.ask` takes it. Raises InputError, naming it, if it cannot be read or encoded."""
+        _, self._model, image_processor, _ = loaded
+        opened = open_image(image, name)
+        pixels = to_pixels(opened, name, image_processor, self._model.config)
+        self._has_crops, self.size = pixels.ndim == 4, opened.size
+        self.pixels = pixels if self._has_crops else pixels.unsqueeze(0)
+        with refuse_too_large("one image"):
+            self.views = self._model.see(self.pixels)
+
+    @torch.inference_mode()
+    def visual_tokens(self, pruning: PruningSettings, question: str = "") -> torch.Tensor:
+        """Its visual tokens (length, D), as the language model takes them.
+
+        `question` is what is asked about it, for methods that choose by it. Raises InputError if the method cannot work
+        on the tower.
+        """
+        with refuse_too_large("one image"):
+            return self._model.embed_seen(self.views, self.size, self._has_crops, pruning, question)
 
 
 class VisualTokenStream:

@@ -1,9 +1,11 @@
 """`Session`: a conversation that keeps its KV cache, so that neither a picture nor the history is computed again."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, takewhile
+from typing import NamedTuple
 
 import torch
 from transformers import Cache, DynamicCache
@@ -32,6 +34,7 @@ class Turn:
         num_visual_tokens: how many visual tokens each image of the conversation has.
         prompt_tokens: tokens of the prompt, visual tokens included.
         computed_tokens: how many of them were not in the KV cache.
+        answer_tokens: tokens of the answer, the one that ended it included.
     """
 
     prompt: str
@@ -39,6 +42,15 @@ class Turn:
     num_visual_tokens: tuple[int, ...]
     prompt_tokens: int
     computed_tokens: int
+    answer_tokens: int
+
+
+class _Image(NamedTuple):
+    """An image of the conversation: what was given, what was asked with it, and its visual tokens (length, D)."""
+
+    source: object
+    question: str
+    tokens: torch.Tensor
 
 
 @dataclass
@@ -51,7 +63,7 @@ class _Pending:
 
     conversation: Conversation
     prompt: str
-    images: dict[int, torch.Tensor]
+    images: dict[int, _Image]
     prompts: EmbeddedPrompts
     tokens: list[int]
     computed: int = 0
@@ -85,17 +97,39 @@ class Session:
         self.conversation = open_conversation(conv_mode_for(self._model, conv_mode))
         self.pruning = pruning or self._model.pruning
         self.last: Turn | None = None
-        self._images: dict[int, torch.Tensor] = {}  # number -> visual tokens, in the order of the conversation
+        self._images: dict[int, _Image] = {}  # in the order of the conversation
         self._numbers = count(IMAGE_TOKEN_INDEX, -1)
         self._cache: Cache | None = None
         self._cached: list[int] = []  # the tokens whose keys and values are in the cache
+
+    def fork(self, pruning: PruningSettings) -> "Session":
+        """A session that goes on from here with other settings, at first without a KV cache; this one stays as it is.
+
+        An image that was given as a `SeenPicture` is not encoded again. Raises InputError if the method cannot work.
+        """
+        other = copy(self)
+        other.pruning = pruning
+        other.drop_cache()
+        sources, asked = ([getattr(image, name) for image in self._images.values()] for name in ("source", "question"))
+        encoded = encode_images(self._loaded, sources, pruning, "the conversation", asked)
+        other._images = self._numbered(sources, asked, encoded)
+        return other
+
+    def drop_cache(self) -> None:
+        """Free the KV cache; the next turn computes the history again."""
+        self._cache, self._cached = None, []
+
+    def _numbered(self, sources: Sequence, asked: list[str], encoded: list[torch.Tensor]) -> dict[int, _Image]:
+        """Images under numbers that no other of the session has."""
+        return {number: _Image(*image) for image, number in zip(zip(sources, asked, encoded), self._numbers)}
 
     def ask(self, message: str, images: Sequence = (), **options) -> str:
         """The answer to the next message.
 
         Args:
             message: what the user says; `<image>` in it marks where each image belongs (see `mark_images`).
-            images: those that come with this message: PIL images, files or URLs, or encoded images as bytes.
+            images: those that come with this message: PIL images, files or URLs, encoded images as bytes, or
+                `SeenPicture`s of this model.
             options: transformers' generation options.
 
         Raises InputError if the images do not match, one cannot be read, or the conversation is longer than the
@@ -129,8 +163,8 @@ class Session:
         ids = tokenizer_image_token(prompt, self._tokenizer, return_tensors="pt")
         asked = [question_in(message)] * len(images)
         encoded = encode_images(self._loaded, images, self.pruning, "the message", asked)
-        every = self._images | {number: tokens for tokens, number in zip(encoded, self._numbers)}
-        prompts = embed(self._model, [ids], list(every.values()))
+        every = self._images | self._numbered(images, asked, encoded)
+        prompts = embed(self._model, [ids], [image.tokens for image in every.values()])
         self._model.check_context(prompts.longest)
         ids[ids == IMAGE_TOKEN_INDEX] = torch.tensor(list(every), dtype=ids.dtype)
         return _Pending(conversation, prompt, every, prompts, ids[prompts.source[0].cpu()].tolist())
@@ -177,7 +211,7 @@ class Session:
         text = self._tokenizer.batch_decode(output_ids, skip_special_tokens=True)[0].strip()
         # In the next prompt these letters would stand for one more image.
         turn.conversation.messages[-1][1] = text.replace(DEFAULT_IMAGE_TOKEN, "< image >")
-        visual = tuple(map(len, turn.images.values()))
+        visual = tuple(len(image.tokens) for image in turn.images.values())
         self.conversation, self._images = turn.conversation, turn.images
-        self.last = Turn(turn.prompt, text, visual, turn.prompts.longest, turn.computed)
+        self.last = Turn(turn.prompt, text, visual, turn.prompts.longest, turn.computed, output_ids.shape[1])
         return text

@@ -1,0 +1,149 @@
+"""A model in this process that answers the page's questions: pictures seen once, conversations, what an answer took."""
+
+import time
+from collections.abc import Generator
+from dataclasses import replace
+
+import torch
+from PIL import Image
+from transformers import StoppingCriteria
+
+from llava.conversation import Conversation
+from llava.inference import Session, conv_mode_for
+from llava.inference.pictures import SeenPicture
+from llava.mm_utils import get_anyres_image_grid_shape
+from llava.model.flops import Decoder, tokens_later
+from llava.pruning import PruningSettings
+from llava.pruning.registry import NONE
+from llava.serve.drawing import Sheet
+from llava.serve.talk import Figures
+
+
+class TokenTimes(StoppingCriteria):
+    """Stops nothing: it notes when each token of an answer was there. `seconds` are those of `time.perf_counter`."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
+        self.seconds.append(time.perf_counter())
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+    def figures(self, start: float) -> dict[str, float | None]:
+        """Of an answer that was begun at `start`: the seconds to its first token, and its tokens per second then."""
+        first, last = self.seconds[0], self.seconds[-1]
+        further = len(self.seconds) - 1
+        return {"first_token": first - start, "per_second": further / (last - first) if last > first else None}
+
+
+class LocalModel:
+    """A loaded model as the page knows it.
+
+    Attributes:
+        name: what it is called.
+        patches: N of a crop.
+    """
+
+    def __init__(self, loaded: tuple, name: str, conv_mode: str | None, options: dict) -> None:
+        """`options` are transformers' generation options of every answer. Raises InputError for an unknown template."""
+        self.loaded, self.name, self.options = loaded, name, options
+        self.model = loaded[1]
+        self.conv_mode = conv_mode_for(self.model, conv_mode)
+        self.patches = self.model.get_vision_tower().num_patches
+
+    def see(self, image: Image.Image) -> SeenPicture:
+        """Encode a picture. Raises InputError if that cannot be done."""
+        return SeenPicture(self.loaded, image, "your picture")
+
+    def sheet(self, seen: SeenPicture) -> Sheet:
+        """How the crops of a picture lie."""
+        tower = self.model.get_vision_tower()
+        if len(seen.pixels) == 1:
+            return Sheet(tower.num_patches_per_side)
+        grid = get_anyres_image_grid_shape(seen.size, self.model.config.image_grid_pinpoints, tower.image_size)
+        return Sheet(tower.num_patches_per_side, *grid)
+
+    def chat(self, seen: SeenPicture) -> "LocalChat":
+        """A conversation about a picture."""
+        return LocalChat(self, seen)
+
+    def arithmetic(self, prompt_tokens: int, visual_tokens: int, pruning: PruningSettings) -> dict[str, int]:
+        """KV cache and FLOPs of a prompt as it enters the language model."""
+        config = self.model.config
+        decoder = Decoder.of(config)
+        later, full_layers = tokens_later(pruning, prompt_tokens, visual_tokens, self.patches)
+        window = getattr(config, "sliding_window", None) or prompt_tokens
+        held = min(prompt_tokens, window), min(later, window)
+        return {
+            "visual_tokens": visual_tokens - (prompt_tokens - later),
+            "kv_cache_bytes": decoder.cache_bytes(*held, full_layers, self.model.dtype.itemsize),
+            "prefill_flops": decoder.prefill_flops(prompt_tokens, later, full_layers),
+        }
+
+
+class LocalChat:
+    """A conversation about one picture; its settings may change from one question to the next.
+
+    The picture is never encoded again, and while the settings stay, neither is the history computed again. Of the last
+    question the unpruned answer can be had too, after the same history. One call at a time.
+    """
+
+    def __init__(self, model: LocalModel, seen: SeenPicture) -> None:
+        self._model, self._seen = model, seen
+        self._session: Session | None = None  # of the last question that was answered
+        self._unpruned: Session | None = None
+        self._history: Conversation | None = None  # before that question; None where it was the first
+
+    def stream(self, question: str, pruning: PruningSettings) -> Generator[str, None, tuple[str, Figures]]:
+        """The answer piece by piece; returns all of it, and what it took.
+
+        Raises InputError; the conversation is then as it was.
+        """
+        history = self._session.conversation if self._session else None
+        session, figures = yield from self._ask(question, pruning, self._session, history)
+        self._session, self._history = session, history
+        return session.last.text, figures
+
+    def stream_unpruned(self, question: str) -> Generator[str, None, tuple[str, Figures]]:
+        """The answer to the last question without pruning, after the same history; otherwise as `stream`."""
+        pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
+        self._unpruned, figures = yield from self._ask(question, pruning, self._unpruned, self._history)
+        return self._unpruned.last.text, figures
+
+    def unpruned_figures(self) -> Figures:
+        """Of the last question without pruning, what arithmetic tells."""
+        pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
+        last, visual = self._session.last, len(self._seen.visual_tokens(pruning))
+        prompt = last.prompt_tokens - sum(last.num_visual_tokens) + visual
+        return Figures(prompt_tokens=prompt, **self._model.arithmetic(prompt, visual, pruning))
+
+    def drop_cache(self) -> None:
+        """Free what the conversation holds of the language model's memory; the next question computes it again."""
+        for session in (self._session, self._unpruned):
+            if session is not None:
+                session.drop_cache()
+
+    def _ask(
+        self, question: str, pruning: PruningSettings, held: Session | None, history: Conversation | None
+    ) -> Generator[str, None, tuple[Session, Figures]]:
+        """Ask in a session with these settings and this history: in `held`, if it has these settings."""
+        start, times = time.perf_counter(), TokenTimes()
+        images = []
+        if history is None:
+            session, images = Session(self._model.loaded, self._model.conv_mode, pruning), [self._seen]
+        elif held is not None and held.pruning == pruning:
+            session = held
+        else:
+            session = self._session.fork(pruning)
+        if history is not None:
+            session.conversation = history
+        yield from session.stream(question, images, stopping_criteria=[times], **self._model.options)
+        last = session.last
+        figures = Figures(
+            prompt_tokens=last.prompt_tokens,
+            computed_tokens=last.computed_tokens,
+            answer_tokens=last.answer_tokens,
+            **self._model.arithmetic(last.prompt_tokens, sum(last.num_visual_tokens), pruning),
+            **times.figures(start),
+        )
+        return session, figures

@@ -1,0 +1,153 @@
+"""A web page that answers questions about pictures and shows which patches were kept: http://127.0.0.1:7860.
+
+Without options the bundled model answers. Needs the extra `demo`: pip install -e '.[demo]'
+"""
+
+import argparse
+import asyncio
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+
+from llava.conversation import check_conv_mode
+from llava.eval.options import (
+    ModelOptions,
+    add_crop_arguments,
+    add_generation_arguments,
+    add_pruning_arguments,
+    add_weights_arguments,
+    generation_options,
+    model_options,
+)
+from llava.pruning.base import CROP
+from llava.pruning.registry import VISPRUNER
+from llava.serve.samples import BUNDLED
+from llava.utils import CommandParser, InputError, one_line, run_command
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Serve the page until the command is ended."""
+    model, options = _model_options(args), generation_options(args)
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError("the page needs the extra demo: pip install -e '.[demo]'")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else what was uploaded would stay behind
+    with _listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="llava-web-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio knows no other way: what is uploaded goes with the command
+        service, about = _service(args, model, options)
+        _run(make_app(service, about, args.allow_urls), listener)
+
+
+def make_app(service, about: str, allow_urls: bool = False):
+    """The application: the page at `/`, and where a model is here to answer the HTTP API at `/v1`.
+
+    Args:
+        service: what the page does.
+        about: a line that says what answers.
+        allow_urls: whether pictures that the API is sent may be URLs, which this machine then fetches.
+    """
+    import fastapi
+    import gradio
+
+    from llava.serve.chat_api import add_routes
+    from llava.serve.headers import OwnHostOnly
+    from llava.serve.page import MOST_UPLOAD, build_page, css, theme
+
+    app = fastapi.FastAPI(openapi_url=None)  # the pages about it load scripts from elsewhere
+    app.add_middleware(OwnHostOnly)
+    if service.server is None:
+        model = service.model
+        add_routes(app, model.loaded, model.name, allow_urls=allow_urls, turn=service.line, conv_mode=model.conv_mode)
+    return gradio.mount_gradio_app(
+        app,
+        build_page(service, about),
+        "/",
+        app_kwargs={"openapi_url": None},
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=MOST_UPLOAD,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        theme=theme(),
+        css=css(),
+    )
+
+
+def _model_options(args: argparse.Namespace) -> ModelOptions:
+    """The model that is named, or else the bundled one. Raises InputError for what a server cannot be told."""
+    if args.conv_mode:
+        check_conv_mode(args.conv_mode)
+    if args.server and (args.conv_mode or args.num_beams != 1 or args.pruning_method != VISPRUNER):
+        raise InputError("with --server, conv-mode, num_beams and pruning_method are the server's")
+    if args.server and args.allow_urls:
+        raise InputError("--allow-urls is of the HTTP API, which a page with --server does not have")
+    if args.budget_per != CROP:
+        raise InputError("the page's budget is of each crop, not of all crops of an image together")
+    path = args.model_path or str(BUNDLED / "checkpoints" / "llava-tiny")
+    return model_options(argparse.Namespace(**vars(args) | {"model_path": path}))
+
+
+def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tuple:
+    """What the page does, and a line about what answers."""
+    from llava.serve.service import Service
+    from llava.serve.vllm_server import VllmServer
+
+    server = VllmServer(args.server, options) if args.server else None
+    if server is not None and args.model_path is None:
+        return Service(None, server, model.pruning), f"{server.model} on {server.url}"
+    from llava.serve.local_model import LocalModel
+
+    loaded = model.load()
+    local = LocalModel(loaded, model.name, args.conv_mode, options)
+    if server is not None:
+        return Service(local, server, model.pruning), f"{server.model} on {server.url}; {model.name} draws"
+    where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
+    return Service(local, None, model.pruning), f"{model.name}, {local.patches} patches of a crop, {where}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections. Raises InputError where there is no such address, or it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot listen on {host}, port {port}: {one_line(error)}") from error
+
+
+def _run(app, listener: socket.socket) -> None:
+    import uvicorn
+
+    host, port = listener.getsockname()[:2]
+    print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancelled_stream)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_no_cancelled_stream(record: logging.LogRecord) -> bool:
+    """Whether a record is worth a line: an open page's stream that ends with the command is not."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
+def main() -> None:
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model-path", help="checkpoint folder or hub id (the bundled llava-tiny)")
+    parser.add_argument("--server", help="let a vLLM server answer, such as http://127.0.0.1:8000")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for all (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=7860, help="port to serve on (7860)")
+    parser.add_argument("--allow-urls", action="store_true", help="fetch pictures that the HTTP API is sent as URLs")
+    parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
+    add_weights_arguments(parser)
+    add_pruning_arguments(parser)
+    add_crop_arguments(parser)
+    add_generation_arguments(parser, temperature=0, max_new_tokens=256)
+    serve(parser.parse_args())
+
+
+if __name__ == "__main__":
+    run_command(main)

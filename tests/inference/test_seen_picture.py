@@ -1,0 +1,91 @@
+"""A picture that is encoded once: its visual tokens are those of a new encoding, and a conversation may change T."""
+
+import pytest
+import torch
+
+from llava.inference import Session
+from llava.inference.pictures import SeenPicture, encode_images
+from llava.pruning import PruningSettings
+from llava.utils import InputError
+from tests.conftest import IMAGE, generate_alone, picture
+
+GREEDY = {"do_sample": False, "max_new_tokens": 7}
+ASKED = "Is there a dog?"
+SETTINGS = [
+    PruningSettings(),
+    PruningSettings(16),
+    PruningSettings(16, 0.0),
+    PruningSettings(8, pruning_method="divprune"),
+    PruningSettings(16, pruning_method="visionzip"),
+    PruningSettings(8, pruning_method="random"),
+    PruningSettings(8, pruning_method="mmtok"),
+]
+
+
+@pytest.mark.parametrize(("version", "family"), [("v1.5", "llama"), ("v1.6", "mistral")])
+def test_its_visual_tokens_are_those_of_a_new_encoding(loaded, encoded, version, family):
+    llava = loaded(version, family)
+    for image in (picture(200, 150), picture(90, 300), picture(168, 168)):
+        seen, crops = SeenPicture(llava, image), encoded(llava[1])
+        chosen = [seen.visual_tokens(settings, ASKED) for settings in SETTINGS]
+        assert not crops
+        for settings, tokens in zip(SETTINGS, chosen):
+            assert torch.equal(tokens, encode_images(llava, [image], settings, "it", [ASKED])[0])
+
+
+def test_a_message_may_bring_it_among_others(loaded, encoded):
+    llava = loaded("v1.6")
+    images = [picture(seed=1), picture(90, 300, 2), picture(300, 90, 3)]
+    apart = Session(llava, pruning=PruningSettings(16))
+    said = apart.ask(f"{IMAGE}, {IMAGE}, {IMAGE}: what is it?", images, **GREEDY)
+    seen = SeenPicture(llava, images[1])
+    crops, session = encoded(llava[1]), Session(llava, pruning=PruningSettings(16))
+    assert session.ask(f"{IMAGE}, {IMAGE}, {IMAGE}: what is it?", [images[0], seen, images[2]], **GREEDY) == said
+    assert session.last == apart.last
+    assert len(crops) == 2
+
+
+def test_a_fork_goes_on_with_other_settings_and_encodes_nothing(loaded, encoded):
+    llava, image = loaded("v1.6"), picture(200, 150, 1)
+    seen = SeenPicture(llava, image)
+    crops, session = encoded(llava[1]), Session(llava, pruning=PruningSettings(16))
+    session.ask("What is it?", [seen], **GREEDY)
+    for settings in (PruningSettings(48), PruningSettings(), PruningSettings(16, pruning_method="fastv")):
+        fork = session.fork(settings)
+        said = fork.ask("Why?", **GREEDY)
+        assert not crops
+        assert said == generate_alone(llava, fork.last.prompt, [image], pruning=settings, **GREEDY)
+        assert fork.last.computed_tokens == fork.last.prompt_tokens
+        assert fork.last.num_visual_tokens == (len(seen.visual_tokens(settings)),)
+        crops.clear()
+    assert session.last.prompt.count("USER") == 1
+    said = session.ask("Why?", **GREEDY)
+    assert said == generate_alone(llava, session.last.prompt, [image], pruning=PruningSettings(16), **GREEDY)
+    assert session.last.computed_tokens < 40  # its cache was left alone
+
+
+def test_a_cache_that_is_dropped_changes_no_answer(loaded, encoded):
+    llava, image = loaded(), picture(200, 150, 1)
+    session = Session(llava, pruning=PruningSettings(16))
+    session.ask("What is it?", [image], **GREEDY)
+    crops = encoded(llava[1])
+    session.drop_cache()
+    said = session.ask("Why?", **GREEDY)
+    assert not crops
+    assert session.last.computed_tokens == session.last.prompt_tokens
+    assert said == generate_alone(llava, session.last.prompt, [image], pruning=PruningSettings(16), **GREEDY)
+
+
+def test_the_tokens_of_an_answer_are_counted(loaded):
+    session = Session(loaded())
+    session.ask("What is it?", [picture()], do_sample=False, min_new_tokens=5, max_new_tokens=5)
+    assert session.last.answer_tokens == 5
+
+
+def test_what_cannot_be_seen_is_an_error_that_names_it(loaded, tmp_path):
+    file = tmp_path / "bad.png"
+    file.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"bad\.png"):
+        SeenPicture(loaded(), file)
+    with pytest.raises(InputError, match="of your picture"):
+        SeenPicture(loaded(), b"no picture", "your picture")

@@ -1,0 +1,297 @@
+"""The page in a real browser, as a visitor uses it, from the command on."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, picture
+
+pytest.importorskip("gradio", reason="the extra demo is not installed: see scripts/test_web.sh")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: see scripts/test_web.sh")
+pytestmark = pytest.mark.skipif(not os.environ.get("BROWSER"), reason="BROWSER names no browser")
+WAIT = 30_000  # milliseconds
+
+
+@contextmanager
+def serving(folder: Path, *options: str):
+    """The command's process, its address, and the seconds of one core that it took until it answered."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+    command = [sys.executable, "-m", "llava.serve.web", "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=folder, text=True) as process:
+        try:
+            address = process.stdout.readline().strip()
+            with urllib.request.urlopen(address, timeout=60) as response:
+                assert response.status == 200
+            took = psutil.Process(process.pid).cpu_times()
+            yield process, address, took.user + took.system
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the command has its temporary files."""
+    return tmp_path_factory.mktemp("serving")
+
+
+@pytest.fixture(scope="module")
+def served(folder):
+    with serving(folder, "--device", "cpu") as (_, address, seconds):
+        yield address, seconds
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=os.environ["BROWSER"], args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """One visitor's page, and every address that it asked for."""
+
+    def __init__(self, browser, address: str, **options) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
+        self.context.set_default_timeout(WAIT)
+        self.page, self.asked_for, self.address = self.context.new_page(), [], address
+        self.page.on("request", lambda request: self.asked_for.append(request.url))
+        self.page.on("websocket", lambda socket: self.asked_for.append(socket.url))
+        self.page.goto(address)
+        self.page.wait_for_selector("#kept svg.sheet, #kept .nothing-drawn")
+
+    def ask(self, question: str) -> None:
+        """Ask, and wait for the answers' end."""
+        before = self.page.locator("#talk .exchange").count()
+        self.page.fill("#question textarea, #question input", question)
+        self.page.click("#ask")
+        self.page.wait_for_function(
+            f"document.querySelectorAll('#talk .exchange').length > {before} "
+            "&& !document.querySelector('#talk .running') && document.querySelector('#figures table')"
+        )
+
+    def answers(self) -> list[str]:
+        """Those to the last question, the pruned one first."""
+        answers = self.page.locator("#talk .exchange").first.locator(".answer").all()
+        return [answer.inner_text().partition("\n")[2].strip() for answer in answers]
+
+    def kept(self, name: str) -> int:
+        """How many patches are outlined as such."""
+        paths = self.page.locator(f"#kept path.{name}").all()
+        return sum(path.get_attribute("d").count("M") for path in paths)
+
+    def wait_for_kept(self, number: int) -> None:
+        self.page.wait_for_function(
+            "n => [...document.querySelectorAll('#kept path.kept')]"
+            ".reduce((sum, path) => sum + path.getAttribute('d').split('M').length - 1, 0) == n",
+            arg=number,
+        )
+
+    def choose(self, method: str) -> None:
+        self.page.click("#method input")
+        self.page.get_by_role("option", name=method, exact=True).click()
+
+    def notice(self, text: str) -> None:
+        """Wait for a message in the page."""
+        self.page.wait_for_function("t => document.querySelector('#notice').innerText.includes(t)", arg=text)
+
+    def figure(self, row: str) -> list[str]:
+        """The cells of a row of the figures."""
+        cells = self.page.locator("#figures tr", has=self.page.locator(f"th:text-is('{row}')")).locator("td").all()
+        return [cell.inner_text() for cell in cells]
+
+
+@pytest.fixture
+def visit(browser, served):
+    visits = []
+
+    def begin(**options) -> Visit:
+        visits.append(Visit(browser, served[0], **options))
+        return visits[-1]
+
+    yield begin
+    for each in visits:
+        each.context.close()
+        assert not [url for url in each.asked_for if not url.startswith((each.address, "data:", "blob:"))]
+
+
+def test_the_bundled_model_answers_within_ten_seconds_of_the_command(served, tmp_path):
+    """Of processor time, which other processes do not lengthen; a first start also compiles what it imports."""
+    seconds = served[1]
+    if seconds >= 10:
+        with serving(tmp_path, "--device", "cpu") as (_, _, seconds):
+            pass
+    assert seconds < 10
+
+
+def test_a_visitor_asks_moves_the_slider_changes_the_method_and_asks_again(visit):
+    page = visit()
+    assert (page.kept("important"), page.kept("other"), page.kept("dropped")) == (8, 8, 128)
+    assert page.page.locator("#heat image.heat").count() == 1
+    page.page.check("#compare input")
+    page.ask("What does the sign say?")
+    assert page.answers() == ["park", "park"]
+    assert page.figure("Visual tokens") == ["16", "144", "11 %"]
+    assert all(re.fullmatch(r"[\d.]+ (ms|s)", cell) for cell in page.figure("Time to first token")[:2])
+
+    page.page.focus("#tokens input[type=range]")
+    page.page.keyboard.press("ArrowRight")
+    page.wait_for_kept(17)
+    assert (page.kept("important"), page.kept("other")) == (8, 9)
+    page.page.fill("#ratio input[type=number]", "1")
+    page.page.keyboard.press("Tab")
+    page.page.wait_for_function("!document.querySelector('#kept path.other')")
+    assert page.kept("important") == 17
+
+    page.choose("divprune")
+    page.page.wait_for_function("!document.querySelector('#kept path.important')")
+    assert page.kept("other") == 17
+    page.page.wait_for_selector("#ratio input[type=range]:disabled")
+    page.ask("What shape is at the top?")
+    assert page.answers() == ["star", "star"]
+    assert page.page.locator("#talk .exchange").count() == 2
+    page.choose("fastv")
+    page.page.wait_for_selector("#kept .nothing-drawn")
+
+
+def test_a_picture_that_is_uploaded_is_drawn_and_deleted(visit, folder, tmp_path):
+    page, file = visit(), tmp_path / "mine.png"
+    picture(300, 200, 5).save(file)
+    page.ask("What does the sign say?")
+    page.page.set_input_files("#upload input[type=file]", file)
+    page.page.wait_for_selector("#talk .empty")
+    page.wait_for_kept(16)
+    shown = page.page.locator("#source image").get_attribute("href")
+    with urllib.request.urlopen(shown) as response:
+        assert np.asarray(Image.open(response)).shape == (168, 168, 3)
+    page.ask("What is it?")
+    deadline = time.monotonic() + 10
+    while list(folder.rglob("mine.png")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not list(folder.rglob("mine.png"))
+
+
+def test_what_cannot_be_used_is_told_in_the_page_which_goes_on(visit, tmp_path):
+    page = visit()
+    bad, text, large = tmp_path / "bad.png", tmp_path / "text.txt", tmp_path / "large.png"
+    bad.write_bytes(b"no picture")
+    text.write_text("no picture either")
+    large.write_bytes(b"0" * (20 * 1024 * 1024 + 1))
+    page.page.set_input_files("#upload input[type=file]", bad)
+    page.notice("Cannot read the image bad.png: it is not a picture of a known format")
+    page.page.set_input_files("#upload input[type=file]", text)
+    page.page.get_by_text("Invalid file type: text.txt").first.wait_for()
+    page.page.set_input_files("#upload input[type=file]", large)
+    page.page.get_by_text("maximum allowed size").first.wait_for()
+    page.page.fill("#question textarea, #question input", "   ")
+    page.page.click("#ask")
+    page.notice("The question is empty")
+    page.page.fill("#question textarea, #question input", "word " * 3000)
+    page.page.click("#ask")
+    page.notice("longer than the context")
+    page.page.fill("#tokens input[type=number]", "0")
+    page.page.keyboard.press("Tab")
+    page.notice("must be at least 1")
+    page.page.fill("#tokens input[type=number]", "16")
+    page.page.keyboard.press("Tab")
+    page.page.wait_for_function("!document.querySelector('#notice .notice')")
+    page.ask("What does the sign say?")
+    assert page.answers() == ["park"]
+
+
+def test_visitors_with_other_budgets_and_pictures_do_not_disturb_each_other(visit):
+    first, second = visit(), visit()
+    second.page.locator("#gallery button.thumbnail-item").nth(1).click()
+    second.page.wait_for_function("document.querySelectorAll('#gallery .selected, #gallery button').length")
+    second.page.fill("#tokens input[type=number]", "40")
+    second.page.keyboard.press("Tab")
+    second.wait_for_kept(40)
+    for page in (first, second):  # both are asked before either has answered
+        page.page.fill("#question textarea, #question input", "What does the sign say?")
+        page.page.evaluate("document.querySelector('#ask').click()")
+    for page, said, tokens in ((first, "park", "16"), (second, "fire", "40")):
+        page.page.wait_for_selector("#talk .answer.done")
+        page.page.wait_for_selector("#figures table")
+        assert page.answers() == [said]
+        assert page.figure("Visual tokens")[0] == tokens
+    assert first.kept("kept") == 16
+
+
+def test_a_new_conversation_forgets_and_stopping_does_not_break_the_page(visit):
+    page = visit()
+    page.ask("What does the sign say?")
+    page.page.click("#anew")
+    page.page.wait_for_selector("#talk .empty")
+    page.page.fill("#question textarea, #question input", "Describe the image.")
+    page.page.click("#ask")
+    page.page.click("#stop")
+    page.page.wait_for_function("!document.querySelector('#talk .running')")
+    page.page.click("#anew")
+    page.page.wait_for_selector("#talk .empty")
+    page.ask("What does the sign say?")
+    assert page.answers() == ["park"]
+
+
+def test_what_is_said_is_never_run(visit):
+    page = visit()
+    said = "${document.title='run'} {{value}} <img src=http://elsewhere.invalid/x onerror=\"document.title='run'\">"
+    page.ask(said)
+    assert page.page.locator("#talk .question").first.inner_text() == said
+    assert page.page.title() == "VisPruner"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_off(visit, width, scheme):
+    page = visit(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.page.check("#compare input")
+    page.ask("What does the sign say?")
+    assert page.page.evaluate("document.documentElement.scrollWidth") == width
+    for name in ("#kept svg.sheet", "#heat svg.sheet", "#ask", "#figures table"):
+        box = page.page.locator(name).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert box["height"] > 20
+
+
+def test_crops_are_drawn_as_crops(browser, checkpoints, tmp_path):
+    options = ("--model-path", str(checkpoints("v1.6")), "--device", "cpu", "--max_new_tokens", "4")
+    with serving(tmp_path, *options) as (_, address, _):
+        page, file = Visit(browser, address), tmp_path / "square.png"
+        picture(336, 336).save(file)
+        page.page.set_input_files("#upload input[type=file]", file)
+        page.wait_for_kept(5 * 16)
+        assert page.page.locator("#kept g.crop").count() == 5  # whole, and in two by two
+        page.context.close()
+
+
+def test_a_server_answers_and_the_page_says_that_nothing_can_be_drawn(browser, model_server, tmp_path):
+    with serving(tmp_path, "--server", model_server.url) as (_, address, _):
+        page = Visit(browser, address)
+        assert "--model-path" in page.page.inner_text("#kept")
+        page.page.check("#compare input")
+        page.ask("What is it?")
+        assert page.answers() == ["1 texts, (168, 168), 64 tokens", "1 texts, (168, 168), 576 tokens"]
+        page.page.fill("#question textarea, #question input", "refuse this")
+        page.page.click("#ask")
+        page.notice("The server says: visual_token_num must be at least 1")
+        page.context.close()
+
+
+def test_nothing_is_left_when_the_command_ends(tmp_path):
+    with serving(tmp_path, "--device", "cpu") as (process, _, _):
+        assert list(tmp_path.glob("llava-web-*"))
+        process.terminate()
+        process.wait(30)
+        assert not list(tmp_path.glob("llava-web-*"))

@@ -1,0 +1,88 @@
+"""The application over HTTP: nothing but the page is there, and it may fetch nothing from elsewhere."""
+
+import json
+import re
+
+import pytest
+
+pytest.importorskip("gradio", reason="the extra demo is not installed: see scripts/test_web.sh")
+
+from fastapi.testclient import TestClient
+
+from llava.serve.web import make_app
+
+
+@pytest.fixture
+def client(service_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    service = service_of()
+    with TestClient(make_app(service, "a random model")) as client:
+        yield client
+
+
+def test_the_page_may_fetch_nothing_from_another_host(client):
+    response = client.get("/")
+    assert response.status_code == 200
+    policy = response.headers["content-security-policy"]
+    sources = {word for rule in policy.split(";") for word in rule.split()[1:]}
+    assert sources <= {"'self'", "'none'", "'unsafe-inline'", "'unsafe-eval'", "data:", "blob:"}
+    assert policy.startswith("default-src 'self'")
+    loaded = re.findall(r'<(?:script|link)[^>]+(?:src|href)="([^"]+)"', response.text)
+    assert loaded
+    assert not [address for address in loaded if "//" in address]
+    for style in ("theme.css", *(address for address in loaded if address.endswith(".css"))):
+        assert not re.findall(r"url\(['\"]?https?:|@import", client.get(style).text)
+
+
+def test_neither_telemetry_nor_its_programming_interface_is_offered(client):
+    config = client.get("/config").json()
+    assert config["analytics_enabled"] is False
+    assert client.get("/gradio_api/info").json()["named_endpoints"] == {}
+    assert [client.get(path).status_code for path in ("/docs", "/redoc", "/openapi.json")].count(200) == 0
+
+
+def test_an_upload_that_is_too_large_is_refused(client, tmp_path):
+    small, large = b"0" * 1000, b"0" * (20 * 1024 * 1024 + 1)
+    answers = [client.post("/gradio_api/upload", files={"files": ("a.png", data)}) for data in (small, large)]
+    assert [answer.status_code for answer in answers] == [200, 413]
+    left = [file for file in (tmp_path / "uploads").rglob("*") if file.is_file() and file.stat().st_size > 10**6]
+    assert not left
+
+
+def happens(client, event: str, *data) -> dict:
+    """What comes of an event that a visitor's browser reports with this data."""
+    events = client.get("/config").json()["dependencies"]
+    number = next(one["id"] for one in events if any(name == event for _, name in one["targets"]))
+    sent = {"data": data, "fn_index": number, "session_hash": "me"}
+    assert client.post("/gradio_api/queue/join", json=sent).status_code == 200
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "me"}) as stream:
+        messages = [json.loads(line.removeprefix("data:")) for line in stream.iter_lines() if line.startswith("data:")]
+    return next(message for message in messages if message["msg"] == "process_completed")
+
+
+def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_path):
+    uploads = tmp_path / "uploads"
+    thumbnail = next(uploads.rglob("v1_1.jpg"))
+    outside = [str(picture_file), f"{uploads}/../picture.png", "http://127.0.0.1/a.png", str(thumbnail), "", None]
+    for path in outside:
+        refused = happens(client, "upload", {"path": path, "meta": {"_type": "gradio.FileData"}})
+        assert not refused["success"] or "Nothing was uploaded" in refused["output"]["data"][3]
+    asked = happens(
+        client, "submit", {"path": str(picture_file), "meta": {"_type": "gradio.FileData"}}, 16, 0.5, "", False
+    )
+    assert not asked["success"]
+    assert not list(uploads.rglob("picture.png"))
+    assert picture_file.exists()
+    assert thumbnail.exists()
+    uploaded = client.post("/gradio_api/upload", files={"files": ("a.png", picture_file.read_bytes())}).json()[0]
+    taken = happens(client, "upload", {"path": uploaded, "meta": {"_type": "gradio.FileData"}})
+    assert "No question yet" in taken["output"]["data"][1]
+    assert taken["output"]["data"][3] == ""
+
+
+def test_the_api_answers_beside_the_page(client):
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["tiny"]
+    message = {"role": "user", "content": "What is it?"}
+    answer = client.post("/v1/chat/completions", json={"model": "tiny", "messages": [message], "max_tokens": 3})
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["completion_tokens"] == 3

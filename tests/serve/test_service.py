@@ -1,0 +1,387 @@
+"""What the page does: pictures are encoded once, visitors do not disturb each other, what is shown is what is kept."""
+
+import re
+import threading
+
+import pytest
+from PIL import Image
+
+from llava.inference import Session
+from llava.model.flops import Decoder
+from llava.pruning import PruningSettings
+from llava.serve.kept import kept_patches
+from llava.serve.service import Service
+from llava.serve.talk import Exchange
+from llava.serve.visitors import Visitors
+from llava.utils import InputError
+from tests.conftest import generate_alone, picture
+from tests.serve.conftest import GREEDY
+from tests.serve.test_drawing import Drawing
+
+SIXTEEN = PruningSettings(16)
+
+
+def ask(
+    service: Service, key: str, question: str, pruning: PruningSettings = SIXTEEN, compare: bool = False
+) -> Exchange:
+    """The exchange that the question becomes."""
+    for _ in service.ask(key, question, pruning, compare):
+        pass
+    return service.visitors.get(key).exchanges[-1]
+
+
+def alone(service: Service, file, prompt: str, pruning: PruningSettings) -> str:
+    """What the model answers to a whole prompt about a picture, without the page."""
+    return generate_alone(service.model.loaded, prompt, [Image.open(file)], pruning=pruning, **GREEDY)
+
+
+@pytest.mark.parametrize("version", ["v1.5", "v1.6"])
+def test_a_picture_is_encoded_once_for_all_drawings_and_questions(service_of, picture_file, encoded, version):
+    service = service_of(version)
+    crops = encoded(service.model.model)
+    service.take_picture("me", picture_file, "picture.png")
+    assert len(crops) == 1
+    for number in (1, 5, 16, 100, 144):
+        service.draw_kept("me", PruningSettings(number))
+    service.draw_importance("me")
+    ask(service, "me", "What is it?", compare=True)
+    ask(service, "me", "Why?", PruningSettings(32, 0.2), compare=True)
+    ask(service, "me", "Are you sure?", PruningSettings(8, pruning_method="divprune"))
+    assert len(crops) == 1
+
+
+def test_the_drawn_patches_are_those_that_the_model_keeps(service_of, picture_file):
+    service = service_of("v1.6")
+    service.take_picture("me", picture_file, "picture.png")
+    seen = service.visitors.get("me").seen
+    for pruning in (SIXTEEN, PruningSettings(16, 0.0), PruningSettings(16, 1.0), PruningSettings(9, 0.3)):
+        kept = kept_patches(seen.views, pruning)
+        patches = service.model.model.encode_images(seen.pixels, pruning).patches
+        assert [sorted(crop.important | crop.others) for crop in kept] == patches.tolist()
+        most = seen.views.importance.topk(int(pruning.visual_token_num * pruning.important_ratio), dim=1).indices
+        assert [set(crop.important) for crop in kept] == [set(row) for row in most.tolist()]
+        drawing = Drawing(service.draw_kept("me", pruning))
+        for name, kinds in (("important", [crop.important for crop in kept]), ("other", [c.others for c in kept])):
+            drawn = [{y * 12 + x for x, y in squares} for squares in drawing.squares(name)]
+            assert drawn == [set(kind) for kind in kinds if kind]
+
+
+def test_methods_whose_tokens_are_no_patches_say_so(service_of, picture_file):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    assert "language model" in service.draw_kept("me", PruningSettings(16, pruning_method="fastv"))
+    assert "merges patches" in service.draw_kept("me", PruningSettings(16, pruning_method="visionzip"))
+    assert "first question" in service.draw_kept("me", PruningSettings(16, pruning_method="mmtok"))
+    for method in ("random", "fastervlm", "divprune"):
+        drawing = Drawing(service.draw_kept("me", PruningSettings(16, pruning_method=method)))
+        assert [len(squares) for squares in drawing.squares("other")] == [16]
+        assert not drawing.squares("important")
+    assert "Every patch is kept" in service.draw_kept("me", PruningSettings(16, pruning_method="none"))
+
+
+def test_an_answer_streams_and_is_the_models(service_of, picture_file):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    shown = [talk for talk, _ in service.ask("me", "What is it?", SIXTEEN, True)]
+    assert len(shown) > 3
+    assert "running" in shown[0]
+    assert "running" not in shown[-1]
+    exchange = service.visitors.get("me").exchanges[0]
+    session = Session(service.model.loaded, pruning=SIXTEEN)
+    assert exchange.pruned.text == session.ask("What is it?", [picture_file], **GREEDY)
+    assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, PruningSettings())
+    assert exchange.pruned.text != exchange.unpruned.text
+
+
+def test_the_conversation_goes_on_when_the_settings_change(service_of, picture_file):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    settings = [SIXTEEN, SIXTEEN, PruningSettings(48), PruningSettings(8, pruning_method="fastv"), SIXTEEN]
+    session = Session(service.model.loaded, pruning=SIXTEEN)
+    new = []
+    for i, pruning in enumerate(settings):
+        exchange = ask(service, "me", f"What is number {i}?", pruning, compare=i in (2, 3))
+        if i == 0:
+            session.ask("What is number 0?", [picture_file], **GREEDY)
+        else:
+            session = session.fork(pruning)
+            session.ask(f"What is number {i}?", **GREEDY)
+        # In a session of its own, whose answers are those to the whole conversation, whatever came beside it.
+        assert exchange.pruned.text == session.last.text
+        if exchange.unpruned.is_asked:
+            assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, PruningSettings())
+        new.append(exchange.pruned.figures.computed_tokens == exchange.pruned.figures.prompt_tokens)
+    assert new == [True, False, True, True, True]
+
+
+@pytest.mark.parametrize("version", ["v1.5", "v1.6"])
+@pytest.mark.parametrize("method", ["vispruner", "fastv", "visionzip"])
+def test_the_figures_are_those_of_the_answer(service_of, picture_file, version, method):
+    service = service_of(version)
+    service.take_picture("me", picture_file, "picture.png")
+    pruning = PruningSettings(16, pruning_method=method)
+    expected = ask(service, "me", "What is it?", pruning).unpruned.figures
+    service.visitors.get("me").start_over()
+    exchange = ask(service, "me", "What is it?", pruning, compare=True)
+    pruned, unpruned = exchange.pruned.figures, exchange.unpruned.figures
+    assert (unpruned.visual_tokens, unpruned.prompt_tokens) == (expected.visual_tokens, expected.prompt_tokens)
+    assert (unpruned.kv_cache_bytes, unpruned.prefill_flops) == (expected.kv_cache_bytes, expected.prefill_flops)
+    whole = len(service.visitors.get("me").seen.visual_tokens(PruningSettings()))
+    assert unpruned.visual_tokens == whole
+    assert pruned.visual_tokens < whole / 5
+    assert unpruned.prefill_flops == Decoder.of(service.model.model.config).prefill_flops(unpruned.prompt_tokens)
+    assert pruned.kv_cache_bytes < unpruned.kv_cache_bytes
+    for figures in (pruned, unpruned):
+        assert figures.first_token > 0
+        assert 1 <= figures.answer_tokens <= GREEDY["max_new_tokens"]
+
+
+def test_the_cache_is_as_large_as_the_figures_say(service_of, picture_file, loaded):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    figures = ask(service, "me", "What is it?").pruned.figures
+    session = Session(service.model.loaded, pruning=SIXTEEN)
+    session.ask("What is it?", [picture_file], do_sample=False, max_new_tokens=1)
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in session._cache.layers)
+    assert figures.kv_cache_bytes == held
+
+
+def test_visitors_with_other_budgets_do_not_disturb_each_other(service_of, tmp_path):
+    service = service_of()
+    settings = [PruningSettings(4), PruningSettings(16, 0.0), PruningSettings(48), PruningSettings(16, 1.0)]
+    questions = ["What is it?", "Why?"]
+    expected, files = [], []
+    for i, pruning in enumerate(settings):
+        files.append(tmp_path / f"{i}.png")
+        picture(seed=i).save(files[-1])
+        session = Session(service.model.loaded, pruning=pruning)
+        first = session.ask(questions[0], [files[-1]], **GREEDY)
+        expected.append([first, session.ask(questions[1], **GREEDY)])
+    said, failed = {}, []
+
+    def visit(i: int) -> None:
+        try:
+            service.take_picture(str(i), files[i], "it")
+            answers = []
+            for question in questions:
+                answers.append(ask(service, str(i), question, settings[i]).pruned.text)
+                for number in (3, 30):
+                    service.draw_kept(str(i), PruningSettings(number))
+            said[i] = answers
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=visit, args=(i,)) for i in range(len(settings))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failed
+    assert [said[i] for i in range(len(settings))] == expected
+    assert len({str(answers) for answers in expected}) == len(expected)
+
+
+def test_who_waits_is_told_how_many_are_before(service_of, picture_file):
+    service = service_of()
+    assert service.queue() == "Queue: empty"
+    service.take_picture("me", picture_file, "picture.png")
+    first, second = service.line.enter(), service.line.enter()
+    assert service.queue() == "Queue: 1 waiting, 1 answering"
+    shown = service.ask("me", "What is it?", SIXTEEN, False)
+    assert "Waiting: 2 before you" in next(shown)[0]
+    first.leave()
+    assert "Waiting: 1 before you" in next(shown)[0]
+    second.leave()
+    assert "Waiting" not in list(shown)[-1][0]
+    assert service.queue() == "Queue: empty"
+
+
+def test_what_is_left_early_was_not_asked(service_of, picture_file):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    before = ask(service, "me", "What is it?")
+    waiting = service.line.enter()
+    for _ in range(2):  # while it waits, and in the middle of the answer
+        shown = service.ask("me", "And why is that so?", SIXTEEN, True)
+        next(shown)
+        next(shown)
+        shown.close()
+        assert service.visitors.get("me").exchanges == [before]
+        if len(service.line):
+            waiting.leave()
+    assert len(service.line) == 0
+    assert ask(service, "me", "Why?").pruned.figures.prompt_tokens < 2 * before.pruned.figures.prompt_tokens
+
+
+def test_an_answer_that_is_stopped_was_not_asked(service_of, picture_file):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    before = ask(service, "me", "What is it?")
+    shown = service.ask("me", "And why is that so?", SIXTEEN, True)
+    next(shown)
+    next(shown)
+    service.stop("me")
+    assert "And why" not in service.talk("me")[0]
+    assert not list(shown)  # the answer ends, though nobody has closed it
+    assert service.visitors.get("me").exchanges == [before]
+
+    shown = service.ask("me", "Why?", SIXTEEN, True)
+    while not service.visitors.get("me").exchanges[-1].unpruned.is_asked:
+        next(shown)
+    service.stop("me")
+    list(shown)
+    exchange = service.visitors.get("me").exchanges[-1]
+    assert (exchange.pruned.is_done, exchange.unpruned.is_asked) == (True, False)
+    assert exchange.unpruned.figures.first_token is None
+    ask(service, "me", "Really?", compare=True)
+
+
+@pytest.mark.parametrize(
+    ("question", "named"),
+    [
+        ("", "question is empty"),
+        (" \n", "question is empty"),
+        ("word " * 5000, "longer than the context"),
+        ("<image> or <image>?", "placeholder"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_told_and_the_conversation_goes_on(
+    service_of, picture_file, question, named
+):
+    service = service_of()
+    with pytest.raises(InputError, match="no picture yet"):
+        list(service.ask("me", "What is it?", SIXTEEN, False))
+    service.take_picture("me", picture_file, "picture.png")
+    for _ in range(2):
+        with pytest.raises(InputError, match=named):
+            list(service.ask("me", question, SIXTEEN, True))
+        assert len(service.line) == 0
+        exchanges = service.visitors.get("me").exchanges
+        ask(service, "me", "What is it?")
+        assert len(service.visitors.get("me").exchanges) == len(exchanges) + 1
+
+
+def test_what_only_pruning_makes_fit_is_answered_with_it(service_of, picture_file):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    room = service.model.model.config.max_position_embeddings
+    tokens = ask(service, "me", "word").pruned.figures.prompt_tokens
+    service.visitors.get("me").start_over()
+    more = ask(service, "me", "word word").pruned.figures.prompt_tokens - tokens
+    service.visitors.get("me").start_over()
+    question = "word " * ((room - tokens - 40) // more)
+    exchange = ask(service, "me", question, compare=True)
+    assert exchange.pruned.is_done
+    assert "longer than the context" in exchange.unpruned.text
+    assert exchange.unpruned.is_done
+
+
+def test_a_picture_that_cannot_be_taken_leaves_the_one_before(service_of, picture_file, tmp_path):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    before = ask(service, "me", "What is it?")
+    bad, large, cut = tmp_path / "bad.png", tmp_path / "large.png", tmp_path / "cut.png"
+    bad.write_bytes(b"no picture")
+    Image.new("1", (10_000, 5_001)).save(large)
+    cut.write_bytes(picture_file.read_bytes()[:2000])
+    for file, named in [(bad, "not a picture of a known format"), (large, "too large: 10000 x 5001"), (cut, "cut.png")]:
+        with pytest.raises(InputError, match=re.escape(named)):
+            service.take_picture("me", file, file.name)
+        assert service.visitors.get("me").exchanges == [before]
+    ask(service, "me", "Why?")
+
+
+def test_a_visitor_chooses_among_what_is_offered(service_of, tmp_path):
+    service = service_of()
+    assert service.pruning(9, 0.25, "divprune") == PruningSettings(9, 0.25, "divprune")
+    own = tmp_path / "own.py"
+    own.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    chosen = [(None, 0.5, "vispruner"), (0, 0.5, "vispruner"), (16.5, 0.5, "vispruner"), ("16", 0.5, "vispruner")]
+    chosen += [(16, None, "vispruner"), (16, 1.5, "vispruner"), (16, 0.5, None), (16, 0.5, "antigravity")]
+    for tokens, ratio, method in [*chosen, (16, 0.5, str(own))]:
+        with pytest.raises(ValueError, match=r"T has|visual_token_num|important_ratio|not offered"):
+            service.pruning(tokens, ratio, method)
+    assert not (tmp_path / "ran").exists()
+    given = Service(service.model, None, PruningSettings(1000, pruning_method=str(own)))  # by who serves the page
+    assert given.pruning(16, 0.5, str(own)).pruning_method == str(own)
+    assert given.settings.visual_token_num == 144
+
+
+def test_a_new_picture_or_a_new_start_begins_a_conversation(service_of, picture_file, tmp_path):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    first = ask(service, "me", "What is it?")
+    ask(service, "me", "Why?")
+    service.visitors.get("me").start_over()
+    assert "No question yet" in service.talk("me")[0]
+    assert ask(service, "me", "What is it?").pruned.text == first.pruned.text
+    service.take_picture("me", picture_file, "picture.png")
+    assert service.talk("me")[1] == ""
+
+
+def test_only_so_many_are_remembered_and_fewer_have_a_cache(service_of, picture_file):
+    service = service_of()
+    service.visitors = Visitors(most=3, most_caches=2)
+    for key in "abc":
+        service.take_picture(key, picture_file, "picture.png")
+        ask(service, key, "What is it?")
+    # That of the first was freed: its history is computed again, with the same answer as the others'.
+    answers = {key: ask(service, key, "Why?") for key in "cba"}
+    assert len({exchange.pruned.text for exchange in answers.values()}) == 1
+    new = {key: exchange.pruned.figures.computed_tokens for key, exchange in answers.items()}
+    assert new["a"] == answers["a"].pruned.figures.prompt_tokens
+    assert new["c"] == new["b"] < new["a"] / 2
+    service.take_picture("d", picture_file, "picture.png")
+    assert len(service.visitors) == 3
+    assert not service.visitors.get("c").exchanges
+    service.visitors.forget("d")
+    with pytest.raises(InputError, match="no picture yet"):
+        ask(service, "d", "What is it?")
+
+
+def test_a_tower_without_cls_is_drawn_by_the_attention_that_is_received(service_of, picture_file, monkeypatch):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    assert "[CLS] attention" in service.draw_importance("me")
+    monkeypatch.setattr(type(service.model.model.get_vision_tower()), "NAME", "SigLIP")
+    assert "Attention received" in service.draw_importance("me")
+
+
+def test_a_server_answers_and_a_model_beside_it_draws(service_of, picture_file, model_server):
+    from llava.serve.vllm_server import VllmServer
+
+    service = service_of(server=VllmServer(model_server.url, GREEDY))
+    service.take_picture("me", picture_file, "picture.png")
+    exchange = ask(service, "me", "What is it?", compare=True)
+    assert exchange.pruned.text == "1 texts, (200, 150), 16 tokens"
+    assert exchange.unpruned.text == "1 texts, (200, 150), 144 tokens"
+    assert Drawing(service.draw_kept("me", SIXTEEN)).squares("important")
+    figures = exchange.pruned.figures
+    assert figures.visual_tokens == 16
+    assert figures.prefill_flops == Decoder.of(service.model.model.config).prefill_flops(70)  # as the server counted
+
+
+def test_a_server_alone_says_that_nothing_can_be_drawn(picture_file, model_server):
+    from llava.serve.vllm_server import VllmServer
+
+    service = Service(None, VllmServer(model_server.url, GREEDY), PruningSettings())
+    assert (service.patches, service.settings.visual_token_num) == (576, 64)
+    service.take_picture("me", picture_file, "picture.png")
+    assert "--model-path" in service.draw_kept("me", SIXTEEN)
+    assert service.picture_source("me") == service.draw_importance("me") == ""
+    exchange = ask(service, "me", "What is it?", compare=True)
+    assert exchange.unpruned.text == "1 texts, (200, 150), 576 tokens"
+    assert exchange.pruned.figures.prompt_tokens == 70
+    assert exchange.pruned.figures.kv_cache_bytes is None
+    with pytest.raises(InputError, match="visual_token_num must be at least 1"):
+        ask(service, "me", "refuse this")
+    assert len(service.visitors.get("me").exchanges) == 1
+
+
+def test_tokens_of_merged_patches_are_not_taken_for_patches(service_of, picture_file):
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    views = service.visitors.get("me").seen.views
+    assert kept_patches(views, PruningSettings(16, pruning_method="visionzip")) is None
+    every = kept_patches(views, PruningSettings(500))
+    assert [sorted(crop.others) for crop in every] == [list(range(144))]

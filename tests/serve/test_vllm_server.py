@@ -1,0 +1,120 @@
+"""Answers from a server over vLLM's protocol, against one that speaks it."""
+
+import socket
+import threading
+
+import pytest
+
+from llava.pruning import PruningSettings
+from llava.serve.vllm_server import VllmServer
+from llava.utils import InputError
+from tests.conftest import picture
+
+GREEDY = {"do_sample": False, "max_new_tokens": 9}
+
+
+def collect(pieces) -> tuple[list[str], object]:
+    """The pieces of an answer, and what it took."""
+    said = []
+    while True:
+        try:
+            said.append(next(pieces))
+        except StopIteration as end:
+            return said, end.value
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
+def test_its_model_is_asked_for(model_server, end):
+    assert VllmServer(model_server.url + end, GREEDY).model == "llava-served"
+
+
+def test_an_answer_streams_with_the_budget_of_the_request(model_server):
+    chat = VllmServer(model_server.url, GREEDY).chat(picture(200, 150), 576)
+    said, (text, figures) = collect(chat.stream("What is it?", PruningSettings(64, 0.25)))
+    assert "".join(said) == text == "1 texts, (200, 150), 64 tokens"
+    assert len(said) == 6
+    assert (figures.prompt_tokens, figures.answer_tokens) == (70, 6)
+    assert figures.first_token > 0
+    body = model_server.bodies[0]
+    assert body["mm_processor_kwargs"] == {"visual_token_num": 64, "important_ratio": 0.25}
+    assert (body["model"], body["max_tokens"], body["temperature"]) == ("llava-served", 9, 0.0)
+
+
+def test_a_conversation_is_sent_whole_and_the_picture_with_its_first_question(model_server):
+    chat = VllmServer(model_server.url, GREEDY).chat(picture(200, 150), 576)
+    for question in ("What is it?", "Why?"):
+        first, _ = collect(chat.stream(question, PruningSettings(64)))
+    assert "".join(first).startswith("3 texts, (200, 150)")  # two questions and an answer
+    messages = model_server.bodies[1]["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert messages[1]["content"] == "1 texts, (200, 150), 64 tokens"
+    collect(chat.stream_unpruned("Why?"))
+    assert model_server.bodies[2]["messages"] == messages  # the same history, without the pruned answer
+    assert model_server.bodies[2]["mm_processor_kwargs"] == {"visual_token_num": 576}
+
+
+def test_sampling_is_passed_on(model_server):
+    options = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 5}
+    collect(VllmServer(model_server.url, options).chat(picture(), 576).stream("What?", PruningSettings(8)))
+    body = model_server.bodies[0]
+    assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.7, 0.9, 5)
+
+
+@pytest.mark.parametrize(
+    ("question", "named"),
+    [("refuse this", "the server says: visual_token_num must be at least 1"), ("break off here", "broke off")],
+)
+def test_what_the_server_cannot_answer_is_told_and_the_conversation_goes_on(model_server, question, named):
+    chat = VllmServer(model_server.url, GREEDY).chat(picture(200, 150), 576)
+    collect(chat.stream("What is it?", PruningSettings(64)))
+    with pytest.raises(InputError, match=named):
+        collect(chat.stream(question, PruningSettings(64)))
+    said, _ = collect(chat.stream("Why?", PruningSettings(64)))
+    assert "".join(said).startswith("3 texts")
+
+
+def test_an_answer_that_is_left_early_closes_the_connection(model_server):
+    chat = VllmServer(model_server.url, GREEDY).chat(picture(), 576)
+    pieces = chat.stream("What is it?", PruningSettings(64))
+    next(pieces)
+    pieces.close()
+    assert "".join(collect(chat.stream("And?", PruningSettings(64)))[0]).startswith("1 texts")
+
+
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:8000", "ftp://127.0.0.1", "http://", "http://127.0.0.1:port", "http://127.0.0.1:99999"]
+)
+def test_an_address_that_is_none_is_an_error(url):
+    with pytest.raises(InputError, match="--server"):
+        VllmServer(url, GREEDY)
+
+
+def test_a_server_that_is_not_there_is_an_error():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(InputError, match="cannot be reached: Connection refused"):
+        VllmServer(f"http://127.0.0.1:{port}", GREEDY)
+
+
+@pytest.mark.parametrize(
+    ("response", "named"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n", "cannot be reached"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "the server says: Not Found"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "names no model"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"data": [1]}', "names no model"),
+    ],
+)
+def test_a_server_of_another_kind_is_an_error(response, named):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(1 << 16)
+                connection.sendall(response)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(InputError, match=named):
+            VllmServer(f"http://127.0.0.1:{listener.getsockname()[1]}", GREEDY)
+        thread.join(10)
