@@ -33,7 +33,7 @@ from llava.integrations.vllm.processing import (
     VisPrunerLlavaProcessingInfo,
 )
 from llava.integrations.vllm.settings import count_tokens, unpack
-from llava.integrations.vllm.tower import encode
+from llava.integrations.vllm.tower import encode, use_plain_kernels
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import merge_crops
 from llava.pruning import MergedTokens, PruningError, PruningSettings, VisualTokens, select
@@ -106,6 +106,9 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
                 prefix=maybe_prefix(prefix, "vision_tower"),
             )
             self.multi_modal_projector = Projector(config, quant_config, maybe_prefix(prefix, "multi_modal_projector"))
+        self.is_exact = model_config.dtype is torch.float32
+        if self.is_exact:
+            use_plain_kernels(self.vision_tower)
         with self._mark_language_model(vllm_config):
             self.language_model = init_vllm_registered_model(
                 vllm_config=vllm_config, hf_config=config.text_config, prefix=maybe_prefix(prefix, "language_model")
@@ -132,12 +135,11 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
         There the size of a batch changes the last bits of the features, and the selection can turn on them, so that
         an answer would depend on what else the server is asked.
         """
-        is_exact = next(self.vision_tower.parameters()).dtype is torch.float32
         for settings, group in groupby(images, lambda image: image[2]):
             batch, crops = [], 0
             for image in group:
                 number = len(image[0])
-                if batch and (is_exact or crops + number > _CROPS_TOGETHER):
+                if batch and (self.is_exact or crops + number > _CROPS_TOGETHER):
                     yield batch, settings
                     batch, crops = [], 0
                 batch.append(image)

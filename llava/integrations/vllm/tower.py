@@ -10,6 +10,7 @@ from functools import cached_property
 
 import torch
 from vllm.distributed import tensor_model_parallel_all_reduce
+from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.models.clip import CLIPEncoderLayer, CLIPVisionModel
 
 from llava.pruning import Views
@@ -29,8 +30,8 @@ class _SelectedLayer:
         attention = self.layer.self_attn
         joined, _ = attention.qkv_proj(self.layer.layer_norm1(self.layer_input))
         query, keys, _ = joined.chunk(3, dim=-1)
-        split = (x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for x in (query[:, :1], keys))
-        return tuple(split)
+        query, keys = query[:, :1].contiguous(), keys.contiguous()  # as if they had not been joined, to the last bit
+        return tuple(x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for x in (query, keys))
 
     def importance(self) -> torch.Tensor:
         """(K, N) float32: the attention of [CLS] to the patches, mean over heads."""
@@ -46,6 +47,17 @@ class _SelectedLayer:
         """The mean over all heads, of one over this rank's."""
         ranks = self.layer.self_attn.tp_size
         return mean if ranks == 1 else tensor_model_parallel_all_reduce(mean.contiguous()) / ranks
+
+
+def use_plain_kernels(tower: CLIPVisionModel) -> None:
+    """Let a tower in float32 compute as the evaluation's does, to the last bit, on which the selection can turn.
+
+    vLLM has other kernels for a CPU: a product in place of the convolution, and packed weights.
+    """
+    tower.vision_model.embeddings.patch_embedding.enable_linear = False
+    for module in tower.modules():
+        if isinstance(module, LinearBase):
+            module._cpu_skip_gemm_dispatch = True
 
 
 def encode(tower: CLIPVisionModel, pixels: torch.Tensor) -> Views:
