@@ -79,7 +79,9 @@ def _choose_template(source: str, checked: CheckedFolder, wanted: str | None) ->
     asked = get_model_name_from_path(source), checked.config.model_type
     mode = choose_conv_mode(*asked, wanted, source) if wanted else published_conv_mode(*asked, source)
     if mode.startswith(CHAT_TEMPLATE):
-        raise InputError(f"{source} has the chat template of its tokenizer, which says nothing of pictures: --conv-mode")
+        raise InputError(
+            f"{source} has the chat template of its tokenizer, which says nothing of pictures: --conv-mode"
+        )
     return mode
 
 
@@ -169,7 +171,9 @@ def _link_weights(source: WeightSource, config: PreTrainedConfig, folder: Path, 
 
 def _link(files: list[Path], target: Path) -> None:
     """Links in the folder `target` to weight files, and to the index beside them."""
-    indexes = [files[0].with_name(index) for index, _ in WEIGHT_FILES if index.endswith(f"{files[0].suffix}.index.json")]
+    indexes = [
+        files[0].with_name(index) for index, _ in WEIGHT_FILES if index.endswith(f"{files[0].suffix}.index.json")
+    ]
     for file in (*files, *indexes):
         if file.exists():
             (target / file.name).symlink_to(file.resolve())

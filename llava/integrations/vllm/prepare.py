@@ -21,7 +21,9 @@ def main() -> None:
     parser.add_argument("target", metavar="OUT", type=Path, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if this command wrote it")
     parser.add_argument("--conv-mode", help="prompt template (that of the checkpoint's published figures)")
-    parser.add_argument("--mm_patch_merge_type", choices=("flat", "spatial"), help="how crops are joined (the config's)")
+    parser.add_argument(
+        "--mm_patch_merge_type", choices=("flat", "spatial"), help="how crops are joined (the config's)"
+    )
     parser.add_argument("--image_grid_pinpoints", help="sizes that a picture may be cut to, such as '[[672, 672]]'")
     args = parser.parse_args()
     grid = read_grid_pinpoints(args.image_grid_pinpoints)

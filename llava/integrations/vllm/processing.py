@@ -117,9 +117,7 @@ class VisPrunerLlavaMultiModalProcessor(BaseMultiModalProcessor[VisPrunerLlavaPr
 
         def placeholders(index: int) -> list[int]:
             size = mm_items.get_items("image", ImageProcessorItems).get_image_size(index)
-            number = self.info.get_num_image_tokens(
-                image_width=size.width, image_height=size.height, settings=settings
-            )
+            number = self.info.get_num_image_tokens(image_width=size.width, image_height=size.height, settings=settings)
             return [placeholder] * number
 
         return [PromptReplacement(modality="image", target=[placeholder], replacement=placeholders)]

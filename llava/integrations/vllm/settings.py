@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 
 import torch
 
-from llava.pruning import METHOD_NAMES, PruningError, PruningSettings, load_method
-from llava.utils import InputError
+from llava.pruning import METHOD_NAMES, PruningSettings, Views, load_method, select
+from llava.utils import InputError, one_line
 
 SETTING_NAMES = tuple(field.name for field in fields(PruningSettings))
 _KEEP_ALL = 0
@@ -26,8 +27,8 @@ def read_settings(given: Mapping[str, object], of_server: Mapping[str, object] |
     A request may choose among the methods of `llava.pruning`; a file or module, which would run in the server, only
     the server's own settings may name.
 
-    Raises InputError, naming the setting, for a value that is none, an unknown name, and a method that drops visual
-    tokens inside the language model.
+    Raises InputError, naming the setting, for a value that is none, an unknown name, and a method that does not choose
+    as many visual tokens as it is asked for, from what a tower sees of a picture.
     """
     of_server = of_server or {}
     if unknown := (given.keys() | of_server.keys()) - set(SETTING_NAMES):
@@ -39,14 +40,40 @@ def read_settings(given: Mapping[str, object], of_server: Mapping[str, object] |
         raise InputError(f"pruning_method of a request must be one of {', '.join(METHOD_NAMES)}, got {method!r}")
     try:
         settings = PruningSettings(**values)
-        in_decoder = not hasattr(load_method(settings.pruning_method), "select")
-    except (ValueError, PruningError) as error:
+    except ValueError as error:
         raise InputError(str(error)) from error
-    if in_decoder:
-        raise InputError(f"pruning_method {method!r} drops visual tokens inside the language model, which is vLLM's own")
+    if cause := _why_not(method):
+        raise InputError(f"the pruning method {method} cannot work in vLLM: {cause}")
     if abs(settings.pruning_seed) > _LARGEST:
         raise InputError(f"pruning_seed must fit into 64 bits, got {settings.pruning_seed}")
     return settings
+
+
+@lru_cache
+def _why_not(method: str) -> str | None:
+    """Why a method cannot choose before the language model, found by trying it; None if it can.
+
+    What it raises inside vLLM's model would end the server.
+    """
+    generator = torch.Generator().manual_seed(0)
+    draw = {"generator": generator}
+    views = Views(
+        torch.randn(2, 16, 8, **draw),
+        importance=torch.rand(2, 16, **draw),
+        hidden_states=torch.randn(2, 17, 8, **draw),
+        keys=torch.randn(2, 17, 4, **draw),
+        pixels=torch.randn(2, 3, 56, 56, **draw),
+        projected=torch.randn(2, 16, 12, **draw),
+    )
+    settings = PruningSettings(4, pruning_method=method)
+    try:
+        if not hasattr(load_method(method), "select"):
+            return "it drops visual tokens inside the language model, which is vLLM's own"
+        number = select(views, settings).tokens.shape[1]
+    except Exception as error:  # whatever the user's code raises
+        return one_line(error)
+    wanted = count_tokens(settings, 16)
+    return None if number == wanted else f"it gives {number} visual tokens of a crop where {wanted} are wanted"
 
 
 def count_tokens(settings: PruningSettings, patches: int) -> int:
