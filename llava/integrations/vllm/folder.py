@@ -89,7 +89,7 @@ def _write(checked: CheckedFolder, target: Path, conv_mode: str) -> None:
     folder, config = checked.folder, checked.config
     _refuse(config)
     tower = build_vision_tower(config, folder, delay_load=True)
-    image, pad = image_and_pad(checked.tokenizer)
+    image, _ = image_and_pad(checked.tokenizer)
     values = _to_config(config, read_json_object(folder / "config.json", "config"), tower, image)
     images, processor = to_hf_processor(values, read_image_processor_values(Path(tower.vision_tower_name)), False)
     write_hf_tokenizer(checked.tokenizer, folder, target, "LlavaProcessor", config.max_position_embeddings)

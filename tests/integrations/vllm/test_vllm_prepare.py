@@ -110,14 +110,14 @@ def test_what_cannot_be_served_is_refused(config, cause, make_checkpoint, tmp_pa
 
 
 def test_spatial_unpad_is_refused_with_the_way_out(checkpoints, tmp_path):
-    with pytest.raises(InputError, match="spatial_unpad.*--mm_patch_merge_type spatial --image_grid_pinpoints"):
+    with pytest.raises(InputError, match=r"spatial_unpad.*--mm_patch_merge_type spatial --image_grid_pinpoints"):
         prepare(str(checkpoints("v1.6")), tmp_path / "out")
 
 
 def test_missing_weights_are_refused(make_checkpoint, tmp_path):
     source = make_checkpoint(version="v1.6", shards=1)
     edit_weights(source / "model.safetensors", lambda t: {k: v for k, v in t.items() if "mm_projector.0" not in k})
-    with pytest.raises(InputError, match="missing model.mm_projector.0"):
+    with pytest.raises(InputError, match=r"missing model\.mm_projector.0"):
         prepare(str(source), tmp_path / "out", overrides=SPATIAL)
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integrations.vllm.conftest import MODEL, NO_VLLM, questions, serving
+from tests.integrations.vllm.conftest import MODEL, NO_VLLM, ROOT, questions, serving
 
 pytest.importorskip("vllm", reason=NO_VLLM)
 
-from openai import AsyncOpenAI, BadRequestError, OpenAI
+from openai import APIStatusError, AsyncOpenAI, BadRequestError, OpenAI
 
 CLIENTS, REQUESTS = 32, 200
 QUESTION = "Is there a circle in the image?\nAnswer the question using a single word or phrase."
@@ -140,7 +140,7 @@ def test_a_bad_setting_is_refused_with_the_reason(settings, reason, client):
     "url", ["data:image/png;base64,AAAA", "data:image/png;base64,!", "data:text/plain,hello", "file:///etc/passwd"]
 )
 def test_what_is_no_picture_is_refused(url, client):
-    with pytest.raises(BadRequestError):
+    with pytest.raises(APIStatusError):
         client.chat.completions.create(**as_request(QUESTION, url))
     image, _ = questions("pope")[0]
     assert text_of(client.chat.completions.create(**as_request(QUESTION, image))) in ("Yes", "No")
@@ -159,6 +159,18 @@ def test_a_prompt_beyond_the_context_is_refused(client):
     image, _ = questions("pope")[0]
     with pytest.raises(BadRequestError, match="context length"):
         client.chat.completions.create(**as_request("word " * 3000, image))
+
+
+def test_the_client_of_the_document(address, tmp_path, monkeypatch, capsys):
+    """The Python of docs/serving.md, with this server's address and model."""
+    example = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)[1]
+    image, _ = questions("pope")[0]
+    (tmp_path / "photo.jpg").write_bytes(image.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace("http://127.0.0.1:8000", address).replace("llava-v1.5-7b", MODEL.name), {})
+    answer, tokens = capsys.readouterr().out.rsplit(maxsplit=1)
+    assert answer.strip()
+    assert int(tokens) > 64
 
 
 def test_answers_stream(client):
