@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 
@@ -55,24 +55,23 @@ def _why_not(method: str) -> str | None:
 
     What it raises inside vLLM's model would end the server.
     """
-    generator = torch.Generator().manual_seed(0)
-    draw = {"generator": generator}
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
     views = Views(
-        torch.randn(2, 16, 8, **draw),
-        importance=torch.rand(2, 16, **draw),
-        hidden_states=torch.randn(2, 17, 8, **draw),
-        keys=torch.randn(2, 17, 4, **draw),
-        pixels=torch.randn(2, 3, 56, 56, **draw),
-        projected=torch.randn(2, 16, 12, **draw),
+        draw(2, 64, 8),
+        importance=draw(2, 64).softmax(dim=1),
+        hidden_states=draw(2, 65, 8),
+        keys=draw(2, 65, 4),
+        pixels=draw(2, 3, 112, 112),
+        projected=draw(2, 64, 12),
     )
-    settings = PruningSettings(4, pruning_method=method)
+    settings = PruningSettings(16, pruning_method=method)
     try:
         if not hasattr(load_method(method), "select"):
             return "it drops visual tokens inside the language model, which is vLLM's own"
         number = select(views, settings).tokens.shape[1]
     except Exception as error:  # whatever the user's code raises
         return one_line(error)
-    wanted = count_tokens(settings, 16)
+    wanted = count_tokens(settings, 64)
     return None if number == wanted else f"it gives {number} visual tokens of a crop where {wanted} are wanted"
 
 

@@ -48,21 +48,14 @@ def request(image: Path, text: str, **settings) -> dict:
 
 @pytest.fixture(scope="session")
 def own_answers(tmp_path_factory):
-    """The package's own answers to all questions of a benchmark, in order, once for each budget and method."""
+    """The package's own answers to all questions of a benchmark, in order, once for each budget."""
     known = {}
 
-    def get(benchmark: str, visual_token_num: int | None, pruning_method: str = "vispruner", seed: int = 0):
-        key = benchmark, visual_token_num, pruning_method, seed
+    def get(benchmark: str, visual_token_num: int) -> list[str]:
+        key = benchmark, visual_token_num
         if key not in known:
-            result = evaluate(
-                benchmark,
-                MODEL,
-                visual_token_num=visual_token_num,
-                pruning_method=pruning_method,
-                pruning_seed=seed,
-                out_dir=tmp_path_factory.mktemp("own"),
-                num_workers=0,
-            )
+            out = tmp_path_factory.mktemp("own")
+            result = evaluate(benchmark, MODEL, visual_token_num=visual_token_num, out_dir=out, num_workers=0)
             known[key] = [json.loads(line)["text"] for line in result.answers_file.read_text().splitlines()]
         return known[key]
 
@@ -141,7 +134,7 @@ def _await(address: str, process: subprocess.Popen, log: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def loaded_bundled():
+def ask_package():
     """The package's own answers to requests of `offline`, by its engine."""
     from llava.inference import Engine, Request
     from llava.model.builder import load_pretrained_model
@@ -149,9 +142,9 @@ def loaded_bundled():
 
     engine = Engine(load_pretrained_model(str(MODEL), None, MODEL.name, device="cpu"))
 
-    def ask(requests: list[dict]) -> list[str]:
+    def ask(requests: list[dict], **server) -> list[str]:
         asked = [
-            Request(each["prompt"], tuple(each["images"]), PruningSettings(**each.get("settings", {})))
+            Request(each["prompt"], tuple(each["images"]), PruningSettings(**server | each.get("settings", {})))
             for each in requests
         ]
         return [completion.text for completion in engine.answer(asked, max_new_tokens=16, do_sample=False)]
