@@ -62,7 +62,8 @@ def test_settings_come_back_as_they_were(ratio, method):
 def test_a_file_of_the_server_comes_back(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "def select(views, settings):\n    return views.keep(views.importance.argsort()[:, : settings.visual_token_num])\n"
+        "def select(views, settings):\n"
+        "    return views.keep(views.importance.argsort()[:, : settings.visual_token_num])\n"
     )
     server = {"pruning_method": str(file), "visual_token_num": 4}
     settings = read_settings({"important_ratio": 1}, server)
