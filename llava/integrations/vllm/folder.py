@@ -13,7 +13,7 @@ from llava.conversation import CHAT_TEMPLATE
 from llava.eval.evaluation import published_conv_mode
 from llava.inference.request import single_turn_prompt
 from llava.inference.templates import choose_conv_mode, open_conversation
-from llava.integrations.vllm import ARCHITECTURE
+from llava.integrations.vllm import ARCHITECTURE, TOWER_FOLDER
 from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import CheckedFolder
 from llava.model.checkpoint import write_json
@@ -24,7 +24,7 @@ from llava.model.hf_tokenizer import image_and_pad, write_hf_tokenizer
 from llava.model.loading import stop_at_turns, uses_tower_inside
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.schemas import GenerationFile, read_checked, read_image_processor_values
-from llava.model.weight_files import WEIGHT_FILES, find_weight_files
+from llava.model.weight_files import WEIGHT_FILES, find_weight_files, read_weights
 from llava.utils import (
     InputError,
     get_model_name_from_path,
@@ -34,7 +34,6 @@ from llava.utils import (
     read_json_object,
 )
 
-TOWER_FOLDER = "vision_tower"
 _PAPERS_GRID = "--mm_patch_merge_type spatial --image_grid_pinpoints '[[672, 672]]'"
 
 
@@ -147,7 +146,8 @@ def _chat_template(tokenizer: PreTrainedTokenizerBase, target: Path, conv_mode: 
     prompt = single_turn_prompt(f"{DEFAULT_IMAGE_TOKEN}\nIs there a dog? (yes/no) 12", conv_mode)
     wanted = tokenizer_image_token(prompt, tokenizer, image)
     # Some tokenizers put a space in front of a text, but not behind a BOS that is written in it.
-    for begin in ("", tokenizer.bos_token or "", f"{tokenizer.bos_token} "):
+    bos = tokenizer.bos_token or ""
+    for begin in ("", bos, f"{bos} "):
         if written(begin + prompt, add_special_tokens=False).input_ids == wanted:
             return f"{{{{- {json.dumps(begin)} -}}}}\n{template}" if begin else template
     raise InputError(f"the tokenizer cannot be written for vLLM: it makes other ids of a prompt in {conv_mode}")
@@ -160,8 +160,9 @@ def _link_weights(source: WeightSource, config: PreTrainedConfig, folder: Path, 
     """
     _link(source.files, target)
     inside = source.read_tower()
-    if uses_tower_inside(config, folder, inside, tower.vision_tower_name):
-        fitting_tower(inside, tower)
+    is_inside = uses_tower_inside(config, folder, inside, tower.vision_tower_name)
+    fitting_tower(inside if is_inside else read_weights(tower.vision_tower_name), tower)
+    if is_inside:
         return False
     own = target / TOWER_FOLDER
     own.mkdir()

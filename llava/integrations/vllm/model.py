@@ -27,6 +27,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.integrations.vllm import TOWER_FOLDER
 from llava.integrations.vllm.processing import (
     VisPrunerLlavaDummyInputs,
     VisPrunerLlavaMultiModalProcessor,
@@ -38,7 +39,6 @@ from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import merge_crops
 from llava.pruning import MergedTokens, PruningError, PruningSettings, VisualTokens, select
 
-TOWER_FOLDER = "vision_tower"
 _CROPS_TOGETHER = 16  # encoded at once: vLLM counts the tokens that are kept, which says little of a tower's memory
 # What the names of weights begin with, in LLaVA's layout and in those of transformers' classes -> in this model.
 _NAMES = {
