@@ -1,8 +1,11 @@
 """Ask vLLM's `LLM` in a process of its own: `python -m tests.integrations.vllm.offline SPEC ANSWERS`, both JSON."""
 
 import json
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # vLLM's engine in this process: it starts much sooner
 
 from PIL import Image
 from vllm import LLM, SamplingParams
