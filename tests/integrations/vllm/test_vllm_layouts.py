@@ -77,7 +77,7 @@ def test_a_random_checkpoint(version, language_model, config, tmp_path, ask_offl
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two ranks need two cores")
 @pytest.mark.parametrize("parallel", ["tensor_parallel_size", "pipeline_parallel_size"])
-def test_two_ranks(parallel, tmp_path, ask_offline, random_checkpoint, asked):
+def test_two_ranks(parallel, tmp_path, ask_offline, random_checkpoint, asked, monkeypatch):
     """Each rank has half of the tower's heads, or of the decoder's layers; what is kept and said stays the same."""
     checkpoint = random_checkpoint("v1.6", "llama")
     prepare(str(checkpoint), tmp_path / "prepared", "vicuna_v1", SPATIAL)
@@ -85,6 +85,7 @@ def test_two_ranks(parallel, tmp_path, ask_offline, random_checkpoint, asked):
     requests = [each | {"settings": settings} for settings in methods for each in as_requests(asked)]
     options = {"max_tokens": NEW, "mm_processor_kwargs": {"visual_token_num": 12}}
     (alone,) = ask_offline(tmp_path / "prepared", requests, **options)
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")  # a core for each rank, not a NUMA node
     (together,) = ask_offline(
         tmp_path / "prepared", requests, **options, **{parallel: 2}, distributed_executor_backend="mp"
     )
