@@ -7,7 +7,6 @@ other patches in float16. So a setting that is no integer travels as the bits of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import lru_cache, partial
 
 import torch
@@ -15,7 +14,7 @@ import torch
 from llava.pruning import METHOD_NAMES, PruningSettings, Views, load_method, select
 from llava.utils import InputError, one_line
 
-SETTING_NAMES = tuple(field.name for field in fields(PruningSettings))
+SETTING_NAMES = ("visual_token_num", "important_ratio", "pruning_method", "pruning_seed")
 _KEEP_ALL = 0
 _OF_SERVER = -1  # a method that is no name of the registry
 _LARGEST = 2**63 - 1

@@ -76,9 +76,8 @@ def test_a_random_checkpoint(version, language_model, config, tmp_path, ask_offl
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two ranks need two cores")
-@pytest.mark.parametrize("parallel", ["tensor_parallel_size", "pipeline_parallel_size"])
-def test_two_ranks(parallel, tmp_path, ask_offline, random_checkpoint, asked, monkeypatch):
-    """Each rank has half of the tower's heads, or of the decoder's layers; what is kept and said stays the same."""
+def test_two_ranks(tmp_path, ask_offline, random_checkpoint, asked, monkeypatch):
+    """Each rank has half of the tower's heads; what is kept and said stays the same."""
     checkpoint = random_checkpoint("v1.6", "llama")
     prepare(str(checkpoint), tmp_path / "prepared", "vicuna_v1", SPATIAL)
     methods = [{"pruning_method": method} for method in ("vispruner", "visionzip", "divprune")]
@@ -87,6 +86,6 @@ def test_two_ranks(parallel, tmp_path, ask_offline, random_checkpoint, asked, mo
     (alone,) = ask_offline(tmp_path / "prepared", requests, **options)
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")  # a core for each rank, not a NUMA node
     (together,) = ask_offline(
-        tmp_path / "prepared", requests, **options, **{parallel: 2}, distributed_executor_backend="mp"
+        tmp_path / "prepared", requests, **options, tensor_parallel_size=2, distributed_executor_backend="mp"
     )
     assert [completion["ids"] for completion in together] == [completion["ids"] for completion in alone]
