@@ -80,11 +80,11 @@ def _write_hf(checked: CheckedFolder, target: Path, max_shard_size: int) -> None
         values, read_image_processor_values(Path(tower.vision_tower_name)), config.image_aspect_ratio == "pad"
     )
     write_hf_tokenizer(tokenizer, folder, target, processor["processor_class"], config.max_position_embeddings)
-    source = _Source(checked)
+    source = WeightSource(checked)
     inside = source.read_tower()
     if not uses_tower_inside(config, folder, inside, tower.vision_tower_name):
         inside = read_weights(tower.vision_tower_name)
-    inside = _fitting_tower(inside, tower)
+    inside = fitting_tower(inside, tower)
     # New tokens repeat the row of one that is never the best choice, so that they never are either.
     like = next((number for number in (tokenizer.unk_token_id, tokenizer.bos_token_id) if number is not None), 0)
     language_model = ((name, _resize(name, tensor, rows, like)) for name, tensor in source.stream())
@@ -112,8 +112,8 @@ def _write_llava(checked: CheckedFolder, target: Path, max_shard_size: int) -> N
         values = published_values(written, checked.family.causal_lm.__name__, dtype)
         values["model_type"] = checked.family.model_types[0]
     write_llava_tokenizer(folder, target)
-    source = _Source(checked)
-    inside = _fitting_tower(source.read_tower(), tower)
+    source = WeightSource(checked)
+    inside = fitting_tower(source.read_tower(), tower)
     language_model = ((name, _resize(name, tensor, rows, 0)) for name, tensor in source.stream())
     weights = chain(language_model, ((_INSIDE + name, tensor) for name, tensor in inside.items()))
     _write_weights(weights, target, max_shard_size)
@@ -134,7 +134,7 @@ def _rows_without_image(checked: CheckedFolder, values: dict) -> int:
     return image if behind <= {DEFAULT_IMAGE_TOKEN, PAD} else checked.config.vocab_size
 
 
-class _Source:
+class WeightSource:
     """The weights of a checkpoint in any layout, under their names in LLaVA's.
 
     Making one raises InputError unless they are exactly those of its model.
@@ -173,7 +173,7 @@ class _Source:
         }
 
 
-def _fitting_tower(weights: StateDict, tower) -> StateDict:
+def fitting_tower(weights: StateDict, tower) -> StateDict:
     """A tower's weights under CLIP's own names. Raises InputError unless they are exactly those of its config."""
     weights = {name: tensor for name, tensor in of_vision(weights).items() if not OLD_BUFFERS.search(name)}
     return require_fit(CLIPVisionModel, tower.config, weights, f"vision tower {tower.vision_tower_name}")

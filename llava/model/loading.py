@@ -223,10 +223,10 @@ def set_generation_defaults(model: PreTrainedModel, tokenizer: PreTrainedTokeniz
     if model.generation_config.pad_token_id is None:
         pad = tokenizer.pad_token_id
         model.generation_config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
-    _stop_at_turns(model.generation_config, tokenizer)
+    stop_at_turns(model.generation_config, tokenizer)
 
 
-def _stop_at_turns(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+def stop_at_turns(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Let an answer end with its turn too: generation configs of Llama-3 and others name the end of a text alone."""
     if config.eos_token_id is None:
         return

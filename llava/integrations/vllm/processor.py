@@ -1,0 +1,69 @@
+"""transformers' processor of LLaVA with this package's pixels and a request's pruning settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import BatchFeature, LlavaConfig, LlavaProcessor, PreTrainedTokenizerBase
+
+from llava.integrations.vllm.settings import pack, read_settings
+from llava.mm_utils import process_images
+from llava.model.multimodal_encoder.clip_encoder import CLIPTowerImageProcessor
+from llava.model.schemas import read_image_processor_values
+from llava.pruning.base import PruningSettings
+
+
+class VisPrunerLlavaProcessor(LlavaProcessor):
+    """Pictures and pruning settings -> what the model takes.
+
+    The image processor is the one that evaluates, over PIL: where torchvision is installed, transformers would take
+    another, whose pixels differ, and with them which patches are kept.
+    """
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, tokenizer: PreTrainedTokenizerBase, config: LlavaConfig
+    ) -> VisPrunerLlavaProcessor:
+        """The processor of a folder that `prepare` wrote; `config` says how pictures become squares."""
+        values = read_image_processor_values(folder) | {"do_pad": None}  # padding is `process_images`' business
+        processor = cls(CLIPTowerImageProcessor.from_dict(values), tokenizer, config.vision_config.patch_size)
+        processor.model_config = config
+        return processor
+
+    def __call__(
+        self,
+        images: Image.Image | list[Image.Image],
+        *,
+        visual_token_num: int | None = None,
+        important_ratio: float = 0.5,
+        pruning_method: str = PruningSettings.pruning_method,
+        pruning_seed: int = 0,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """
+        Args:
+            images: one or several.
+            visual_token_num, important_ratio, pruning_method, pruning_seed: see `PruningSettings`.
+
+        Returns: of each of n images
+            pixel_values: (K, 3, H, W) float32, its K crops; a tensor (n, K, 3, H, W) where all have as many.
+            image_sizes: (n, 2) int64, width and height.
+            pruning_settings: (n, 4) int64, see `settings.pack`.
+
+        Raises InputError for settings that are none, and a picture that cannot be used.
+        """
+        server = {"pruning_method": pruning_method}  # who calls this in Python may name any method
+        given = {"visual_token_num": visual_token_num, "important_ratio": important_ratio, "pruning_seed": pruning_seed}
+        settings = read_settings(given, server)
+        images = [images] if isinstance(images, Image.Image) else list(images)
+        pixels = process_images(images, self.image_processor, self.model_config)
+        if isinstance(pixels, torch.Tensor) and pixels.ndim == 4:
+            pixels = pixels.unsqueeze(1)
+        features = {
+            "pixel_values": pixels,
+            "image_sizes": torch.tensor([image.size for image in images]),
+            "pruning_settings": pack(settings).expand(len(images), -1).contiguous(),
+        }
+        return BatchFeature(features)

@@ -1,0 +1,25 @@
+"""The plugin beside vLLM's own models."""
+
+import pytest
+
+from tests.integrations.vllm.conftest import NO_VLLM
+
+pytest.importorskip("vllm", reason=NO_VLLM)
+
+from importlib.metadata import entry_points
+
+from vllm import ModelRegistry
+
+from llava.integrations.vllm import ARCHITECTURE
+
+
+def test_vllm_finds_the_plugin_and_keeps_its_own_llava():
+    (plugin,) = (entry for entry in entry_points(group="vllm.general_plugins") if entry.name == "llava")
+    others = {name: model for name, model in ModelRegistry.models.items() if name != ARCHITECTURE}
+    assert "LlavaForConditionalGeneration" in others
+    register = plugin.load()
+    for _ in range(2):  # vLLM may call it again
+        register()
+        assert ARCHITECTURE in ModelRegistry.get_supported_archs()
+        assert {name: ModelRegistry.models[name] for name in others} == others
+    assert ModelRegistry.models.keys() - others.keys() == {ARCHITECTURE}

@@ -1,0 +1,220 @@
+"""`scripts/serve.sh`: the OpenAI-compatible API over HTTP, on the bundled model with 16 tokens by default."""
+
+import asyncio
+import base64
+import functools
+import http.client
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.integrations.vllm.conftest import MODEL, NO_VLLM, ROOT, questions, serving
+
+pytest.importorskip("vllm", reason=NO_VLLM)
+
+from openai import APIStatusError, AsyncOpenAI, BadRequestError, OpenAI
+
+CLIENTS, REQUESTS = 32, 200
+QUESTION = "Is there a circle in the image?\nAnswer the question using a single word or phrase."
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    with serving(
+        folder / "server.log", MODEL, 16, "--trust-request-mm-kwargs", "--enable-prompt-tokens-details",
+        OUT_DIR=str(folder / "served"),
+    ) as address:  # fmt: skip
+        yield address
+
+
+@pytest.fixture
+def client(address):
+    return OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=120)
+
+
+@functools.lru_cache
+def data_url(image: Path) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(image.read_bytes()).decode()}"
+
+
+def as_request(text: str, *images: Path | str, **settings) -> dict:
+    urls = [image if isinstance(image, str) else data_url(image) for image in images]
+    content = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return {
+        "model": MODEL.name,
+        "messages": [{"role": "user", "content": [*content, {"type": "text", "text": text}]}],
+        "temperature": 0,
+        "max_tokens": 16,
+        "extra_body": {"mm_processor_kwargs": settings} if settings else {},
+    }
+
+
+def text_of(completion) -> str:
+    return completion.choices[0].message.content.strip()
+
+
+def ask_all(address: str, requests: list[dict], clients: int) -> list[str]:
+    """The answers to requests, in order, by so many clients at once. A request that fails fails the test."""
+    waiting, answers = list(enumerate(requests))[::-1], [None] * len(requests)
+
+    async def work() -> None:
+        async with AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=600) as client:
+            while waiting:
+                i, request = waiting.pop()
+                answers[i] = text_of(await client.chat.completions.create(**request))
+
+    async def run() -> None:
+        await asyncio.gather(*(work() for _ in range(clients)))
+
+    asyncio.run(run())
+    return answers
+
+
+@pytest.mark.parametrize("tokens", [16, 144])
+@pytest.mark.parametrize("benchmark", ["pope", "textvqa"])
+def test_every_bundled_question_has_the_packages_answer(benchmark, tokens, address, own_answers):
+    settings = {} if tokens == 16 else {"visual_token_num": tokens}
+    requests = [as_request(text, image, **settings) for image, text in questions(benchmark)]
+    assert ask_all(address, requests, 8) == own_answers(benchmark, tokens)
+
+
+def test_usage_counts_the_tokens_that_are_kept(client):
+    image, _ = questions("pope")[0]
+    budgets = {None: 16, 1: 1, 16: 16, 40: 40, 144: 144, 1000: 144}
+    used = {}
+    for budget in budgets:
+        settings = {"visual_token_num": budget} if budget else {}
+        used[budget] = client.chat.completions.create(**as_request(QUESTION, image, **settings)).usage.prompt_tokens
+    text = used[1] - 1
+    assert used == {budget: text + kept for budget, kept in budgets.items()}
+    assert client.chat.completions.create(**as_request(QUESTION, image, image)).usage.prompt_tokens > used[16] + 16
+
+
+def test_caches_keep_settings_apart(client):
+    """The second of two equal requests reuses the prompt behind its picture; one with another setting does not."""
+    image, _ = questions("textvqa")[5]
+
+    def cached(**settings) -> int:
+        completion = client.chat.completions.create(**as_request(QUESTION, image, visual_token_num=64, **settings))
+        return completion.usage.prompt_tokens_details.cached_tokens if completion.usage.prompt_tokens_details else 0
+
+    before = cached()
+    assert cached() >= 64 > before
+    assert cached(important_ratio=0.25) < 64
+    assert cached(pruning_method="fastervlm") < 64
+    assert cached(important_ratio=0.25) >= 64
+
+
+BAD = [
+    ({"visual_token_num": 0}, "visual_token_num must be at least 1, got 0"),
+    ({"visual_token_num": -5}, "visual_token_num must be at least 1, got -5"),
+    ({"visual_token_num": "many"}, "visual_token_num must be an integer, got 'many'"),
+    ({"visual_token_num": 2.5}, "visual_token_num must be an integer, got 2.5"),
+    ({"visual_token_num": True}, "visual_token_num must be an integer, got True"),
+    ({"visual_token_num": [16]}, "visual_token_num must be an integer, got [16]"),
+    ({"important_ratio": 1.5}, "important_ratio must be a number in [0, 1], got 1.5"),
+    ({"important_ratio": "half"}, "important_ratio must be a number in [0, 1], got 'half'"),
+    ({"pruning_seed": 1 << 70}, "pruning_seed must fit into 64 bits"),
+    (
+        {"pruning_method": "fastv"},
+        "the pruning method fastv cannot work in vLLM: it drops visual tokens inside the language model",
+    ),
+    ({"pruning_method": "json.tool"}, "pruning_method of a request must be one of vispruner"),
+    ({"visual_tokens": 16}, "mm_processor_kwargs has 'visual_tokens': it takes visual_token_num"),
+]
+
+
+@pytest.mark.parametrize(("settings", "reason"), BAD)
+def test_a_bad_setting_is_refused_with_the_reason(settings, reason, client):
+    image, _ = questions("pope")[0]
+    with pytest.raises(BadRequestError, match=re.escape(reason)):
+        client.chat.completions.create(**as_request(QUESTION, image, **settings))
+    assert text_of(client.chat.completions.create(**as_request(QUESTION, image))) in ("Yes", "No")
+
+
+@pytest.mark.parametrize(
+    "url", ["data:image/png;base64,AAAA", "data:image/png;base64,!", "data:text/plain,hello", "file:///etc/passwd"]
+)
+def test_what_is_no_picture_is_refused(url, client):
+    with pytest.raises(APIStatusError):
+        client.chat.completions.create(**as_request(QUESTION, url))
+    image, _ = questions("pope")[0]
+    assert text_of(client.chat.completions.create(**as_request(QUESTION, image))) in ("Yes", "No")
+
+
+@pytest.mark.parametrize("text", ["<image>", "What is <image> and <image>?", "<pad><pad> What?", "<unk></s><s>"])
+def test_special_tokens_that_a_client_writes_do_no_harm(text, client):
+    image, _ = questions("pope")[0]
+    for images in ((), (image,)):
+        completion = client.chat.completions.create(**as_request(text, *images))
+        assert completion.usage.completion_tokens >= 1
+    assert text_of(client.chat.completions.create(**as_request(QUESTION, image))) in ("Yes", "No")
+
+
+def test_a_prompt_beyond_the_context_is_refused(client):
+    image, _ = questions("pope")[0]
+    with pytest.raises(BadRequestError, match="context length"):
+        client.chat.completions.create(**as_request("word " * 3000, image))
+
+
+def test_the_client_of_the_document(address, tmp_path, monkeypatch, capsys):
+    """The Python of docs/serving.md, with this server's address and model."""
+    example = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)[1]
+    image, _ = questions("pope")[0]
+    (tmp_path / "photo.jpg").write_bytes(image.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace("http://127.0.0.1:8000", address).replace("llava-v1.5-7b", MODEL.name), {})
+    answer, tokens = capsys.readouterr().out.rsplit(maxsplit=1)
+    assert answer.strip()
+    assert int(tokens) > 16
+
+
+def test_answers_stream(client):
+    image, _ = questions("pope")[0]
+    request = as_request("Describe the image.", image)
+    whole = text_of(client.chat.completions.create(**request))
+    pieces = [chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(**request, stream=True)]
+    assert "".join(pieces).strip() == whole
+
+
+def test_the_models_name_is_the_checkpoints(client):
+    assert [model.id for model in client.models.list()] == [MODEL.name]
+
+
+def test_clients_that_leave_do_no_harm(address, client):
+    """Connections that are cut in the middle of an answer."""
+    image, _ = questions("pope")[0]
+    body = as_request("Describe the image.", image)
+    body |= body.pop("extra_body") | {"stream": True, "max_tokens": 400, "ignore_eos": True}
+    for _ in range(8):
+        connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+        assert connection.getresponse().read(20)
+        connection.close()
+    assert text_of(client.chat.completions.create(**as_request(QUESTION, image))) in ("Yes", "No")
+
+
+def test_nothing_is_lost_under_load(address, own_answers):
+    """32 clients, 200 requests each, of several budgets: every one has the answer of its budget."""
+    asked, budgets = questions("pope"), (16, 16, 48, 144)
+    numbers = range(CLIENTS * REQUESTS)
+    requests = [as_request(*reversed(asked[i % 480]), visual_token_num=budgets[i % 4]) for i in numbers]
+    answers = ask_all(address, requests, CLIENTS)
+    wrong = [i for i in numbers if answers[i] != own_answers("pope", budgets[i % 4])[i % 480]]
+    assert not wrong, f"{len(wrong)} of {len(answers)} answers differ, the first that to request {wrong[0]}"
+    with urllib.request.urlopen(f"{address}/metrics", timeout=60) as metrics:
+        waiting = re.findall(rb"^vllm:num_requests_(?:waiting|running)\{.*\} (\S+)", metrics.read(), re.MULTILINE)
+    assert waiting and all(float(number) == 0 for number in waiting)
+
+
+def test_a_server_that_trusts_no_request_keeps_its_budget(tmp_path):
+    with serving(tmp_path / "server.log", MODEL, "all", OUT_DIR=str(tmp_path)) as address:
+        client = OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=120)
+        image, _ = questions("pope")[0]
+        with pytest.raises(BadRequestError, match="trust-request-mm-kwargs"):
+            client.chat.completions.create(**as_request(QUESTION, image, visual_token_num=16))
+        assert client.chat.completions.create(**as_request(QUESTION, image)).usage.prompt_tokens > 144

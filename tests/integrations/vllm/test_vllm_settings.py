@@ -1,0 +1,96 @@
+"""The pruning settings of a request on their way to the model. Needs no vLLM."""
+
+import re
+
+import pytest
+import torch
+
+from llava.integrations.vllm.settings import count_tokens, pack, read_settings, unpack
+from llava.pruning import METHOD_NAMES, PruningSettings, Views, select
+from llava.utils import InputError
+
+PATCHES = 20
+
+
+def can_work(method: str) -> bool:
+    try:
+        return read_settings({"pruning_method": method}).pruning_method == method
+    except InputError:
+        return False
+
+
+METHODS = [name for name in METHOD_NAMES if can_work(name)]
+
+
+@pytest.fixture
+def views():
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    return Views(
+        draw(2, PATCHES, 8),
+        importance=draw(2, PATCHES),
+        hidden_states=draw(2, 1 + PATCHES, 8),
+        keys=draw(2, 1 + PATCHES, 4),
+        pixels=draw(2, 3, 56, 70),
+        projected=draw(2, PATCHES, 12),
+    )
+
+
+def test_the_methods_of_patches_and_of_merged_tokens_can_work():
+    assert {"vispruner", "none", "divprune", "fastervlm", "random", "visionzip"} <= set(METHODS)
+    assert "fastv" not in METHODS
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_gives_as_many_tokens_as_are_counted(method, views):
+    for number in (None, *range(1, PATCHES + 3)):
+        settings = PruningSettings(number, pruning_method=method)
+        assert select(views, settings).tokens.shape[1] == count_tokens(settings, PATCHES)
+
+
+@pytest.mark.parametrize("ratio", [0, 0.1, 0.3, 0.8, 1 / 3, 1])
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_come_back_as_they_were(ratio, method):
+    for number, seed in ((None, 0), (1, -1), (576, 2**63 - 1)):
+        settings = PruningSettings(number, ratio, method, seed)
+        assert unpack(pack(settings)) == settings
+
+
+def test_a_file_of_the_server_comes_back(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def select(views, settings):\n"
+        "    return views.keep(views.importance.argsort()[:, : settings.visual_token_num])\n"
+    )
+    server = {"pruning_method": str(file), "visual_token_num": 4}
+    settings = read_settings({"important_ratio": 1}, server)
+    assert unpack(pack(settings), server) == settings == PruningSettings(4, 1, str(file))
+    with pytest.raises(InputError, match="of a request must be one of"):
+        read_settings({"pruning_method": str(file)}, {})
+
+
+def test_a_request_goes_before_the_server():
+    server = {"visual_token_num": 64, "important_ratio": 0.25}
+    assert read_settings({}, server) == PruningSettings(64, 0.25)
+    assert read_settings({"visual_token_num": 16}, server) == PruningSettings(16, 0.25)
+    assert read_settings({}, None) == PruningSettings()
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("def select(views, settings):\n    return views.keep_all()", "it gives 64 visual tokens of a crop where 16"),
+        ("def select(views, settings):\n    return views.nothing", "has no attribute 'nothing'"),
+        ("def select(views, settings):\n    return 5", "must return VisualTokens or MergedTokens"),
+        ("def prune_decoder(decoder):\n    pass\nFULL_LAYERS = 2", "inside the language model"),
+        ("import nowhere_at_all", "cannot be imported"),
+    ],
+)
+def test_a_method_that_cannot_work_is_refused_before_the_model_runs(code, cause, tmp_path):
+    file = tmp_path / "bad.py"
+    file.write_text(code)
+    with pytest.raises(InputError, match=f"{re.escape(str(file))} cannot work in vLLM: .*{re.escape(cause)}"):
+        read_settings({}, {"pruning_method": str(file)})
