@@ -52,7 +52,8 @@ def perturbed(views: Views, dtype: torch.dtype, noise: float, seed: int | None, 
         return values.to(dtype).float()
 
     features, importance = changed(views.features), changed(views.importance)
-    return Views(features, importance=importance, image_embeds=lambda: changed(views.image_embeds)).project_by(project)
+    others = {"image_embeds": lambda: changed(views.image_embeds), "pixels": lambda: views.pixels}
+    return Views(features, importance=importance, **others).project_by(project)
 
 
 @dataclass
