@@ -8,7 +8,7 @@ import torch
 from llava.pruning import PruningSettings
 from tests.integrations.vllm.conftest import NO_VLLM, questions, request
 
-pytest.importorskip("vllm", reason=NO_VLLM)
+pytest.importorskip("vllm.version", reason=NO_VLLM)
 
 SETTINGS = [PruningSettings(16)] * 5 + [PruningSettings(32)] * 2 + [PruningSettings(16)]
 

@@ -11,7 +11,7 @@ from llava.pruning import PruningSettings
 from tests.conftest import ask, load, load_script, picture
 from tests.integrations.vllm.conftest import MODEL, NO_VLLM, questions, request
 
-pytest.importorskip("vllm", reason=NO_VLLM)
+pytest.importorskip("vllm.version", reason=NO_VLLM)
 
 WIDE = {"hidden_size": 128, "intermediate_size": 256}  # heads of 32 channels, fewer than which vLLM does not take
 SPATIAL = {"mm_patch_merge_type": "spatial", "image_grid_pinpoints": [[336, 336]]}

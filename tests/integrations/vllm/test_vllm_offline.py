@@ -4,7 +4,7 @@ import pytest
 
 from tests.integrations.vllm.conftest import NO_VLLM, as_prompt, questions, request
 
-pytest.importorskip("vllm", reason=NO_VLLM)
+pytest.importorskip("vllm.version", reason=NO_VLLM)
 
 BENCHMARKS = ("pope", "textvqa")
 METHODS = ("none", "divprune", "fastervlm", "random", "visionzip")

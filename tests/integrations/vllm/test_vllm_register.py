@@ -4,7 +4,7 @@ import pytest
 
 from tests.integrations.vllm.conftest import NO_VLLM
 
-pytest.importorskip("vllm", reason=NO_VLLM)
+pytest.importorskip("vllm.version", reason=NO_VLLM)
 
 from importlib.metadata import entry_points
 

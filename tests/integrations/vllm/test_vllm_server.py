@@ -13,7 +13,7 @@ import pytest
 
 from tests.integrations.vllm.conftest import MODEL, NO_VLLM, ROOT, questions, serving
 
-pytest.importorskip("vllm", reason=NO_VLLM)
+pytest.importorskip("vllm.version", reason=NO_VLLM)
 
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, OpenAI
 
