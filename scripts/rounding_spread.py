@@ -5,7 +5,8 @@
 Every picture is encoded once. What the methods compare is then multiplied by 1 + noise * N(0, 1), as another GPU, batch
 or library would change it, and rounded to float32, float16 or bfloat16, with many seeds. Questions are answered from
 the unchanged features of the patches that are kept, so that the spread is that of the choice alone. Methods that merge
-patches or drop tokens inside the language model have no set of kept patches and are left out.
+patches or drop tokens inside the language model have no set of kept patches, and `random` does not compare; they are
+left out.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from llava.pruning import PruningSettings, Views
 
 DTYPES = ("float32", "float16", "bfloat16")
-LEFT_OUT = ("none", "visionzip", "fastv")
+LEFT_OUT = ("none", "random", "visionzip", "fastv")
 BATCH, LONGEST = 32, 16  # questions answered at once; tokens of an answer
 Patches = tuple[int, ...]
 
@@ -52,8 +53,7 @@ def perturbed(views: Views, dtype: torch.dtype, noise: float, seed: int | None, 
         return values.to(dtype).float()
 
     features, importance = changed(views.features), changed(views.importance)
-    others = {"image_embeds": lambda: changed(views.image_embeds), "pixels": lambda: views.pixels}
-    return Views(features, importance=importance, **others).project_by(project)
+    return Views(features, importance=importance, image_embeds=lambda: changed(views.image_embeds)).project_by(project)
 
 
 @dataclass
@@ -185,8 +185,8 @@ def draw(rows: dict[str, list[dict]], path: Path) -> None:
             above.bar(places, [own[m]["with_float32"] for m in methods], width=0.24, color=color, label=dtype)
             for place, method in zip(places, methods):
                 values = [own[method]["score"], *own[method]["scores"]]
-                below.plot([place, place], [min(values), max(values)], color=color, linewidth=5, solid_capstyle="butt")
-                below.plot(place, own[method]["score"], marker="_", color="black", markersize=9)
+                below.plot([place, place], [min(values), max(values)], color=color, linewidth=8, solid_capstyle="butt")
+                below.plot(place, own[method]["score"], marker="_", color="black", markersize=9, markeredgewidth=2)
         above.set_title(f"{name}: patches kept as with float32 features")
         above.set_ylim(0, 1.02)
         below.set_title(f"{name}: score, all seeds; the dash is without noise")
@@ -194,7 +194,7 @@ def draw(rows: dict[str, list[dict]], path: Path) -> None:
             panel.set_xticks(range(len(methods)), methods, rotation=35, ha="right")
             panel.grid(axis="y", alpha=0.3)
             panel.set_axisbelow(True)
-    panels[0, 0].legend(loc="lower left", fontsize=8)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(DTYPES))
     figure.savefig(path)
 
 
@@ -214,7 +214,7 @@ def main() -> None:
         raise InputError("seeds must be at least 1, noise in [0, 1)")
     for name in args.pruning_method:
         if name in LEFT_OUT:
-            raise InputError(f"{name} has no set of kept patches to compare")
+            raise InputError(f"{name} compares nothing, or has no set of kept patches")
     from llava.eval.benchmarks import find_benchmark
     from llava.eval.evaluation import default_data_dir
     from llava.mm_utils import get_model_name_from_path

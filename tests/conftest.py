@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -21,8 +22,8 @@ SHARED = ROOT.parent / "shared"
 
 def load_script(name: str):
     """A file of scripts/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
 
