@@ -106,7 +106,8 @@ def make_checkpoint(
     if values["tie_word_embeddings"]:
         del weights["lm_head.weight"]
     tower = clip_weights(random_clip() if values["unfreeze_mm_vision_tower"] else clip_folder)
-    weights |= {f"model.vision_tower.vision_tower.{key}": tensor for key, tensor in tower.items()}
+    vision = {key: tensor for key, tensor in tower.items() if key.startswith("vision_model.")}
+    weights |= {f"model.vision_tower.vision_tower.{key}": tensor for key, tensor in vision.items()}
     if version == "v1.5":
         weights |= rotary_buffers(model)
     write_shards(folder, {k: v.half().contiguous() for k, v in weights.items()}, shards, safetensors=version == "v1.6")
