@@ -45,7 +45,10 @@ def test_stage_2_starts_from_the_projector_and_leaves_the_tower_alone(command, s
     train(options)
     weights = read_weights(output_dir(options))
     untrained = read_weights(starting_point / "vicuna") | torch.load(adapter)
-    tower = {f"model.vision_tower.vision_tower.{k}": v for k, v in read_weights(starting_point / "clip").items()}
+    clip = {
+        key: tensor for key, tensor in read_weights(starting_point / "clip").items() if key.startswith("vision_model.")
+    }
+    tower = {f"model.vision_tower.vision_tower.{key}": tensor for key, tensor in clip.items()}
     assert_equal(weights, {key: tensor.float() for key, tensor in (untrained | tower).items()})
 
     options = command("stage2", "trained", max_steps=2, pretrain_mm_mlp_adapter=adapter)
