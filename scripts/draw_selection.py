@@ -24,11 +24,11 @@ IMPORTANT, DIVERSE = (222, 40, 30), (30, 90, 230)
 def kept_patches(model, pixels: torch.Tensor, budget: int) -> tuple[set[int], set[int]]:
     """Important and diverse patches of one picture (1, 3, H, W), as numbers in raster order."""
     from llava.pruning import select
+    from llava.pruning.vispruner import important_patches
 
     views, pruning = model.get_vision_tower().encode(pixels), PruningSettings(budget, model.important_ratio)
     kept = set(select(views, pruning).patches[0].tolist())
-    number = int(budget * pruning.important_ratio)
-    important = set(select(views, PruningSettings(number, 1.0)).patches[0].tolist()) if number else set()
+    important = set(important_patches(views, pruning)[0].tolist())
     return important, kept - important
 
 

@@ -10,7 +10,7 @@ Shapes: B images, N patches, C channels, T kept tokens, R = N less the important
 import torch
 import torch.nn.functional as F
 
-from llava.pruning.base import PruningSettings, Views, VisualTokens, check_budget, keep_patches
+from llava.pruning.base import PruningSettings, Views, VisualTokens, check_budget, highest, keep_patches
 from llava.pruning.cosine import WITHOUT_FLOAT64
 from llava.pruning.duplicates import drop_duplicates
 
@@ -18,6 +18,11 @@ from llava.pruning.duplicates import drop_duplicates
 def select(views: Views, settings: PruningSettings) -> VisualTokens:
     number, ratio = settings.visual_token_num, settings.important_ratio
     return views.keep(select_visual_tokens(views.features, views.importance, number, ratio))
+
+
+def important_patches(views: Views, settings: PruningSettings) -> torch.LongTensor:
+    """(K, int(T * important_ratio)) int64, ascending: those of the kept patches that are kept for their importance."""
+    return highest(views.importance.float(), int(settings.visual_token_num * settings.important_ratio))
 
 
 def select_visual_tokens(

@@ -1,11 +1,12 @@
 """Which patches a method keeps of each crop, and whether it can be drawn at all."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from llava.pruning import MergedTokens, PruningSettings, Views, method_label, select
 from llava.pruning.registry import VISPRUNER
+from llava.pruning.vispruner import important_patches
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,9 @@ def kept_patches(views: Views, pruning: PruningSettings) -> list[Kept] | None:
         return None
     patches = [frozenset(crop) for crop in chosen.patches.tolist()]
     important = [frozenset[int]()] * len(patches)
-    number = int((pruning.visual_token_num or 0) * pruning.important_ratio)
     prunes = chosen.patches.shape[1] < views.features.shape[1]
-    if prunes and number and pruning.pruning_method == VISPRUNER:
-        first = select(views, replace(pruning, visual_token_num=number, important_ratio=1.0))
-        important = [frozenset(crop) for crop in first.patches.tolist()]
+    if prunes and pruning.pruning_method == VISPRUNER:
+        important = [frozenset(crop) for crop in important_patches(views, pruning).tolist()]
     return [Kept(first, every - first) for first, every in zip(important, patches)]
 
 

@@ -105,9 +105,3 @@ def kept_patches(views: Views, budget: int) -> tuple[dict[str, np.ndarray], dict
         else:
             kept[name] = tokens.patches[0].numpy()
     return kept, left_out
-
-
-def important_patches(views: Views, budget: int) -> set[int]:
-    """Those of VisPruner's patches that it keeps for their attention, at its default ratio."""
-    number = int(budget * PruningSettings(budget).important_ratio)
-    return set(select(views, PruningSettings(number, 1.0)).patches[0].tolist()) if number else set()

@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
+from llava.pruning import PruningSettings
 from llava.pruning.registry import VISPRUNER
+from llava.pruning.vispruner import important_patches
 from scripts.photographs.convert_vit import VitTower, write_folder
 from scripts.photographs.figure import DIVERSE, IMPORTANT, KEPT, Panel, faded, figure, heat_map, outlined
 from scripts.photographs.measure import (
-    important_patches,
     kept_patches,
     largest_difference,
     load_tower,
@@ -124,7 +125,7 @@ def panels(seen: Seen, budget: int, side: int) -> list[Panel]:
         ),
         Panel(heat_map(attention, side), "[CLS] attention", f"{_percent(seen, attention)} on the object"),
     ]
-    important = important_patches(seen.views, budget)
+    important = set(important_patches(seen.views, PruningSettings(budget))[0].tolist())
     for name, patches in kept_patches(seen.views, budget)[0].items():
         colors = dict.fromkeys(map(int, patches), KEPT)
         if name == VISPRUNER:
