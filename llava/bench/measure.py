@@ -13,10 +13,10 @@ import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.flops import Decoder, tokens_later
-from llava.model.kv_cache import cache_of
 from llava.model.pruning_defaults import refuse_with_input_error
 from llava.model.splice import EmbeddedPrompts
 from llava.pruning import PruningSettings, method_label, select
+from llava.pruning.kv_cache import cache_in
 
 TIMES = ("vision", "selection", "projection", "prefill", "first token", "per token", "answer")
 
@@ -177,7 +177,7 @@ def measure(model, job: Job, settings: list[PruningSettings], rounds: int, warmu
 def _row(model, job: Job, pruning: PruningSettings, times: list[dict]) -> dict:
     with PeakMemory(model.device) as memory:
         output = job.answer(model, job.answer_tokens, return_dict_in_generate=True, pruning=pruning)
-    layers = cache_of(output).layers
+    layers = cache_in(output).layers
     prompts = prefill(model, job, pruning)[1]
     length, visual = prompts.longest, int(prompts.is_visual[0].sum())
     decoder = Decoder.of(model.config)

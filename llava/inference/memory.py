@@ -9,7 +9,6 @@ import torch
 
 from llava.mm_utils import get_anyres_image_grid_shape, parse_grid_pinpoints
 from llava.pruning import PruningSettings
-from llava.pruning.base import IMAGE
 from llava.utils import InputError, anyres_max, is_anyres
 
 MOST = 32  # prompts in a batch
@@ -62,10 +61,8 @@ def most_visual_tokens(model, pruning: PruningSettings) -> int:
         sizes = parse_grid_pinpoints(config.image_grid_pinpoints)
         grids = [get_anyres_image_grid_shape(size, [size], tower.image_size) for size in sizes]
         crops = 1 + max(across * down for across, down in grids)
-    if pruning.prunes_before_decoder and pruning.budget_per == IMAGE:
-        return min(pruning.visual_token_num, crops * patches)
     if pruning.prunes_before_decoder:
-        return crops * min(pruning.visual_token_num, patches)
+        return pruning.kept(patches, crops)
     if (most_crops := anyres_max(config.image_aspect_ratio)) is not None:
         crops = min(crops, 1 + math.ceil(1.1**2 * most_crops))  # less than that is not shrunk
     return crops * patches

@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.kv_cache import CACHE
 from llava.model.splice import EmbeddedPrompts, splice
 from llava.pruning import PruningSettings
+from llava.pruning.kv_cache import CACHE
 
 
 @torch.inference_mode()

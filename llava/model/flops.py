@@ -70,5 +70,5 @@ def tokens_later(pruning: PruningSettings, tokens: int, visual: int, patches: in
     """
     if not pruning.prunes_in_decoder:
         return tokens, 0
-    left = round(visual * min(1.0, pruning.visual_token_num / patches))
+    left = round(visual * pruning.share_in_decoder(patches))
     return tokens - visual + left, load_method(pruning.pruning_method).FULL_LAYERS

@@ -177,10 +177,7 @@ class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token
             return [self.choose(views, pruning, text) for views, text in zip(self._see_each(crops), questions)]
         counts = [len(image) for image in crops]
         chosen = self.choose(self.see(torch.cat(crops)), pruning)
-        tokens = chosen.tokens.split(counts)
-        if isinstance(chosen, MergedTokens):
-            return [MergedTokens(part) for part in tokens]
-        return [VisualTokens(*part) for part in zip(tokens, chosen.patches.split(counts))]
+        return chosen.split(counts)
 
     def _see_each(self, crops: list[torch.Tensor]) -> Iterator[Views]:
         """`see` for each image's crops."""

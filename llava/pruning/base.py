@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from llava.pruning.errors import PruningError
 from llava.pruning.registry import NONE, VISPRUNER, check_pruning_method, load_method
@@ -92,6 +92,21 @@ class PruningSettings:
     def prunes_before_decoder(self) -> bool:
         """Whether fewer visual tokens enter the language model than there are patches."""
         return self.prunes and not self.prunes_in_decoder
+
+    def kept(self, patches: int, crops: int = 1) -> int:
+        """Visual tokens with which an image enters the language model, of so many crops with so many patches each.
+
+        What joins the crops may drop tokens on padding and add newlines after that.
+        """
+        if not self.prunes_before_decoder:
+            return crops * patches
+        if self.budget_per == IMAGE:
+            return min(self.visual_token_num, crops * patches)
+        return crops * min(self.visual_token_num, patches)
+
+    def share_in_decoder(self, patches: int) -> float:
+        """The share of the visual tokens that a method inside the decoder leaves, of crops of so many patches."""
+        return min(1.0, self.visual_token_num / patches) if self.prunes_in_decoder else 1.0
 
 
 def check_budget(visual_token_num: int | None, important_ratio: float) -> None:
@@ -266,11 +281,16 @@ class VisualTokens:
 
     tokens: torch.Tensor
     patches: torch.LongTensor
+    has_places: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 3 or self.tokens.shape[:2] != self.patches.shape:
             shapes = f"{tuple(self.tokens.shape)} and {tuple(self.patches.shape)}"
             raise PruningError(f"tokens must be (K, T, C) and patches (K, T), got {shapes}")
+
+    def split(self, counts: list[int]) -> list[VisualTokens]:
+        """The tokens of one image after the other, of which each has so many crops."""
+        return [VisualTokens(*part) for part in zip(self.tokens.split(counts), self.patches.split(counts), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -282,6 +302,11 @@ class MergedTokens:
     """
 
     tokens: torch.Tensor
+    has_places: ClassVar[bool] = False
+
+    def split(self, counts: list[int]) -> list[MergedTokens]:
+        """The tokens of one image after the other, of which each has so many crops."""
+        return [MergedTokens(part) for part in self.tokens.split(counts)]
 
 
 def keep_patches(features: torch.Tensor, patches: torch.LongTensor) -> torch.Tensor:

@@ -8,20 +8,18 @@ layer can use any kernel.
 Shapes: B prompts, L their tokens, L' those that are left, D channels.
 """
 
-import inspect
 from functools import partial
 
 import torch
-from transformers import Cache, DynamicCache, LlamaModel
+from transformers import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
 from llava.pruning.errors import PruningError
+from llava.pruning.kv_cache import CACHE
 
 FULL_LAYERS = 2  # K: these see all visual tokens
-# transformers 5.24 renamed the argument of models and layers.
-CACHE = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
 
 
 def prune_decoder(

@@ -28,6 +28,7 @@ _NO_METHOD = {
     "greedy_cpu",
     "greedy_triton",
     "importance",
+    "kv_cache",
     "registry",
     "selection",
     "duplicates",

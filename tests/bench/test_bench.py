@@ -12,9 +12,9 @@ from llava.bench import random_model, selection, selection_cost, shapes
 from llava.bench.measure import TIMES, make_job, measure
 from llava.bench.report import table
 from llava.model.flops import Decoder
-from llava.model.kv_cache import CACHE, cache_of
 from llava.pruning import PruningSettings, select_visual_tokens
 from llava.pruning.fastv import FULL_LAYERS
+from llava.pruning.kv_cache import CACHE, cache_in
 from tests.eval.conftest import assert_one_line
 
 SMALL = shapes.Shape(32, 3, 2, 56, 48, 4, 4, 96, 300, 512)
@@ -46,7 +46,7 @@ def test_counted_arithmetic_is_the_counters(small):
     embeds = torch.randn(1, tokens, small.config.hidden_size)
     small.config._attn_implementation = "eager"
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        cache = cache_of(small(inputs_embeds=embeds, logits_to_keep=1, use_cache=True))
+        cache = cache_in(small(inputs_embeds=embeds, logits_to_keep=1, use_cache=True))
     assert decoder.prefill_flops(tokens) == count_flops(counter)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         small(inputs_embeds=embeds[:, :1], **{CACHE: cache}, use_cache=True)

@@ -7,8 +7,8 @@ import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images
-from llava.model.kv_cache import CACHE, cache_of
 from llava.pruning import PruningSettings
+from llava.pruning.kv_cache import CACHE, cache_in
 from llava.utils import InputError
 from tests.conftest import picture
 
@@ -112,7 +112,7 @@ def test_an_image_behind_a_cache_gets_the_positions_behind_it(loaded, version, l
     before = torch.tensor([[1, 11, 12, 13]])
     expected = model(torch.cat([before, PROMPT[:, 1:]], dim=1), **given, visual_token_num=16).logits[0, -1]
 
-    cache = cache_of(model(before, use_cache=True))
+    cache = cache_in(model(before, use_cache=True))
     mask = {"mask of the ids": torch.ones(1, 5), "mask of everything": torch.ones(1, 4 + 5)}
     if masked in mask:
         given["attention_mask"] = mask[masked].long()
@@ -146,7 +146,7 @@ def test_what_would_be_ignored_is_refused(model_and_image):
             model(PROMPT, **image, **fastv, **{f"output_{name}": True})
     with pytest.raises(InputError, match="fastv needs is_visual beside inputs_embeds"):
         model(inputs_embeds=embeds, **fastv)
-    filled = cache_of(model(torch.tensor([[1, 2]]), use_cache=True))
+    filled = cache_in(model(torch.tensor([[1, 2]]), use_cache=True))
     with pytest.raises(InputError, match="cannot go on from a cache that another method has filled"):
         model(PROMPT[:, 1:], **image, **fastv, **{CACHE: filled})
     with pytest.raises(InputError, match=r"attention_mask has shape \(1, 4\), the ids \(1, 6\)"):
@@ -165,6 +165,6 @@ def test_a_loop_of_forward_calls_decodes_as_generate_does(model_and_image):
             mask = torch.ones(1, length + step + 1, dtype=torch.long)
             place = torch.tensor([[length + step]])
             ids = torch.tensor([said[-1:]])
-            given = {CACHE: cache_of(output), "attention_mask": mask, "position_ids": place}
+            given = {CACHE: cache_in(output), "attention_mask": mask, "position_ids": place}
             output = model(ids, pruning=pruning, use_cache=True, **given)
         assert said[: len(expected)] == expected

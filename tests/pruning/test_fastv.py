@@ -5,8 +5,8 @@ import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images
-from llava.model.kv_cache import CACHE, cache_of
 from llava.pruning import fastv
+from llava.pruning.kv_cache import CACHE, cache_in
 from llava.utils import InputError
 from tests.conftest import IMAGE, ask, load, picture
 
@@ -65,7 +65,7 @@ def test_caches_hold_what_each_layer_saw(loaded):
     pixels = process_images([picture()], image_processor, model.config)
     model.visual_token_num, model.pruning_method = 16, "fastv"
     output = model(PROMPT, images=pixels)
-    lengths = [layer.keys.shape[2] for layer in cache_of(output).layers]
+    lengths = [layer.keys.shape[2] for layer in cache_in(output).layers]
     assert lengths[: fastv.FULL_LAYERS] == [5 + 144] * fastv.FULL_LAYERS
     assert set(lengths[fastv.FULL_LAYERS :]) == {5 + 16}
     assert output.logits.shape[1] == 5 + 16

@@ -6,7 +6,7 @@ Shapes: B prompts, L tokens of the longest.
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts.base import Host, Picture, join
@@ -19,9 +19,8 @@ from llava.integrations.transformers.prompts import (
     behind,
     prune_prompts,
 )
+from llava.pruning.kv_cache import cache_in
 from llava.utils import InputError
-
-_CACHES = ("cache", "past_key_values")  # the argument's name from transformers 5.24 on, and before
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,6 @@ class Call:
         """What its cache holds of pruned prompts; None if that is nothing."""
         cached = getattr(cache_in(self.given), ATTRIBUTE, None)
         return cached.up_to(self.past) if cached is not None and self.past else None
-
-
-def cache_in(given: dict) -> Cache | None:
-    """The cache among the arguments of a call."""
-    return next((given[name] for name in _CACHES if given.get(name) is not None), None)
 
 
 def prompts_of_generate(call: Call) -> Prompts | None:

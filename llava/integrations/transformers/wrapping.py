@@ -17,12 +17,13 @@ import torch
 from transformers import Cache, PreTrainedModel
 
 from llava.integrations.transformers.budget import SETTING_NAMES, Budget
-from llava.integrations.transformers.calls import Call, cache_in, prompts_of_forward, prompts_of_generate
+from llava.integrations.transformers.calls import Call, prompts_of_forward, prompts_of_generate
 from llava.integrations.transformers.generation import Restorer
 from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import ATTRIBUTE, Prompts
 from llava.model.pruning_defaults import refuse_with_input_error
+from llava.pruning.kv_cache import cache_in
 
 _STATE = "_visual_token_pruning"
 _PROMPTS = "pruned_prompts"

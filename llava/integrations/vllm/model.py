@@ -33,24 +33,20 @@ from llava.integrations.vllm.processing import (
     VisPrunerLlavaMultiModalProcessor,
     VisPrunerLlavaProcessingInfo,
 )
-from llava.integrations.vllm.settings import count_tokens, unpack
+from llava.integrations.vllm.settings import unpack
 from llava.integrations.vllm.tower import encode, use_plain_kernels
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import merge_crops
+from llava.model.hf_format import published_name_patterns
 from llava.pruning import MergedTokens, PruningError, PruningSettings, VisualTokens, select
 
 _CROPS_TOGETHER = 16  # encoded at once: vLLM counts the tokens that are kept, which says little of a tower's memory
-# What the names of weights begin with, in LLaVA's layout and in those of transformers' classes -> in this model.
+# Names of weights in either layout -> in this model, which has those of llava-hf's files. None: what it does not have.
 _NAMES = {
     r"(rotary_emb\.inv_freq|position_ids)$": None,
     r"^vision_tower\.(text_model\.|text_projection|visual_projection|logit_scale)": None,  # the rest of a whole CLIP
     r"^(model\.)?image_newline$": None,  # `spatial` has none
-    r"^(model\.)?vision_tower\.(vision_tower\.)?(vision_model\.)?": "vision_tower.vision_model.",
-    r"^model\.mm_projector\.0\.": "multi_modal_projector.linear_1.",
-    r"^model\.mm_projector\.2\.": "multi_modal_projector.linear_2.",
-    r"^model\.multi_modal_projector\.": "multi_modal_projector.",
-    r"^(model\.language_model|language_model\.model|model)\.(?=embed_tokens|layers|norm)": "language_model.model.",
-    r"^lm_head\.": "language_model.lm_head.",
+    **published_name_patterns(),
 }
 
 
@@ -151,19 +147,19 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
         numbers = [len(pixels) for pixels, *_ in images]
         views = encode(self.vision_tower, torch.cat([pixels for pixels, *_ in images]))
         chosen = select(views.project_by(self.multi_modal_projector), settings)
-        expected = count_tokens(settings, views.features.shape[1])
+        expected = settings.kept(views.features.shape[1])
         if chosen.tokens.shape[1] != expected:  # the prompt has so many placeholders
             raise PruningError(
                 f"the pruning method {settings.pruning_method} must return {expected} visual tokens of each crop for "
                 f"vLLM, not {chosen.tokens.shape[1]}"
             )
         chosen = replace(chosen, tokens=self.multi_modal_projector(chosen.tokens))
-        return [self._join(part, image[1]) for part, image in zip(_split(chosen, numbers), images, strict=True)]
+        return [self._join(part, image[1]) for part, image in zip(chosen.split(numbers), images, strict=True)]
 
     def _join(self, chosen: VisualTokens | MergedTokens, size: tuple[int, int]) -> torch.Tensor:
         """One sequence (K * T, D) of the tokens (K, T, D) of an image of `size` (W, H)."""
         config = self.config
-        if config.mm_patch_merge_type != "spatial" or len(chosen.tokens) == 1 or isinstance(chosen, MergedTokens):
+        if config.mm_patch_merge_type != "spatial" or len(chosen.tokens) == 1 or not chosen.has_places:
             return chosen.tokens.flatten(0, 1)
         vision = config.vision_config
         grid = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, vision.image_size)
@@ -202,11 +198,3 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
-
-
-def _split(chosen: VisualTokens | MergedTokens, numbers: list[int]) -> list[VisualTokens | MergedTokens]:
-    """The tokens of a batch, image by image."""
-    tokens = chosen.tokens.split(numbers)
-    if isinstance(chosen, MergedTokens):
-        return [MergedTokens(part) for part in tokens]
-    return [VisualTokens(*parts) for parts in zip(tokens, chosen.patches.split(numbers), strict=True)]

@@ -18,7 +18,7 @@ from vllm.multimodal.processing import (
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.integrations.vllm.processor import VisPrunerLlavaProcessor
-from llava.integrations.vllm.settings import count_tokens, read_settings
+from llava.integrations.vllm.settings import read_settings
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.folders import find_folder
 from llava.pruning import PruningSettings
@@ -56,7 +56,7 @@ class VisPrunerLlavaProcessingInfo(BaseProcessingInfo):
 
     def get_num_image_tokens(self, *, image_width: int, image_height: int, settings: PruningSettings) -> int:
         """Visual tokens of a picture of this size."""
-        return self._crops((image_width, image_height)) * count_tokens(settings, self.patches)
+        return settings.kept(self.patches, self._crops((image_width, image_height)))
 
     def _crops(self, size: tuple[int, int]) -> int:
         """Crops of a picture of `size` (W, H)."""

@@ -70,13 +70,8 @@ def _why_not(method: str) -> str | None:
         number = select(views, settings).tokens.shape[1]
     except Exception as error:  # whatever the user's code raises
         return one_line(error)
-    wanted = count_tokens(settings, 64)
+    wanted = settings.kept(64)
     return None if number == wanted else f"it gives {number} visual tokens of a crop where {wanted} are wanted"
-
-
-def count_tokens(settings: PruningSettings, patches: int) -> int:
-    """How many visual tokens a crop of so many patches has."""
-    return min(settings.visual_token_num, patches) if settings.prunes_before_decoder else patches
 
 
 def pack(settings: PruningSettings) -> torch.LongTensor:

@@ -8,10 +8,11 @@ from transformers import PreTrainedModel
 
 from llava.model.answer_loss import training_loss
 from llava.model.client_calls import check_attentions, check_embeds, check_modalities
-from llava.model.kv_cache import CACHE, ReusedCache, can_be_static, take_cache
+from llava.model.kv_cache import ReusedCache, can_be_static
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.pruning_defaults import refuse_with_input_error
 from llava.pruning import PruningSettings, load_method
+from llava.pruning.kv_cache import CACHE, take_cache
 from llava.utils import InputError
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             is_visual = torch.zeros_like(input_ids, dtype=torch.bool)
         if is_visual is None:
             raise InputError(f"{pruning.pruning_method} needs is_visual beside inputs_embeds")
-        share = min(1.0, pruning.visual_token_num / self.get_vision_tower().num_patches)
+        share = pruning.share_in_decoder(self.get_vision_tower().num_patches)
         method = load_method(pruning.pruning_method)
         return {"prune_decoder": method.prune_decoder, "is_visual": is_visual, "visual_share": share}
 
