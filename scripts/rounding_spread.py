@@ -74,6 +74,7 @@ class Asked:
         from llava.eval.answering import make_requests
         from llava.inference.pictures import open_image
         from llava.mm_utils import process_images
+        from llava.model.encode import encode
 
         data = data_dir / benchmark.folder
         questions = benchmark.read_questions(data_dir)
@@ -83,7 +84,8 @@ class Asked:
         views = {}
         for path in dict.fromkeys(question.image for question in questions):
             picture = open_image(path, str(path), as_displayed=False)
-            views[path] = loaded.model.see(process_images([picture], loaded.image_processor, loaded.model.config))
+            pixels = process_images([picture], loaded.image_processor, loaded.model.config)
+            views[path] = encode(loaded.model, pixels)[0].views
         return cls(loaded, benchmark, data, questions, requests, views, benchmark.max_new_tokens)
 
     def kept(self, pruning: PruningSettings, dtype: torch.dtype, noise: float, seed: int | None) -> list[Patches]:
@@ -95,7 +97,7 @@ class Asked:
         for image, asked in dict.fromkeys(keys):
             if image not in seen:
                 seen[image] = perturbed(self.views[image], dtype, noise, seed, model.project)
-            views = model.ask(seen[image], pruning, asked) if pruning.question_views else seen[image]
+            views = model.with_question(seen[image], pruning, asked) if pruning.question_views else seen[image]
             found[image, asked] = tuple(select(views, pruning).patches[0].tolist())
         return [found[key] for key in keys]
 

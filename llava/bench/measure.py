@@ -12,8 +12,8 @@ import psutil
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.encode import encode
 from llava.model.flops import Decoder, tokens_later
-from llava.model.pruning_defaults import refuse_with_input_error
 from llava.model.splice import EmbeddedPrompts
 from llava.pruning import PruningSettings, method_label, select
 from llava.pruning.kv_cache import cache_in
@@ -84,7 +84,6 @@ class Clock:
         return [1000 * (second - first) for first, second in zip(self.marks, self.marks[1:])]
 
 
-@refuse_with_input_error
 @torch.inference_mode()
 def encode_images(model, pixels: torch.Tensor, pruning: PruningSettings, question: str) -> list[float]:
     """Milliseconds of vision encoding, selection and projection of crops (K, 3, h, w), as `encode_images` has them.
@@ -93,9 +92,9 @@ def encode_images(model, pixels: torch.Tensor, pruning: PruningSettings, questio
     """
     clock, prunes = Clock(model.device), pruning.prunes_before_decoder
     clock.mark()
-    views = model.see(pixels)
+    (image,) = encode(model, [pixels])
     clock.mark()
-    chosen = select(model.ask(views, pruning, question), pruning)
+    chosen = select(model.with_question(image.views, pruning, question), pruning)
     clock.mark()
     model.project(chosen.tokens)
     clock.mark()

@@ -6,16 +6,20 @@ from typing import NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.families import Family, find_family
 from llava.model.folders import find_folder
 from llava.model.hf_format import model_type_of
 from llava.model.load_options import LoadOptions
-from llava.model.loading import load_llava, read_config, read_config_file, set_generation_defaults
+from llava.model.loading import (
+    load_image_tokenizer,
+    load_llava,
+    read_config,
+    read_config_file,
+    set_generation_defaults,
+)
 from llava.model.lora import is_lora, read_lora_config
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.placement import Placement
-from llava.model.pruning_defaults import refuse_with_input_error
 from llava.pruning import PruningSettings, load_method
 from llava.utils import InputError, read_json_object
 
@@ -36,7 +40,6 @@ class LoadedModel(NamedTuple):
     context_len: int
 
 
-@refuse_with_input_error
 def load_pretrained_model(
     model_path: str,
     model_base: str | None,
@@ -141,8 +144,7 @@ class CheckedFolder:
         if base:
             _require_base(base, family)
         config = read_config(folder, family.causal_lm, overrides or {})
-        tokenizer = family.load_tokenizer(base or folder)
-        _add_image_tokens(tokenizer, config)
+        tokenizer = load_image_tokenizer(family.causal_lm, base or folder, config)
         _ = build_vision_tower(config, folder, delay_load=True).image_processor
         return cls(folder, base, family, config, tokenizer)
 
@@ -150,8 +152,7 @@ class CheckedFolder:
 def complete(model: PreTrainedModel) -> LoadedModel:
     """A LLaVA model with the tokenizer of its checkpoint, `config.name_or_path`, and its tower's image processor."""
     folder = find_folder(str(model.config.name_or_path), "checkpoint")
-    tokenizer = read_family(folder).load_tokenizer(folder)
-    _add_image_tokens(tokenizer, model.config)
+    tokenizer = load_image_tokenizer(type(model), folder, model.config)
     set_generation_defaults(model, tokenizer, folder)
     return LoadedModel(tokenizer, model, model.get_vision_tower().image_processor, model.config.max_position_embeddings)
 
@@ -172,12 +173,3 @@ def _require_base(base: Path, family: Family) -> None:
     known = {*family.model_types, *(getattr(parent, "model_type", "") for parent in family.config_class.__mro__)}
     if model_type not in known:
         raise InputError(f"the base model {base} is no language model of {family.causal_lm.__name__}: {model_type!r}")
-
-
-def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
-    """Add the tokens around images that some checkpoints use, if the model has embeddings for them."""
-    tokens = [DEFAULT_IMAGE_PATCH_TOKEN] if config.mm_use_im_patch_token else []
-    tokens += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN] if config.mm_use_im_start_end else []
-    tokenizer.add_tokens(tokens, special_tokens=True)
-    if len(tokenizer) > config.vocab_size:
-        raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model embeddings for {config.vocab_size}")

@@ -1,11 +1,8 @@
 """The pruning settings that a model holds for the calls that give none of their own."""
 
-import functools
-from collections.abc import Callable
 from dataclasses import fields, replace
 
-from llava.pruning import PruningError, PruningSettings
-from llava.utils import InputError
+from llava.pruning import PruningSettings
 
 _NAMES = tuple(field.name for field in fields(PruningSettings))
 
@@ -41,16 +38,3 @@ class PruningDefaults:
         """Remove the settings of a call from its keyword arguments: the model's own, less those that are given."""
         given = {name: options.pop(name) for name in _NAMES if name in options}
         return replace(self.pruning, **given) if given else self.pruning
-
-
-def refuse_with_input_error(function: Callable) -> Callable:
-    """Make a method's PruningError an InputError, which every command reports in one line."""
-
-    @functools.wraps(function)
-    def wrapped(*args, **kwargs):
-        try:
-            return function(*args, **kwargs)
-        except PruningError as error:
-            raise InputError(str(error)) from error
-
-    return wrapped

@@ -240,6 +240,18 @@ class Views:
         own = {name: self._sources[name] for name in QUESTION_VIEWS}
         return Views(self.features[crops], **parts, **(own | of_question))
 
+    @staticmethod
+    def joined(images: list[Views]) -> Views:
+        """The views of several images' crops as those of one batch, one image after the other; none of a question."""
+        import torch
+
+        parts = {
+            name: lambda name=name: torch.cat([getattr(image, name) for image in images])
+            for name in OF_CROPS
+            if all(image._sources[name] is not None for image in images)
+        }
+        return Views(torch.cat([image.features for image in images]), **parts)
+
     def together(self) -> Views:
         """The views of K crops as those of one crop with K N patches; `pixels` are (1, K, 3, height, width).
 

@@ -10,8 +10,9 @@ from transformers import StoppingCriteria
 
 from llava.conversation import Conversation
 from llava.inference import Session, conv_mode_for
-from llava.inference.pictures import SeenPicture
+from llava.inference.pictures import encode_images
 from llava.mm_utils import get_anyres_image_grid_shape
+from llava.model.encode import Encoded
 from llava.model.flops import Decoder, tokens_later
 from llava.pruning import PruningSettings
 from llava.pruning.registry import NONE
@@ -51,19 +52,19 @@ class LocalModel:
         self.conv_mode = conv_mode_for(self.model, conv_mode)
         self.patches = self.model.get_vision_tower().num_patches
 
-    def see(self, image: Image.Image) -> SeenPicture:
+    def see(self, image: Image.Image) -> Encoded:
         """Encode a picture. Raises InputError if that cannot be done."""
-        return SeenPicture(self.loaded, image, "your picture")
+        return encode_images(self.loaded, [image], "your picture")[0]
 
-    def sheet(self, seen: SeenPicture) -> Sheet:
+    def sheet(self, seen: Encoded) -> Sheet:
         """How the crops of a picture lie."""
         tower = self.model.get_vision_tower()
-        if len(seen.pixels) == 1:
+        if len(seen.views.pixels) == 1:
             return Sheet(tower.num_patches_per_side)
         grid = get_anyres_image_grid_shape(seen.size, self.model.config.image_grid_pinpoints, tower.image_size)
         return Sheet(tower.num_patches_per_side, *grid)
 
-    def chat(self, seen: SeenPicture) -> "LocalChat":
+    def chat(self, seen: Encoded) -> "LocalChat":
         """A conversation about a picture."""
         return LocalChat(self, seen)
 
@@ -88,7 +89,7 @@ class LocalChat:
     question the unpruned answer can be had too, after the same history. One call at a time.
     """
 
-    def __init__(self, model: LocalModel, seen: SeenPicture) -> None:
+    def __init__(self, model: LocalModel, seen: Encoded) -> None:
         self._model, self._seen = model, seen
         self._session: Session | None = None  # of the last question that was answered
         self._unpruned: Session | None = None

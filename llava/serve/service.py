@@ -20,7 +20,7 @@ from llava.serve.visitors import Visitor, Visitors
 from llava.utils import InputError
 
 if TYPE_CHECKING:
-    from llava.inference.pictures import SeenPicture
+    from llava.model.encode import Encoded
     from llava.serve.local_model import LocalModel
     from llava.serve.vllm_server import VllmServer
 
@@ -93,7 +93,7 @@ class Service:
         if seen is None:
             return ""
         processor = self.model.loaded[2]
-        crops = drawing.crop_images(seen.pixels.float().numpy(), processor.image_mean, processor.image_std)
+        crops = drawing.crop_images(seen.views.pixels.float().numpy(), processor.image_mean, processor.image_std)
         return drawing.picture_source(crops, self.model.sheet(seen).side)
 
     def draw_kept(self, key: str, pruning: PruningSettings) -> str:
@@ -200,7 +200,7 @@ class Service:
         exchange: Exchange,
         answer: Answer,
         pieces: Generator[str, None, tuple[str, Figures]],
-        seen: SeenPicture | None,
+        seen: Encoded | None,
         pruning: PruningSettings,
     ) -> Iterator[Shown]:
         """Add the pieces of an exchange's answer as they come, and in the end what it took, unless it is stopped."""
@@ -216,7 +216,7 @@ class Service:
             else:
                 return
         if self.server is not None and seen is not None and figures.prompt_tokens is not None:
-            visual = len(seen.visual_tokens(pruning))
+            visual = len(seen.tokens(self.model.model, pruning))
             figures = replace(figures, **self.model.arithmetic(figures.prompt_tokens, visual, pruning))
         answer.figures, answer.is_done = figures, True
 

@@ -6,7 +6,7 @@ import pytest
 
 from llava.inference import Engine, make_request
 from llava.inference.budgets import answer_at_each
-from llava.inference.pictures import SeenImageStream
+from llava.inference.pictures import ImageStream
 from llava.pruning import PruningSettings
 from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, picture
@@ -65,19 +65,20 @@ def test_the_tower_sees_every_image_once(loaded, encoded, batch_size):
 
 def test_what_the_tower_saw_is_kept_to_the_last_request(loaded, monkeypatch):
     llava, seen = loaded(), []
+    encode = llava[1].get_vision_tower().encode
 
-    def watch(pixels, view=llava[1].see):
-        views = view(pixels)
+    def watch(pixels):
+        views = encode(pixels)
         seen.append(weakref.ref(views))
         return views
 
-    monkeypatch.setattr(llava[1], "see", watch)
+    monkeypatch.setattr(llava[1].get_vision_tower(), "encode", watch)
     one, two = (
         make_request("What?", [image], "llava_v1", llava[1].config, PruningSettings(4)) for image in PICTURES[:2]
     )
-    stream, alive = SeenImageStream(llava, [one, two, one], 0), []
+    stream, alive = ImageStream(llava, [one, two, one], 0), []
     for request in (one, two, one):
-        stream.of([request])
+        stream.next_batch([request])
         alive.append([views() is not None for views in seen])
     assert alive == [[True], [True, False], [False, False]]
 

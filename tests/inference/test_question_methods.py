@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llava.inference import Engine, Request, Session, make_request
-from llava.inference.pictures import VisualTokenStream
+from llava.inference.pictures import ImageStream
 from llava.pruning import PruningSettings
 from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, load, picture
@@ -28,8 +28,8 @@ def requests_of(llava: tuple, method: str, number: int = 12) -> list[Request]:
 
 
 def visual_tokens(llava: tuple, requests: list[Request]) -> list[list[torch.Tensor]]:
-    stream = VisualTokenStream(llava, requests, 0)
-    return [tokens for request in requests for tokens in stream.of([request])]
+    stream = ImageStream(llava, requests, 0)
+    return [tokens for request in requests for tokens in stream.next_batch([request])]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -119,7 +119,7 @@ def test_a_conversation_goes_by_the_question_that_came_with_the_image(loaded, en
 def test_half_precision_shares_the_encoding_of_a_batch(checkpoints, method):
     llava = load(checkpoints(), dtype=torch.bfloat16)
     requests = requests_of(llava, method)[:4]
-    visual = VisualTokenStream(llava, requests, 0).of(requests)
+    visual = ImageStream(llava, requests, 0).next_batch(requests)
     assert [len(tokens) for images in visual for tokens in images] == [12] * 4
     assert visual[0][0] is visual[2][0]
     assert not torch.equal(visual[0][0], visual[1][0])

@@ -56,7 +56,7 @@ def test_the_drawn_patches_are_those_that_the_model_keeps(service_of, picture_fi
     seen = service.visitors.get("me").seen
     for pruning in (SIXTEEN, PruningSettings(16, 0.0), PruningSettings(16, 1.0), PruningSettings(9, 0.3)):
         kept = kept_patches(seen.views, pruning)
-        patches = service.model.model.encode_images(seen.pixels, pruning).patches
+        patches = service.model.model.encode_images(seen.views.pixels, pruning).patches
         assert [sorted(crop.important | crop.others) for crop in kept] == patches.tolist()
         most = seen.views.importance.topk(int(pruning.visual_token_num * pruning.important_ratio), dim=1).indices
         assert [set(crop.important) for crop in kept] == [set(row) for row in most.tolist()]

@@ -19,6 +19,7 @@ from llava.integrations.transformers.prompts import (
     behind,
     prune_prompts,
 )
+from llava.model.encode import encodes_one_by_one
 from llava.pruning.kv_cache import cache_in
 from llava.utils import InputError
 
@@ -144,11 +145,7 @@ def _prune(call: Call, written: Written) -> Prompts:
 
 
 def encode_pictures(model: PreTrainedModel, host: Host, token: int, parts: list[dict]) -> list[Picture]:
-    """The pictures whose arguments are `parts`, as `host.split` makes them.
-
-    To answer in float32 every picture is encoded by itself: the size of a batch changes the last bits of the features,
-    and the selection can turn on them, so that an answer would depend on what else is in the batch.
-    """
-    one_by_one = model.dtype is torch.float32 and not model.training
+    """The pictures whose arguments are `parts`, as `host.split` makes them: see `encodes_one_by_one`."""
+    one_by_one = encodes_one_by_one(model.dtype, model.training)
     groups = [[part] for part in parts] if one_by_one else [parts] * bool(parts)
     return [picture for group in groups for picture in host.encode(model, token, join(group))]

@@ -22,7 +22,6 @@ from llava.integrations.transformers.generation import Restorer
 from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import ATTRIBUTE, Prompts
-from llava.model.pruning_defaults import refuse_with_input_error
 from llava.pruning.kv_cache import cache_in
 
 _STATE = "_visual_token_pruning"
@@ -103,7 +102,6 @@ def _forward_of(original):
     """The function that becomes `forward`, with the signature of the model's own and the settings of a call."""
     names = list(inspect.signature(original).parameters)
 
-    @refuse_with_input_error
     def forward(self, *args, **kwargs):
         given = {**dict(zip(names, args)), **kwargs}
         settings = {name: given.pop(name) for name in SETTING_NAMES if name in given}
@@ -135,7 +133,6 @@ def _generate_of(original):
 
     @functools.wraps(original)
     @torch.no_grad()
-    @refuse_with_input_error
     def generate(
         self,
         inputs=None,

@@ -37,6 +37,7 @@ from llava.integrations.vllm.settings import unpack
 from llava.integrations.vllm.tower import encode, use_plain_kernels
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import merge_crops
+from llava.model.encode import encodes_one_by_one
 from llava.model.hf_format import published_name_patterns
 from llava.pruning import MergedTokens, PruningError, PruningSettings, VisualTokens, select
 
@@ -102,8 +103,8 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
                 prefix=maybe_prefix(prefix, "vision_tower"),
             )
             self.multi_modal_projector = Projector(config, quant_config, maybe_prefix(prefix, "multi_modal_projector"))
-        self.is_exact = model_config.dtype is torch.float32
-        if self.is_exact:
+        self.encodes_one_by_one = encodes_one_by_one(model_config.dtype, training=False)
+        if self.encodes_one_by_one:
             use_plain_kernels(self.vision_tower)
         with self._mark_language_model(vllm_config):
             self.language_model = init_vllm_registered_model(
@@ -126,16 +127,12 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
         return [tokens for batch, settings in self._batches(images) for tokens in self._embed(batch, settings)]
 
     def _batches(self, images: list[tuple]) -> Iterator[tuple[list[tuple], PruningSettings]]:
-        """Images that are encoded at once, in order: of the same settings, and in float32 each by itself.
-
-        There the size of a batch changes the last bits of the features, and the selection can turn on them, so that
-        an answer would depend on what else the server is asked.
-        """
+        """Images that are encoded at once, in order: of the same settings, and one by one where that is the rule."""
         for settings, group in groupby(images, lambda image: image[2]):
             batch, crops = [], 0
             for image in group:
                 number = len(image[0])
-                if batch and (self.is_exact or crops + number > _CROPS_TOGETHER):
+                if batch and (self.encodes_one_by_one or crops + number > _CROPS_TOGETHER):
                     yield batch, settings
                     batch, crops = [], 0
                 batch.append(image)

@@ -10,7 +10,7 @@ from llava.model.answer_loss import training_loss
 from llava.model.client_calls import check_attentions, check_embeds, check_modalities
 from llava.model.kv_cache import ReusedCache, can_be_static
 from llava.model.llava_arch import LlavaMetaForCausalLM
-from llava.model.pruning_defaults import refuse_with_input_error
+from llava.model.tokenizer import load_tokenizer
 from llava.pruning import PruningSettings, load_method
 from llava.pruning.kv_cache import CACHE, take_cache
 from llava.utils import InputError
@@ -27,6 +27,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
     """
 
     model_class: type[nn.Module]
+    read_tokenizer = staticmethod(load_tokenizer)  # from a checkpoint's folder; a family may have another
 
     def __init__(self, config):
         PreTrainedModel.__init__(self, config)
@@ -47,7 +48,6 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
 
         return from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
 
-    @refuse_with_input_error
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,

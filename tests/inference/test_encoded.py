@@ -1,10 +1,10 @@
-"""A picture that is encoded once: its visual tokens are those of a new encoding, and a conversation may change T."""
+"""An image that is encoded once: its visual tokens are those of a new encoding, and a conversation may change T."""
 
 import pytest
 import torch
 
 from llava.inference import Session
-from llava.inference.pictures import SeenPicture, encode_images
+from llava.inference.pictures import choose_tokens, encode_images
 from llava.pruning import PruningSettings
 from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, picture
@@ -26,11 +26,12 @@ SETTINGS = [
 def test_its_visual_tokens_are_those_of_a_new_encoding(loaded, encoded, version, family):
     llava = loaded(version, family)
     for image in (picture(200, 150), picture(90, 300), picture(168, 168)):
-        seen, crops = SeenPicture(llava, image), encoded(llava[1])
-        chosen = [seen.visual_tokens(settings, ASKED) for settings in SETTINGS]
+        (seen,), crops = encode_images(llava, [image], "it"), encoded(llava[1])
+        chosen = [choose_tokens(llava[1], [seen], settings, [ASKED])[0] for settings in SETTINGS]
         assert not crops
         for settings, tokens in zip(SETTINGS, chosen):
-            assert torch.equal(tokens, encode_images(llava, [image], settings, "it", [ASKED])[0])
+            again = encode_images(llava, [image], "it")
+            assert torch.equal(tokens, choose_tokens(llava[1], again, settings, [ASKED])[0])
 
 
 def test_a_message_may_bring_it_among_others(loaded, encoded):
@@ -38,7 +39,7 @@ def test_a_message_may_bring_it_among_others(loaded, encoded):
     images = [picture(seed=1), picture(90, 300, 2), picture(300, 90, 3)]
     apart = Session(llava, pruning=PruningSettings(16))
     said = apart.ask(f"{IMAGE}, {IMAGE}, {IMAGE}: what is it?", images, **GREEDY)
-    seen = SeenPicture(llava, images[1])
+    (seen,) = encode_images(llava, [images[1]], "it")
     crops, session = encoded(llava[1]), Session(llava, pruning=PruningSettings(16))
     assert session.ask(f"{IMAGE}, {IMAGE}, {IMAGE}: what is it?", [images[0], seen, images[2]], **GREEDY) == said
     assert session.last == apart.last
@@ -47,7 +48,7 @@ def test_a_message_may_bring_it_among_others(loaded, encoded):
 
 def test_a_fork_goes_on_with_other_settings_and_encodes_nothing(loaded, encoded):
     llava, image = loaded("v1.6"), picture(200, 150, 1)
-    seen = SeenPicture(llava, image)
+    (seen,) = encode_images(llava, [image], "it")
     crops, session = encoded(llava[1]), Session(llava, pruning=PruningSettings(16))
     session.ask("What is it?", [seen], **GREEDY)
     for settings in (PruningSettings(48), PruningSettings(), PruningSettings(16, pruning_method="fastv")):
@@ -56,7 +57,7 @@ def test_a_fork_goes_on_with_other_settings_and_encodes_nothing(loaded, encoded)
         assert not crops
         assert said == generate_alone(llava, fork.last.prompt, [image], pruning=settings, **GREEDY)
         assert fork.last.computed_tokens == fork.last.prompt_tokens
-        assert fork.last.num_visual_tokens == (len(seen.visual_tokens(settings)),)
+        assert fork.last.num_visual_tokens == (len(seen.tokens(llava[1], settings)),)
         crops.clear()
     assert session.last.prompt.count("USER") == 1
     said = session.ask("Why?", **GREEDY)
@@ -82,10 +83,10 @@ def test_the_tokens_of_an_answer_are_counted(loaded):
     assert session.last.answer_tokens == 5
 
 
-def test_what_cannot_be_seen_is_an_error_that_names_it(loaded, tmp_path):
+def test_what_cannot_be_encoded_is_an_error_that_names_it(loaded, tmp_path):
     file = tmp_path / "bad.png"
     file.write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"bad\.png"):
-        SeenPicture(loaded(), file)
+        encode_images(loaded(), [file], "it")
     with pytest.raises(InputError, match="of your picture"):
-        SeenPicture(loaded(), b"no picture", "your picture")
+        encode_images(loaded(), [b"no picture"], "your picture")
