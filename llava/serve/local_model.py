@@ -114,7 +114,7 @@ class LocalChat:
     def unpruned_figures(self) -> Figures:
         """Of the last question without pruning, what arithmetic tells."""
         pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
-        last, visual = self._session.last, len(self._seen.visual_tokens(pruning))
+        last, visual = self._session.last, len(self._seen.tokens(self._model.model, pruning))
         prompt = last.prompt_tokens - sum(last.num_visual_tokens) + visual
         return Figures(prompt_tokens=prompt, **self._model.arithmetic(prompt, visual, pruning))
 
