@@ -10,7 +10,7 @@ from transformers import StoppingCriteria
 
 from llava.conversation import Conversation
 from llava.inference import Session, conv_mode_for
-from llava.inference.pictures import encode_images
+from llava.inference.pictures import choose_tokens, encode_images
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.encode import Encoded
 from llava.model.flops import Decoder, tokens_later
@@ -64,6 +64,10 @@ class LocalModel:
         grid = get_anyres_image_grid_shape(seen.size, self.model.config.image_grid_pinpoints, tower.image_size)
         return Sheet(tower.num_patches_per_side, *grid)
 
+    def count_visual_tokens(self, seen: Encoded, pruning: PruningSettings) -> int:
+        """How many visual tokens a picture has with these settings."""
+        return len(choose_tokens(self.model, [seen], pruning)[0])
+
     def chat(self, seen: Encoded) -> "LocalChat":
         """A conversation about a picture."""
         return LocalChat(self, seen)
@@ -114,7 +118,7 @@ class LocalChat:
     def unpruned_figures(self) -> Figures:
         """Of the last question without pruning, what arithmetic tells."""
         pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
-        last, visual = self._session.last, len(self._seen.tokens(self._model.model, pruning))
+        last, visual = self._session.last, self._model.count_visual_tokens(self._seen, pruning)
         prompt = last.prompt_tokens - sum(last.num_visual_tokens) + visual
         return Figures(prompt_tokens=prompt, **self._model.arithmetic(prompt, visual, pruning))
 

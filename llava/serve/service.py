@@ -216,7 +216,7 @@ class Service:
             else:
                 return
         if self.server is not None and seen is not None and figures.prompt_tokens is not None:
-            visual = len(seen.tokens(self.model.model, pruning))
+            visual = self.model.count_visual_tokens(seen, pruning)
             figures = replace(figures, **self.model.arithmetic(figures.prompt_tokens, visual, pruning))
         answer.figures, answer.is_done = figures, True
 
