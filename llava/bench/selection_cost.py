@@ -10,7 +10,7 @@ from llava.bench.measure import Clock
 from llava.bench.random_model import build_tower
 from llava.bench.shapes import Shape
 from llava.pruning import select_visual_tokens
-from llava.pruning.duplicates import MAX_DROPPED_PER_ROUND
+from llava.pruning.kernels.duplicates import MAX_DROPPED_PER_ROUND
 
 
 def transcription(

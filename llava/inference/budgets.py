@@ -6,12 +6,12 @@ from dataclasses import replace
 from llava.inference.engine import Engine
 from llava.inference.memory import MOST
 from llava.inference.request import Completion, Request
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 
 
 def answer_at_each(
-    engine: Engine, requests: list[Request], settings: list[PruningSettings], **options
-) -> Iterator[tuple[int, PruningSettings, Completion]]:
+    engine: Engine, requests: list[Request], settings: list[Settings], **options
+) -> Iterator[tuple[int, Settings, Completion]]:
     """The completion of every request at every one of `settings`: (number of the request, settings, completion).
 
     They come as they are made: some requests at all settings, then the next ones. An image passes through the vision

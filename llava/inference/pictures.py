@@ -21,7 +21,7 @@ from llava.model import encode as door
 from llava.model.encode import Encoded
 from llava.model.question import questions_of
 from llava.pictures import is_data_uri, read_picture
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 
 MOST_HELD = 64  # encoded images that wait for requests to come
 
@@ -68,7 +68,7 @@ def _encode(model, pixels: list[torch.Tensor], sizes: list[tuple[int, int]]) -> 
 
 @torch.inference_mode()
 def choose_tokens(
-    model, encoded: list[Encoded], pruning: PruningSettings, questions: Sequence[str] | None = None
+    model, encoded: list[Encoded], pruning: Settings, questions: Sequence[str] | None = None
 ) -> list[torch.Tensor]:
     """The visual tokens (length, D) of each image, as `llava.model.encode.visual_tokens` has them.
 

@@ -21,7 +21,7 @@ from llava.inference.templates import conv_mode_for, open_conversation
 from llava.mm_utils import tokenizer_image_token
 from llava.model.encode import Encoded
 from llava.model.splice import EmbeddedPrompts
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.utils import InputError
 
 
@@ -86,7 +86,7 @@ class Session:
         last: the last turn; None before the first.
     """
 
-    def __init__(self, loaded: tuple, conv_mode: str | None = None, pruning: PruningSettings | None = None) -> None:
+    def __init__(self, loaded: tuple, conv_mode: str | None = None, pruning: Settings | None = None) -> None:
         """
         Args:
             loaded: what `load_pretrained_model` returned.
@@ -103,7 +103,7 @@ class Session:
         self._cache: Cache | None = None
         self._cached: list[int] = []  # the tokens whose keys and values are in the cache
 
-    def fork(self, pruning: PruningSettings) -> "Session":
+    def fork(self, pruning: Settings) -> "Session":
         """A session that goes on from here with other settings, at first without a KV cache; this one stays as it is.
 
         No image is encoded again. Raises InputError if the method cannot work.
@@ -119,7 +119,7 @@ class Session:
         """Free the KV cache; the next turn computes the history again."""
         self._cache, self._cached = None, []
 
-    def _choose(self, encoded: list[Encoded], asked: list[str], pruning: PruningSettings) -> dict[int, _Image]:
+    def _choose(self, encoded: list[Encoded], asked: list[str], pruning: Settings) -> dict[int, _Image]:
         """Images with their visual tokens, under numbers that no other of the session has."""
         tokens = choose_tokens(self._model, encoded, pruning, asked)
         return {number: _Image(*image) for image, number in zip(zip(encoded, asked, tokens), self._numbers)}

@@ -20,7 +20,8 @@ from llava.model.loading import (
 from llava.model.lora import is_lora, read_lora_config
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.placement import Placement
-from llava.pruning import PruningSettings, load_method
+from llava.pruning import load_method
+from llava.pruning.settings import take_settings
 from llava.utils import InputError, read_json_object
 
 
@@ -50,11 +51,6 @@ def load_pretrained_model(
     device: str = "cuda",
     use_flash_attn: bool = False,
     *,
-    visual_token_num: int | None = None,
-    important_ratio: float = 0.5,
-    pruning_method: str = "vispruner",
-    pruning_seed: int = 0,
-    budget_per: str = "crop",
     compile_decoding: bool = False,
     attn_implementation: str | None = None,
     **kwargs,
@@ -70,16 +66,12 @@ def load_pretrained_model(
         device_map: as in accelerate; `auto` spreads the language model over the visible GPUs.
         device: where everything goes if it is not "cuda"; "cuda" without a GPU becomes the CPU, with a message.
         use_flash_attn: same as attn_implementation="flash_attention_2".
-        visual_token_num: visual tokens kept of each crop, or image; None keeps all.
-        important_ratio: share of them that VisPruner chooses by [CLS] attention.
-        pruning_method: how they are chosen: a name of `llava.pruning.METHOD_NAMES`, a `.py` file or a module.
-        pruning_seed: the seed of what a method draws at random.
-        budget_per: whether that number is for each "crop" or for all crops of an "image" together.
         compile_decoding: keep keys and values in place and, on a GPU, compile a token's step into a CUDA graph.
         attn_implementation: as in transformers, for language model and vision tower.
-        kwargs: `dtype` or `torch_dtype`, the weights' (float16 on a GPU and float32 on the CPU without one, "auto" for
-            the checkpoint's own); `quantization_config`; `cache_dir`; what else `load_options` takes; and config keys
-            to override, such as `mm_patch_merge_type` and `image_grid_pinpoints`, as keywords or as a dict
+        kwargs: the model's own settings, those of `llava.pruning.Settings`, such as `visual_token_num`; `dtype` or
+            `torch_dtype`, the weights' (float16 on a GPU and float32 on the CPU without one, "auto" for the
+            checkpoint's own); `quantization_config`; `cache_dir`; what else `load_options` takes; and config keys to
+            override, such as `mm_patch_merge_type` and `image_grid_pinpoints`, as keywords or as a dict
             `overwrite_config` or `customized_config`.
 
     Raises:
@@ -87,8 +79,8 @@ def load_pretrained_model(
         ValueError: for an impossible pruning setting.
         TypeError: for a keyword that is neither an option nor a config key.
     """
-    pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per)
-    method = load_method(pruning_method)  # a method that cannot be imported shows here, not after the weights
+    pruning = take_settings(kwargs)
+    method = load_method(pruning.pruning_method)  # one that cannot be imported shows here, not after the weights
     attn_implementation = "flash_attention_2" if use_flash_attn else attn_implementation
     options = LoadOptions.of(kwargs)
     bits = options.quantization_config, load_8bit, load_4bit
@@ -101,7 +93,7 @@ def load_pretrained_model(
     model.config.name_or_path = str(model_path)
     set_generation_defaults(model, tokenizer, folder)
     model.pruning, model.compile_decoding, model.tokenizer = pruning, compile_decoding, tokenizer
-    if "text_embeds" in getattr(method, "NEEDS", ()):
+    if "text_embeds" in method.needs:
         _ = model.get_vision_tower().text_side  # what is missing there shows here, not at the first question
     return LoadedModel(tokenizer, model, model.get_vision_tower().image_processor, config.max_position_embeddings)
 

@@ -17,7 +17,7 @@ import torch
 
 from llava.errors import InputError
 from llava.model.anyres import join_crops
-from llava.pruning import MergedTokens, PruningSettings, Views, VisualTokens, select
+from llava.pruning import MergedTokens, Settings, Views, VisualTokens, select
 
 
 def encodes_one_by_one(dtype: torch.dtype, training: bool) -> bool:
@@ -43,7 +43,7 @@ class Encoded:
     size: tuple[int, int] | None
     has_crops: bool
 
-    def tokens(self, model, pruning: PruningSettings, question: str = "") -> torch.Tensor:
+    def tokens(self, model, pruning: Settings, question: str = "") -> torch.Tensor:
         """(length, D): its visual tokens for these settings and a question about it, as the language model takes them.
 
         Raises InputError if the method cannot work on the tower, or its crops do not fit its size.
@@ -78,7 +78,7 @@ def encode(
         views = [_run_tower(model, own) for own in crops]
     else:
         whole, ends = _run_tower(model, torch.cat(crops)), [0, *accumulate(map(len, crops))]
-        views = [whole.of(slice(start, end)) for start, end in pairwise(ends)]
+        views = [whole.crops(slice(start, end)) for start, end in pairwise(ends)]
     sizes = [None] * len(crops) if sizes is None else sizes
     cut = [image.ndim == 4 if has_crops is None else has_crops for image in images]
     return [Encoded(*parts) for parts in zip(views, sizes, cut, strict=True)]
@@ -89,7 +89,7 @@ def _run_tower(model, pixels: torch.Tensor) -> Views:
     return model.get_vision_tower().encode(pixels).project_by(model.project)
 
 
-def choose(model, views: Views, pruning: PruningSettings, question: str = "") -> VisualTokens | MergedTokens:
+def choose(model, views: Views, pruning: Settings, question: str = "") -> VisualTokens | MergedTokens:
     """The kept tokens of crops, projected: (K, T, D).
 
     Raises InputError if the method cannot work on this tower.
@@ -104,7 +104,7 @@ def choose(model, views: Views, pruning: PruningSettings, question: str = "") ->
 
 
 def visual_tokens(
-    model, encoded: list[Encoded], pruning: PruningSettings, questions: Sequence[str] | None = None
+    model, encoded: list[Encoded], pruning: Settings, questions: Sequence[str] | None = None
 ) -> list[torch.Tensor]:
     """The visual tokens (length, D) of each image, chosen of all at once where that cannot change what is kept.
 

@@ -21,7 +21,7 @@ from llava.model.pruning_defaults import PruningDefaults
 from llava.model.question import QuestionViews
 from llava.model.splice import EmbeddedPrompts, splice, text_mask
 from llava.model.vision_setup import add_vision_modules, add_vision_tokens
-from llava.pruning import MergedTokens, PruningSettings, VisualTokens
+from llava.pruning import MergedTokens, Settings, VisualTokens
 from llava.utils import InputError
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
         add_vision_tokens(self, model_args, tokenizer)
 
     def encode_images(
-        self, pixels: torch.Tensor, pruning: PruningSettings | None = None, question: str = ""
+        self, pixels: torch.Tensor, pruning: Settings | None = None, question: str = ""
     ) -> VisualTokens | MergedTokens:
         """Encode, select, project crops.
 
@@ -112,7 +112,7 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
         self,
         images: torch.Tensor | list[torch.Tensor],
         image_sizes: list[tuple[int, int]] | None,
-        pruning: PruningSettings | None = None,
+        pruning: Settings | None = None,
         questions: list[str] | None = None,
     ) -> list[torch.Tensor]:
         """Visual tokens of each image, as the language model takes them: I tensors (length, D).
@@ -129,7 +129,7 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
         encoded = encode(self, images, image_sizes, has_crops)
         return visual_tokens(self, encoded, pruning, questions)  # [VisPruner]
 
-    def _warn_of_rounded_pixels(self, images: torch.Tensor | list[torch.Tensor], pruning: PruningSettings) -> None:
+    def _warn_of_rounded_pixels(self, images: torch.Tensor | list[torch.Tensor], pruning: Settings) -> None:
         """Warn once of pixels that lost bits on the way to a tower that would have used them: nothing restores them."""
         rounded = {image.dtype for image in images} - {torch.float32, torch.float64}
         if rounded and pruning.prunes and self.get_vision_tower().dtype is torch.float32 and not self._has_warned:
@@ -220,7 +220,7 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
         images: torch.Tensor | list[torch.Tensor] | None,
         image_sizes: list[tuple[int, int]] | None,
         padding_side: str,
-        pruning: PruningSettings | None = None,
+        pruning: Settings | None = None,
         question: str | list[str] | None = None,
     ) -> EmbeddedPrompts:
         """Prompts with their images in place, padded on `padding_side`; the arguments are those of upstream's method.

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import AROUND_IMAGES, Conversation, SeparatorStyle, conv_templates, question_in
 from llava.errors import InputError
-from llava.pruning import PruningSettings, Views
+from llava.pruning import Settings, Views
 
 
 def questions_of(ids: torch.LongTensor, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -80,7 +80,7 @@ class QuestionViews:
     def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
 
-    def with_question(self, views: Views, pruning: PruningSettings, question: str) -> Views:
+    def with_question(self, views: Views, pruning: Settings, question: str) -> Views:
         """The views of crops, with those of a question that the method needs."""
         tower = self.get_vision_tower()
         sources = {
@@ -88,7 +88,7 @@ class QuestionViews:
             "text_embeds": lambda: tower.text_side.embed_text(question, tower.device),
             "word_embeds": lambda: self.embed_words(question),
         }
-        return views.of(slice(None), **{name: sources[name] for name in pruning.question_views})
+        return views.with_question(**{name: sources[name] for name in pruning.question_views})
 
     @torch.no_grad()
     def embed_words(self, text: str) -> torch.Tensor:

@@ -14,8 +14,8 @@ from llava.inference.pictures import choose_tokens, encode_images
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.encode import Encoded
 from llava.model.flops import Decoder, tokens_later
-from llava.pruning import PruningSettings
-from llava.pruning.registry import NONE
+from llava.pruning import Settings
+from llava.pruning.method import NONE
 from llava.serve.drawing import Sheet
 from llava.serve.talk import Figures
 
@@ -64,7 +64,7 @@ class LocalModel:
         grid = get_anyres_image_grid_shape(seen.size, self.model.config.image_grid_pinpoints, tower.image_size)
         return Sheet(tower.num_patches_per_side, *grid)
 
-    def count_visual_tokens(self, seen: Encoded, pruning: PruningSettings) -> int:
+    def count_visual_tokens(self, seen: Encoded, pruning: Settings) -> int:
         """How many visual tokens a picture has with these settings."""
         return len(choose_tokens(self.model, [seen], pruning)[0])
 
@@ -72,7 +72,7 @@ class LocalModel:
         """A conversation about a picture."""
         return LocalChat(self, seen)
 
-    def arithmetic(self, prompt_tokens: int, visual_tokens: int, pruning: PruningSettings) -> dict[str, int]:
+    def arithmetic(self, prompt_tokens: int, visual_tokens: int, pruning: Settings) -> dict[str, int]:
         """KV cache and FLOPs of a prompt as it enters the language model."""
         config = self.model.config
         decoder = Decoder.of(config)
@@ -99,7 +99,7 @@ class LocalChat:
         self._unpruned: Session | None = None
         self._history: Conversation | None = None  # before that question; None where it was the first
 
-    def stream(self, question: str, pruning: PruningSettings) -> Generator[str, None, tuple[str, Figures]]:
+    def stream(self, question: str, pruning: Settings) -> Generator[str, None, tuple[str, Figures]]:
         """The answer piece by piece; returns all of it, and what it took.
 
         Raises InputError; the conversation is then as it was.
@@ -129,7 +129,7 @@ class LocalChat:
                 session.drop_cache()
 
     def _ask(
-        self, question: str, pruning: PruningSettings, held: Session | None, history: Conversation | None
+        self, question: str, pruning: Settings, held: Session | None, history: Conversation | None
     ) -> Generator[str, None, tuple[Session, Figures]]:
         """Ask in a session with these settings and this history: in `held`, if it has these settings."""
         start, times = time.perf_counter(), TokenTimes()

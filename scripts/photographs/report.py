@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
-from llava.pruning import PruningSettings
-from llava.pruning.registry import VISPRUNER
-from llava.pruning.vispruner import important_patches
+from llava.pruning import Settings
+from llava.pruning.method import VISPRUNER
+from llava.pruning.methods.vispruner import important_patches
 from scripts.photographs.convert_vit import VitTower, write_folder
 from scripts.photographs.figure import DIVERSE, IMPORTANT, KEPT, Panel, faded, figure, heat_map, outlined
 from scripts.photographs.measure import (
@@ -125,7 +125,7 @@ def panels(seen: Seen, budget: int, side: int) -> list[Panel]:
         ),
         Panel(heat_map(attention, side), "[CLS] attention", f"{_percent(seen, attention)} on the object"),
     ]
-    important = set(important_patches(seen.views, PruningSettings(budget))[0].tolist())
+    important = set(important_patches(seen.views, Settings(budget))[0].tolist())
     for name, patches in kept_patches(seen.views, budget)[0].items():
         colors = dict.fromkeys(map(int, patches), KEPT)
         if name == VISPRUNER:

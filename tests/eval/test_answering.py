@@ -13,7 +13,7 @@ from llava.inference import memory
 from llava.inference.pictures import open_image
 from llava.inference.request import single_turn_prompt
 from llava.model import encode as door
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, picture
 
@@ -182,7 +182,7 @@ def test_a_batch_is_as_large_as_memory_allows(loaded, monkeypatch):
     sizes = []
     for available in (1e12, 2e7, 1e7, 1e3):
         free["available"] = available
-        sizes.append(memory.default_batch_size(llava[1], PruningSettings(), 1, {"max_new_tokens": 16}))
+        sizes.append(memory.default_batch_size(llava[1], Settings(), 1, {"max_new_tokens": 16}))
     assert sizes[0] == 32
     assert sizes[0] > sizes[1] > sizes[2] > sizes[3] == 1
 

@@ -7,7 +7,7 @@ import torch
 
 from llava.eval.benchmarks import find_benchmark
 from llava.eval.evaluation import evaluate
-from llava.pruning import PruningSettings, Views
+from llava.pruning import Settings, Views
 from tests.conftest import ROOT, load, load_script
 from tests.eval.conftest import assert_one_line
 
@@ -22,7 +22,7 @@ def script():
 
 def test_without_noise_it_keeps_and_scores_what_the_evaluation_does(script):
     loaded = load(CKPT)
-    pruning = PruningSettings(16, pruning_method="mmtok")
+    pruning = Settings(16, pruning_method="mmtok")
     with torch.inference_mode():
         asked = script.Asked.of(loaded, find_benchmark("pope"), SCENES)
         kept = asked.kept(pruning, torch.float32, 1e-6, None)

@@ -12,11 +12,11 @@ from llava.eval.answering import make_requests
 from llava.eval.questions import Question
 from llava.inference import Engine, make_request
 from llava.inference.pictures import ImageStream, choose_tokens, encode_images, open_image
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.utils import InputError
 from tests.conftest import encode, picture, with_orientation, writing
 
-EVERYTHING = PruningSettings()
+EVERYTHING = Settings()
 
 
 def tokens(llava: tuple, *images) -> list[torch.Tensor]:

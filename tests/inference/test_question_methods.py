@@ -5,7 +5,7 @@ import torch
 
 from llava.inference import Engine, Request, Session, make_request
 from llava.inference.pictures import ImageStream
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, load, picture
 
@@ -23,7 +23,7 @@ ASKED = [
 
 
 def requests_of(llava: tuple, method: str, number: int = 12) -> list[Request]:
-    pruning = PruningSettings(number, pruning_method=method)
+    pruning = Settings(number, pruning_method=method)
     return [make_request(text, images, "llava_v1", llava[1].config, pruning) for text, images in ASKED]
 
 
@@ -79,7 +79,7 @@ def test_the_beginning_of_prompts_is_shared_by_the_same_question_alone(loaded, d
 @pytest.mark.parametrize("method", METHODS)
 def test_a_caller_may_say_what_is_asked(loaded, method):
     _, model, *_ = llava = loaded()
-    pruning, text = PruningSettings(12, pruning_method=method), ASKED[1][0]
+    pruning, text = Settings(12, pruning_method=method), ASKED[1][0]
     prompt, other = (make_request(t, [FIRST], "llava_v1", model.config).prompt for t in (text, "What?"))
     read, said = (generate_embeds(llava, p, pruning, q) for p, q in ((prompt, None), (other, text)))
     assert torch.equal(read, said)
@@ -89,7 +89,7 @@ def test_a_caller_may_say_what_is_asked(loaded, method):
         generate_embeds(llava, other, pruning, ["What?", "Why?"])
 
 
-def generate_embeds(llava: tuple, prompt: str, pruning: PruningSettings, question) -> torch.Tensor:
+def generate_embeds(llava: tuple, prompt: str, pruning: Settings, question) -> torch.Tensor:
     """The visual tokens that a prompt about the first picture is given."""
     from llava.mm_utils import process_images, tokenizer_image_token
 
@@ -103,7 +103,7 @@ def generate_embeds(llava: tuple, prompt: str, pruning: PruningSettings, questio
 @pytest.mark.parametrize("method", METHODS)
 def test_a_conversation_goes_by_the_question_that_came_with_the_image(loaded, encoded, method):
     llava = loaded()
-    pruning = PruningSettings(12, pruning_method=method)
+    pruning = Settings(12, pruning_method=method)
     session, images, crops = Session(llava, pruning=pruning), [], encoded(llava[1])
     for text, new in [("What is it?", [FIRST]), ("Why?", []), (f"And {IMAGE} here?", [SECOND]), ("Are you sure?", [])]:
         images += new

@@ -7,7 +7,7 @@ import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.pruning.kv_cache import CACHE, cache_in
 from llava.utils import InputError
 from tests.conftest import picture
@@ -24,13 +24,13 @@ def model_and_image(loaded):
 
 def test_settings_of_a_call_hold_for_that_call_alone(model_and_image):
     model, image = model_and_image
-    for given in ({"visual_token_num": 8}, {"pruning": PruningSettings(8)}):
+    for given in ({"visual_token_num": 8}, {"pruning": Settings(8)}):
         assert model(PROMPT, **image, **given).logits.shape[1] == 5 + 8
         assert model(PROMPT, **image).logits.shape[1] == 5 + 144
     model.visual_token_num = 16
     assert model(PROMPT, **image, visual_token_num=None).logits.shape[1] == 5 + 144
     assert model(PROMPT, **image, pruning_method="none").logits.shape[1] == 5 + 144
-    assert model.pruning == PruningSettings(16)
+    assert model.pruning == Settings(16)
     of_the_model = model.generate(PROMPT, **image, do_sample=False, max_new_tokens=6)
     model.visual_token_num = None
     of_the_call = model.generate(PROMPT, **image, do_sample=False, max_new_tokens=6, visual_token_num=16)
@@ -56,12 +56,12 @@ def test_impossible_settings_of_a_call_are_named(model_and_image, given, named):
 @pytest.mark.parametrize("compile_decoding", [False, True])
 def test_threads_with_different_settings_do_not_disturb_each_other(model_and_image, compile_decoding):
     model, image = model_and_image
-    settings = [PruningSettings(n, ratio) for n in (4, 16, 60) for ratio in (0.0, 1.0)] + [
-        PruningSettings(16, pruning_method="fastv")
+    settings = [Settings(n, ratio) for n in (4, 16, 60) for ratio in (0.0, 1.0)] + [
+        Settings(16, pruning_method="fastv")
     ]
     model.compile_decoding = compile_decoding
 
-    def answer(pruning: PruningSettings) -> tuple:
+    def answer(pruning: Settings) -> tuple:
         options = {"do_sample": False, "max_new_tokens": 8, "return_dict_in_generate": True, "output_logits": True}
         output = model.generate(PROMPT, **image, pruning=pruning, **options)
         return output.sequences.tolist(), torch.stack(output.logits)
@@ -93,7 +93,7 @@ def test_a_call_with_labels_leaves_nothing_to_the_next(loaded):
     """Once a call with labels left the mask of the call before, which fastv then applied to another prompt."""
     _, model, image_processor, _ = loaded()
     pixels = process_images([picture(seed=i) for i in range(2)], image_processor, model.config)
-    fastv = PruningSettings(16, pruning_method="fastv")
+    fastv = Settings(16, pruning_method="fastv")
     expected = model.generate(PROMPT, images=pixels[:1], pruning=fastv, do_sample=False, max_new_tokens=8)
     state = dict(vars(model))
     two = torch.tensor([[1, IMAGE_TOKEN_INDEX, IMAGE_TOKEN_INDEX, 7]])
@@ -140,7 +140,7 @@ def test_what_would_be_ignored_is_refused(model_and_image):
         model(inputs_embeds=embeds, **image)
     with pytest.raises(InputError, match="generate computes the positions itself"):
         model.generate(PROMPT, **image, position_ids=torch.arange(6).unsqueeze(0), max_new_tokens=1)
-    fastv = {"pruning": PruningSettings(16, pruning_method="fastv")}
+    fastv = {"pruning": Settings(16, pruning_method="fastv")}
     for name in ("hidden_states", "attentions"):
         with pytest.raises(InputError, match=f"fastv drops tokens on the way: it gives no {name}"):
             model(PROMPT, **image, **fastv, **{f"output_{name}": True})
@@ -155,7 +155,7 @@ def test_what_would_be_ignored_is_refused(model_and_image):
 
 def test_a_loop_of_forward_calls_decodes_as_generate_does(model_and_image):
     model, image = model_and_image
-    for pruning in (PruningSettings(16), PruningSettings(16, pruning_method="fastv")):
+    for pruning in (Settings(16), Settings(16, pruning_method="fastv")):
         expected = model.generate(PROMPT, **image, pruning=pruning, do_sample=False, max_new_tokens=5)[0].tolist()
         output = model(PROMPT, **image, pruning=pruning, use_cache=True)
         said = []

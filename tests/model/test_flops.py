@@ -4,7 +4,7 @@ import pytest
 
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.flops import Decoder, tokens_later
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.pruning.kv_cache import cache_in
 from tests.conftest import IMAGE, picture
 
@@ -14,7 +14,7 @@ from tests.conftest import IMAGE, picture
 @pytest.mark.parametrize(("version", "family"), [("v1.5", "llama"), ("v1.6", "qwen")])
 def test_the_cache_of_a_prompt_is_the_model_s(loaded, version, family, method, budget):
     tokenizer, model, image_processor, _ = loaded(version, family)
-    pruning, image = PruningSettings(budget, pruning_method=method), picture()
+    pruning, image = Settings(budget, pruning_method=method), picture()
     ids = tokenizer_image_token(f"{IMAGE}\nWhat is it?", tokenizer, return_tensors="pt").unsqueeze(0)
     sees = {"images": process_images([image], image_processor, model.config), "image_sizes": [image.size]}
     prompts = model.embed_prompts(ids, None, None, sees["images"], sees["image_sizes"], "left", pruning)

@@ -39,7 +39,7 @@ from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import merge_crops
 from llava.model.encode import encodes_one_by_one
 from llava.model.hf_format import published_name_patterns
-from llava.pruning import MergedTokens, PruningError, PruningSettings, VisualTokens, select
+from llava.pruning import MergedTokens, PruningError, Settings, VisualTokens, select
 
 _CROPS_TOGETHER = 16  # encoded at once: vLLM counts the tokens that are kept, which says little of a tower's memory
 # Names of weights in either layout -> in this model, which has those of llava-hf's files. None: what it does not have.
@@ -126,7 +126,7 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
         images = list(zip(kwargs["pixel_values"], sizes, rows, strict=True))
         return [tokens for batch, settings in self._batches(images) for tokens in self._embed(batch, settings)]
 
-    def _batches(self, images: list[tuple]) -> Iterator[tuple[list[tuple], PruningSettings]]:
+    def _batches(self, images: list[tuple]) -> Iterator[tuple[list[tuple], Settings]]:
         """Images that are encoded at once, in order: of the same settings, and one by one where that is the rule."""
         for settings, group in groupby(images, lambda image: image[2]):
             batch, crops = [], 0
@@ -139,7 +139,7 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
                 crops += number
             yield batch, settings
 
-    def _embed(self, images: list[tuple], settings: PruningSettings) -> list[torch.Tensor]:
+    def _embed(self, images: list[tuple], settings: Settings) -> list[torch.Tensor]:
         """Encode, select, project and join the crops of images with these settings."""
         numbers = [len(pixels) for pixels, *_ in images]
         views = encode(self.vision_tower, torch.cat([pixels for pixels, *_ in images]))

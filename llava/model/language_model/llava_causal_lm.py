@@ -11,7 +11,7 @@ from llava.model.client_calls import check_attentions, check_embeds, check_modal
 from llava.model.kv_cache import ReusedCache, can_be_static
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.tokenizer import load_tokenizer
-from llava.pruning import PruningSettings, load_method
+from llava.pruning import Settings
 from llava.pruning.kv_cache import CACHE, take_cache
 from llava.utils import InputError
 
@@ -64,7 +64,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         return_dict: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         is_visual: torch.BoolTensor | None = None,
-        pruning: PruningSettings | None = None,
+        pruning: Settings | None = None,
         cache=None,
         modalities: str | list[str] | None = None,
         question: str | list[str] | None = None,
@@ -118,7 +118,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
 
     def _decoder_pruning(
         self,
-        pruning: PruningSettings,
+        pruning: Settings,
         is_visual: torch.BoolTensor | None,
         input_ids: torch.LongTensor | None,
         options: dict,
@@ -137,8 +137,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         if is_visual is None:
             raise InputError(f"{pruning.pruning_method} needs is_visual beside inputs_embeds")
         share = pruning.share_in_decoder(self.get_vision_tower().num_patches)
-        method = load_method(pruning.pruning_method)
-        return {"prune_decoder": method.prune_decoder, "is_visual": is_visual, "visual_share": share}
+        return {"prune_decoder": pruning.method.prune_decoder, "is_visual": is_visual, "visual_share": share}
 
     @torch.no_grad()
     def generate(
@@ -189,7 +188,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         attention_mask: torch.LongTensor,
         length: int,
         is_visual: torch.BoolTensor | None = None,
-        pruning: PruningSettings | None = None,
+        pruning: Settings | None = None,
         **kwargs,
     ) -> torch.LongTensor:
         """Answer prompts of at most `length` tokens that are embedded already; the rest as `generate`.
@@ -221,7 +220,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         return super().generate(**kwargs)
 
 
-def _refuse(pruning: PruningSettings, labels, inputs_embeds, images) -> None:
+def _refuse(pruning: Settings, labels, inputs_embeds, images) -> None:
     """Raise InputError for arguments of `forward` that do not go together."""
     if labels is not None and pruning.prunes_in_decoder:
         raise InputError(f"{pruning.pruning_method} drops tokens on the way: there is no loss with labels")
