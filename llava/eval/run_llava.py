@@ -11,7 +11,7 @@ def eval_model(args) -> str:
 
     `args` may be made by hand, with upstream's attributes alone. Raises InputError for what cannot be answered.
     """
-    from llava.inference import Engine, conv_mode_for, make_request
+    from llava.inference import Engine, make_request
     from llava.inference.request import check_placeholders
     from llava.mm_utils import load_image
 
@@ -25,8 +25,8 @@ def eval_model(args) -> str:
     check_placeholders(query, len(files), "the query")
     images = [load_image(file, as_displayed=True) for file in files]
     loaded = model_options(args).load()
-    model = loaded[1]
-    request = make_request(query, images, conv_mode_for(model, args.conv_mode), model.config)
+    template = loaded.find_template(args.conv_mode, as_upstream=True)
+    request = make_request(query, images, template, loaded.model.config)
     text = next(Engine(loaded, batch_size=1).answer([request], **options)).text
     print(text)
     return text
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--image-file", required=True, help="file, URL or data: URI; several are separated by --sep")
     parser.add_argument("--query", required=True, help="the question; <image> in it marks where each image belongs")
     parser.add_argument("--sep", default=",", help="separator between image files (,)")
-    parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
+    parser.add_argument("--conv-mode", help="prompt template (upstream's of the checkpoint: llava_v1 of LLaVA-1.5)")
     add_generation_arguments(parser, temperature=0.2, max_new_tokens=512)
     eval_model(parser.parse_args())
 

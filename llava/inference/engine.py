@@ -14,6 +14,7 @@ from llava.inference.prefix_sharing import generate_batch
 from llava.inference.request import Completion, Request
 from llava.inference.streaming import stream_text
 from llava.mm_utils import tokenizer_image_token
+from llava.model.builder import LoadedModel, as_loaded
 from llava.utils import InputError
 
 logger = logging.getLogger(__name__)
@@ -22,15 +23,15 @@ logger = logging.getLogger(__name__)
 class Engine:
     """A loaded model that answers requests."""
 
-    def __init__(self, loaded: tuple, batch_size: int | None = None, num_workers: int = 0) -> None:
+    def __init__(self, loaded: LoadedModel, batch_size: int | None = None, num_workers: int = 0) -> None:
         """
         Args:
             loaded: what `load_pretrained_model` returned.
             batch_size: requests answered at once; None for as many as free memory allows.
             num_workers: threads that decode images ahead of the model.
         """
-        self.loaded, self.batch_size, self.num_workers = loaded, batch_size, num_workers
-        self.tokenizer, self.model, *_ = loaded
+        self.loaded, self.batch_size, self.num_workers = as_loaded(loaded), batch_size, num_workers
+        self.tokenizer, self.model, *_ = self.loaded
 
     def answer(self, requests: Iterable[Request], **options) -> Iterator[Completion]:
         """The completion of each request, in order, as they are made; `options` are transformers' generation options.

@@ -17,10 +17,11 @@ from llava.inference.pictures import choose_tokens, encode_images
 from llava.inference.prefix_sharing import embed
 from llava.inference.request import mark_images
 from llava.inference.streaming import stream_text, uses_beams
-from llava.inference.templates import conv_mode_for, open_conversation
 from llava.mm_utils import tokenizer_image_token
+from llava.model.builder import LoadedModel, as_loaded
 from llava.model.encode import Encoded
 from llava.model.splice import EmbeddedPrompts
+from llava.model.template import Template
 from llava.pruning import Settings
 from llava.utils import InputError
 
@@ -81,21 +82,25 @@ class Session:
     threads.
 
     Attributes:
-        conversation: template and turns so far.
+        template: how it becomes a prompt.
+        conversation: the turns so far.
         pruning: the settings of all turns.
         last: the last turn; None before the first.
     """
 
-    def __init__(self, loaded: tuple, conv_mode: str | None = None, pruning: Settings | None = None) -> None:
+    def __init__(
+        self, loaded: LoadedModel, conv_mode: str | Template | None = None, pruning: Settings | None = None
+    ) -> None:
         """
         Args:
             loaded: what `load_pretrained_model` returned.
-            conv_mode: the prompt template; the one that the model was trained with if None.
+            conv_mode: the prompt template; that of the checkpoint's published figures if None.
             pruning: the settings of all turns; those that the model has now if None.
         """
-        self._loaded = loaded
-        self._tokenizer, self._model, *_ = loaded
-        self.conversation = open_conversation(conv_mode_for(self._model, conv_mode))
+        self._loaded = loaded = as_loaded(loaded)
+        self._tokenizer, self._model = loaded.tokenizer, loaded.model
+        self.template = loaded.find_template(conv_mode) if conv_mode else loaded.template
+        self.conversation = self.template.conversation()
         self.pruning = pruning or self._model.pruning
         self.last: Turn | None = None
         self._images: dict[int, _Image] = {}  # in the order of the conversation

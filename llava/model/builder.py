@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,12 +19,13 @@ from llava.model.loading import (
 from llava.model.lora import is_lora, read_lora_config
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.placement import Placement
+from llava.model.template import Template, find_template
 from llava.pruning import load_method
 from llava.pruning.settings import take_settings
-from llava.utils import InputError, read_json_object
+from llava.utils import InputError, get_model_name_from_path, read_json_object
 
 
-class LoadedModel(NamedTuple):
+class LoadedModel(tuple):
     """A checkpoint, ready to answer. It unpacks as upstream's four.
 
     Attributes:
@@ -33,12 +33,43 @@ class LoadedModel(NamedTuple):
         model: in eval mode.
         image_processor: the vision tower's.
         context_len: tokens that prompt and answer may have together.
+        template: the prompt template of the checkpoint's published figures.
     """
 
-    tokenizer: PreTrainedTokenizerBase
-    model: PreTrainedModel
-    image_processor: object
-    context_len: int
+    def __new__(cls, tokenizer, model, image_processor, context_len: int, template: Template | None = None):
+        return super().__new__(cls, (tokenizer, model, image_processor, context_len))
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        model: PreTrainedModel,
+        image_processor: object,
+        context_len: int,
+        template: Template | None = None,
+    ) -> None:
+        """Without a `template`, it is found by the model's config."""
+        self.tokenizer, self.model, self.image_processor, self.context_len = self
+        self.template = template or self.find_template()
+
+    def find_template(self, wanted: str | Template | None = None, as_upstream: bool = False) -> Template:
+        """The prompt template that is wanted, or the default; see `template.find_template`."""
+        config = self.model.config
+        path = str(config.name_or_path)
+        return find_template(get_model_name_from_path(path), config.model_type, wanted, path, as_upstream)
+
+
+def as_loaded(model) -> LoadedModel:
+    """What is taken for a loaded model: a `LoadedModel`, upstream's four, or a LLaVA model that was loaded alone.
+
+    Raises InputError where the checkpoint of a model alone is not known.
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    if isinstance(model, tuple | list):
+        return LoadedModel(*model)
+    if not model.config.name_or_path:
+        raise InputError("config.name_or_path of the model is empty: give what load_pretrained_model returned")
+    return complete(model)
 
 
 def load_pretrained_model(

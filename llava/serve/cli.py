@@ -26,7 +26,8 @@ def chat(args) -> None:
         check_conv_mode(args.conv_mode)
     options = generation_options(args)
     images = [load_image(args.image_file, as_displayed=True)]
-    session = Session(model_options(args).load(), args.conv_mode)
+    loaded = model_options(args).load()
+    session = Session(loaded, loaded.find_template(args.conv_mode, as_upstream=True))
     you, assistant = (role.strip() or "ASSISTANT" for role in session.conversation.roles)
     while message := _read(f"{you}: "):
         try:

@@ -11,8 +11,8 @@ from llava.eval.answering import answer_questions, check_images
 from llava.eval.questions import Question
 from llava.inference import memory
 from llava.inference.pictures import open_image
-from llava.inference.request import single_turn_prompt
 from llava.model import encode as door
+from llava.model.template import named_template
 from llava.pruning import Settings
 from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, picture
@@ -35,7 +35,7 @@ def questions(tmp_path) -> list[Question]:
 
 def asked_alone(loaded, question: Question, options: dict) -> str:
     image = [open_image(question.image, "")] if question.image is not None else []
-    prompt = single_turn_prompt(f"{IMAGE}\n" * len(image) + question.asked, "llava_v1")
+    prompt = named_template("llava_v1").prompt(f"{IMAGE}\n" * len(image) + question.asked)
     return generate_alone(loaded, prompt, image, **options)
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llava.inference import Engine, Request, conv_mode_for, make_request, memory
+from llava.inference import Engine, Request, make_request, memory
 from llava.pruning import Settings
 from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, picture
@@ -191,10 +191,9 @@ def test_an_image_in_crops_counts_as_many_tokens_as_it_may_have(loaded):
 
 
 def test_the_template_is_the_models_and_another_is_named(loaded, caplog):
-    mistral = loaded("v1.6", "mistral")[1]
-    assert conv_mode_for(mistral) == "mistral_instruct"
-    assert (conv_mode_for(loaded("v1.6", "qwen")[1]), conv_mode_for(loaded()[1])) == ("qwen_1_5", "llava_v1")
-    assert conv_mode_for(loaded()[1], "vicuna_v1") == "vicuna_v1"  # which differs in the system message alone
+    mistral = loaded("v1.6", "mistral")
+    assert mistral.template.name == "mistral_instruct"
+    assert loaded().find_template("llava_v1").name == "llava_v1"  # which differs in the system message alone
     assert not caplog.records
-    assert conv_mode_for(mistral, "llava_v1") == "llava_v1"
+    assert mistral.find_template("llava_v1").name == "llava_v1"
     assert "llava_v1 is not the template of llava-v1.6-mistral-tiny-random, which is mistral_instruct" in caplog.text

@@ -10,9 +10,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.eval.options import ModelOptions
-from llava.inference.templates import choose_conv_mode
 from llava.mm_utils import process_images
 from llava.model.builder import load_pretrained_model
+from llava.model.template import find_template
 from llava.utils import InputError
 from tests.conftest import ask, load, picture
 from tests.hf_checkpoints import GRID, IMAGE, ROWS, SIDE, copy_with, make_hf_checkpoint
@@ -87,7 +87,7 @@ def test_every_family_is_read(hf_checkpoints, text, cls, mode):
     assert type(loaded.model).__name__ == cls
     theirs = their_logits(folder, pixels_of(loaded), count_image_tokens(loaded))
     assert torch.equal(our_logits(loaded), theirs)
-    assert choose_conv_mode("a-name", ModelOptions(str(folder)).model_type) == mode
+    assert find_template("a-name", ModelOptions(str(folder)).model_type, as_upstream=True).name == mode
     assert type(type(loaded.model).from_pretrained(folder)) is type(loaded.model)
 
 

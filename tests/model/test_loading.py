@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.inference.templates import choose_conv_mode
 from llava.mm_utils import get_anyres_image_grid_shape, process_images
 from llava.model.builder import load_pretrained_model
+from llava.model.template import find_template
 from llava.utils import InputError, parse_grid_pinpoints
 from tests.conftest import load, picture
 
@@ -252,7 +252,7 @@ def test_pinpoints_that_do_not_fit_the_tower_are_refused(checkpoints):
 )
 def test_a_model_of_an_unknown_template_is_named(caplog, name, mode, warns):
     with caplog.at_level(logging.WARNING):
-        assert choose_conv_mode(name, "llava_llama") == mode
+        assert find_template(name, "llava_llama", as_upstream=True).name == mode
     assert ("see --conv-mode" in caplog.text) is warns
 
 

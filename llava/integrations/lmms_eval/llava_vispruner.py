@@ -2,11 +2,9 @@
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import question_in
-from llava.eval.evaluation import published_conv_mode
 from llava.inference import Engine, Request
 from llava.inference.likelihood import answer_losses
 from llava.inference.request import mark_images
-from llava.inference.templates import choose_conv_mode, open_conversation
 from llava.integrations.lmms_eval.arguments import check_conv_template, read_batch_size, read_dtype, refuse_unknown
 from llava.integrations.lmms_eval.base import Message, PrunedModel
 from llava.model.builder import load_pretrained_model
@@ -53,10 +51,7 @@ class LlavaVisPruner(PrunedModel):
         loaded = load_pretrained_model(pretrained, None, name, device=self.own_device(device), torch_dtype=torch_dtype)
         loaded.model.pruning = pruning
         self.config = loaded.model.config
-        if conv_template is None:
-            self.conv_template = published_conv_mode(name, self.config.model_type, pretrained)
-        else:
-            self.conv_template = choose_conv_mode(name, self.config.model_type, conv_template, pretrained)
+        self.template = loaded.find_template(conv_template) if conv_template else loaded.template
         self.engine: Engine | None = Engine(loaded, self.batch_size)
 
     def answer(self, messages: list[Message], options: dict) -> list[str]:
@@ -84,7 +79,4 @@ class LlavaVisPruner(PrunedModel):
         text, pictures = message.text, len(message.pictures)
         if pictures and DEFAULT_IMAGE_TOKEN not in text:
             text = " ".join([DEFAULT_IMAGE_TOKEN] * pictures) + f"\n{text}"
-        conversation = open_conversation(self.conv_template)
-        conversation.append_message(conversation.roles[0], mark_images(text, pictures, self.config, message.name))
-        conversation.append_message(conversation.roles[1], answer)
-        return conversation.get_prompt()
+        return self.template.prompt(mark_images(text, pictures, self.config, message.name), answer)

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from llava.eval import evaluate
-from llava.inference.request import single_turn_prompt
 from llava.integrations.vllm.folder import prepare
+from llava.model.template import named_template
 
 ROOT = Path(__file__).parents[3]
 MODEL = ROOT / "playground" / "checkpoints" / "llava-tiny"
@@ -39,7 +39,7 @@ def questions(benchmark: str) -> list[tuple[Path, str]]:
 
 
 def as_prompt(text: str, images: int = 1) -> str:
-    return single_turn_prompt("<image>\n" * images + text, CONV_MODE)
+    return named_template(CONV_MODE).prompt("<image>\n" * images + text)
 
 
 def request(image: Path, text: str, **settings) -> dict:

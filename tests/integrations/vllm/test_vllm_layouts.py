@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from llava.inference.request import single_turn_prompt
 from llava.integrations.vllm.folder import prepare
 from llava.model.converting import convert_checkpoint
+from llava.model.template import named_template
 from llava.pruning import Settings
 from tests.conftest import ask, load, load_script, picture
 from tests.integrations.vllm.conftest import MODEL, NO_VLLM, questions, request
@@ -33,7 +33,7 @@ def asked(tmp_path):
     for seed, size in enumerate([(200, 150), (120, 300), (168, 168), (400, 90)]):
         image, file = picture(*size, seed=seed), tmp_path / f"{seed}.png"
         image.save(file)
-        made.append((file, image, single_turn_prompt(f"<image>\nIs there a dog {seed}?", "vicuna_v1")))
+        made.append((file, image, named_template("vicuna_v1").prompt(f"<image>\nIs there a dog {seed}?")))
     return made
 
 
