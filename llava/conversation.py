@@ -16,7 +16,7 @@ from llava.constants import (
     DEFAULT_IMAGE_PATCH_TOKEN,
     DEFAULT_IMAGE_TOKEN,
 )
-from llava.utils import InputError
+from llava.errors import InputError
 
 
 class SeparatorStyle(Enum):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.options import ModelOptions, visual_token_num
 from llava.pruning.settings import Settings
-from llava.utils import CommandParser, InputError, run_command
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ def answers(loaded: tuple, image: Image.Image, conv_mode: str, query: str, budge
 
 def draw_figure(loaded: tuple, image: Image.Image, conv_mode: str, query: str, budgets: list[int]) -> Image.Image:
     """The picture with all patches and, at each budget, with those kept; below each the model's answer."""
-    from llava.mm_utils import process_images
+    from llava.vision.pixels import process_images
 
     _, model, image_processor, _ = loaded
     pixels = process_images([image], image_processor, model.config)
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("assets/selection.png"))
     args = parser.parse_args()
     from llava.inference import conv_mode_for
-    from llava.mm_utils import load_image
+    from llava.vision.pictures import load_image
 
     image = load_image(args.image_file, as_displayed=True)
     loaded = ModelOptions(args.model_path, device="cpu").load()

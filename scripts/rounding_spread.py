@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.files import write_json
 from llava.eval.options import pruning_method, visual_token_num
 from llava.pruning.method import METHOD_NAMES
-from llava.utils import CommandParser, InputError, run_command
 
 if TYPE_CHECKING:
     import torch
@@ -72,9 +73,9 @@ class Asked:
     @classmethod
     def of(cls, loaded: tuple, benchmark: Benchmark, data_dir: Path) -> Asked:
         from llava.eval.answering import make_requests
-        from llava.inference.pictures import open_image
-        from llava.mm_utils import process_images
+        from llava.inference.images import open_image
         from llava.model.encode import encode
+        from llava.vision.pixels import process_images
 
         data = data_dir / benchmark.folder
         questions = benchmark.read_questions(data_dir)
@@ -116,8 +117,8 @@ class Asked:
         return scores[self.benchmark.headlines[0].key]
 
     def _answer(self, batch: list[int], kept: list[Patches]) -> None:
+        from llava.checkpoints.tokenizer import tokenizer_image_token
         from llava.inference.prefix_sharing import generate_batch
-        from llava.mm_utils import tokenizer_image_token
         from llava.pruning import Settings
 
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
@@ -217,9 +218,9 @@ def main() -> None:
     for name in args.pruning_method:
         if name in LEFT_OUT:
             raise InputError(f"{name} compares nothing, or has no set of kept patches")
+    from llava.checkpoints.folders import get_model_name_from_path
     from llava.eval.benchmarks import find_benchmark
     from llava.eval.evaluation import default_data_dir
-    from llava.mm_utils import get_model_name_from_path
     from llava.model.builder import load_pretrained_model
 
     benchmarks = [find_benchmark(name) for name in args.benchmarks]

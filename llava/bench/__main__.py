@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from llava.bench.shapes import SHAPES
+from llava.cli import CommandParser, run_command
 from llava.constants import PATCH_MERGE_TYPES
+from llava.errors import InputError
 from llava.eval.files import write_json
 from llava.eval.options import add_compile_argument, pruning_method, visual_token_num
 from llava.pruning.settings import Settings
-from llava.utils import CommandParser, InputError, is_anyres, run_command
+from llava.vision.grids import is_anyres
 
 DTYPES = ("float16", "bfloat16", "float32")
 
@@ -62,8 +64,9 @@ def make_model(args: argparse.Namespace) -> tuple:
     import torch
 
     from llava.bench.random_model import build, build_text_side
-    from llava.mm_utils import get_model_name_from_path, read_grid_pinpoints
+    from llava.checkpoints.folders import get_model_name_from_path
     from llava.model.builder import load_pretrained_model
+    from llava.vision.grids import read_grid_pinpoints
 
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     default = "float32" if device.type == "cpu" else "float16"

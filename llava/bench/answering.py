@@ -15,11 +15,12 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.cli import CommandParser, run_command
 from llava.conversation import get_conversation
+from llava.errors import InputError
 from llava.eval.files import write_json
 from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, model_options
 from llava.eval.questions import Question, read_question_file
-from llava.utils import CommandParser, InputError, run_command
 
 if TYPE_CHECKING:
     from llava.inference import Request
@@ -40,7 +41,7 @@ def arrangements(
     """How the questions may be asked, by name: functions of questions that return texts."""
     from llava.eval.answering import make_requests
     from llava.inference import Engine
-    from llava.inference.pictures import open_image
+    from llava.inference.images import open_image
 
     def answer(requests: list[Request], size: int | None) -> list[str]:
         return [completion.text for completion in Engine(loaded, size).answer(requests, **options)]

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llava.utils import CommandParser, InputError, run_command
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 
 VQAV2_TEST = 447_793
 QUESTIONS_OF_AN_IMAGE = 5.5

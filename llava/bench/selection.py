@@ -11,8 +11,9 @@ import argparse
 from pathlib import Path
 
 from llava.bench.shapes import SHAPES
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.files import write_json
-from llava.utils import CommandParser, InputError, run_command
 
 
 def main() -> None:

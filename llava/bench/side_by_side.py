@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.bench.answering import choose_questions
+from llava.checkpoints.folders import find_folder, get_model_name_from_path
+from llava.cli import CommandParser, run_command
 from llava.conversation import get_conversation
+from llava.errors import InputError
 from llava.eval.files import write_json
 from llava.eval.options import important_ratio, visual_token_num
 from llava.eval.questions import Question, read_question_file
-from llava.model.folders import find_folder
 from llava.pruning import Settings
-from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from llava.errors import InputError
 from llava.eval.answer_rows import empty_answers
 from llava.eval.answers import AnswerStore, answer_line
 from llava.eval.checks import check_headers, check_lengths, check_questions, decoding, refuse
@@ -20,7 +21,6 @@ from llava.eval.options import AskingOptions, asking_options, model_options
 from llava.eval.questions import Question, get_chunk
 from llava.inference.request import Request, make_request
 from llava.pruning.settings import CROP, IMAGE
-from llava.utils import InputError
 
 if TYPE_CHECKING:
     from llava.eval.ranks import Ranks

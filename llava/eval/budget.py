@@ -18,6 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.budget_report import markdown, write_files
 from llava.eval.budget_table import Budgets, make_row
 from llava.eval.checks import check_headers, check_lengths, check_questions
@@ -35,7 +38,6 @@ from llava.eval.options import (
 from llava.eval.questions import Question, read_question_file
 from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, method_label
 from llava.pruning.settings import Settings
-from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command
 
 if TYPE_CHECKING:
     from llava.inference.request import Completion, Request

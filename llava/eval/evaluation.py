@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.errors import InputError
 from llava.eval.answer_rows import empty_answers
 from llava.eval.answering import answer_question_file
 from llava.eval.answers import answer_line
@@ -19,7 +21,6 @@ from llava.eval.options import AskingOptions, ModelOptions, decoding
 from llava.eval.questions import Question
 from llava.pruning.method import NONE, VISPRUNER, method_label
 from llava.pruning.settings import CROP, IMAGE, Settings
-from llava.utils import InputError, get_model_name_from_path
 
 if TYPE_CHECKING:
     from llava.model.builder import LoadedModel

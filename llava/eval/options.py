@@ -10,18 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.checkpoints.folders import find_folder, get_model_name_from_path
+from llava.cli import CommandParser
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
 from llava.conversation import check_conv_mode
-from llava.model.folders import find_folder
+from llava.errors import InputError
+from llava.files import read_json_object
 from llava.pruning.method import METHOD_NAMES, check_pruning_method
 from llava.pruning.settings import BUDGETS_PER, CROP, Settings, check_budget
-from llava.utils import (
-    CommandParser,
-    InputError,
-    get_model_name_from_path,
-    read_grid_pinpoints,
-    read_json_object,
-)
+from llava.vision.grids import read_grid_pinpoints
 
 if TYPE_CHECKING:
     from llava.eval.questions import Question
@@ -51,7 +48,7 @@ class ModelOptions:
     @property
     def model_type(self) -> str | None:
         """`model_type` of the checkpoint's config. Raises InputError if there is no such checkpoint."""
-        from llava.model.hf_format import model_type_of
+        from llava.checkpoints.hf.config import model_type_of
 
         config = find_folder(self.model_path, "checkpoint") / "config.json"
         return model_type_of(read_json_object(config, "config"))

@@ -1,9 +1,9 @@
 """One question about one picture, or several."""
 
+from llava.cli import CommandParser, run_command
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
 from llava.conversation import check_conv_mode
 from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, model_options
-from llava.utils import CommandParser, run_command
 
 
 def eval_model(args) -> str:
@@ -13,7 +13,7 @@ def eval_model(args) -> str:
     """
     from llava.inference import Engine, make_request
     from llava.inference.request import check_placeholders
-    from llava.mm_utils import load_image
+    from llava.vision.pictures import load_image
 
     if args.conv_mode:
         check_conv_mode(args.conv_mode)

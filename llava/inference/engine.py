@@ -8,14 +8,14 @@ from itertools import groupby
 
 import torch
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
+from llava.inference.images import ImageStream, choose_tokens, encode_images, questions_about
 from llava.inference.memory import default_batch_size, is_out_of_memory, refuse_too_large
-from llava.inference.pictures import ImageStream, choose_tokens, encode_images, questions_about
 from llava.inference.prefix_sharing import generate_batch
 from llava.inference.request import Completion, Request
 from llava.inference.streaming import stream_text
-from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import LoadedModel, as_loaded
-from llava.utils import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from itertools import takewhile
 import torch
 from torch.nn.functional import cross_entropy
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
 from llava.inference.engine import Engine
+from llava.inference.images import ImageStream
 from llava.inference.memory import default_batch_size, refuse_too_large
-from llava.inference.pictures import ImageStream
 from llava.inference.prefix_sharing import embed
 from llava.inference.request import Request
-from llava.mm_utils import tokenizer_image_token
-from llava.utils import InputError
 
 
 def answer_losses(engine: Engine, requests: Iterable[Request], answered: list[str]) -> Iterator[tuple[float, bool]]:

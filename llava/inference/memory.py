@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from llava.mm_utils import get_anyres_image_grid_shape, parse_grid_pinpoints
+from llava.errors import InputError
 from llava.pruning import Settings
-from llava.utils import InputError, anyres_max, is_anyres
+from llava.vision.grids import anyres_max, get_anyres_image_grid_shape, is_anyres, parse_grid_pinpoints
 
 MOST = 32  # prompts in a batch
 TEXT = 512  # tokens: more than the text of nearly all prompts

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import question_in
+from llava.errors import InputError
 from llava.model.template import Template, named_template
 from llava.pruning.settings import Settings
-from llava.utils import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,20 +10,20 @@ from typing import NamedTuple
 import torch
 from transformers import Cache, DynamicCache
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation, question_in
+from llava.errors import InputError
+from llava.inference.images import choose_tokens, encode_images
 from llava.inference.memory import refuse_too_large
-from llava.inference.pictures import choose_tokens, encode_images
 from llava.inference.prefix_sharing import embed
 from llava.inference.request import mark_images
 from llava.inference.streaming import stream_text, uses_beams
-from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import LoadedModel, as_loaded
 from llava.model.encode import Encoded
 from llava.model.splice import EmbeddedPrompts
 from llava.model.template import Template
 from llava.pruning import Settings
-from llava.utils import InputError
 
 
 @dataclass(frozen=True)

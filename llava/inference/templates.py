@@ -1,8 +1,8 @@
 """Prompt templates by name, for callers that hold a name and no loaded model."""
 
+from llava.checkpoints.folders import get_model_name_from_path
 from llava.conversation import Conversation
 from llava.model.template import Template, find_template, named_template
-from llava.utils import get_model_name_from_path
 
 
 def open_conversation(conv_mode: str | Template) -> Conversation:

@@ -9,10 +9,10 @@ import math
 import torch
 from torch import nn
 
-from llava.mm_utils import get_anyres_image_grid_shape, unpad_box
+from llava.errors import InputError
 from llava.model.multimodal_encoder.vision_tower import VisionTower
 from llava.pruning import MergedTokens, VisualTokens
-from llava.utils import InputError, anyres_max, is_anyres
+from llava.vision.grids import anyres_max, get_anyres_image_grid_shape, is_anyres, unpad_box
 
 
 def join_crops(

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from llava.checkpoints.folders import find_folder, get_model_name_from_path
+from llava.checkpoints.hf.config import model_type_of
+from llava.errors import InputError
+from llava.files import read_json_object
 from llava.model.families import Family, find_family
-from llava.model.folders import find_folder
-from llava.model.hf_format import model_type_of
 from llava.model.load_options import LoadOptions
 from llava.model.loading import (
     load_image_tokenizer,
@@ -22,7 +24,6 @@ from llava.model.placement import Placement
 from llava.model.template import Template, find_template
 from llava.pruning import load_method
 from llava.pruning.settings import take_settings
-from llava.utils import InputError, get_model_name_from_path, read_json_object
 
 
 class LoadedModel(tuple):

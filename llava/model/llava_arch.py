@@ -14,7 +14,7 @@ from torch import nn
 from transformers import Cache
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.mm_utils import unpad_image as unpad_image  # upstream's place
+from llava.errors import InputError
 from llava.model.encode import choose, encode, visual_tokens
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.pruning_defaults import PruningDefaults
@@ -22,7 +22,7 @@ from llava.model.question import QuestionViews
 from llava.model.splice import EmbeddedPrompts, splice, text_mask
 from llava.model.vision_setup import add_vision_modules, add_vision_tokens
 from llava.pruning import MergedTokens, Settings, VisualTokens
-from llava.utils import InputError
+from llava.vision.pixels import unpad_image as unpad_image  # upstream's place
 
 logger = logging.getLogger(__name__)
 

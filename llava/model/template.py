@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from llava.checkpoints.folders import find_folder
 from llava.conversation import CHAT_TEMPLATE, Conversation, check_conv_mode, get_conversation
 from llava.errors import InputError, one_line
-from llava.model.folders import find_folder
-from llava.utils import read_json_object, read_text
+from llava.files import read_json_object, read_text
 
 PUBLISHED = {"llava_v1": "vicuna_v1"}  # upstream's default -> the template of the published figures
 _OF_UNKNOWN_TEMPLATE = re.compile(r"phi-?[1-4]|tinyllama|stablelm|zephyr|orca")  # that no LLaVA template fits

@@ -13,16 +13,16 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from llava.download import fetch, without_login
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError, one_line
+from llava.inference.images import choose_tokens, encode_images, questions_about
 from llava.inference.memory import refuse_too_large
-from llava.inference.pictures import choose_tokens, encode_images, questions_about
 from llava.inference.prefix_sharing import generate_batch
 from llava.inference.request import Request
-from llava.mm_utils import tokenizer_image_token
-from llava.pictures import is_data_uri
 from llava.serve.chat_messages import ChatError
 from llava.serve.chat_request import ChatQuestion, Sampling
-from llava.utils import InputError, one_line
+from llava.vision.download import fetch, without_login
+from llava.vision.pictures import is_data_uri
 
 MOST_FETCHED = 48 * 2**20  # bytes behind the URLs of one request
 

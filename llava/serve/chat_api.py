@@ -11,10 +11,11 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from llava.errors import InputError
+from llava.files import parse_json
 from llava.serve.chat_answer import Begun, Done, answer
 from llava.serve.chat_messages import ChatError
 from llava.serve.chat_request import ChatQuestion, ChatReader
-from llava.utils import InputError, parse_json
 
 try:
     from fastapi import FastAPI, Request, Response

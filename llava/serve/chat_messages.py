@@ -8,9 +8,9 @@ from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, SeparatorStyle
+from llava.errors import InputError
 from llava.inference.request import check_placeholders, mark_images
 from llava.inference.templates import ChatTemplateConversation
-from llava.utils import InputError
 
 _SYSTEM = ("system", "developer")  # the second is OpenAI's newer name
 EMPTY = (None, [], {})

@@ -10,14 +10,14 @@ from transformers import StoppingCriteria
 
 from llava.conversation import Conversation
 from llava.inference import Session, conv_mode_for
-from llava.inference.pictures import choose_tokens, encode_images
-from llava.mm_utils import get_anyres_image_grid_shape
+from llava.inference.images import choose_tokens, encode_images
 from llava.model.encode import Encoded
 from llava.model.flops import Decoder, tokens_later
 from llava.pruning import Settings
 from llava.pruning.method import NONE
 from llava.serve.drawing import Sheet
 from llava.serve.talk import Figures
+from llava.vision.grids import get_anyres_image_grid_shape
 
 
 class TokenTimes(StoppingCriteria):

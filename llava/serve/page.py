@@ -8,12 +8,12 @@ from pathlib import Path
 
 import gradio as gr
 
+from llava.errors import InputError
 from llava.pruning import method_label
 from llava.pruning.method import VISPRUNER
 from llava.serve.samples import samples
 from llava.serve.service import Service
 from llava.serve.talk import notice_html
-from llava.utils import InputError
 
 MOST_UPLOAD = "20mb"
 QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star in the image?"]

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.pictures import picture_size, read_picture
+from llava.errors import InputError
 from llava.pruning import PruningError, Settings, method_label
 from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER
 from llava.serve import drawing
@@ -17,7 +17,7 @@ from llava.serve.kept import kept_patches, why_not_drawn
 from llava.serve.line import Line
 from llava.serve.talk import Answer, Exchange, Figures, figures_html, talk_html
 from llava.serve.visitors import Visitor, Visitors
-from llava.utils import InputError
+from llava.vision.pictures import picture_size, read_picture
 
 if TYPE_CHECKING:
     from llava.model.encode import Encoded

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
+from llava.errors import InputError, one_line
 from llava.pruning import Settings
 from llava.serve.drawing import data_uri
 from llava.serve.talk import Figures
-from llava.utils import InputError, one_line
 
 PATIENCE = 120  # seconds without a byte
 _MOST_BYTES = 1 << 20  # of a response that is not streamed

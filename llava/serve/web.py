@@ -13,7 +13,9 @@ import socket
 import sys
 import tempfile
 
+from llava.cli import CommandParser, run_command
 from llava.conversation import check_conv_mode
+from llava.errors import InputError, one_line
 from llava.eval.options import (
     ModelOptions,
     add_crop_arguments,
@@ -26,7 +28,6 @@ from llava.eval.options import (
 from llava.pruning.method import VISPRUNER
 from llava.pruning.settings import CROP
 from llava.serve.samples import BUNDLED
-from llava.utils import CommandParser, InputError, one_line, run_command
 
 
 def serve(args: argparse.Namespace) -> None:

@@ -6,8 +6,9 @@ import torch
 import transformers
 from transformers import HfArgumentParser
 
+from llava.cli import CommandParser
+from llava.errors import InputError, one_line
 from llava.train.option_checks import check_combinations, check_values
-from llava.utils import CommandParser, InputError, one_line
 
 
 @dataclass

@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from llava.model.weight_files import read_weights
+from llava.checkpoints.weight_files import read_weights
+from llava.errors import InputError, one_line
 from llava.train.arguments import TrainingArguments
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.muon import MuonWithRest, hidden_matrices
 from llava.train.sampler import EpochSampler
-from llava.utils import InputError, one_line
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, Json
 
+from llava.checkpoints.schemas import Count, Positive, Share, Size, check
 from llava.conversation import conv_templates
-from llava.model.schemas import Count, Positive, Share, Size, check
+from llava.errors import InputError
 from llava.train.option_names import REQUIRED
-from llava.utils import InputError
 
 if TYPE_CHECKING:
     from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments

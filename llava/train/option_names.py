@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from llava.utils import InputError
+from llava.errors import InputError
 
 OWN_CLASSES = ("ModelArguments", "DataArguments", "TrainingArguments")
 REQUIRED = ("output_dir", "model_name_or_path", "vision_tower", "data_path")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from llava.cli import run_command
 from llava.train.option_names import check_names
-from llava.utils import run_command
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

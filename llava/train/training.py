@@ -8,9 +8,11 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from llava.model.checkpoint import published_config, published_weights, save_checkpoint, write_json
-from llava.model.tokenizer import load_tokenizer
-from llava.model.weight_files import StateDict
+from llava.checkpoints.tokenizer import load_tokenizer
+from llava.checkpoints.weight_files import StateDict
+from llava.checkpoints.weights import published_config, published_weights, save_checkpoint
+from llava.errors import InputError
+from llava.files import write_json
 from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
 from llava.train.build import TrainingPlan
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
@@ -19,7 +21,6 @@ from llava.train.llava_trainer import LLaVATrainer, write_errors
 from llava.train.lora import write_lora
 from llava.train.option_checks import SAVE_DTYPES
 from llava.train.records import read_records
-from llava.utils import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def _run_steps(trainer: LLaVATrainer, checkpoint: str | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except InputError as error:  # a worker of the data loader puts its traceback in front of the message
-        raise InputError(str(error).strip().splitlines()[-1].removeprefix("llava.utils.InputError: ")) from error
+        raise InputError(str(error).strip().splitlines()[-1].removeprefix("llava.errors.InputError: ")) from error
     with write_errors(Path(trainer.args.output_dir)):
         trainer.save_state()
 

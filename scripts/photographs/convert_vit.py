@@ -25,9 +25,9 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPVisionModel
 
-from llava.model.checkpoint import write_json
+from llava.errors import InputError, list_some
+from llava.files import write_json
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
-from llava.utils import InputError, list_some
 
 if TYPE_CHECKING:
     from torch import Tensor

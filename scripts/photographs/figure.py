@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from llava.resizing import expand2square
+from llava.vision.pixels import expand2square
 from scripts.photographs.photographs import padding
 
 PATCH, GAP, LINE, FONT = 8, 14, 38, 27  # pixels

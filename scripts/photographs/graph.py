@@ -9,7 +9,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import torch
 
-from llava.utils import InputError, one_line
+from llava.errors import InputError, one_line
 
 try:
     import onnx

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llava.mm_utils import process_images
+from llava.errors import InputError
 from llava.pruning import METHOD_NAMES, MergedTokens, Settings, select
 from llava.pruning.method import NONE
-from llava.utils import InputError
+from llava.vision.pixels import process_images
 from scripts.photographs.convert_vit import VitTower
 
 if TYPE_CHECKING:

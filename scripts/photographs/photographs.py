@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from llava.pictures import read_picture
+from llava.vision.pictures import read_picture
 
 _FINE = 32  # points along one side of a patch that tell how much of it is on the object
 

@@ -7,7 +7,7 @@ attention that VisPruner reads falls on the patches of objects, compared with th
 import json
 from pathlib import Path
 
-from llava.utils import run_command
+from llava.cli import run_command
 from scripts.tiny.options import command_parser
 
 

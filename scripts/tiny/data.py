@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from llava.utils import run_command
+from llava.cli import run_command
 from scripts.tiny import questions as q
 from scripts.tiny.drawing import JPEG_QUALITY, draw_scene
 from scripts.tiny.options import at_least, command_parser, make_folder

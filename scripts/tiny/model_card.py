@@ -6,7 +6,8 @@ python -m scripts.tiny.model_card --evaluation DIR --clip DIR --output CHECKPOIN
 import platform
 from pathlib import Path
 
-from llava.utils import read_json_object, read_text, run_command
+from llava.cli import run_command
+from llava.files import read_json_object, read_text
 from scripts.tiny.options import command_parser
 
 CARD = """# llava-tiny

@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from llava.utils import CommandParser, InputError, one_line
+from llava.cli import CommandParser
+from llava.errors import InputError, one_line
 
 
 def command_parser(name: str, description: str, **options) -> CommandParser:

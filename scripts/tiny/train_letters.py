@@ -5,7 +5,7 @@ answer's word and the output that says the letter. They are so small that steps 
 would destroy them.
 """
 
-from llava.utils import run_command
+from llava.cli import run_command
 from scripts.tiny.options import command_parser
 
 

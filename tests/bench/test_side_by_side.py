@@ -7,10 +7,10 @@ import pytest
 
 from llava.bench import side_by_side
 from llava.bench.side_by_side import ORIGINAL, OURS, PRUNED, UNPRUNED, Job, table
+from llava.errors import InputError
 from llava.eval.questions import read_question_file
 from llava.model.converting import convert_checkpoint
 from llava.pruning import Settings
-from llava.utils import InputError
 from tests.conftest import ROOT
 from tests.eval.conftest import assert_one_line
 

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.eval.answering import answer_questions, check_images
 from llava.eval.questions import Question
 from llava.inference import memory
-from llava.inference.pictures import open_image
+from llava.inference.images import open_image
 from llava.model import encode as door
 from llava.model.template import named_template
 from llava.pruning import Settings
-from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, picture
 
 SIZES = [(200, 150), (90, 300), (400, 120), (168, 168)]

@@ -8,6 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
+from llava.errors import InputError
 from llava.eval import budget
 from llava.eval.answering import answer_questions
 from llava.eval.benchmarks import find_benchmark
@@ -17,7 +18,6 @@ from llava.eval.budget_table import Budgets, Row
 from llava.eval.evaluation import evaluate, sample_scorer
 from llava.eval.questions import Question
 from llava.pruning import Settings
-from llava.utils import InputError
 from tests.conftest import ROOT, picture, write_jsonl
 from tests.eval.conftest import assert_one_line
 

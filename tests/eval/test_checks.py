@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
 from llava.eval import answering, model_vqa_loader
 from llava.eval.answering import answer_each, answer_questions, make_requests
 from llava.eval.checks import check_headers, check_images, check_lengths, check_questions
 from llava.eval.questions import Question
-from llava.inference import pictures
+from llava.inference import images as pictures
 from llava.inference.request import Request
-from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import LoadedModel
 from llava.pruning import Settings
-from llava.utils import InputError
 from tests.conftest import IMAGE, ROOT, picture
 from tests.eval.conftest import assert_one_line, texts
 

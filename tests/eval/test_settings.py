@@ -4,13 +4,13 @@ import json
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval import model_vqa_loader, settings
 from llava.eval.answers import AnswerStore
 from llava.eval.benchmarks import find_benchmark
 from llava.eval.evaluation import answers_path
 from llava.eval.questions import Question
 from llava.pruning.settings import Settings
-from llava.utils import InputError
 from tests.eval.conftest import assert_one_line
 
 METHOD = """

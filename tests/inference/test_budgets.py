@@ -4,11 +4,11 @@ import weakref
 
 import pytest
 
+from llava.errors import InputError
 from llava.inference import Engine, make_request
 from llava.inference.budgets import answer_at_each
-from llava.inference.pictures import ImageStream
+from llava.inference.images import ImageStream
 from llava.pruning import Settings
-from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 6}

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.inference import Session
-from llava.inference.pictures import choose_tokens, encode_images
+from llava.inference.images import choose_tokens, encode_images
 from llava.pruning import Settings
-from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 7}

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.inference import Engine, Request, make_request, memory
 from llava.pruning import Settings
-from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 6}

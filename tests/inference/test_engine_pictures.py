@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from llava.errors import InputError
 from llava.eval.answering import make_requests
 from llava.eval.questions import Question
 from llava.inference import Engine, make_request
-from llava.inference.pictures import ImageStream, choose_tokens, encode_images, open_image
+from llava.inference.images import ImageStream, choose_tokens, encode_images, open_image
 from llava.pruning import Settings
-from llava.utils import InputError
 from tests.conftest import encode, picture, with_orientation, writing
 
 EVERYTHING = Settings()

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
 from llava.inference import Engine, Request
 from llava.inference.likelihood import answer_losses
-from llava.mm_utils import process_images, tokenizer_image_token
 from llava.pruning import Settings
-from llava.utils import InputError
+from llava.vision.pixels import process_images
 from tests.conftest import ROOT, load, picture
 
 PROMPT = "USER: <image>\nWhat is this? ASSISTANT:"

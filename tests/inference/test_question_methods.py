@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.inference import Engine, Request, Session, make_request
-from llava.inference.pictures import ImageStream
+from llava.inference.images import ImageStream
 from llava.pruning import Settings
-from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, load, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
@@ -91,7 +91,8 @@ def test_a_caller_may_say_what_is_asked(loaded, method):
 
 def generate_embeds(llava: tuple, prompt: str, pruning: Settings, question) -> torch.Tensor:
     """The visual tokens that a prompt about the first picture is given."""
-    from llava.mm_utils import process_images, tokenizer_image_token
+    from llava.checkpoints.tokenizer import tokenizer_image_token
+    from llava.vision.pixels import process_images
 
     tokenizer, model, image_processor, _ = llava
     ids = tokenizer_image_token(prompt, tokenizer, return_tensors="pt").unsqueeze(0)

@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.inference import Session
 from llava.pruning import Settings
-from llava.utils import InputError
 from tests.conftest import IMAGE, generate_alone, load, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 7}

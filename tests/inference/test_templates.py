@@ -10,11 +10,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.errors import InputError
 from llava.inference import Session, make_request
-from llava.mm_utils import tokenizer_image_token
 from llava.model.template import chat_template_of, find_template
-from llava.utils import InputError
 from tests.conftest import load, picture
 
 TEMPLATE = (

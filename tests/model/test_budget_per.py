@@ -3,14 +3,14 @@
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.inference import Engine, make_request, memory
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts.base import Picture
 from llava.integrations.transformers.prompts import kept_places
-from llava.mm_utils import process_images
 from llava.pruning import METHOD_NAMES, PruningError, Settings, Views, select
 from llava.pruning.method import NONE
-from llava.utils import InputError
+from llava.vision.pixels import process_images
 from tests.conftest import count_visual_tokens, generate_alone, picture
 
 REFUSED = ("visionzip", "fastv")

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.mm_utils import process_images
+from llava.errors import InputError
 from llava.pruning import Settings
 from llava.pruning.kv_cache import CACHE, cache_in
-from llava.utils import InputError
+from llava.vision.pixels import process_images
 from tests.conftest import picture
 
 PROMPT = torch.tensor([[1, 20, IMAGE_TOKEN_INDEX, 30, 40, 50]])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import CLIPModel
 
+from llava.errors import InputError
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.pruning import Settings
-from llava.utils import InputError
 from tests.conftest import ROOT, load, picture
 
 BUNDLED = ROOT / "playground" / "checkpoints" / "clip-vit-tiny-patch14-168"

@@ -2,10 +2,11 @@
 
 import pytest
 
-from llava.mm_utils import process_images, tokenizer_image_token
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.model.flops import Decoder, tokens_later
 from llava.pruning import Settings
 from llava.pruning.kv_cache import cache_in
+from llava.vision.pixels import process_images
 from tests.conftest import IMAGE, picture
 
 

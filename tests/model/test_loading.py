@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.mm_utils import get_anyres_image_grid_shape, process_images
+from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 from llava.model.template import find_template
-from llava.utils import InputError, parse_grid_pinpoints
+from llava.vision.grids import get_anyres_image_grid_shape, parse_grid_pinpoints
+from llava.vision.pixels import process_images
 from tests.conftest import load, picture
 
 KEY = "model.layers.1.mlp.up_proj.weight"

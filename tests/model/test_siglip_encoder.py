@@ -10,15 +10,15 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import SiglipConfig, SiglipModel, SiglipVisionModel
 
+from llava.checkpoints.weights import save_checkpoint
+from llava.errors import InputError
 from llava.inference import Engine, make_request
 from llava.inference.memory import most_visual_tokens
-from llava.mm_utils import process_images
 from llava.model.anyres import count_merged_tokens
-from llava.model.checkpoint import save_checkpoint
 from llava.model.families.qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.multimodal_encoder.builder import open_vision_tower
 from llava.pruning import Settings
-from llava.utils import InputError
+from llava.vision.pixels import process_images
 from tests.conftest import load, picture
 
 SIDE, WIDTH = 4, 32

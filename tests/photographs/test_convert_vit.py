@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import Dinov2Config, Dinov2Model
 
+from llava.errors import InputError
 from llava.model.multimodal_encoder.builder import open_vision_tower
 from llava.pruning import Settings
 from llava.pruning.methods.vispruner import important_patches
-from llava.utils import InputError
 from scripts.photographs.convert_vit import VitTower, to_clip, write_folder
 from scripts.photographs.measure import (
     kept_patches,

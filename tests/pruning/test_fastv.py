@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.mm_utils import process_images
+from llava.errors import InputError
 from llava.pruning.kv_cache import CACHE, cache_in
 from llava.pruning.methods import fastv
-from llava.utils import InputError
+from llava.vision.pixels import process_images
 from tests.conftest import IMAGE, ask, load, picture
 
 FAMILIES = [("v1.5", "llama"), ("v1.5", "mistral"), ("v1.6", "qwen")]

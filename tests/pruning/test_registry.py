@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.pruning import (
     METHOD_NAMES,
     MergedTokens,
@@ -15,7 +16,6 @@ from llava.pruning import (
     method_label,
     select,
 )
-from llava.utils import InputError
 from tests.conftest import IMAGE, ROOT, ask, count_visual_tokens, load, picture
 
 FIRST_PATCHES = """

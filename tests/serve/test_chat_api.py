@@ -15,10 +15,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
 from llava.inference import Engine, Session, conv_mode_for, make_request
-from llava.mm_utils import load_image, process_images, tokenizer_image_token
 from llava.pruning import Settings
-from llava.utils import InputError
+from llava.vision.pictures import load_image
+from llava.vision.pixels import process_images
 from tests.conftest import ROOT, encode, load, picture
 
 _WHY = "the HTTP API is not installed: pip install -e '.[demo]' openai"
@@ -411,7 +413,7 @@ def test_remote_pictures_are_fetched_only_where_that_is_allowed(server, tiny, pi
         monkeypatch.setattr("llava.serve.chat_answer.MOST_FETCHED", 2 * len(PNG) - 1)
         with pytest.raises(openai.BadRequestError, match="the images behind the URLs have more than"):
             ask(open_server, twice)
-        monkeypatch.setattr("llava.download.MOST_BYTES", len(PNG) - 1)
+        monkeypatch.setattr("llava.vision.download.MOST_BYTES", len(PNG) - 1)
         with pytest.raises(openai.BadRequestError, match=r"cannot read the image http.*/a.png: it has more than"):
             ask(open_server, message)
 

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
+from llava.errors import InputError
 from llava.serve.line import Line
-from llava.utils import InputError
 
 
 def test_one_at_a_time_in_the_order_of_coming():

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
+from llava.errors import InputError
 from llava.pruning import Settings
 from llava.serve.vllm_server import VllmServer
-from llava.utils import InputError
 from tests.conftest import picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 9}

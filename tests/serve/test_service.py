@@ -6,6 +6,7 @@ import threading
 import pytest
 from PIL import Image
 
+from llava.errors import InputError
 from llava.inference import Session
 from llava.model.flops import Decoder
 from llava.pruning import Settings
@@ -13,7 +14,6 @@ from llava.serve.kept import kept_patches
 from llava.serve.service import Service
 from llava.serve.talk import Exchange
 from llava.serve.visitors import Visitors
-from llava.utils import InputError
 from tests.conftest import generate_alone, picture
 from tests.serve.conftest import GREEDY
 from tests.serve.test_drawing import Drawing

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava.mm_utils import process_images
-from llava.utils import InputError
+from llava.errors import InputError
+from llava.vision.pixels import process_images
 from tests.conftest import ROOT, load, load_script
 
 SCENE = ROOT / "playground" / "data" / "scenes" / "mm-vet" / "images" / "v1_0.jpg"

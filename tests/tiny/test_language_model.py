@@ -8,9 +8,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from llava.checkpoints.tokenizer import load_tokenizer
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.model.tokenizer import load_tokenizer
-from llava.utils import InputError
+from llava.errors import InputError
 from scripts.tiny.data import write
 from scripts.tiny.language_model import __main__ as command
 from scripts.tiny.language_model import training

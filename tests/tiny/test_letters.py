@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
+from llava.checkpoints.weight_files import read_weights
 from llava.eval.answering import answer_questions
-from llava.model.weight_files import read_weights
 from llava.train.train import train
 from scripts.tiny.data import in_words, option_turns, write
 from scripts.tiny.evaluate.scores import read_benchmarks

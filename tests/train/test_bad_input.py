@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from llava.errors import InputError
 from llava.train.train import train
-from llava.utils import InputError
 from tests.conftest import IMAGE
 from tests.train.conftest import INSTRUCTIONS, conversation, run_module
 

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from llava.checkpoints.weight_files import read_weights
+from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
-from llava.model.weight_files import read_weights
 from llava.train.train import train
-from llava.utils import InputError
 from tests.test_scripts import run_recipe
 from tests.train.conftest import INSTRUCTIONS, PROJECTOR, Losses, Stop, assert_equal, output_dir
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from llava.errors import InputError
 from llava.train.train import train
-from llava.utils import InputError
 from tests.train.conftest import Losses
 
 BEFORE_LOADING = [

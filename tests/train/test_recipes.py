@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from llava.model.weight_files import read_weights
+from llava.checkpoints.weight_files import read_weights
 from tests.test_scripts import run_recipe
 from tests.train.conftest import CAPTIONS, INSTRUCTIONS
 

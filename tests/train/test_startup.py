@@ -6,15 +6,15 @@ from dataclasses import fields
 
 import pytest
 
+from llava.errors import InputError
 from llava.train.option_names import REQUIRED, check_names, read_options
-from llava.utils import InputError
 from tests.conftest import ROOT
 
 LIGHT = """
 import sys
 sys.argv = ["train", *{args}]
 from llava.train import train
-from llava.utils import run_command
+from llava.cli import run_command
 try:
     run_command(train.main)
 except SystemExit as end:

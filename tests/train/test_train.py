@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from llava.mm_utils import process_images, tokenizer_image_token
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.checkpoints.weight_files import read_weights
 from llava.model.builder import load_pretrained_model
-from llava.model.weight_files import read_weights
 from llava.train.train import train
+from llava.vision.pixels import process_images
 from tests.conftest import IMAGE, load, picture
 from tests.train.conftest import CAPTIONS, PROJECTOR, Losses, assert_equal, conversation, output_dir, run_module
 

@@ -1,7 +1,9 @@
 """`lmms_eval --model llava_vispruner`: LLaVA with its visual tokens pruned."""
 
+from llava.checkpoints.folders import get_model_name_from_path
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import question_in
+from llava.errors import InputError
 from llava.inference import Engine, Request
 from llava.inference.likelihood import answer_losses
 from llava.inference.request import mark_images
@@ -9,7 +11,6 @@ from llava.integrations.lmms_eval.arguments import check_conv_template, read_bat
 from llava.integrations.lmms_eval.base import Message, PrunedModel
 from llava.model.builder import load_pretrained_model
 from llava.pruning.settings import take_settings, takes_settings
-from llava.utils import InputError, get_model_name_from_path
 
 
 class LlavaVisPruner(PrunedModel):

@@ -8,14 +8,15 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.inference.pictures import open_image
+from llava.errors import InputError, one_line
+from llava.files import read_text
+from llava.inference.images import open_image
 from llava.inference.request import check_placeholders
 from llava.integrations.lmms_eval.arguments import read_batch_size, read_dtype, refuse_unknown
 from llava.integrations.lmms_eval.base import Message, PrunedModel
 from llava.integrations.transformers import prune
 from llava.integrations.transformers.budget import Budget
 from llava.pruning.settings import NAMES, takes_settings
-from llava.utils import InputError, one_line, read_text
 
 PROMPTS_AT_ONCE = 8  # where batch_size is "auto"
 

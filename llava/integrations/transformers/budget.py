@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass, replace
 
+from llava.errors import InputError
 from llava.pruning import Settings
 from llava.pruning.settings import IMAGE, take_settings
-from llava.utils import InputError
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
+from llava.errors import InputError
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts.base import Host, Picture, join
 from llava.integrations.transformers.prompts import (
@@ -21,7 +22,6 @@ from llava.integrations.transformers.prompts import (
 )
 from llava.model.encode import encodes_one_by_one
 from llava.pruning.kv_cache import cache_in
-from llava.utils import InputError
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import torch
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
+from llava.errors import InputError
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts.base import Picture
 from llava.pruning import PruningError, select
-from llava.utils import InputError
 
 IGNORED_LABEL = -100
 ATTRIBUTE = "pruned_prompts"  # of a cache: the prompts that it holds

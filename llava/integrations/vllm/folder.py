@@ -8,29 +8,24 @@ from pathlib import Path
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.checkpoints.hf.chat_template import to_chat_template
+from llava.checkpoints.hf.config import to_hf_config, to_hf_processor
+from llava.checkpoints.hf.tokenizer import image_and_pad, write_hf_tokenizer
+from llava.checkpoints.schemas import GenerationFile, read_checked, read_image_processor_values
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.checkpoints.weight_files import WEIGHT_FILES, find_weight_files, read_weights
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import CHAT_TEMPLATE
+from llava.errors import InputError, one_line
+from llava.files import read_json_object, write_json
 from llava.integrations.vllm import ARCHITECTURE, TOWER_FOLDER
-from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import CheckedFolder
-from llava.model.checkpoint import write_json
 from llava.model.converting import WeightSource, fitting_tower
-from llava.model.hf_chat_template import to_chat_template
-from llava.model.hf_format import to_hf_config, to_hf_processor
-from llava.model.hf_tokenizer import image_and_pad, write_hf_tokenizer
 from llava.model.loading import stop_at_turns, uses_tower_inside
 from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.model.schemas import GenerationFile, read_checked, read_image_processor_values
 from llava.model.template import Template, find_template
-from llava.model.weight_files import WEIGHT_FILES, find_weight_files, read_weights
-from llava.utils import (
-    InputError,
-    get_model_name_from_path,
-    is_anyres,
-    one_line,
-    parse_grid_pinpoints,
-    read_json_object,
-)
+from llava.vision.grids import is_anyres, parse_grid_pinpoints
 
 _PAPERS_GRID = "--mm_patch_merge_type spatial --image_grid_pinpoints '[[672, 672]]'"
 

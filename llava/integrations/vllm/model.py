@@ -26,6 +26,7 @@ from vllm.model_executor.models.utils import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
+from llava.checkpoints.hf.names import published_name_patterns
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.integrations.vllm import TOWER_FOLDER
 from llava.integrations.vllm.processing import (
@@ -35,11 +36,10 @@ from llava.integrations.vllm.processing import (
 )
 from llava.integrations.vllm.settings import unpack
 from llava.integrations.vllm.tower import encode, use_plain_kernels
-from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import merge_crops
 from llava.model.encode import encodes_one_by_one
-from llava.model.hf_format import published_name_patterns
 from llava.pruning import MergedTokens, PruningError, Settings, VisualTokens, select
+from llava.vision.grids import get_anyres_image_grid_shape
 
 _CROPS_TOGETHER = 16  # encoded at once: vLLM counts the tokens that are kept, which says little of a tower's memory
 # Names of weights in either layout -> in this model, which has those of llava-hf's files. None: what it does not have.

@@ -16,13 +16,12 @@ from vllm.multimodal.processing import (
     PromptUpdate,
 )
 
+from llava.checkpoints.folders import find_folder
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.integrations.vllm.processor import VisPrunerLlavaProcessor
 from llava.integrations.vllm.settings import read_settings
-from llava.mm_utils import get_anyres_image_grid_shape
-from llava.model.folders import find_folder
 from llava.pruning import Settings
-from llava.utils import is_anyres
+from llava.vision.grids import get_anyres_image_grid_shape, is_anyres
 
 
 class VisPrunerLlavaProcessingInfo(BaseProcessingInfo):

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, LlavaConfig, LlavaProcessor, PreTrainedTokenizerBase
 
+from llava.checkpoints.schemas import read_image_processor_values
 from llava.integrations.vllm.settings import pack, read_settings
-from llava.mm_utils import process_images
 from llava.model.multimodal_encoder.clip_encoder import CLIPTowerImageProcessor
-from llava.model.schemas import read_image_processor_values
 from llava.pruning.settings import takes_settings
+from llava.vision.pixels import process_images
 
 
 class VisPrunerLlavaProcessor(LlavaProcessor):

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from llava.checkpoints.tokenizer import load_tokenizer
+from llava.errors import InputError
 from llava.model.answer_loss import training_loss
-from llava.model.client_calls import check_attentions, check_embeds, check_modalities
+from llava.model.argument_checks import check_attentions, check_embeds, check_modalities
 from llava.model.kv_cache import ReusedCache, can_be_static
 from llava.model.llava_arch import LlavaMetaForCausalLM
-from llava.model.tokenizer import load_tokenizer
 from llava.pruning import Settings
 from llava.pruning.kv_cache import CACHE, take_cache
-from llava.utils import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llava.utils import run_command
+from llava.cli import run_command
 from scripts.tiny.benchmarks import write
 from scripts.tiny.options import command_parser
 

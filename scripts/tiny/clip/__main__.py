@@ -19,7 +19,7 @@ import logging
 import os
 from pathlib import Path
 
-from llava.utils import run_command
+from llava.cli import run_command
 from scripts.tiny.options import at_least, command_parser
 
 

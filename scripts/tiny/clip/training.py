@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import CLIPModel
 
-from llava.utils import InputError
+from llava.errors import InputError
 from scripts.tiny.clip.data import CaptionedScenes, DrawOrder, place_caption
 from scripts.tiny.clip.losses import batch_losses
 from scripts.tiny.clip.model import SIDE, image_processor, make_model, make_tokenizer

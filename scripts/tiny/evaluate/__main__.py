@@ -10,7 +10,7 @@ run continues with the settings that are left.
 
 from pathlib import Path
 
-from llava.utils import run_command
+from llava.cli import run_command
 from scripts.tiny.options import at_least, command_parser
 
 

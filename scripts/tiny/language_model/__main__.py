@@ -13,7 +13,7 @@ An interrupted run continues from its last checkpoint.
 
 from pathlib import Path
 
-from llava.utils import run_command
+from llava.cli import run_command
 from scripts.tiny.options import at_least, command_parser
 
 

@@ -7,7 +7,7 @@ import torch
 from sentencepiece import SentencePieceTrainer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llava.model.tokenizer import LlamaSentencePieceTokenizer
+from llava.checkpoints.tokenizer import LlamaSentencePieceTokenizer
 from llava.train.labels import build_prompt
 from llava.train.records import Record
 

@@ -10,10 +10,10 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import LlamaForCausalLM, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from llava.checkpoints.tokenizer import LlamaSentencePieceTokenizer
 from llava.constants import IGNORE_INDEX
 from llava.model.answer_loss import answer_loss
 from llava.model.splice import EmbeddedPrompts, splice
-from llava.model.tokenizer import LlamaSentencePieceTokenizer
 from llava.train.labels import PromptTokenizer
 from llava.train.muon import MuonWithRest, hidden_matrices
 from llava.train.records import Record, read_records

@@ -18,7 +18,7 @@ Other answers stay as they are: the new channels are small, and the other new we
 
 from pathlib import Path
 
-from llava.utils import run_command
+from llava.cli import run_command
 from scripts.tiny.options import command_parser
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from huggingface_hub import save_torch_state_dict
 from transformers import PreTrainedTokenizerBase
 
-from llava.mm_utils import get_model_name_from_path
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.checkpoints.weight_files import read_weights
+from llava.checkpoints.weights import split_tower
+from llava.files import read_json_object, write_json
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import split_tower, write_json
-from llava.model.weight_files import read_weights
 from llava.train.records import Record, read_records
-from llava.utils import read_json_object
 from scripts.tiny.language_model.model import TEMPLATE
 from scripts.tiny.letters.grow import NEW, grow
 from scripts.tiny.letters.measure import measure

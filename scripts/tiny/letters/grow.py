@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize, pad, rms_norm
 
-from llava.model.weight_files import StateDict
+from llava.checkpoints.weight_files import StateDict
 from scripts.tiny.letters.measure import HiddenStates
 
 NEW = 32  # new channels; also the size of a head

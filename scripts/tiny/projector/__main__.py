@@ -6,7 +6,7 @@ patch. The language model was trained on such sums, so what it has learned about
 
 from pathlib import Path
 
-from llava.utils import run_command
+from llava.cli import run_command
 from scripts.tiny.options import command_parser, make_folder
 
 

@@ -9,9 +9,9 @@ from torch import nn
 from tqdm import trange
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from llava.checkpoints.tokenizer import load_tokenizer
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
-from llava.model.tokenizer import load_tokenizer
 from llava.train.muon import MuonWithRest
 from scripts.tiny.drawing import draw_scene
 from scripts.tiny.patches import words_of_patches

@@ -10,9 +10,9 @@ from llava.integrations.transformers import prune
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.prompts import kept_places
-from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import merge_crops
 from llava.pruning import keep_patches, select_visual_tokens
+from llava.vision.grids import get_anyres_image_grid_shape
 
 BY_NAME = {case.name: case for case in CASES}
 SIDE, PATCHES = 56, 4  # of a crop, in pixels and in patches

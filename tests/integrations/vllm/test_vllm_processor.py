@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlavaConfig, LlavaProcessor
 
+from llava.errors import InputError
 from llava.integrations.vllm.folder import prepare
 from llava.integrations.vllm.processor import VisPrunerLlavaProcessor
 from llava.integrations.vllm.settings import unpack
-from llava.mm_utils import process_images
 from llava.pruning import Settings
-from llava.utils import InputError
+from llava.vision.pixels import process_images
 from tests.conftest import load, picture
 
 SIZES = [(200, 150), (90, 300), (168, 168)]

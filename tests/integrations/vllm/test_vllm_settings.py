@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.integrations.vllm.settings import count_tokens, pack, read_settings, unpack
 from llava.pruning import METHOD_NAMES, Settings, Views, select
-from llava.utils import InputError
 
 PATCHES = 20
 

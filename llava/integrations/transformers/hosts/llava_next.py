@@ -11,10 +11,10 @@ import torch
 from transformers import PreTrainedModel
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
 
+from llava.errors import InputError
 from llava.integrations.transformers.hosts.base import Host, Picture
 from llava.integrations.transformers.hosts.llava import read_options
 from llava.integrations.transformers.hosts.vit import patches_per_crop, run_of
-from llava.utils import InputError
 
 
 class LlavaNextHost(Host):
