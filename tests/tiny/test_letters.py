@@ -8,12 +8,12 @@ import torch
 from llava.eval.answering import answer_questions
 from llava.model.weight_files import read_weights
 from llava.train.train import train
-from scripts.tiny.data import in_words, option_turns, write
-from scripts.tiny.evaluate.scores import read_benchmarks
-from scripts.tiny.letters import __main__ as command
-from scripts.tiny.letters.fixed import FixedParts
-from scripts.tiny.letters.grow import NEW
-from scripts.tiny.scenes import training_scenes
+from playground.tiny.data import in_words, option_turns, write
+from playground.tiny.evaluate.scores import read_benchmarks
+from playground.tiny.letters import __main__ as command
+from playground.tiny.letters.fixed import FixedParts
+from playground.tiny.letters.grow import NEW
+from playground.tiny.scenes import training_scenes
 from tests.conftest import ROOT, load
 
 BUNDLE = ROOT / "playground" / "checkpoints"
