@@ -1,6 +1,6 @@
 """Questions per second: one at a time, in batches, and as the evaluation asks them, side by side on the same questions.
 
-python -m llava.bench.answering --model-path CHECKPOINT --question-file Q --image-folder DIR
+python -m scripts.benchmarks.answering --model-path CHECKPOINT --question-file Q --image-folder DIR
 
 The three take turns, several rounds of them, and their answers are compared. Loading is not measured.
 """

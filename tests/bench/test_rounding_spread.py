@@ -8,30 +8,34 @@ import torch
 from llava.eval.benchmarks import find_benchmark
 from llava.eval.evaluation import evaluate
 from llava.pruning import PruningSettings, Views
-from tests.conftest import ROOT, load, load_script
+from playground.tiny import benchmarks
+from scripts.benchmarks import rounding_spread as script
+from tests.conftest import ROOT, load
 from tests.eval.conftest import assert_one_line
 
-SCENES = ROOT / "playground" / "data" / "scenes"
 CKPT = ROOT / "playground" / "checkpoints" / "llava-tiny"
 
 
 @pytest.fixture(scope="module")
-def script():
-    return load_script("rounding_spread")
+def scenes(tmp_path_factory):
+    """A part of the bundled questions, in the benchmarks' own files."""
+    folder = tmp_path_factory.mktemp("scenes")
+    benchmarks.write(folder, 0.2)
+    return folder
 
 
-def test_without_noise_it_keeps_and_scores_what_the_evaluation_does(script):
+def test_without_noise_it_keeps_and_scores_what_the_evaluation_does(scenes):
     loaded = load(CKPT)
     pruning = PruningSettings(16, pruning_method="mmtok")
     with torch.inference_mode():
-        asked = script.Asked.of(loaded, find_benchmark("pope"), SCENES)
+        asked = script.Asked.of(loaded, find_benchmark("pope"), scenes)
         kept = asked.kept(pruning, torch.float32, 1e-6, None)
         score = asked.score(kept)
     assert {len(patches) for patches in kept} == {16}
-    assert score == evaluate("pope", loaded, visual_token_num=16, pruning_method="mmtok").score
+    assert score == evaluate("pope", loaded, data_dir=scenes, visual_token_num=16, pruning_method="mmtok").score
 
 
-def test_noise_and_rounding_change_the_features_by_as_much(script):
+def test_noise_and_rounding_change_the_features_by_as_much():
     views = Views(torch.randn(1, 9, 4), importance=torch.rand(1, 9))
     same, noisy, half = (
         script.perturbed(views, dtype, 1e-3, seed, lambda features: features)
@@ -45,9 +49,20 @@ def test_noise_and_rounding_change_the_features_by_as_much(script):
     assert script.overlap([(1, 2), (3, 4)], [(1, 2), (4, 5)]) == 0.75
 
 
-def test_the_command_writes_rows_table_and_plot(script, call, tmp_path):
-    pytest.importorskip("matplotlib")
-    options = ["--model-path", CKPT, "--benchmarks", "textvqa", "--visual_token_num", 8, "--seeds", 1]
+def test_the_command_writes_rows_table_and_plot(call, scenes, tmp_path):
+    pytest.importorskip("matplotlib.backends.backend_agg")
+    options = [
+        "--model-path",
+        CKPT,
+        "--data-dir",
+        scenes,
+        "--benchmarks",
+        "textvqa",
+        "--visual_token_num",
+        8,
+        "--seeds",
+        1,
+    ]
     code, out, _ = call(script, *options, "--pruning_method", "fastervlm", "--output", tmp_path)
     assert code == 0
     rows = json.loads((tmp_path / "rounding.json").read_text())["TextVQA"]

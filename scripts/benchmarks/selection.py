@@ -1,6 +1,6 @@
 """What pruning itself costs: the selection against a transcription of the paper's rounds, and the [CLS] attention.
 
-python -m llava.bench.selection [--device cuda] [--batch-sizes 1 32] [--tower llava-v1.5-7b]
+python -m scripts.benchmarks.selection [--device cuda] [--batch-sizes 1 32] [--tower llava-v1.5-7b]
 
 The transcription multiplies the features of both halves anew in every round, as the original code does; it is measured
 in float32, as the original computes, and in float64, as the selection here does. With --methods the selections of all
@@ -32,9 +32,9 @@ def main() -> None:
         raise InputError("sizes and rounds must be at least 1, warmup at least 0")
     import torch
 
-    from llava.bench.method_cost import methods
     from llava.bench.report import machine
-    from llava.bench.selection_cost import selections, take_turns, towers
+    from scripts.benchmarks.method_cost import methods
+    from scripts.benchmarks.selection_cost import selections, take_turns, towers
 
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     about = machine(device)

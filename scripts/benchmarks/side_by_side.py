@@ -1,13 +1,13 @@
 """The same questions answered by four programs, in turns: start-up, questions per second, memory, equal answers.
 
-python -m llava.bench.side_by_side --model-path CHECKPOINT --question-file Q --image-folder DIR --visual_token_num 16
+python -m scripts.benchmarks.side_by_side --model-path CKPT --question-file Q --image-folder DIR --visual_token_num 16
 
     unpruned, transformers   transformers' own class, one question at a time, nothing pruned
     pruned, transformers     the same with llava.integrations.transformers.prune
     as the original          one question at a time, all attention maps of the tower, the rounds in float32
     this package             as the evaluation asks: batches, pictures encoded once, prefixes shared
 
-Each is a process of its own, so that its start and its peak of memory are its own. CHECKPOINT is in LLaVA's layout.
+Each is a process of its own, so that its start and its peak of memory are its own. CKPT is in LLaVA's layout.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.bench.answering import choose_questions
 from llava.conversation import get_conversation
 from llava.eval.files import write_json
 from llava.eval.options import important_ratio, visual_token_num
@@ -30,6 +29,7 @@ from llava.eval.questions import Question, read_question_file
 from llava.model.folders import find_folder
 from llava.pruning import PruningSettings
 from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command
+from scripts.benchmarks.answering import choose_questions
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -103,7 +103,7 @@ def llava_way(way: str, job: Job) -> Answer:
     pruning = job.pruning
     if original:
         see_all_attention(loaded.model.get_vision_tower())
-        pruning = replace(pruning, pruning_method="llava.bench.original_rounds")
+        pruning = replace(pruning, pruning_method="scripts.benchmarks.selection_cost")
     options = {"do_sample": False, "max_new_tokens": job.max_new_tokens}
 
     def answer(questions: list[Question]) -> list[str]:

@@ -1,6 +1,6 @@
 """How far rounding moves what a method keeps, and what it scores.
 
-    python scripts/rounding_spread.py --model-path playground/checkpoints/llava-tiny --output out/rounding
+    python -m scripts.benchmarks.rounding_spread --model-path playground/checkpoints/llava-tiny --output out/rounding
 
 Every picture is encoded once. What the methods compare is then multiplied by 1 + noise * N(0, 1), as another GPU, batch
 or library would change it, and rounded to float32, float16 or bfloat16, with many seeds. Questions are answered from
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from llava.eval.files import write_json
 from llava.eval.options import pruning_method, visual_token_num
 from llava.pruning.registry import METHOD_NAMES
-from llava.utils import CommandParser, InputError, run_command
+from llava.utils import CommandParser, InputError, atomic_writer, run_command
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +169,10 @@ def table(rows: dict[str, list[dict]], noise: float, seeds: int) -> str:
 
 
 def draw(rows: dict[str, list[dict]], path: Path) -> None:
-    """Above the share that float16 and bfloat16 keep of float32's patches, below the spread of the scores."""
+    """Above the share that float16 and bfloat16 keep of float32's patches, below the spread of the scores.
+
+    Raises ImportError where matplotlib is not installed.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -231,7 +235,6 @@ def main() -> None:
     from llava.pruning import PruningSettings
 
     loaded = load_pretrained_model(args.model_path, None, get_model_name_from_path(args.model_path))
-    args.output.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[dict]] = {}
     with torch.inference_mode():
         for benchmark in benchmarks:
@@ -242,9 +245,14 @@ def main() -> None:
                 rows.setdefault(benchmark.headlines[0].heading, []).extend(found)
                 write_json(args.output / "rounding.json", rows)
     text = table(rows, args.noise, args.seeds)
-    (args.output / "rounding.md").write_text(text, encoding="utf-8")
-    draw(rows, args.output / "rounding.png")
+    with atomic_writer(args.output / "rounding.md") as file:
+        file.write(text)
     print(text)
+    picture = args.output / "rounding.png"
+    try:
+        draw(rows, picture)
+    except ImportError:
+        print(f"{picture} is not drawn, that needs matplotlib: pip install -e '.[eval]'", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What pruning itself costs: the selection beside a transcription of the paper's rounds, and the [CLS] attention."""
+"""What pruning itself costs: the selection alongside a transcription of the paper's rounds, and the [CLS] attention."""
 
 import statistics
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from llava.bench.measure import Clock
 from llava.bench.random_model import build_tower
 from llava.bench.shapes import Shape
-from llava.pruning import select_visual_tokens
+from llava.pruning import PruningSettings, Views, VisualTokens, select_visual_tokens
 from llava.pruning.duplicates import MAX_DROPPED_PER_ROUND
 
 
@@ -29,6 +29,12 @@ def transcription(
         rest = score.argsort(dim=1, descending=True, stable=True)[:, drop:]
         left = torch.cat([a.gather(1, rest), b], dim=1)
     return torch.cat([important, left], dim=1).sort(dim=1).values
+
+
+def select(views: Views, settings: PruningSettings) -> VisualTokens:
+    """The selection in float32, as the original code computes it: the method `scripts.benchmarks.selection_cost`."""
+    features, importance = views.features.float(), views.importance
+    return views.keep(transcription(features, importance, settings.visual_token_num, settings.important_ratio))
 
 
 @torch.inference_mode()
