@@ -50,7 +50,8 @@ VISION_TOWER=$WORK/$TOWER DATA=$WORK/lookup.json OUTPUT=$WORK/projector \
     bash scripts/v1_5/pretrain.sh "${TINY[@]}" --version v1 --pretrain_mm_mlp_adapter "$START" --max_steps 60 --save_steps 50
 # The 7B's batches hold conversations of one kind only. A model that learns this fast needs mixed ones.
 STAGE2=("${TINY[@]}" --group_by_modality_length False --adam_beta2 0.98 --learning_rate 1e-3
-    --muon_learning_rate 3e-3 --save_steps 100)
+    --save_steps 100)
+export TRAINER=playground.tiny.train # Muon for the matrices
 echo "--- stage 2: projector and language model, the simplest questions first ---"
 VISION_TOWER=../$TOWER DATA=$WORK/lookup.json OUTPUT=$WORK/llava-lookup PROJECTOR=$WORK/projector/mm_projector.bin \
     bash scripts/v1_5/finetune.sh "${STAGE2[@]}" --max_steps 200 --save_dtype float32 \

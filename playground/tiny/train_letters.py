@@ -1,8 +1,8 @@
 """Train the checkpoint that playground.tiny.letters wrote: python -m playground.tiny.train_letters [OPTION...]
 
-The options are those of llava.train.train. The weights that find letters stay fixed, except the query that reads the
-answer's word and the output that says the letter. They are so small that steps of the size that the other weights need
-would destroy them.
+The options are those of llava.train.train, the optimizer is that of playground.tiny.train. The weights that find
+letters stay fixed, except the query that reads the answer's word and the output that says the letter. They are so small
+that steps of the size that the other weights need would destroy them.
 """
 
 from llava.utils import run_command
@@ -14,8 +14,9 @@ def main() -> None:
 
     from llava.train import train
     from playground.tiny.letters.fixed import FixedParts
+    from playground.tiny.muon import MuonTrainer
 
-    train.main([FixedParts()])
+    train.main(callbacks=[FixedParts()], trainer_class=MuonTrainer)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from llava.utils import InputError
+from tests.conftest import ROOT, load_script
 
 TINY = ROOT / "playground" / "tiny"
 FILES = [path for path in TINY.rglob("*.py") if "run_command(" in path.read_text()]
@@ -72,18 +73,12 @@ def test_bad_options_are_one_line_without_torch(command, args, named):
     assert_refused(run_without_torch(command, *args), named)
 
 
-def test_a_random_checkpoint_that_exists_is_named_and_stays(checkpoints):
+def test_a_random_checkpoint_that_exists_is_named_and_stays(checkpoints, monkeypatch):
     folder = checkpoints()
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "make_random_checkpoint.py", folder.parent],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert_refused(done, f"{folder} exists already")
+    monkeypatch.setattr(sys, "argv", ["make_random_checkpoint", str(folder.parent)])
+    with pytest.raises(InputError, match=f"{folder} exists already"):
+        load_script("make_random_checkpoint").main()
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -15,10 +15,10 @@ from llava.model.answer_loss import answer_loss
 from llava.model.splice import EmbeddedPrompts, splice
 from llava.model.tokenizer import LlamaSentencePieceTokenizer
 from llava.train.labels import PromptTokenizer
-from llava.train.muon import MuonWithRest, hidden_matrices
 from llava.train.records import Record, read_records
 from playground.tiny.language_model.lessons import STEPS, lessons
 from playground.tiny.language_model.model import TEMPLATE, make_llama, make_tokenizer
+from playground.tiny.muon import MuonWithRest, hidden_matrices
 from playground.tiny.options import make_folder
 from playground.tiny.patches import draw_shown_patches, words_of_patches
 from playground.tiny.scenes import make_scene
@@ -89,7 +89,7 @@ class LlamaWithPatchWords(torch.nn.Module):
         return self.llama.get_output_embeddings()
 
 
-class MuonTrainer(Trainer):
+class WordsTrainer(Trainer):
     """A Trainer with Muon for the matrices, the model's own loss, and the records in their order."""
 
     def _get_train_sampler(self, train_dataset=None) -> SequentialSampler:
@@ -136,7 +136,7 @@ def train(args: argparse.Namespace) -> None:
     folder = args.output / "training"
     settings = training_arguments(folder, args.batch_size, args.learning_rate)
     model = make_llama(len(tokenizer))
-    trainer = MuonTrainer(
+    trainer = WordsTrainer(
         model=LlamaWithPatchWords(model),
         args=settings,
         train_dataset=Conversations(records, tokenizer),

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.tokenizer import load_tokenizer
-from llava.train.muon import MuonWithRest
 from playground.tiny.drawing import draw_scene
+from playground.tiny.muon import MuonWithRest
 from playground.tiny.patches import words_of_patches
 from playground.tiny.scenes import Scene, training_scenes
 

@@ -9,6 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from llava.train.llava_trainer import LLaVATrainer
+
+_FACTOR = 3  # the learning rate of LLaVA's matrices, times that of its other weights
+
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     """The trained weights for Muon: the matrices, except the embeddings and the output layer."""
@@ -54,3 +58,15 @@ class MuonWithRest(torch.optim.Optimizer):
         for name, part in self.parts.items():
             part.load_state_dict(state_dict[name])
         self._share_groups()
+
+
+class MuonTrainer(LLaVATrainer):
+    """LLaVA's Trainer with Muon for the matrices."""
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Trainer's optimizer for the other weights, and Muon at `_FACTOR` times `learning_rate`."""
+        if self.optimizer is None:
+            rest, args = super().create_optimizer(model), self.args
+            lr = _FACTOR * args.learning_rate
+            self.optimizer = MuonWithRest(hidden_matrices(self.model), rest, lr, args.weight_decay)
+        return self.optimizer
