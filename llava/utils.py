@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -20,10 +20,9 @@ from llava.compat import pretty_print_semaphore as pretty_print_semaphore
 from llava.compat import server_error_msg as server_error_msg
 from llava.compat import violates_moderation as violates_moderation
 from llava.constants import IMAGE_ASPECT_RATIOS
-
-
-class InputError(ValueError):
-    """Something the user gave cannot be used. The message is one line that names the cause."""
+from llava.errors import InputError as InputError
+from llava.errors import list_some as list_some
+from llava.errors import one_line as one_line
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -69,18 +68,6 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type's name: for quoting another library's error."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def list_some(names: Iterable[str]) -> str:
-    """The first four of some names in alphabetical order, and how many there are more."""
-    names = sorted(names)
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 MOST_BYTES = 1 << 30  # of a file that is read whole; VQAv2's annotations have 0.4 GB

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llava.eval.score_picture import write_picture
 from llava.eval.score_table import HEADLINES, Run, collect, columns_of, compare_methods, find_runs, markdown, write_csv
-from llava.pruning.registry import check_pruning_method, method_label
+from llava.pruning.method import check_pruning_method, method_label
 from llava.utils import CommandParser, InputError, atomic_writer, run_command
 
 

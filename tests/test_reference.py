@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from llava.conversation import get_conversation
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.tokenizer import load_tokenizer
-from llava.pruning import select_visual_tokens, vispruner
+from llava.pruning import select_visual_tokens
+from llava.pruning.methods import vispruner
 from tests.conftest import load
 
 CHECKPOINTS = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from llava.eval.options import ModelOptions, visual_token_num
-from llava.pruning.base import PruningSettings
+from llava.pruning.settings import Settings
 from llava.utils import CommandParser, InputError, run_command
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ IMPORTANT, DIVERSE = (222, 40, 30), (30, 90, 230)
 def kept_patches(model, pixels: torch.Tensor, budget: int) -> tuple[set[int], set[int]]:
     """Important and diverse patches of one picture (1, 3, H, W), as numbers in raster order."""
     from llava.pruning import select
-    from llava.pruning.vispruner import important_patches
+    from llava.pruning.methods.vispruner import important_patches
 
-    views, pruning = model.get_vision_tower().encode(pixels), PruningSettings(budget, model.important_ratio)
+    views, pruning = model.get_vision_tower().encode(pixels), Settings(budget, model.important_ratio)
     kept = set(select(views, pruning).patches[0].tolist())
     important = set(important_patches(views, pruning)[0].tolist())
     return important, kept - important

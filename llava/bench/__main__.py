@@ -15,7 +15,7 @@ from llava.bench.shapes import SHAPES
 from llava.constants import PATCH_MERGE_TYPES
 from llava.eval.files import write_json
 from llava.eval.options import add_compile_argument, pruning_method, visual_token_num
-from llava.pruning.base import PruningSettings
+from llava.pruning.settings import Settings
 from llava.utils import CommandParser, InputError, atomic_writer, is_anyres, run_command
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -70,7 +70,7 @@ def make_model(args: argparse.Namespace) -> tuple:
         shape = SHAPES[args.shape]
         shape = replace(shape, layers=args.layers or shape.layers)
         model = build(shape, device, dtype, args.attn_implementation)
-        settings = [PruningSettings(1, pruning_method=name) for name in args.pruning_method]
+        settings = [Settings(1, pruning_method=name) for name in args.pruning_method]
         if any("text_embeds" in setting.question_views for setting in settings):
             model.get_vision_tower().text_side = build_text_side(shape, device)
         return model, shape.image_size, shape.grid
@@ -102,9 +102,9 @@ def main() -> None:
     model.compile_decoding = args.compile_decoding
     crops = 1 if grid is None else 1 + grid[0] * grid[1]
     job = make_job(side, crops, grid, args.prompt_tokens, model, args.answer_tokens, args.batch_size)
-    settings = [PruningSettings(pruning_method="none")]
+    settings = [Settings(pruning_method="none")]
     settings += [
-        PruningSettings(number, pruning_method=name)
+        Settings(number, pruning_method=name)
         for name in args.pruning_method
         if name != "none"
         for number in args.visual_token_num

@@ -126,7 +126,7 @@ def check_lengths(loaded: LoadedModel, questions: list[Question], requests: list
 def _least_visual_tokens(loaded: LoadedModel, image: Path | bytes, pruning, name: str) -> int:
     """The visual tokens of an image in a prompt, or as many as there are at least."""
     from llava.model.anyres import count_merged_tokens
-    from llava.pruning.registry import METHOD_NAMES
+    from llava.pruning.method import METHOD_NAMES
 
     config, tower = loaded.model.config, loaded.model.get_vision_tower()
     if pruning.prunes_before_decoder:

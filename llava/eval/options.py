@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
 from llava.conversation import check_conv_mode
 from llava.model.folders import find_folder
-from llava.pruning.base import BUDGETS_PER, CROP, PruningSettings, check_budget
-from llava.pruning.registry import METHOD_NAMES, check_pruning_method
+from llava.pruning.method import METHOD_NAMES, check_pruning_method
+from llava.pruning.settings import BUDGETS_PER, CROP, Settings, check_budget
 from llava.utils import (
     CommandParser,
     InputError,
@@ -34,7 +34,7 @@ class ModelOptions:
 
     model_path: str
     model_base: str | None = None
-    pruning: PruningSettings = field(default_factory=PruningSettings)
+    pruning: Settings = field(default_factory=Settings)
     image_aspect_ratio: str | None = None
     mm_patch_merge_type: str | None = None
     image_grid_pinpoints: str | None = None
@@ -213,7 +213,7 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
     """
     names = ("visual_token_num", "important_ratio", "pruning_method", "pruning_seed", "budget_per")
     try:
-        pruning = PruningSettings(**{name: getattr(args, name) for name in names if hasattr(args, name)})
+        pruning = Settings(**{name: getattr(args, name) for name in names if hasattr(args, name)})
     except ValueError as error:
         raise InputError(str(error)) from error
     names = ("model_base", "image_aspect_ratio", "mm_patch_merge_type", "image_grid_pinpoints", "device")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from llava.eval.benchmarks import BENCHMARKS, Headline
 from llava.eval.files import require_fields
-from llava.pruning.registry import NONE, VISPRUNER
+from llava.pruning.method import NONE, VISPRUNER
 from llava.utils import InputError, atomic_writer, read_json_object
 
 HEADLINES = {benchmark.name: benchmark.headlines for benchmark in BENCHMARKS}

@@ -9,7 +9,7 @@ from itertools import groupby
 import torch
 
 from llava.inference.memory import default_batch_size, is_out_of_memory, refuse_too_large
-from llava.inference.pictures import VisualTokenStream, encode_images, questions_about
+from llava.inference.pictures import ImageStream, choose_tokens, encode_images, questions_about
 from llava.inference.prefix_sharing import generate_batch
 from llava.inference.request import Completion, Request
 from llava.inference.streaming import stream_text
@@ -35,8 +35,8 @@ class Engine:
     def answer(self, requests: Iterable[Request], **options) -> Iterator[Completion]:
         """The completion of each request, in order, as they are made; `options` are transformers' generation options.
 
-        An image is encoded once for requests that follow one another on it with the same settings, and what such
-        requests begin with passes through the language model once for those of a batch. For a method that chooses by
+        An image is encoded once for requests near one another, whatever their settings, and what requests with the same
+        settings begin with passes through the language model once for those of a batch. For a method that chooses by
         the question they share the encoding alone, and each keeps its own visual tokens. In float32 every answer is the
         one that its request gets alone. A batch has requests of the same settings and number of images; where
         memory runs out, batches shrink.
@@ -45,13 +45,11 @@ class Engine:
         work, or one request takes too much memory.
         """
         requests = [replace(request, pruning=request.pruning or self.model.pruning) for request in requests]
-        yield from self.answer_from(VisualTokenStream(self.loaded, requests, self.num_workers), requests, options)
+        yield from self._answer(requests, options)
 
-    def answer_from(self, visual_tokens, requests: list[Request], options: dict) -> Iterator[Completion]:
-        """As `answer`, of requests that have their settings, with the images' tokens from `visual_tokens`.
-
-        Its `of(batch)` gives them for the next requests: see `VisualTokenStream`.
-        """
+    def _answer(self, requests: list[Request], options: dict) -> Iterator[Completion]:
+        """As `answer`, of requests that have their settings."""
+        images = ImageStream(self.loaded, requests, self.num_workers)
         sizes: dict[tuple, int] = {}
         start, limit = 0, len(requests)
         while start < len(requests):
@@ -60,7 +58,7 @@ class Engine:
                 sizes[kind] = self.batch_size or default_batch_size(self.model, *kind, options)
             size = min(limit, sizes[kind])
             batch = list(next(groupby(requests[start : start + size], _kind))[1])
-            visual, done = visual_tokens.of(batch), 0
+            visual, done = images.next_batch(batch), 0
             while done < len(batch):
                 part = slice(done, done + size)
                 try:
@@ -85,7 +83,8 @@ class Engine:
         pruning = request.pruning or self.model.pruning
         ids = tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt")
         questions = questions_about(request, self.tokenizer) if pruning.question_views else None
-        visual = encode_images(self.loaded, request.images, pruning, request.name, questions)
+        encoded = encode_images(self.loaded, request.images, request.name, request.as_displayed)
+        visual = choose_tokens(self.model, encoded, pruning, questions)
         self.model.check_context(_length(ids, visual))
         generate = partial(generate_batch, self.model, [ids], [visual], pruning)
         return self._stream(request.name, generate, options)

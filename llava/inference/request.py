@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import question_in
 from llava.inference.templates import open_conversation
-from llava.pruning.base import PruningSettings
+from llava.pruning.settings import Settings
 from llava.utils import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Request:
 
     prompt: str
     images: tuple[Picture, ...] = ()
-    pruning: PruningSettings | None = None
+    pruning: Settings | None = None
     name: str = "the prompt"
     as_displayed: bool = True
     question: str | None = None
@@ -102,7 +102,7 @@ def make_request(
     images: Sequence[Picture],
     conv_mode: str,
     config,
-    pruning: PruningSettings | None = None,
+    pruning: Settings | None = None,
     name: str = "the prompt",
     as_displayed: bool = True,
 ) -> Request:

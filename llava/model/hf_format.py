@@ -19,27 +19,24 @@ CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextFor
 _CLIP = "clip_vision_model"
 # `model_type` of a language model -> of LLaVA on it, where that is not the same behind "llava_".
 _LLAVA_ON = {"qwen2": "llava_qwen"}
-# What names begin with -> what they do in LLaVA's layout. transformers reads both forms and has written either.
-_NAMES = tuple(
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"(model\.language_model|language_model\.model)\.", "model."),
-        (r"(language_model\.)?lm_head\.(?=weight$)", "lm_head."),
-        (r"(model\.)?multi_modal_projector\.linear_1\.", "model.mm_projector.0."),
-        (r"(model\.)?multi_modal_projector\.linear_2\.", "model.mm_projector.2."),
-        (r"(model\.)?vision_tower\.(vision_model\.)?", "model.vision_tower.vision_tower.vision_model."),
-        (r"(model\.)?image_newline$", "model.image_newline"),
-    )
+# What names begin with: in LLaVA's layout; in the published files of transformers' layout, which transformers 4 reads
+# too; and as a pattern of all forms that transformers reads and has written.
+_PARTS = (
+    (
+        "model.vision_tower.vision_tower.vision_model.",
+        "vision_tower.vision_model.",
+        r"(model\.)?vision_tower\.(vision_model\.)?",
+    ),
+    ("model.mm_projector.0.", "multi_modal_projector.linear_1.", r"(model\.)?multi_modal_projector\.linear_1\."),
+    ("model.mm_projector.2.", "multi_modal_projector.linear_2.", r"(model\.)?multi_modal_projector\.linear_2\."),
+    ("model.image_newline", "image_newline", r"(model\.)?image_newline$"),
+    ("lm_head.", "language_model.lm_head.", r"(language_model\.)?lm_head\.(?=weight$)"),
+    ("model.", "language_model.model.", r"(model\.language_model|language_model\.model)\."),
 )
-# What names in LLaVA's layout begin with -> what they do in the published files, which transformers 4 reads too.
-_PUBLISHED = (
-    ("model.vision_tower.vision_tower.vision_model.", "vision_tower.vision_model."),
-    ("model.vision_tower.vision_tower.", "vision_tower.vision_model."),
-    ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
-    ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
-    ("model.image_newline", "image_newline"),
-    ("model.", "language_model.model."),
-    ("lm_head.", "language_model.lm_head."),
+_NAMES = tuple((re.compile(pattern), own) for own, _, pattern in _PARTS)
+_OWN_NAMES = tuple(
+    (re.compile("^" + re.escape(own).replace(r"vision_model\.", r"(vision_model\.)?")), theirs)
+    for own, theirs, _ in _PARTS
 )
 # What a language model's own config says of its file rather than of the model.
 _OF_THE_FILE = ("_name_or_path", "architectures", "dtype", "model_type", "torch_dtype", "transformers_version")
@@ -164,10 +161,17 @@ def to_llava_names(names: Iterable[str], where: str) -> dict[str, str]:
 
 def to_hf_name(name: str) -> str:
     """The name of a weight in LLaVA's layout -> that in llava-hf's files. Raises InputError for one that has none."""
-    for own, theirs in _PUBLISHED:
-        if name.startswith(own):
-            return theirs + name.removeprefix(own)
+    for pattern, theirs in _OWN_NAMES:
+        if pattern.match(name):
+            return pattern.sub(theirs, name, count=1)
     raise InputError(f"{name} is no weight of a LLaVA")
+
+
+def published_name_patterns() -> dict[str, str]:
+    """Patterns of names in either layout -> what those of llava-hf's files begin with, to be applied in this order."""
+    *parts, (language_model, theirs) = ((pattern.pattern, theirs) for pattern, theirs in _OWN_NAMES)
+    # `model.` comes last: in transformers' layout every name may begin so.
+    return dict(parts) | {f"^{pattern}": name for _, name, pattern in _PARTS} | {language_model: theirs}
 
 
 def to_hf_config(config, values: dict, tower, vocabulary: tuple[int, int, int]) -> dict:

@@ -15,7 +15,7 @@ from transformers import (
 
 from llava.download import fetch, without_login
 from llava.inference.memory import refuse_too_large
-from llava.inference.pictures import encode_pixels, open_image, to_pixels
+from llava.inference.pictures import choose_tokens, encode_images, questions_about
 from llava.inference.prefix_sharing import generate_batch
 from llava.inference.request import Request
 from llava.mm_utils import tokenizer_image_token
@@ -119,13 +119,8 @@ def _fetch(pictures: tuple[str, ...]) -> list[str | bytes]:
 
 def _encode(loaded: tuple, pictures: list[str | bytes], request: Request) -> list[torch.Tensor]:
     """The visual tokens (length, D) of each picture."""
-    _, model, image_processor, _ = loaded
-    pixels, sizes = [], []
-    for picture in pictures:  # one at a time: a small file can be a huge picture
-        image = open_image(picture, request.name, request.as_displayed)
-        pixels.append(to_pixels(image, request.name, image_processor, model.config))
-        sizes.append(image.size)
-    return encode_pixels(model, pixels, sizes, request.pruning) if pixels else []
+    encoded = encode_images(loaded, pictures, request.name, request.as_displayed)
+    return choose_tokens(loaded[1], encoded, request.pruning, questions_about(request, loaded[0]))
 
 
 def _ends(model) -> list[int]:

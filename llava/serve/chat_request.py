@@ -8,7 +8,7 @@ from typing import Any
 
 from llava.inference.request import Request
 from llava.inference.templates import conv_mode_for, open_conversation
-from llava.pruning import METHOD_NAMES, PruningSettings
+from llava.pruning import METHOD_NAMES, Settings
 from llava.serve.chat_messages import EMPTY, ChatError, Messages, is_integer, refuse_fields
 
 _PRUNING = ("visual_token_num", "important_ratio", "pruning_method")
@@ -89,7 +89,7 @@ class ChatReader:
         message = f"the model {model!r} does not exist: this server has {self.model_name!r}"
         return ChatError(message, "model", "model_not_found", 404)
 
-    def _pruning(self, values: dict) -> PruningSettings:
+    def _pruning(self, values: dict) -> Settings:
         """The settings of a request: the model's own, less those that are given here or as vLLM takes them."""
         nested = values.get("mm_processor_kwargs")
         if nested is not None and not isinstance(nested, dict):

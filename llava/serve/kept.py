@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from llava.pruning import MergedTokens, PruningSettings, Views, method_label, select
-from llava.pruning.registry import VISPRUNER
-from llava.pruning.vispruner import important_patches
+from llava.pruning import MergedTokens, Settings, Views, method_label, select
+from llava.pruning.method import VISPRUNER
+from llava.pruning.methods.vispruner import important_patches
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Kept:
 
 
 @torch.inference_mode()
-def kept_patches(views: Views, pruning: PruningSettings) -> list[Kept] | None:
+def kept_patches(views: Views, pruning: Settings) -> list[Kept] | None:
     """What the method of `pruning` keeps of each crop; None where its tokens are no patches, or not yet chosen.
 
     Raises PruningError if the method cannot work on the tower.
@@ -41,7 +41,7 @@ def kept_patches(views: Views, pruning: PruningSettings) -> list[Kept] | None:
     return [Kept(first, every - first) for first, every in zip(important, patches)]
 
 
-def why_not_drawn(pruning: PruningSettings) -> str:
+def why_not_drawn(pruning: Settings) -> str:
     """Why `kept_patches` of these settings is None."""
     name = method_label(pruning.pruning_method)
     if pruning.prunes_in_decoder:

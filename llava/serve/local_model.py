@@ -10,11 +10,12 @@ from transformers import StoppingCriteria
 
 from llava.conversation import Conversation
 from llava.inference import Session, conv_mode_for
-from llava.inference.pictures import SeenPicture
+from llava.inference.pictures import choose_tokens, encode_images
 from llava.mm_utils import get_anyres_image_grid_shape
+from llava.model.encode import Encoded
 from llava.model.flops import Decoder, tokens_later
-from llava.pruning import PruningSettings
-from llava.pruning.registry import NONE
+from llava.pruning import Settings
+from llava.pruning.method import NONE
 from llava.serve.drawing import Sheet
 from llava.serve.talk import Figures
 
@@ -51,23 +52,27 @@ class LocalModel:
         self.conv_mode = conv_mode_for(self.model, conv_mode)
         self.patches = self.model.get_vision_tower().num_patches
 
-    def see(self, image: Image.Image) -> SeenPicture:
+    def see(self, image: Image.Image) -> Encoded:
         """Encode a picture. Raises InputError if that cannot be done."""
-        return SeenPicture(self.loaded, image, "your picture")
+        return encode_images(self.loaded, [image], "your picture")[0]
 
-    def sheet(self, seen: SeenPicture) -> Sheet:
+    def sheet(self, seen: Encoded) -> Sheet:
         """How the crops of a picture lie."""
         tower = self.model.get_vision_tower()
-        if len(seen.pixels) == 1:
+        if len(seen.views.pixels) == 1:
             return Sheet(tower.num_patches_per_side)
         grid = get_anyres_image_grid_shape(seen.size, self.model.config.image_grid_pinpoints, tower.image_size)
         return Sheet(tower.num_patches_per_side, *grid)
 
-    def chat(self, seen: SeenPicture) -> "LocalChat":
+    def count_visual_tokens(self, seen: Encoded, pruning: Settings) -> int:
+        """How many visual tokens a picture has with these settings."""
+        return len(choose_tokens(self.model, [seen], pruning)[0])
+
+    def chat(self, seen: Encoded) -> "LocalChat":
         """A conversation about a picture."""
         return LocalChat(self, seen)
 
-    def arithmetic(self, prompt_tokens: int, visual_tokens: int, pruning: PruningSettings) -> dict[str, int]:
+    def arithmetic(self, prompt_tokens: int, visual_tokens: int, pruning: Settings) -> dict[str, int]:
         """KV cache and FLOPs of a prompt as it enters the language model."""
         config = self.model.config
         decoder = Decoder.of(config)
@@ -88,13 +93,13 @@ class LocalChat:
     question the unpruned answer can be had too, after the same history. One call at a time.
     """
 
-    def __init__(self, model: LocalModel, seen: SeenPicture) -> None:
+    def __init__(self, model: LocalModel, seen: Encoded) -> None:
         self._model, self._seen = model, seen
         self._session: Session | None = None  # of the last question that was answered
         self._unpruned: Session | None = None
         self._history: Conversation | None = None  # before that question; None where it was the first
 
-    def stream(self, question: str, pruning: PruningSettings) -> Generator[str, None, tuple[str, Figures]]:
+    def stream(self, question: str, pruning: Settings) -> Generator[str, None, tuple[str, Figures]]:
         """The answer piece by piece; returns all of it, and what it took.
 
         Raises InputError; the conversation is then as it was.
@@ -113,7 +118,7 @@ class LocalChat:
     def unpruned_figures(self) -> Figures:
         """Of the last question without pruning, what arithmetic tells."""
         pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
-        last, visual = self._session.last, len(self._seen.visual_tokens(pruning))
+        last, visual = self._session.last, self._model.count_visual_tokens(self._seen, pruning)
         prompt = last.prompt_tokens - sum(last.num_visual_tokens) + visual
         return Figures(prompt_tokens=prompt, **self._model.arithmetic(prompt, visual, pruning))
 
@@ -124,7 +129,7 @@ class LocalChat:
                 session.drop_cache()
 
     def _ask(
-        self, question: str, pruning: PruningSettings, held: Session | None, history: Conversation | None
+        self, question: str, pruning: Settings, held: Session | None, history: Conversation | None
     ) -> Generator[str, None, tuple[Session, Figures]]:
         """Ask in a session with these settings and this history: in `held`, if it has these settings."""
         start, times = time.perf_counter(), TokenTimes()

@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 
 from llava.pruning import method_label
-from llava.pruning.registry import VISPRUNER
+from llava.pruning.method import VISPRUNER
 from llava.serve.samples import samples
 from llava.serve.service import Service
 from llava.serve.talk import notice_html

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.pictures import picture_size, read_picture
-from llava.pruning import PruningError, PruningSettings, method_label
-from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER
+from llava.pruning import PruningError, Settings, method_label
+from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER
 from llava.serve import drawing
 from llava.serve.kept import kept_patches, why_not_drawn
 from llava.serve.line import Line
@@ -20,7 +20,7 @@ from llava.serve.visitors import Visitor, Visitors
 from llava.utils import InputError
 
 if TYPE_CHECKING:
-    from llava.inference.pictures import SeenPicture
+    from llava.model.encode import Encoded
     from llava.serve.local_model import LocalModel
     from llava.serve.vllm_server import VllmServer
 
@@ -47,7 +47,7 @@ class Service:
         visitors: what is kept of whom; a visitor's key is that of the browser's session.
     """
 
-    def __init__(self, model: LocalModel | None, server: VllmServer | None, settings: PruningSettings) -> None:
+    def __init__(self, model: LocalModel | None, server: VllmServer | None, settings: Settings) -> None:
         """`settings` are those to begin with; without a budget that is a ninth of the visual tokens, as 64 of 576."""
         self.model, self.server = model, server
         self.patches = PATCHES if model is None else model.patches
@@ -56,7 +56,7 @@ class Service:
         self.methods = tuple(dict.fromkeys([*METHOD_NAMES, settings.pruning_method]))
         self.line, self.visitors = Line(), Visitors()
 
-    def pruning(self, tokens: object, ratio: object, method: object) -> PruningSettings:
+    def pruning(self, tokens: object, ratio: object, method: object) -> Settings:
         """The settings that a visitor chose. Raises ValueError for any that cannot be, or are not offered.
 
         A method is a file or a module that is imported: whoever visits must not name another one.
@@ -93,10 +93,10 @@ class Service:
         if seen is None:
             return ""
         processor = self.model.loaded[2]
-        crops = drawing.crop_images(seen.pixels.float().numpy(), processor.image_mean, processor.image_std)
+        crops = drawing.crop_images(seen.views.pixels.float().numpy(), processor.image_mean, processor.image_std)
         return drawing.picture_source(crops, self.model.sheet(seen).side)
 
-    def draw_kept(self, key: str, pruning: PruningSettings) -> str:
+    def draw_kept(self, key: str, pruning: Settings) -> str:
         """HTML of the picture with what is kept of it. Raises InputError if the method cannot work on the tower."""
         seen, title = self.visitors.get(key).seen, "Kept patches"
         if seen is None:
@@ -140,7 +140,7 @@ class Service:
             exchange.unpruned.is_asked &= exchange.unpruned.is_done
         visitor.exchanges = [exchange for exchange in visitor.exchanges if exchange.pruned.is_done]
 
-    def ask(self, key: str, question: str, pruning: PruningSettings, compare: bool) -> Iterator[Shown]:
+    def ask(self, key: str, question: str, pruning: Settings, compare: bool) -> Iterator[Shown]:
         """Answer a question, with `compare` without pruning too: what `talk` returns, again and again.
 
         Raises InputError if it cannot be answered; the conversation is then as it was before. It is so too where the
@@ -167,9 +167,7 @@ class Service:
         length = len(self.line)
         return f"Queue: {length - 1} waiting, 1 answering" if length else "Queue: empty"
 
-    def _answer(
-        self, key: str, visitor: Visitor, question: str, pruning: PruningSettings, compare: bool
-    ) -> Iterator[Shown]:
+    def _answer(self, key: str, visitor: Visitor, question: str, pruning: Settings, compare: bool) -> Iterator[Shown]:
         """Add the exchange to the conversation and fill it in; one that has no answer in the end is taken out again."""
         chat, seen = visitor.chat, visitor.seen
         every = f"all {self.patches} tokens"
@@ -200,8 +198,8 @@ class Service:
         exchange: Exchange,
         answer: Answer,
         pieces: Generator[str, None, tuple[str, Figures]],
-        seen: SeenPicture | None,
-        pruning: PruningSettings,
+        seen: Encoded | None,
+        pruning: Settings,
     ) -> Iterator[Shown]:
         """Add the pieces of an exchange's answer as they come, and in the end what it took, unless it is stopped."""
         with closing(pieces):
@@ -216,11 +214,11 @@ class Service:
             else:
                 return
         if self.server is not None and seen is not None and figures.prompt_tokens is not None:
-            visual = len(seen.visual_tokens(pruning))
+            visual = self.model.count_visual_tokens(seen, pruning)
             figures = replace(figures, **self.model.arithmetic(figures.prompt_tokens, visual, pruning))
         answer.figures, answer.is_done = figures, True
 
-    def _label(self, pruning: PruningSettings) -> str:
+    def _label(self, pruning: Settings) -> str:
         """What an answer with these settings is called."""
         if pruning.pruning_method == NONE:
             return f"all {self.patches} tokens, none pruned"

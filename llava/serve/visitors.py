@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from llava.serve.talk import Exchange
 
 if TYPE_CHECKING:
-    from llava.inference.pictures import SeenPicture
+    from llava.model.encode import Encoded
     from llava.serve.local_model import LocalChat
     from llava.serve.vllm_server import ServerChat
 
@@ -26,7 +26,7 @@ class Visitor:
     `seen` is None where no model is here to see it; the others are None where no picture was chosen yet.
     """
 
-    seen: SeenPicture | None = None
+    seen: Encoded | None = None
     open_chat: Callable[[], LocalChat | ServerChat] | None = None
     chat: LocalChat | ServerChat | None = None
     exchanges: list[Exchange] = field(default_factory=list)

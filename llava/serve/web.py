@@ -23,8 +23,8 @@ from llava.eval.options import (
     generation_options,
     model_options,
 )
-from llava.pruning.base import CROP
-from llava.pruning.registry import VISPRUNER
+from llava.pruning.method import VISPRUNER
+from llava.pruning.settings import CROP
 from llava.serve.samples import BUNDLED
 from llava.utils import CommandParser, InputError, one_line, run_command
 

@@ -97,6 +97,7 @@ class TrainingPlan:
             self.tower.to(args.device)
         model.config.pad_token_id = tokenizer.pad_token_id
         set_generation_defaults(model, tokenizer, self.folder)
+        model.tokenizer = tokenizer
         model.model.vision_tower = self.tower
         if alone:
             model.requires_grad_(False)

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from llava.pruning import METHOD_NAMES, PruningSettings, Views, select
+from llava.pruning import METHOD_NAMES, Settings, Views, select
 
 EMBEDDING, WORDS = 768, 16  # channels of CLIP's embeddings, and tokens of a question
 
@@ -32,5 +32,5 @@ def methods(batch: int, patches: int, channels: int, number: int, device: torch.
         image_embeds=draw(batch, patches, EMBEDDING),
         **of_question,
     )
-    settings = [PruningSettings(number, pruning_method=name) for name in METHOD_NAMES]
+    settings = [Settings(number, pruning_method=name) for name in METHOD_NAMES]
     return {s.pruning_method: partial(select, views, s) for s in settings if s.prunes_before_decoder}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from llava.eval.files import write_json
 from llava.eval.options import pruning_method, visual_token_num
-from llava.pruning.registry import METHOD_NAMES
+from llava.pruning.method import METHOD_NAMES
 from llava.utils import CommandParser, InputError, atomic_writer, run_command
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llava.eval.benchmarks import Benchmark
     from llava.eval.questions import Question
     from llava.inference import Request
-    from llava.pruning import PruningSettings, Views
+    from llava.pruning import Settings, Views
 
 DTYPES = ("float32", "float16", "bfloat16")
 LEFT_OUT = ("none", "random", "visionzip", "fastv")
@@ -75,6 +75,7 @@ class Asked:
         from llava.eval.answering import make_requests
         from llava.inference.pictures import open_image
         from llava.mm_utils import process_images
+        from llava.model.encode import encode
 
         data = data_dir / benchmark.folder
         questions = benchmark.read_questions(data_dir)
@@ -84,10 +85,11 @@ class Asked:
         views = {}
         for path in dict.fromkeys(question.image for question in questions):
             picture = open_image(path, str(path), as_displayed=False)
-            views[path] = loaded.model.see(process_images([picture], loaded.image_processor, loaded.model.config))
+            pixels = process_images([picture], loaded.image_processor, loaded.model.config)
+            views[path] = encode(loaded.model, pixels)[0].views
         return cls(loaded, benchmark, data, questions, requests, views, benchmark.max_new_tokens)
 
-    def kept(self, pruning: PruningSettings, dtype: torch.dtype, noise: float, seed: int | None) -> list[Patches]:
+    def kept(self, pruning: Settings, dtype: torch.dtype, noise: float, seed: int | None) -> list[Patches]:
         """What is kept for each question."""
         from llava.pruning import select
 
@@ -96,7 +98,7 @@ class Asked:
         for image, asked in dict.fromkeys(keys):
             if image not in seen:
                 seen[image] = perturbed(self.views[image], dtype, noise, seed, model.project)
-            views = model.ask(seen[image], pruning, asked) if pruning.question_views else seen[image]
+            views = model.with_question(seen[image], pruning, asked) if pruning.question_views else seen[image]
             found[image, asked] = tuple(select(views, pruning).patches[0].tolist())
         return [found[key] for key in keys]
 
@@ -117,13 +119,13 @@ class Asked:
     def _answer(self, batch: list[int], kept: list[Patches]) -> None:
         from llava.inference.prefix_sharing import generate_batch
         from llava.mm_utils import tokenizer_image_token
-        from llava.pruning import PruningSettings
+        from llava.pruning import Settings
 
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
         ids = [tokenizer_image_token(self.requests[i].prompt, tokenizer, return_tensors="pt") for i in batch]
         visual = [[model.project(self.views[self.questions[i].image].features[:, list(kept[i])])[0]] for i in batch]
         options = {"do_sample": False, "max_new_tokens": min(self.benchmark.max_new_tokens, LONGEST)}
-        output = generate_batch(model, ids, visual, PruningSettings(), **options)
+        output = generate_batch(model, ids, visual, Settings(), **options)
         for i, text in zip(batch, tokenizer.batch_decode(output, skip_special_tokens=True)):
             self.answers[i, kept[i]] = text.strip()
 
@@ -133,7 +135,7 @@ def overlap(one: list[Patches], other: list[Patches]) -> float:
     return sum(len({*a} & {*b}) for a, b in zip(one, other, strict=True)) / sum(map(len, one))
 
 
-def measure(asked: Asked, pruning: PruningSettings, noise: float, seeds: int) -> Iterator[dict]:
+def measure(asked: Asked, pruning: Settings, noise: float, seeds: int) -> Iterator[dict]:
     """A row for each dtype."""
     import torch
 
@@ -232,7 +234,7 @@ def main() -> None:
         benchmark.require_data(data_dir)
     import torch
 
-    from llava.pruning import PruningSettings
+    from llava.pruning import Settings
 
     loaded = load_pretrained_model(args.model_path, None, get_model_name_from_path(args.model_path))
     rows: dict[str, list[dict]] = {}
@@ -240,7 +242,7 @@ def main() -> None:
         for benchmark in benchmarks:
             asked = Asked.of(loaded, benchmark, data_dir)
             for name in args.pruning_method:
-                pruning = PruningSettings(args.visual_token_num, pruning_method=name)
+                pruning = Settings(args.visual_token_num, pruning_method=name)
                 found = list(measure(asked, pruning, args.noise, args.seeds))
                 rows.setdefault(benchmark.headlines[0].heading, []).extend(found)
                 write_json(args.output / "rounding.json", rows)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from llava.bench.measure import Clock
 from llava.bench.random_model import build_tower
 from llava.bench.shapes import Shape
-from llava.pruning import PruningSettings, Views, VisualTokens, select_visual_tokens
-from llava.pruning.duplicates import MAX_DROPPED_PER_ROUND
+from llava.pruning import Settings, Views, VisualTokens, select_visual_tokens
+from llava.pruning.kernels.duplicates import MAX_DROPPED_PER_ROUND
 
 
 def transcription(
@@ -31,7 +31,7 @@ def transcription(
     return torch.cat([important, left], dim=1).sort(dim=1).values
 
 
-def select(views: Views, settings: PruningSettings) -> VisualTokens:
+def select(views: Views, settings: Settings) -> VisualTokens:
     """The selection in float32, as the original code computes it: the method `scripts.benchmarks.selection_cost`."""
     features, importance = views.features.float(), views.importance
     return views.keep(transcription(features, importance, settings.visual_token_num, settings.important_ratio))

@@ -27,7 +27,7 @@ from llava.eval.files import write_json
 from llava.eval.options import important_ratio, visual_token_num
 from llava.eval.questions import Question, read_question_file
 from llava.model.folders import find_folder
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command
 from scripts.benchmarks.answering import choose_questions
 
@@ -54,7 +54,7 @@ class Job:
     hf_folder: str
     questions: list[Question]
     conv_mode: str
-    pruning: PruningSettings
+    pruning: Settings
     max_new_tokens: int
     device: str
 
@@ -212,7 +212,7 @@ def main() -> None:
     args = parser.parse_args()
     if min(args.images, args.per_image, args.rounds, args.max_new_tokens) < 1:
         raise InputError("images, per-image, rounds and max_new_tokens must be at least 1")
-    pruning = PruningSettings(args.visual_token_num, args.important_ratio)
+    pruning = Settings(args.visual_token_num, args.important_ratio)
     get_conversation(args.conv_mode)
     find_folder(args.model_path, "checkpoint")
     questions = choose_questions(read_question_file(args.question_file, args.image_folder), args.images, args.per_image)

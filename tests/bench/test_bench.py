@@ -12,9 +12,9 @@ from llava.bench import random_model, shapes
 from llava.bench.measure import TIMES, make_job, measure
 from llava.bench.report import table
 from llava.model.flops import Decoder
-from llava.model.kv_cache import CACHE, cache_of
-from llava.pruning import PruningSettings
-from llava.pruning.fastv import FULL_LAYERS
+from llava.pruning import Settings
+from llava.pruning.kv_cache import CACHE, cache_in
+from llava.pruning.methods.fastv import METHOD as FASTV
 from tests.eval.conftest import assert_one_line
 
 SMALL = shapes.Shape(32, 3, 2, 56, 48, 4, 4, 96, 300, 512)
@@ -46,7 +46,7 @@ def test_counted_arithmetic_is_the_counters(small):
     embeds = torch.randn(1, tokens, small.config.hidden_size)
     small.config._attn_implementation = "eager"
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        cache = cache_of(small(inputs_embeds=embeds, logits_to_keep=1, use_cache=True))
+        cache = cache_in(small(inputs_embeds=embeds, logits_to_keep=1, use_cache=True))
     assert decoder.prefill_flops(tokens) == count_flops(counter)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         small(inputs_embeds=embeds[:, :1], **{CACHE: cache}, use_cache=True)
@@ -58,14 +58,14 @@ def test_a_row_for_every_setting_with_every_stage(small):
     job = make_job(SMALL.image_size, 1, None, 10, small, 4)
     methods = ("vispruner", "random", "fastervlm", "divprune", "visionzip", "fastv")
     settings = [
-        PruningSettings(None, pruning_method="none"),
-        *(PruningSettings(8, pruning_method=name) for name in methods),
+        Settings(None, pruning_method="none"),
+        *(Settings(8, pruning_method=name) for name in methods),
     ]
     rows = measure(small, job, settings, rounds=2, warmup=1)
     assert [row["visual_tokens"] for row in rows] == [16] + 6 * [8]
     assert [row["prompt_tokens"] for row in rows] == [26, 18, 18, 18, 18, 18, 26]
     layers, step = SMALL.layers, 2 * SMALL.width * 4  # keys and values in four bytes
-    whole, pruned, fastv = 26 + 3, 18 + 3, FULL_LAYERS * (26 + 3) + (layers - FULL_LAYERS) * (18 + 3)
+    whole, pruned, fastv = 26 + 3, 18 + 3, FASTV.full_layers * (26 + 3) + (layers - FASTV.full_layers) * (18 + 3)
     sizes = [row["kv_cache_bytes"] for row in rows]
     assert sizes == [layers * whole * step, *[layers * pruned * step] * 5, fastv * step]
     for row in rows:
@@ -81,14 +81,14 @@ def test_methods_that_choose_by_the_question_are_asked_one(small):
     job = make_job(SMALL.image_size, 1, None, 10, small, 4)
     small.get_vision_tower().text_side = random_model.build_text_side(SMALL, small.device)
     methods = ("scope", "cdpruner", "holov", "mmtok")
-    rows = measure(small, job, [PruningSettings(8, pruning_method=name) for name in methods], rounds=1, warmup=0)
+    rows = measure(small, job, [Settings(8, pruning_method=name) for name in methods], rounds=1, warmup=0)
     assert [row["visual_tokens"] for row in rows] == [8] * 4
     assert all(row["selection"]["median"] > 0 for row in rows)
 
 
 def test_an_answer_is_its_first_token_and_the_further_ones(small):
     job = make_job(SMALL.image_size, 1, None, 10, small, 4)
-    (row,) = measure(small, job, [PruningSettings(4)], rounds=1, warmup=1)
+    (row,) = measure(small, job, [Settings(4)], rounds=1, warmup=1)
     first, each, answer = (row[name]["median"] for name in ("first token", "per token", "answer"))
     assert answer == pytest.approx(first + 3 * each)
 
@@ -96,7 +96,7 @@ def test_an_answer_is_its_first_token_and_the_further_ones(small):
 def test_a_picture_in_crops():
     model = random_model.build(IN_CROPS, torch.device("cpu"), torch.float32, "sdpa")
     job = make_job(56, 5, (2, 2), 10, model, 2)
-    rows = measure(model, job, [PruningSettings(None, pruning_method="none"), PruningSettings(4)], rounds=1, warmup=0)
+    rows = measure(model, job, [Settings(None, pruning_method="none"), Settings(4)], rounds=1, warmup=0)
     assert [row["visual_tokens"] for row in rows] == [80, 20]
 
 
@@ -105,7 +105,7 @@ def test_prompts_in_a_batch_each_have_their_picture(small):
     for batch in (1, 3):
         job = make_job(SMALL.image_size, 1, None, 10, small, 2, batch)
         assert (len(job.pixels), len(job.input_ids), len(job.answer(small, 2))) == (batch, batch, batch)
-        (rows[batch],) = measure(small, job, [PruningSettings(4)], rounds=1, warmup=0)
+        (rows[batch],) = measure(small, job, [Settings(4)], rounds=1, warmup=0)
     assert rows[1]["visual_tokens"] == rows[3]["visual_tokens"] == 4
     for what in ("prefill_flops", "kv_cache_bytes"):
         assert rows[3][what] == 3 * rows[1][what]

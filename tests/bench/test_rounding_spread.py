@@ -7,7 +7,7 @@ import torch
 
 from llava.eval.benchmarks import find_benchmark
 from llava.eval.evaluation import evaluate
-from llava.pruning import PruningSettings, Views
+from llava.pruning import Settings, Views
 from playground.tiny import benchmarks
 from scripts.benchmarks import rounding_spread as script
 from tests.conftest import ROOT, load
@@ -26,7 +26,7 @@ def scenes(tmp_path_factory):
 
 def test_without_noise_it_keeps_and_scores_what_the_evaluation_does(scenes):
     loaded = load(CKPT)
-    pruning = PruningSettings(16, pruning_method="mmtok")
+    pruning = Settings(16, pruning_method="mmtok")
     with torch.inference_mode():
         asked = script.Asked.of(loaded, find_benchmark("pope"), scenes)
         kept = asked.kept(pruning, torch.float32, 1e-6, None)

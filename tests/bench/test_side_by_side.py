@@ -7,7 +7,7 @@ import pytest
 
 from llava.eval.questions import read_question_file
 from llava.model.converting import convert_checkpoint
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.utils import InputError
 from scripts.benchmarks import side_by_side
 from scripts.benchmarks.side_by_side import ORIGINAL, OURS, PRUNED, UNPRUNED, Job, table
@@ -23,7 +23,7 @@ def job(tmp_path):
     convert_checkpoint(str(CKPT), tmp_path / "hf", "hf", 10**9)
     (question_file,) = SCENES.glob("*.jsonl")
     questions = read_question_file(question_file, SCENES / "train_images")[:12]
-    return Job(str(CKPT), str(tmp_path / "hf"), questions, "vicuna_v1", PruningSettings(8), 8, "cpu")
+    return Job(str(CKPT), str(tmp_path / "hf"), questions, "vicuna_v1", Settings(8), 8, "cpu")
 
 
 def test_pruned_ways_give_the_same_answers_and_the_unpruned_one_others(job):

@@ -21,8 +21,8 @@ from docs.examples.photographs.measure import (
     views_of,
 )
 from llava.model.multimodal_encoder.builder import open_vision_tower
-from llava.pruning import PruningSettings
-from llava.pruning.vispruner import important_patches
+from llava.pruning import Settings
+from llava.pruning.methods.vispruner import important_patches
 from llava.utils import InputError
 from tests.conftest import picture
 
@@ -157,7 +157,7 @@ def test_every_method_that_needs_pictures_alone_keeps_patches(folder):
     assert all(len(set(patches)) == 8 and patches.max() < 36 for patches in kept.values())
     assert left_out.keys() >= {"fastv", "visionzip", "cdpruner", "mmtok"}
     assert not left_out.keys() & kept.keys()
-    important = set(important_patches(views, PruningSettings(8))[0].tolist())
+    important = set(important_patches(views, Settings(8))[0].tolist())
     assert len(important) == 4
     assert important <= set(kept["vispruner"]) & set(kept["fastervlm"])
 

@@ -10,7 +10,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images, resize_and_pad_image, unpad_image
 from llava.model import llava_arch
 from llava.model.utils import auto_upgrade
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.utils import InputError
 from tests.conftest import load, picture
 
@@ -53,7 +53,7 @@ def test_generate_takes_embeddings_in_place_of_ids(model_and_image):
     mask = torch.tensor([[0, 0, 0, 1, 1, 1]])
     assert model.generate(inputs_embeds=padded, attention_mask=mask, **GREEDY).tolist() == expected.tolist()
     of_ids = model.generate(PROMPT, **image, visual_token_num=8, **GREEDY)
-    prompts = model.embed_prompts(PROMPT, None, None, image["images"], None, "left", PruningSettings(8))
+    prompts = model.embed_prompts(PROMPT, None, None, image["images"], None, "left", Settings(8))
     assert model.generate(inputs_embeds=prompts.inputs_embeds, **GREEDY).tolist() == of_ids.tolist()
 
 

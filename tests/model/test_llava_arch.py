@@ -5,7 +5,7 @@ import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images
-from llava.pruning import vispruner
+from llava.pruning.methods import vispruner
 from llava.utils import InputError
 from tests.conftest import IMAGE, ask, count_visual_tokens, load, picture
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from llava.pruning import MergedTokens, PruningSettings, Views, fastv, select
+from llava.pruning import MergedTokens, Settings, Views, select
+from llava.pruning.methods import fastv
 from tests.data import plain
 from tests.data.make_cases import HERE
 
@@ -31,8 +32,8 @@ def views(inputs: list[dict], dtype: torch.dtype = torch.float32) -> Views:
     return Views(features, importance=importance, projected=features, **more)
 
 
-def settings(case: dict) -> PruningSettings:
-    return PruningSettings(case["visual_token_num"], case.get("important_ratio", 0.5), case["method"])
+def settings(case: dict) -> Settings:
+    return Settings(case["visual_token_num"], case.get("important_ratio", 0.5), case["method"])
 
 
 def check(chosen, cases: list[dict]) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from llava.inference import Engine, Session, conv_mode_for, make_request
 from llava.mm_utils import load_image, process_images, tokenizer_image_token
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.utils import InputError
 from tests.conftest import ROOT, encode, load, picture
 
@@ -156,8 +156,7 @@ def number_generated(tiny: tuple, request, budget: int) -> int:
 def test_greedy_answers_are_the_engine_s(server, tiny, budget):
     model, questions = tiny[1], some_questions()
     requests = [
-        make_request(text, [data], conv_mode_for(model), model.config, PruningSettings(budget))
-        for text, data in questions
+        make_request(text, [data], conv_mode_for(model), model.config, Settings(budget)) for text, data in questions
     ]
     for request, (text, data), completion in zip(requests, questions, Engine(tiny).answer(requests, do_sample=False)):
         reply = ask(server, user(text, data), extra_body={"visual_token_num": budget})
@@ -184,7 +183,7 @@ def test_greedy_answers_are_the_engine_s(server, tiny, budget):
 def test_what_a_session_says_over_several_turns_and_pictures(server, tiny):
     first, second, third = (data for _, data in some_questions()[1:4])
     turns = [("What is it?", (first,)), ("Is it red?", ()), (DESCRIBE, (second, third)), ("Are you sure?", ())]
-    session, messages = Session(tiny, pruning=PruningSettings(16)), []
+    session, messages = Session(tiny, pruning=Settings(16)), []
     for text, pictures in turns:
         marked = "<image>\n" * len(pictures) + text
         said = session.ask(marked, pictures, do_sample=False, max_new_tokens=20)

@@ -7,7 +7,7 @@ import pytest
 
 from llava.conversation import conv_templates, get_conversation
 from llava.inference import Session
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.serve.chat_messages import ChatError
 from llava.serve.chat_request import ChatReader, Sampling
 from tests.conftest import load
@@ -101,20 +101,18 @@ def test_a_chat_template_gets_the_system_message(checkpoints, tmp_path):
 
 
 def test_the_settings_of_a_request_are_its_own_and_else_the_model_s(model):
-    model.pruning = PruningSettings(16, 0.25, "vispruner", 3)
+    model.pruning = Settings(16, 0.25, "vispruner", 3)
     try:
         reader = ChatReader(model, "tiny", None, allow_urls=False)
     finally:
-        model.pruning = PruningSettings()
+        model.pruning = Settings()
     for fields in ({}, {"visual_token_num": None, "mm_processor_kwargs": None}, {"mm_processor_kwargs": {}}):
-        assert reader.read({"messages": said("Hi"), **fields}).request.pruning == PruningSettings(
-            16, 0.25, "vispruner", 3
-        )
+        assert reader.read({"messages": said("Hi"), **fields}).request.pruning == Settings(16, 0.25, "vispruner", 3)
     given = {"visual_token_num": 8, "important_ratio": 1, "pruning_method": "random"}
     halves = {"visual_token_num": 8, "mm_processor_kwargs": given}
     for fields in (given, {"mm_processor_kwargs": given}, halves):
         pruning = reader.read({"messages": said("Hi"), **fields}).request.pruning
-        assert pruning == PruningSettings(8, 1, "random", 3)
+        assert pruning == Settings(8, 1, "random", 3)
 
 
 def test_sampling_is_the_request_s_the_checkpoint_s_or_openai_s(model):
@@ -199,12 +197,12 @@ def test_a_method_in_a_file_is_the_owner_s_to_name(model, tmp_path):
     asked = {"messages": said("Hi"), "pruning_method": str(mine)}
     with pytest.raises(ChatError, match="pruning_method must be one of"):
         ChatReader(model, "tiny", None, allow_urls=False).read(asked)
-    model.pruning = PruningSettings(8, pruning_method=str(mine))
+    model.pruning = Settings(8, pruning_method=str(mine))
     try:
         reader = ChatReader(model, "tiny", None, allow_urls=False)
     finally:
-        model.pruning = PruningSettings()
-    assert reader.read(asked).request.pruning == PruningSettings(8, pruning_method=str(mine))
+        model.pruning = Settings()
+    assert reader.read(asked).request.pruning == Settings(8, pruning_method=str(mine))
 
 
 def picture_at(url, **more) -> list:

@@ -13,8 +13,8 @@ import torch
 
 from docs.examples.photographs.convert_vit import VitTower
 from llava.mm_utils import process_images
-from llava.pruning import METHOD_NAMES, MergedTokens, PruningSettings, select
-from llava.pruning.registry import NONE
+from llava.pruning import METHOD_NAMES, MergedTokens, Settings, select
+from llava.pruning.method import NONE
 from llava.utils import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def kept_patches(views: Views, budget: int) -> tuple[dict[str, np.ndarray], dict
     """
     kept, left_out = {}, {}
     for name in sorted(METHOD_NAMES, key=lambda name: name == RANDOM):
-        settings = PruningSettings(budget, pruning_method=name)
+        settings = Settings(budget, pruning_method=name)
         if name == NONE:
             continue
         if settings.prunes_in_decoder:

@@ -10,7 +10,7 @@ from llava.inference.templates import choose_conv_mode, open_conversation
 from llava.integrations.lmms_eval.arguments import check_conv_template, read_batch_size, read_dtype, refuse_unknown
 from llava.integrations.lmms_eval.base import Message, PrunedModel
 from llava.model.builder import load_pretrained_model
-from llava.pruning import PruningSettings
+from llava.pruning.settings import take_settings, takes_settings
 from llava.utils import InputError, get_model_name_from_path
 
 
@@ -20,24 +20,20 @@ class LlavaVisPruner(PrunedModel):
     Pixels are float32 up to the vision tower: pixels of half precision change what is kept.
     """
 
+    @takes_settings
     def __init__(
         self,
         pretrained: str | None = None,
-        visual_token_num: int | None = None,
-        important_ratio: float = 0.5,
-        pruning_method: str = "vispruner",
-        pruning_seed: int = 0,
         conv_template: str | None = None,
         batch_size: int | str | None = None,
         device: str | None = None,
         dtype: str | None = None,
-        budget_per: str = "crop",
-        **unknown,
+        **settings,
     ) -> None:
         """
         Args:
             pretrained: checkpoint folder or hub id.
-            visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `PruningSettings`.
+            settings: those of `llava.pruning.Settings`, by name.
             conv_template: the prompt template, or "chat_template" for the tokenizer's own; the one of the checkpoint's
                 published figures if None.
             batch_size: requests answered at once; as many as memory allows if None or "auto".
@@ -46,10 +42,10 @@ class LlavaVisPruner(PrunedModel):
 
         Raises InputError or ValueError, naming the argument, before weights are loaded.
         """
-        refuse_unknown("llava_vispruner", type(self), unknown)
+        pruning = take_settings(settings)
+        refuse_unknown("llava_vispruner", type(self), settings)
         if not isinstance(pretrained, str):
             raise InputError("llava_vispruner needs the model argument pretrained: a checkpoint folder or hub id")
-        pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per)
         check_conv_template(conv_template)
         torch_dtype = read_dtype(dtype)
         super().__init__(read_batch_size(batch_size))

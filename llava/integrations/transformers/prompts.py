@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts.base import Picture
-from llava.pruning import PruningError, VisualTokens, select
+from llava.pruning import PruningError, select
 from llava.utils import InputError
 
 IGNORED_LABEL = -100
@@ -267,7 +267,7 @@ def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
     crops, patches, _ = picture.views.features.shape
     settings = budget.settings(patches, crops)
     chosen = select(picture.views, settings)
-    if not isinstance(chosen, VisualTokens):
+    if not chosen.has_places:
         raise PruningError(f"the pruning method {settings.pruning_method} merges patches, so that they have no places")
     keep = torch.ones(len(picture.tokens), dtype=torch.bool, device=picture.places.device)
     keep[picture.places[picture.places >= 0]] = False

@@ -14,6 +14,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from llava.model.multimodal_encoder.clip_text import TextSide
 from llava.model.multimodal_encoder.vision_tower import VisionTower
 from llava.pruning import Views
+from llava.pruning.importance import paid_by_cls
 from llava.utils import InputError
 
 
@@ -90,8 +91,7 @@ class _SelectedLayer:
         """(K, H, N) float32: attention of [CLS] to the patches, after the softmax over all 1 + N keys."""
         attention = self.layer.self_attn
         query = self._split_heads(attention.q_proj(self._normed[:, :1]))
-        scores = (query @ self._keys.transpose(-1, -2)) * attention.scale
-        return scores.softmax(dim=-1, dtype=torch.float32)[:, :, 0, 1:]
+        return paid_by_cls(query, self._keys, attention.scale)
 
     def importance(self) -> torch.Tensor:  # [VisPruner]
         """(K, N) float32: that attention, mean over heads."""

@@ -3,7 +3,7 @@
 import statistics
 from dataclasses import dataclass
 
-from llava.pruning.registry import VISPRUNER
+from llava.pruning.method import VISPRUNER
 
 BUDGETS = (48, 32, 16, 8)
 SEEDS = 5

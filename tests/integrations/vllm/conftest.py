@@ -138,13 +138,13 @@ def ask_package():
     """The package's own answers to requests of `offline`, by its engine."""
     from llava.inference import Engine, Request
     from llava.model.builder import load_pretrained_model
-    from llava.pruning import PruningSettings
+    from llava.pruning import Settings
 
     engine = Engine(load_pretrained_model(str(MODEL), None, MODEL.name, device="cpu"))
 
     def ask(requests: list[dict], **server) -> list[str]:
         asked = [
-            Request(each["prompt"], tuple(each["images"]), PruningSettings(**server | each.get("settings", {})))
+            Request(each["prompt"], tuple(each["images"]), Settings(**server | each.get("settings", {})))
             for each in requests
         ]
         return [completion.text for completion in engine.answer(asked, max_new_tokens=16, do_sample=False)]

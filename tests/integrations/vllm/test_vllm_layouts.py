@@ -7,7 +7,7 @@ import pytest
 from llava.inference.request import single_turn_prompt
 from llava.integrations.vllm.folder import prepare
 from llava.model.converting import convert_checkpoint
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from tests.conftest import ask, load, load_script, picture
 from tests.integrations.vllm.conftest import MODEL, NO_VLLM, questions, request
 
@@ -40,7 +40,7 @@ def asked(tmp_path):
 def own_ids(checkpoint, asked, visual_token_num: int, **config) -> list[list[int]]:
     """The package's greedy answers as token ids."""
     loaded = load(checkpoint, **config)
-    loaded[1].pruning = PruningSettings(visual_token_num)
+    loaded[1].pruning = Settings(visual_token_num)
     return [ask(loaded, [prompt], [image], NEW)[0] for _, image, prompt in asked]
 
 

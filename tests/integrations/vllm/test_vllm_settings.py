@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava.integrations.vllm.settings import count_tokens, pack, read_settings, unpack
-from llava.pruning import METHOD_NAMES, PruningSettings, Views, select
+from llava.pruning import METHOD_NAMES, Settings, Views, select
 from llava.utils import InputError
 
 PATCHES = 20
@@ -47,7 +47,7 @@ def test_the_methods_of_patches_and_of_merged_tokens_can_work():
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_gives_as_many_tokens_as_are_counted(method, views):
     for number in (None, *range(1, PATCHES + 3)):
-        settings = PruningSettings(number, pruning_method=method)
+        settings = Settings(number, pruning_method=method)
         assert select(views, settings).tokens.shape[1] == count_tokens(settings, PATCHES)
 
 
@@ -55,7 +55,7 @@ def test_a_method_gives_as_many_tokens_as_are_counted(method, views):
 @pytest.mark.parametrize("method", METHODS)
 def test_settings_come_back_as_they_were(ratio, method):
     for number, seed in ((None, 0), (1, -1), (576, 2**63 - 1)):
-        settings = PruningSettings(number, ratio, method, seed)
+        settings = Settings(number, ratio, method, seed)
         assert unpack(pack(settings)) == settings
 
 
@@ -67,16 +67,16 @@ def test_a_file_of_the_server_comes_back(tmp_path):
     )
     server = {"pruning_method": str(file), "visual_token_num": 4}
     settings = read_settings({"important_ratio": 1}, server)
-    assert unpack(pack(settings), server) == settings == PruningSettings(4, 1, str(file))
+    assert unpack(pack(settings), server) == settings == Settings(4, 1, str(file))
     with pytest.raises(InputError, match="of a request must be one of"):
         read_settings({"pruning_method": str(file)}, {})
 
 
 def test_a_request_goes_before_the_server():
     server = {"visual_token_num": 64, "important_ratio": 0.25}
-    assert read_settings({}, server) == PruningSettings(64, 0.25)
-    assert read_settings({"visual_token_num": 16}, server) == PruningSettings(16, 0.25)
-    assert read_settings({}, None) == PruningSettings()
+    assert read_settings({}, server) == Settings(64, 0.25)
+    assert read_settings({"visual_token_num": 16}, server) == Settings(16, 0.25)
+    assert read_settings({}, None) == Settings()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class LlavaNextHost(Host):
         views.project_by(model.model.multi_modal_projector)
         pictures, start = [], 0
         for tokens, count, size in zip(output.pooler_output, counts, sizes):
-            own = views.of(slice(start, start + count))
+            own = views.crops(slice(start, start + count))
             pictures.append(Picture(tokens, own, self.places(model, count, size, options).to(tokens.device)))
             start += count
         return pictures

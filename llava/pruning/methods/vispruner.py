@@ -7,20 +7,35 @@ them; the rest of T are those that remain of the others after near-duplicates ar
 Shapes: B images, N patches, C channels, T kept tokens, R = N less the important patches.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
-from llava.pruning.base import PruningSettings, Views, VisualTokens, check_budget, highest, keep_patches
-from llava.pruning.cosine import WITHOUT_FLOAT64
-from llava.pruning.duplicates import drop_duplicates
+from llava.pruning.kernels.cosine import WITHOUT_FLOAT64
+from llava.pruning.kernels.duplicates import drop_duplicates
+from llava.pruning.method import Method
+from llava.pruning.settings import Settings, check_budget
+from llava.pruning.tokens import VisualTokens, highest, keep_patches
+from llava.pruning.views import Views
 
 
-def select(views: Views, settings: PruningSettings) -> VisualTokens:
-    number, ratio = settings.visual_token_num, settings.important_ratio
-    return views.keep(select_visual_tokens(views.features, views.importance, number, ratio))
+@dataclass(frozen=True)
+class VisPruner(Method):
+    """`in_raster_order` compares the diverse patches in the order of the picture, see `vispruner_stable`."""
+
+    in_raster_order: bool = False
+    reads_ratio = True
+
+    def select(self, views: Views, settings: Settings) -> VisualTokens:
+        number, ratio = settings.visual_token_num, settings.important_ratio
+        return views.keep(select_visual_tokens(views.features, views.importance, number, ratio, self.in_raster_order))
 
 
-def important_patches(views: Views, settings: PruningSettings) -> torch.LongTensor:
+METHOD = VisPruner()
+
+
+def important_patches(views: Views, settings: Settings) -> torch.LongTensor:
     """(K, int(T * important_ratio)) int64, ascending: those of the kept patches that are kept for their importance."""
     return highest(views.importance.float(), int(settings.visual_token_num * settings.important_ratio))
 

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from llava.pruning.greedy_cpu import NOTHING
+from llava.pruning.kernels.greedy_cpu import NOTHING
 
 _ELEMENTS = 8192  # of the matrix that are looked at in one go
 _FARTHEST, _COVERING, _VOLUMINOUS = 0, 1, 2

@@ -7,13 +7,20 @@ solved greedily.
 
 import torch
 
-from llava.pruning import greedy
-from llava.pruning.base import PruningSettings, Views, VisualTokens
-from llava.pruning.cosine import cosines, rounded, unit_vectors
+from llava.pruning.kernels import greedy
+from llava.pruning.kernels.cosine import cosines, rounded, unit_vectors
+from llava.pruning.method import Method
+from llava.pruning.settings import Settings
+from llava.pruning.tokens import VisualTokens
+from llava.pruning.views import Views
 
 
-def select(views: Views, settings: PruningSettings) -> VisualTokens:
-    return views.keep(farthest(views.projected, settings.visual_token_num))
+class DivPrune(Method):
+    def select(self, views: Views, settings: Settings) -> VisualTokens:
+        return views.keep(farthest(views.projected, settings.visual_token_num))
+
+
+METHOD = DivPrune()
 
 
 def farthest(tokens: torch.Tensor, number: int) -> torch.LongTensor:

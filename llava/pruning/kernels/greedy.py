@@ -57,10 +57,10 @@ def _pick(
 ) -> torch.LongTensor:
     """Picks (B, `number`) int64 by a rule, in their order; `first` (B, N) is how good each patch is before any pick."""
     if matrix.is_cuda and find_spec("triton"):
-        from llava.pruning import greedy_triton
+        from llava.pruning.kernels import greedy_triton
 
         return greedy_triton.pick(rule, matrix, first, number, weight)
-    from llava.pruning import greedy_cpu
+    from llava.pruning.kernels import greedy_cpu
 
     parts = (None if part is None else part.cpu().numpy() for part in (matrix, first, weight))
     return torch.from_numpy(greedy_cpu.pick(rule, *parts, number)).to(matrix.device)

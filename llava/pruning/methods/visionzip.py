@@ -5,21 +5,39 @@ Dominant tokens: [CLS] and the patches with the highest sum over heads of softma
 Contextual tokens: of the rest every s-th one, x_t, plus the mean of those x_j whose keys are most similar to its own.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
-from llava.pruning.base import MergedTokens, PruningSettings, Views, highest, keep_patches
+from llava.pruning.method import Method
+from llava.pruning.settings import Settings
+from llava.pruning.tokens import MergedTokens, highest, keep_patches
+from llava.pruning.views import Views
 
-EACH_CROP_ALONE = True  # it reads hidden states and keys, with the [CLS] of each crop
+
+@dataclass(frozen=True)
+class VisionZip(Method):
+    """`contextual_share` of the tokens is contextual."""
+
+    contextual_share: float = 10 / 64
+    merges = True
+    each_crop_alone = True  # it reads hidden states and keys, with the [CLS] of each crop
+
+    def select(self, views: Views, settings: Settings) -> MergedTokens:
+        tower = views.hidden_states, views.importance, views.keys
+        return MergedTokens(zip_tokens(*tower, settings.visual_token_num, self.contextual_share))
 
 
-def select(views: Views, settings: PruningSettings) -> MergedTokens:
-    merged = zip_tokens(views.hidden_states, views.importance, views.keys, settings.visual_token_num)
-    return MergedTokens(merged)
+METHOD = VisionZip()
 
 
 def zip_tokens(
-    hidden_states: torch.Tensor, cls_attention: torch.Tensor, keys: torch.Tensor, number: int
+    hidden_states: torch.Tensor,
+    cls_attention: torch.Tensor,
+    keys: torch.Tensor,
+    number: int,
+    contextual_share: float = 10 / 64,
 ) -> torch.Tensor:
     """Dominant tokens, [CLS] first, then contextual ones: 54 + 10 of 64.
 
@@ -28,12 +46,13 @@ def zip_tokens(
         cls_attention: (K, N), summed over heads, or their mean, which orders the patches alike.
         keys: (K, 1 + N, head width) of that layer, averaged over heads.
         number: T, the tokens of each crop.
+        contextual_share: the share of them that is contextual, rounded.
 
     Returns:
         (K, T, C).
     """
     crops, patches = cls_attention.shape
-    contextual_num = round(10 * number / 64)
+    contextual_num = round(contextual_share * number)
     dominant_num = number - contextual_num - 1  # besides [CLS]
     dominant = highest(cls_attention, dominant_num)
     features = hidden_states[:, 1:]

@@ -8,18 +8,25 @@ the question, brought to the range from 0 to 1: (r - min r + 1e-6) / (max r - mi
 
 import torch
 
-from llava.pruning.base import PruningSettings, Views, VisualTokens
-from llava.pruning.cosine import cosines, rounded, unit_vectors
-from llava.pruning.greedy import most_voluminous
+from llava.pruning.kernels.cosine import cosines, rounded, unit_vectors
+from llava.pruning.kernels.greedy import most_voluminous
+from llava.pruning.method import Method
+from llava.pruning.settings import Settings
+from llava.pruning.tokens import VisualTokens
+from llava.pruning.views import Views
 
-NEEDS = ("text_embeds",)
+
+class CDPruner(Method):
+    needs = ("text_embeds",)
+
+    def select(self, views: Views, settings: Settings) -> VisualTokens:
+        unit = unit_vectors(views.projected)
+        relevant = relevance(views.image_embeds, views.text_embeds).to(unit.device)
+        kernel = relevant.unsqueeze(2) * rounded(cosines(unit, unit)) * relevant.unsqueeze(1)
+        return views.keep(most_voluminous(kernel, settings.visual_token_num))
 
 
-def select(views: Views, settings: PruningSettings) -> VisualTokens:
-    unit = unit_vectors(views.projected)
-    relevant = relevance(views.image_embeds, views.text_embeds).to(unit.device)
-    kernel = relevant.unsqueeze(2) * rounded(cosines(unit, unit)) * relevant.unsqueeze(1)
-    return views.keep(most_voluminous(kernel, settings.visual_token_num))
+METHOD = CDPruner()
 
 
 def relevance(image_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:

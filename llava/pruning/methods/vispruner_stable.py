@@ -6,10 +6,6 @@ follows. Here the patches that are left stay in raster order, and one drop moves
 paper's; docs/selection.md has what was measured. The method is this package's own: no paper describes it.
 """
 
-from llava.pruning.base import PruningSettings, Views, VisualTokens
-from llava.pruning.vispruner import select_visual_tokens
+from llava.pruning.methods.vispruner import VisPruner
 
-
-def select(views: Views, settings: PruningSettings) -> VisualTokens:
-    number, ratio = settings.visual_token_num, settings.important_ratio
-    return views.keep(select_visual_tokens(views.features, views.importance, number, ratio, in_raster_order=True))
+METHOD = VisPruner(in_raster_order=True)

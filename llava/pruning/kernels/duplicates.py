@@ -29,11 +29,11 @@ def drop_duplicates(similarity: torch.Tensor, keep: int, in_order: bool = False)
     """
     if 0 < keep < similarity.shape[1]:
         if similarity.device.type == "cpu":
-            from llava.pruning import duplicates_cpu
+            from llava.pruning.kernels import duplicates_cpu
 
             return duplicates_cpu.drop_duplicates(similarity.detach(), keep, MAX_DROPPED_PER_ROUND, in_order)
         if similarity.is_cuda and find_spec("triton"):
-            from llava.pruning import duplicates_triton
+            from llava.pruning.kernels import duplicates_triton
 
             return duplicates_triton.drop_duplicates(similarity, keep, MAX_DROPPED_PER_ROUND, in_order)
     return drop_duplicates_in_torch(similarity, keep, in_order)
