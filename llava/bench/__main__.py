@@ -7,7 +7,7 @@ The unpruned model is the first row. All rows take turns, after warm-up; what is
 """
 
 import argparse
-import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from llava.constants import PATCH_MERGE_TYPES
 from llava.errors import InputError
 from llava.eval.files import write_json
 from llava.eval.options import add_compile_argument, pruning_method, visual_token_num
+from llava.files import atomic_writer
 from llava.pruning.settings import Settings
 from llava.vision.grids import is_anyres
 
@@ -54,8 +55,6 @@ def parse() -> argparse.Namespace:
         raise InputError("batch-size and layers must be at least 1")
     if args.layers and not args.shape:
         raise InputError("--layers goes with --shape: a checkpoint has all of its layers")
-    if args.output is not None and importlib.util.find_spec("matplotlib") is None:
-        raise InputError("the plot needs matplotlib: pip install -e '.[eval]'")
     return args
 
 
@@ -132,10 +131,14 @@ def main() -> None:
     text = table(about, rows)
     print(text)
     if args.output is not None:
-        args.output.mkdir(parents=True, exist_ok=True)
         write_json(args.output / "bench.json", {**about, "rows": rows})
-        (args.output / "bench.md").write_text(text + "\n", encoding="utf-8")
-        draw(about, rows, args.output / "bench.png")
+        with atomic_writer(args.output / "bench.md") as file:
+            file.write(text + "\n")
+        picture = args.output / "bench.png"
+        try:
+            draw(about, rows, picture)
+        except ImportError:
+            print(f"{picture} is not drawn, that needs matplotlib: pip install -e '.[eval]'", file=sys.stderr)
 
 
 if __name__ == "__main__":

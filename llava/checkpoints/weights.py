@@ -5,10 +5,8 @@ some of its weights random is the worst outcome there is, since its answers look
 """
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 from huggingface_hub import save_torch_state_dict
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -17,13 +15,6 @@ from llava.checkpoints.weight_files import StateDict, read_weights
 from llava.errors import InputError, list_some, one_line
 from llava.files import write_json
 
-# The integers of a dtype's size, its exponent's bits, and its sign's.
-_INTEGERS = {
-    torch.float16: (torch.int16, np.uint16, 0x7C00, 0x8000),
-    torch.bfloat16: (torch.int16, np.uint16, 0x7F80, 0x8000),
-    torch.float32: (torch.int32, np.uint32, 0x7F800000, 0x80000000),
-}
-_AT_ONCE = 2**17  # values that stay in a core's cache for the second look
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TOWER_PREFIX = "model.vision_tower.vision_tower."
 # Buffers that older versions of transformers saved and newer ones compute.
@@ -106,29 +97,24 @@ def load_weights(
     """Build `cls(config)` with exactly `weights`; `placement` is dtype, device_map, quantization_config and the like.
 
     Raises InputError, naming `source` and the keys, unless keys and shapes are exactly the model's and all values are
-    floating and finite. The values are looked at in a thread beside the loading, and again in the model where they
-    were made float16 of another dtype.
+    floating and finite, also in the dtype that they are loaded in.
     """
     weights = {key: tensor for key, tensor in weights.items() if not OLD_BUFFERS.search(key)}
     _require_floating(weights, source)
     _require_depth(config, weights, source)
     weights = require_fit(cls, config, weights, source)
-    with ThreadPoolExecutor(1) as pool:
-        not_finite = pool.submit(find_not_finite, weights)
-        try:
-            model, report = cls.from_pretrained(
-                None, config=config, state_dict=weights, output_loading_info=True, **placement
-            )
-        except ImportError as error:
-            raise InputError(f"{source} needs a package that is not installed: {one_line(error)}") from error
+    try:
+        model, report = cls.from_pretrained(
+            None, config=config, state_dict=weights, output_loading_info=True, **placement
+        )
+    except ImportError as error:
+        raise InputError(f"{source} needs a package that is not installed: {one_line(error)}") from error
     if lost := set(report["missing_keys"]) | {key for key, *_ in report["mismatched_keys"]}:
         raise InputError(f"{source}: transformers did not load {list_some(lost)}")
-    bad = not_finite.result()
-    if not bad and placement.get("dtype") is torch.float16 and not placement.get("quantization_config"):
-        bad = find_not_finite(
-            {key: t for key, t in model.state_dict().items() if key in weights and weights[key].dtype != t.dtype}
-        )
-    if bad:
+    # In the model, where they are in memory; quantized or offloaded (meta) ones as they are in the file.
+    loaded = {} if placement.get("quantization_config") else model.state_dict()
+    here = {key: tensor for key, tensor in loaded.items() if key in weights and not tensor.is_meta}
+    if bad := find_not_finite(weights | here):
         raise InputError(f"{source} has values that are not finite in {list_some(bad)}")
     return model
 
@@ -143,26 +129,12 @@ def _require_floating(weights: StateDict, source: str) -> None:
 
 
 def find_not_finite(weights: StateDict) -> set[str]:
-    """The names of the weights with a value that is NaN or infinite."""
-    return {key for key, tensor in weights.items() if not _is_finite(tensor)}
+    """The names of the weights with a value that is NaN or infinite.
 
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    """Whether no value is NaN or infinite.
-
-    Those are the numbers whose exponent is all ones, so that among the bits read as integers they are the highest: the
-    highest of the signed ones tells of the positive, of the unsigned ones of the negative. On a CPU that takes a tenth
-    of the time of `isfinite`.
+    The least and the largest value tell, since NaN is both where there is one. Unlike `isfinite` of all values, that
+    takes no memory, and on a CPU a tenth of the time.
     """
-    if tensor.device.type != "cpu" or tensor.dtype not in _INTEGERS or not tensor.is_contiguous():
-        return bool(torch.isfinite(tensor).all())
-    signed, unsigned, exponent, sign = _INTEGERS[tensor.dtype]
-    bits = tensor.detach().view(signed).numpy().reshape(-1)
-    for start in range(0, len(bits), _AT_ONCE):
-        part = bits[start : start + _AT_ONCE]
-        if int(part.max()) >= exponent or int(part.view(unsigned).max()) >= sign + exponent:
-            return False
-    return True
+    return {key for key, tensor in weights.items() if tensor.numel() and not all(map(torch.isfinite, tensor.aminmax()))}
 
 
 def _require_depth(config: PreTrainedConfig, weights: StateDict, source: str) -> None:
@@ -249,7 +221,7 @@ def published_weights(model: PreTrainedModel, weights: StateDict, dtype: torch.d
         if key.startswith(TOWER_PREFIX):
             key = f"{TOWER_PREFIX}vision_model.{key.removeprefix(TOWER_PREFIX).removeprefix('vision_model.')}"
         published[key] = tensor.detach().to("cpu", dtype)
-        if not published[key].isfinite().all():
+        if find_not_finite({key: published[key]}):
             raise InputError(f"{key} has values that are not finite in {_dtype_name(dtype)}")
     return published
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from llava.checkpoints.weight_files import read_weights
@@ -9,6 +10,7 @@ from tests.test_scripts import run_recipe
 from tests.train.conftest import CAPTIONS, INSTRUCTIONS
 
 
+@pytest.mark.slow
 def test_both_stages_run_one_after_the_other_and_extra_options_come_last(starting_point, tmp_path):
     settings = {
         "MODEL": starting_point / "vicuna",
