@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava.errors import InputError
-from llava.integrations.vllm.settings import count_tokens, pack, read_settings, unpack
+from llava.integrations.vllm.settings import pack, read_settings, unpack
 from llava.pruning import METHOD_NAMES, Settings, Views, select
 
 PATCHES = 20
@@ -48,7 +48,7 @@ def test_the_methods_of_patches_and_of_merged_tokens_can_work():
 def test_a_method_gives_as_many_tokens_as_are_counted(method, views):
     for number in (None, *range(1, PATCHES + 3)):
         settings = Settings(number, pruning_method=method)
-        assert select(views, settings).tokens.shape[1] == count_tokens(settings, PATCHES)
+        assert select(views, settings).tokens.shape[1] == settings.kept(PATCHES)
 
 
 @pytest.mark.parametrize("ratio", [0, 0.1, 0.3, 0.8, 1 / 3, 1])
