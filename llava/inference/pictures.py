@@ -132,9 +132,11 @@ def _encode_new(
 ) -> list[torch.Tensor]:
     """`encode_images` of those that the tower has not seen yet."""
     _, model, image_processor, _ = loaded
-    decoded = [open_image(image, name) for image in images]
-    pixels = [to_pixels(image, name, image_processor, model.config) for image in decoded]
-    sizes = [image.size for image in decoded]
+    pixels, sizes = [], []
+    for image in images:  # one at a time: a small file can be a huge picture
+        decoded = open_image(image, name)
+        pixels.append(to_pixels(decoded, name, image_processor, model.config))
+        sizes.append(decoded.size)
     if not pruning.question_views:
         return encode_pixels(model, pixels, sizes, pruning)
     seen = see_pixels(model, pixels, sizes, pruning)
