@@ -1,4 +1,4 @@
-"""An answer piece by piece, while it is generated: ended by stop texts or on request, sampled with a seed of its own."""
+"""An answer piece by piece, while it is generated: with stop texts, an end on request, and a seed of its own."""
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -176,7 +176,7 @@ class Draw(LogitsProcessor):
 
     def __init__(self, temperature: float, top_p: float = 1.0, top_k: int = 0, seed: int | None = None) -> None:
         """`temperature` is above 0; a `top_k` of 0 is no limit; without a seed every answer is drawn anew."""
-        warpers = [TemperatureLogitsWarper(temperature)]
+        warpers = [TemperatureLogitsWarper(float(temperature))]
         warpers += [TopKLogitsWarper(top_k)] if top_k else []
         self._warpers = warpers + ([TopPLogitsWarper(top_p)] if top_p < 1 else [])
         self._seed, self._generator = seed, None

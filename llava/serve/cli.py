@@ -19,16 +19,19 @@ def chat(args) -> None:
 
     A message that cannot be answered is dropped with one line that says why, and the chat goes on.
     """
-    from llava.inference import Session
+    from llava.inference import Session, conv_mode_for
     from llava.mm_utils import load_image
 
     if args.conv_mode:
         check_conv_mode(args.conv_mode)
     options = generation_options(args)
     images = [load_image(args.image_file, as_displayed=True)]
-    session = Session(model_options(args).load(), args.conv_mode)
+    loaded = model_options(args).load()
+    session = Session(loaded, conv_mode_for(loaded.model, args.conv_mode))
     you, assistant = (role.strip() or "ASSISTANT" for role in session.conversation.roles)
-    while message := _read(f"{you}: "):
+    hint = " (an empty line ends the chat)"
+    while message := _read(f"{you}{hint}: "):
+        hint = ""
         try:
             _answer(
                 session, f"{DEFAULT_IMAGE_TOKEN}\n{message}" if images else message, images, f"{assistant}: ", options
@@ -73,7 +76,9 @@ def main() -> None:
     add_model_arguments(parser)
     add_compile_argument(parser)
     parser.add_argument("--image-file", required=True, help="file, URL or data: URI")
-    parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
+    parser.add_argument(
+        "--conv-mode", help="prompt template (upstream's for the checkpoint's name: llava_v1 for LLaVA-1.5)"
+    )
     parser.add_argument(
         "--debug", action="store_true", help="also print each prompt, its visual tokens and the tokens computed anew"
     )

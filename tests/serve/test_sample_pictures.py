@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from llava.pictures import read_picture
-from llava.serve.samples import samples
+from llava.serve.page.samples import samples
 
 
 def test_the_bundled_scenes_can_be_chosen():

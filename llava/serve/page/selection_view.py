@@ -1,0 +1,75 @@
+"""Which patches a method keeps of each crop, and whether that can be drawn at all."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from llava.pruning import MergedTokens, PruningSettings, Views, method_label
+from llava.pruning.base import IMAGE
+from llava.pruning.vispruner import important_patches
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The kept patches of one crop, numbers in raster order.
+
+    Attributes:
+        important: those that were chosen for their importance.
+        others: the diverse ones, or what a method without important ones keeps.
+    """
+
+    important: frozenset[int]
+    others: frozenset[int]
+
+
+def reads_ratio(method: str) -> bool:
+    """Whether a method divides its budget by `important_ratio`."""
+    return method in ("vispruner", "vispruner_stable")
+
+
+def reads_seed(method: str) -> bool:
+    """Whether a method draws at random, by `pruning_seed`."""
+    return method == "random"
+
+
+@torch.inference_mode()
+def kept_patches(model, views: Views, pruning: PruningSettings) -> list[Kept] | None:
+    """What the method of `pruning` keeps of each crop; None where its tokens are not patches, or not chosen yet.
+
+    `views` are those of the K crops of one image, by the model's tower. Raises InputError if the method cannot work on
+    the tower.
+    """
+    if pruning.prunes_in_decoder or pruning.question_views:
+        return None
+    chosen = model.choose(views, pruning)
+    if isinstance(chosen, MergedTokens):
+        return None
+    crops, patches, _ = views.features.shape
+    every = _by_crop(chosen.patches, crops, patches)
+    important = [frozenset[int]()] * crops
+    if chosen.patches.numel() < crops * patches and reads_ratio(pruning.pruning_method):
+        seen = views.together() if pruning.budget_per == IMAGE else views
+        important = _by_crop(important_patches(seen, pruning), crops, patches)
+    return [Kept(first, all_of_crop - first) for first, all_of_crop in zip(important, every)]
+
+
+def _by_crop(chosen: torch.LongTensor, crops: int, patches: int) -> list[frozenset[int]]:
+    """Patches (K, T), or (1, T) that are numbered one crop after the other, as a set for each crop."""
+    if len(chosen) == crops:
+        return [frozenset(crop) for crop in chosen.tolist()]
+    return [_between(chosen[0].tolist(), i * patches, (i + 1) * patches) for i in range(crops)]
+
+
+def _between(numbers: Iterable[int], first: int, end: int) -> frozenset[int]:
+    return frozenset(number - first for number in numbers if first <= number < end)
+
+
+def why_not_drawn(pruning: PruningSettings) -> str:
+    """Why `kept_patches` of these settings is None."""
+    name = method_label(pruning.pruning_method)
+    if pruning.prunes_in_decoder:
+        return f"{name} drops visual tokens inside the language model, by the question: no patch is chosen before that."
+    if pruning.question_views:
+        return f"{name} chooses by the first question about the picture: no patch is chosen before that."
+    return f"{name} merges patches: its tokens stand for several of them each, and have no place in the picture."
