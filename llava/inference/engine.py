@@ -1,9 +1,8 @@
 """`Engine`: a loaded model that answers lists of requests in batches, and streams single ones."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import groupby
 
 import torch
@@ -14,7 +13,7 @@ from llava.inference.images import ImageStream, choose_tokens, encode_images, qu
 from llava.inference.memory import default_batch_size, is_out_of_memory, refuse_too_large
 from llava.inference.prefix_sharing import generate_batch
 from llava.inference.request import Completion, Request
-from llava.inference.streaming import stream_text
+from llava.inference.streaming import AnswerStream, Event, PromptTooLong
 from llava.model.builder import LoadedModel, as_loaded
 
 logger = logging.getLogger(__name__)
@@ -76,23 +75,38 @@ class Engine:
                 done += len(completions)
             start += len(batch)
 
-    def stream(self, request: Request, **options) -> Iterator[str]:
+    def stream(
+        self, request: Request, *, stop: Sequence[str] = (), cancelled: Event | None = None, **options
+    ) -> AnswerStream:
         """The answer to one request in pieces, as it is generated; with beams it is one piece.
 
+        Args:
+            request: what is asked.
+            stop: texts that end the answer, which goes up to the first of them.
+            cancelled: when it is set, generation ends with its next token.
+            options: transformers' generation options. To sample with a seed of its own, `logits_processor=[Draw(...)]`.
+
         Raises as `answer` does; what is wrong with the prompt or its images shows before the first piece is asked for.
+        A prompt longer than the context is `PromptTooLong`.
         """
         pruning = request.pruning or self.model.pruning
         ids = tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt")
         questions = questions_about(request, self.tokenizer) if pruning.question_views else None
         encoded = encode_images(self.loaded, request.images, request.name, request.as_displayed)
         visual = choose_tokens(self.model, encoded, pruning, questions)
-        self.model.check_context(_length(ids, visual))
-        generate = partial(generate_batch, self.model, [ids], [visual], pruning)
-        return self._stream(request.name, generate, options)
+        length = _length(ids, visual)
+        try:
+            self.model.check_context(length)
+        except InputError as error:
+            raise PromptTooLong(str(error)) from error
 
-    def _stream(self, name: str, generate, options: dict) -> Iterator[str]:
-        with refuse_too_large(name):
-            yield from stream_text(self.tokenizer, generate, options)
+        def generate(**options) -> torch.LongTensor:
+            with refuse_too_large(request.name):
+                return generate_batch(self.model, [ids], [visual], pruning, **options)
+
+        ends = options.get("eos_token_id", self.model.generation_config.eos_token_id)
+        ends = ends if isinstance(ends, list) else [ends]
+        return AnswerStream(self.tokenizer, generate, options, length, ends, stop, cancelled)
 
     def _complete(self, batch: list[Request], visual: list[list[torch.Tensor]], options: dict) -> list[Completion]:
         """The completions of requests of the same settings, whose images have these visual tokens."""

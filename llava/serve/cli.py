@@ -30,7 +30,9 @@ def chat(args) -> None:
     loaded = model_options(args).load()
     session = Session(loaded, loaded.find_template(args.conv_mode, as_upstream=True))
     you, assistant = (role.strip() or "ASSISTANT" for role in session.conversation.roles)
-    while message := _read(f"{you}: "):
+    hint = " (an empty line ends the chat)"
+    while message := _read(f"{you}{hint}: "):
+        hint = ""
         try:
             _answer(
                 session, f"{DEFAULT_IMAGE_TOKEN}\n{message}" if images else message, images, f"{assistant}: ", options
@@ -75,7 +77,9 @@ def main() -> None:
     add_model_arguments(parser)
     add_compile_argument(parser)
     parser.add_argument("--image-file", required=True, help="file, URL or data: URI")
-    parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
+    parser.add_argument(
+        "--conv-mode", help="prompt template (upstream's for the checkpoint's name: llava_v1 for LLaVA-1.5)"
+    )
     parser.add_argument(
         "--debug", action="store_true", help="also print each prompt, its visual tokens and the tokens computed anew"
     )

@@ -1,5 +1,6 @@
 """Requests in, completions or a stream out: settings of each request, images of every kind, sharing, memory."""
 
+import threading
 from dataclasses import replace
 from io import BytesIO
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import torch
 
 from llava.errors import InputError
 from llava.inference import Engine, Request, make_request, memory
+from llava.inference.streaming import Draw, PromptTooLong
 from llava.pruning import Settings
 from tests.conftest import IMAGE, generate_alone, picture
 
@@ -121,7 +123,7 @@ def test_a_stream_that_is_left_ends_generation(loaded, decoded):
     next(stream)
     stream.close()
     assert len(passes) < 400
-    with pytest.raises(InputError, match="longer than the context"):
+    with pytest.raises(PromptTooLong, match="longer than the context"):
         Engine(llava).stream(replace(request, prompt=request.prompt + " word" * 5000), **options)
 
 
@@ -197,3 +199,69 @@ def test_the_template_is_the_models_and_another_is_named(loaded, caplog):
     assert not caplog.records
     assert mistral.find_template("llava_v1").name == "llava_v1"
     assert "llava_v1 is not the template of llava-v1.6-mistral-tiny-random, which is mistral_instruct" in caplog.text
+
+
+def test_a_stream_knows_its_counts_and_why_it_ended(loaded):
+    llava = loaded()
+    request, engine = requests_of(llava, Settings(16))[0], Engine(llava)
+    (completion,) = engine.answer([request], **GREEDY)
+    stream = engine.stream(request, **GREEDY)
+    assert (stream.prompt_tokens, stream.text, stream.finish_reason) == (completion.prompt_tokens, "", None)
+    assert "".join(stream) == stream.text == completion.text
+    assert (stream.completion_tokens, stream.finish_reason) == (6, "length")
+    ids = [*llava[0]("a cat", add_special_tokens=False).input_ids, llava[1].generation_config.eos_token_id]
+    ended = engine.stream(request, do_sample=False, prefix_allowed_tokens_fn=lambda _, said: [ids[len(said)]])
+    assert "".join(ended) == ended.text == "a cat"
+    assert (ended.completion_tokens, ended.finish_reason) == (len(ids), "stop")
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}])
+def test_a_stream_ends_at_a_stop_text(loaded, options):
+    llava = loaded()
+    request, engine = requests_of(llava)[0], Engine(llava)
+    options = GREEDY | options | {"max_new_tokens": 30}
+    whole = "".join(engine.stream(request, **options))
+    stop = whole[len(whole) // 2 :][:5]
+    for stops in ([stop], ["no such words", stop]):
+        stream = engine.stream(request, stop=stops, **options)
+        assert "".join(stream) == stream.text == whole[: whole.index(stop)].rstrip()
+        assert stream.finish_reason == "stop"
+        assert stream.completion_tokens < 30 or "num_beams" in options
+    assert "".join(engine.stream(request, stop=["no such words"], **options)) == whole
+
+
+def test_a_stream_that_is_cancelled_ends_with_its_next_token(loaded, decoded):
+    llava = loaded()
+    passes, cancelled = decoded(llava[1]), threading.Event()
+    options = {"do_sample": False, "max_new_tokens": 400, "eos_token_id": None}
+    stream = Engine(llava).stream(requests_of(llava)[0], cancelled=cancelled, **options)
+    next(stream)
+    cancelled.set()
+    list(stream)
+    assert len(passes) < 400
+    assert stream.finish_reason is None
+
+
+def test_no_piece_has_half_a_character(loaded):
+    """The random model's tokenizer writes letters that it does not know byte by byte."""
+    llava = loaded()
+    said = "a 😀 é b"
+    ids = llava[0](said, add_special_tokens=False).input_ids
+    assert len(ids) > len(said)
+    forced = {"prefix_allowed_tokens_fn": lambda _, before: [ids[len(before)]], "max_new_tokens": len(ids)}
+    pieces = list(Engine(llava).stream(requests_of(llava)[0], do_sample=False, **forced))
+    assert "".join(pieces) == said
+    assert len(pieces) > 2
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_draws_with_a_seed_are_of_the_seed_alone(loaded):
+    llava = loaded()
+    request, engine = requests_of(llava)[0], Engine(llava)
+
+    def drawn(seed: int | None) -> str:
+        torch.rand(1)  # moves torch's own generator
+        return "".join(engine.stream(request, logits_processor=[Draw(3.0, seed=seed)], **GREEDY))
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert len({drawn(None) for _ in range(3)}) > 1

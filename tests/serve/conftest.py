@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from llava.pruning import Settings
-from llava.serve.local_model import LocalModel
-from llava.serve.service import Service
+from llava.serve.page.local_model import LocalModel
+from llava.serve.page.service import Service
 from tests.conftest import picture
 from tests.eval.conftest import call  # noqa: F401
 from tests.inference.conftest import encoded  # noqa: F401

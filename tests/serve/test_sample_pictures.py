@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from llava.serve.samples import samples
+from llava.serve.page.samples import samples
 from llava.vision.pictures import read_picture
 
 

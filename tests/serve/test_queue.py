@@ -1,15 +1,14 @@
-"""The line of those who ask the model: one at a time, in the order in which they came."""
+"""The queue of those who ask the model: one at a time, in the order in which they came."""
 
 import threading
 
 import pytest
 
-from llava.errors import InputError
-from llava.serve.line import Line
+from llava.serve.queue import Queue, QueueFull
 
 
 def test_one_at_a_time_in_the_order_of_coming():
-    line, had_turn, inside = Line(), [], []
+    queue, had_turn, inside = Queue(), [], []
 
     def ask(name: int, place) -> None:
         with place:
@@ -19,34 +18,34 @@ def test_one_at_a_time_in_the_order_of_coming():
             assert inside == [name]
             inside.remove(name)
 
-    places = [line.enter() for _ in range(6)]
+    places = [queue.enter() for _ in range(6)]
     threads = [threading.Thread(target=ask, args=pair) for pair in enumerate(places)]
     for thread in reversed(threads):
         thread.start()
     for thread in threads:
         thread.join(10)
     assert had_turn == list(range(6))
-    assert len(line) == 0
+    assert len(queue) == 0
 
 
 def test_a_place_says_how_many_are_before_it_and_who_leaves_lets_the_next_move_up():
-    line = Line()
-    places = [line.enter() for _ in range(4)]
+    queue = Queue()
+    places = [queue.enter() for _ in range(4)]
     assert [place.before for place in places] == [0, 1, 2, 3]
     assert [place.wait(0) for place in places] == [True, False, False, False]
     places[1].leave()  # a visitor who goes away while waiting
     assert [place.before for place in (places[0], *places[2:])] == [0, 1, 2]
     places[0].leave()
     assert places[2].wait(0)
-    assert len(line) == 2
+    assert len(queue) == 2
 
 
 def test_it_is_a_lock_for_whoever_knows_only_that():
-    line, entered = Line(), threading.Event()
-    first = line.enter()
+    queue, entered = Queue(), threading.Event()
+    first = queue.enter()
 
     def ask() -> None:
-        with line:
+        with queue:
             entered.set()
 
     thread = threading.Thread(target=ask)
@@ -55,27 +54,27 @@ def test_it_is_a_lock_for_whoever_knows_only_that():
     first.leave()
     assert entered.wait(10)
     thread.join(10)
-    assert len(line) == 0
+    assert len(queue) == 0
 
 
 def test_an_error_in_a_turn_ends_it():
-    line = Line()
-    with pytest.raises(RuntimeError), line:
+    queue = Queue()
+    with pytest.raises(RuntimeError), queue:
         raise RuntimeError
-    with pytest.raises(RuntimeError), line.enter() as place:
+    with pytest.raises(RuntimeError), queue.enter() as place:
         assert place.wait(0)
         raise RuntimeError
-    assert len(line) == 0
+    assert len(queue) == 0
 
 
-def test_a_full_line_is_told():
-    line = Line(most=2)
-    line.enter()
-    second = line.enter()
-    with pytest.raises(InputError, match="2 questions are waiting already"):
-        line.enter()
-    with pytest.raises(InputError, match="waiting already"), line:
+def test_a_full_queue_is_told():
+    queue = Queue(most=2)
+    queue.enter()
+    second = queue.enter()
+    with pytest.raises(QueueFull, match="2 questions are waiting already"):
+        queue.enter()
+    with pytest.raises(QueueFull, match="waiting already"), queue:
         pass
-    assert len(line) == 2
+    assert len(queue) == 2
     second.leave()
-    assert line.enter().before == 1
+    assert queue.enter().before == 1

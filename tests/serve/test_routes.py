@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,8 +18,9 @@ import torch
 
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.errors import InputError
-from llava.inference import Engine, Session, conv_mode_for, make_request
-from llava.pruning import Settings
+from llava.inference import Engine, Session, make_request
+from llava.pruning import METHOD_NAMES, Settings
+from llava.serve.queue import Queue
 from llava.vision.pictures import load_image
 from llava.vision.pixels import process_images
 from tests.conftest import ROOT, encode, load, picture
@@ -27,7 +29,7 @@ _WHY = "the HTTP API is not installed: pip install -e '.[demo]' openai"
 fastapi = pytest.importorskip("fastapi", reason=_WHY)
 uvicorn = pytest.importorskip("uvicorn", reason=_WHY)
 openai = pytest.importorskip("openai", reason=_WHY)
-chat_api = importlib.import_module("llava.serve.chat_api")  # which needs fastapi
+routes = importlib.import_module("llava.serve.api.routes")  # which needs fastapi
 
 SCENES = ROOT / "playground" / "data" / "scenes"
 POPE = (SCENES / "pope" / "llava_pope_test.jsonl", SCENES / "pope" / "val2014")
@@ -53,10 +55,12 @@ class Turn:
 
 
 @contextlib.contextmanager
-def serving(loaded: tuple, name: str, allow_urls: bool = False, places: int = 2):
+def serving(loaded: tuple, name: str, allow_urls: bool = False, places: int = 2, turn=None):
     """A server of this model, in a thread: its port, its turn, a client of it, and the passes of its decoder."""
-    app, turn, passes = fastapi.FastAPI(), Turn(places), []
-    chat_api.add_routes(app, loaded, name, allow_urls=allow_urls, turn=turn)
+    app, turn, passes = fastapi.FastAPI(), Turn(places) if turn is None else turn, []
+    app.include_router(
+        routes.make_router(Engine(loaded), name, template=loaded.template, allow_urls=allow_urls, turn=turn)
+    )
     hook = loaded[1].model.layers[0].register_forward_hook(lambda _, inputs, out: passes.append(inputs[0].shape[1]))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_keep_alive=600))
     thread = threading.Thread(target=server.run)
@@ -157,9 +161,7 @@ def number_generated(tiny: tuple, request, budget: int) -> int:
 @pytest.mark.parametrize("budget", [16, 48])
 def test_greedy_answers_are_the_engine_s(server, tiny, budget):
     model, questions = tiny[1], some_questions()
-    requests = [
-        make_request(text, [data], conv_mode_for(model), model.config, Settings(budget)) for text, data in questions
-    ]
+    requests = [make_request(text, [data], tiny.template, model.config, Settings(budget)) for text, data in questions]
     for request, (text, data), completion in zip(requests, questions, Engine(tiny).answer(requests, do_sample=False)):
         reply = ask(server, user(text, data), extra_body={"visual_token_num": budget})
         new = number_generated(tiny, request, budget)
@@ -195,6 +197,44 @@ def test_what_a_session_says_over_several_turns_and_pictures(server, tiny):
         assert reply.usage.prompt_tokens == session.last.prompt_tokens
         messages.append(reply.choices[0].message.model_dump())
     assert session.last.num_visual_tokens == (16, 16, 16)
+
+
+def test_the_template_is_that_of_the_published_figures(server, tiny):
+    text, data = some_questions()[0]
+    prompt = tiny.template.prompt(f"<image>\n{text}")
+    assert "between a curious user" in prompt
+    ids = tokenizer_image_token(prompt, tiny[0])
+    reply = ask(server, user(text, data), extra_body={"visual_token_num": 16})
+    assert reply.usage.prompt_tokens == len(ids) - 1 + 16
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_every_method_gives_the_engine_s_answers_or_is_refused_by_name(server, tiny, method):
+    pruning = Settings(8, pruning_method=method)
+    fields = {"visual_token_num": 8, "pruning_method": method}
+    asked = some_questions()[3:]
+    requests = [make_request(text, [data], tiny.template, tiny[1].config, pruning) for text, data in asked]
+    try:
+        said = list(Engine(tiny).answer(requests, do_sample=False))
+    except InputError:
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask(server, user(*asked[0]), extra_body=fields)
+        assert refused.value.param == "pruning_method"
+        assert method in refused.value.message
+        return
+    for (text, data), completion in zip(asked, said):
+        reply = ask(server, user(text, data), extra_body=fields)
+        assert (text_of(reply), reply.usage.prompt_tokens) == (completion.text, completion.prompt_tokens)
+
+
+def test_a_method_that_chooses_by_the_question_sees_the_question(server, tiny):
+    (text, data), pruning = some_questions()[0], Settings(4, pruning_method="mmtok")
+    request = make_request(text, [data], tiny.template, tiny[1].config, pruning)
+    requests = [request, replace(request, question="")]
+    seen, blind = (said.text for said in Engine(tiny).answer(requests, do_sample=False))
+    assert seen != blind
+    reply = ask(server, user(text, data), extra_body={"visual_token_num": 4, "pruning_method": "mmtok"})
+    assert text_of(reply) == seen
 
 
 def test_a_picture_lies_as_it_is_displayed(server):
@@ -262,6 +302,23 @@ def test_drawn_answers(server):
     assert len({said(temperature=3) for _ in range(3)}) > 1
 
 
+def test_sampling_is_the_request_s_the_checkpoint_s_or_openai_s(server, tiny, monkeypatch):
+    data = some_questions()[0][1]
+
+    def said(defaults: dict, temperature: float | None = None, **options) -> str:
+        monkeypatch.setattr(tiny[1], "sampling_defaults", defaults)
+        options |= {"temperature": temperature, "max_tokens": 20}
+        return text_of(ask(server, user(DESCRIBE, data), seed=1, **options))
+
+    greedy, drawn = said({}, 0), said({}, 3, top_p=1)
+    assert greedy != drawn
+    for defaults in ({"temperature": 1e-4}, {"temperature": 3, "top_p": 1e-6}, {"temperature": 3, "top_k": 1}):
+        assert said(defaults) == greedy
+    assert said({"temperature": 3}) == said({"temperature": 3, "top_p": 1e-6}, top_p=1) == drawn
+    assert said({"temperature": 3}, 0) == said({"temperature": 1e-4, "top_p": 0.5}, 0) == greedy
+    assert said({}) == said({}, 1, top_p=1)
+
+
 def test_requests_beside_each_other_do_not_disturb_each_other(server):
     asked = [(question, budget) for question in some_questions()[2:] for budget in (1, 16, 100)]
 
@@ -294,24 +351,26 @@ def test_the_model_s_name(server):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_bad_input_is_refused_with_the_cause_and_the_server_goes_on(server, stream):
+def test_bad_input_is_refused_by_name_and_the_server_goes_on(server, stream):
+    full = "context_length_exceeded"
     bad = [
-        ((user("What?", b"no picture"),), {}, "it is not a picture of a known format"),
-        ((user("What?", PNG[:-100]),), {}, "cannot read the image of the conversation"),
-        ((user(""),), {}, "the message is empty"),
-        ((user("word " * 3000, PNG),), {}, "the context is full: it has 2048 tokens, the prompt takes"),
-        ((user("What?", PNG),), {"max_tokens": 2000}, "and the answer may take 2000"),
-        ((user("What?", PNG),), {"extra_body": {"visual_token_num": 0}}, "must be at least 1, got 0"),
-        ((user("What?", PNG),), {"extra_body": {"pruning_method": "best"}}, "pruning_method must be one of"),
-        ((user("What?", PNG),), {"n": 2}, "n is not offered"),
+        ((user("What?", b"no picture"),), {}, None, None),
+        ((user("What?", PNG[:-100]),), {}, None, None),
+        ((user(""),), {}, "messages[0].content", None),
+        ((user("word " * 3000, PNG),), {}, "messages", full),
+        ((user("word " * 1000 + "a" * 950, PNG),), {}, "messages", full),  # with its picture alone
+        ((user("What?", PNG),), {"max_tokens": 2000}, "max_tokens", full),
+        ((user("What?", PNG),), {"extra_body": {"visual_token_num": 0}}, "visual_token_num", None),
+        ((user("What?", PNG),), {"extra_body": {"pruning_method": "best"}}, "pruning_method", None),
+        ((user("What?", PNG),), {"n": 2}, "n", None),
     ]
-    for messages, options, named in bad:
-        with pytest.raises(openai.BadRequestError, match=named) as refused:
+    for messages, options, param, code in bad:
+        with pytest.raises(openai.BadRequestError) as refused:
             ask(server, *messages, stream=stream, **options)
         assert refused.value.body.keys() == {"message", "type", "param", "code"}
         assert refused.value.body["type"] == "invalid_request_error"
-        full = "context" in named or "answer may" in named
-        assert refused.value.code == ("context_length_exceeded" if full else None)
+        assert (refused.value.param, refused.value.code) == (param, code)
+        assert (param or "the image of the conversation") in refused.value.message or code == full
     assert text_of(ask(server, user("Is there a dog?", PNG)))
 
 
@@ -340,16 +399,17 @@ def post(server, body: bytes, kind: str = "application/json") -> tuple[int, dict
 def test_what_is_no_request_is_refused(server):
     whole = json.dumps({"messages": [user("Hi")], "max_tokens": 1}).encode()
     for body, named in [
-        (b"", "not JSON"),
-        (whole[:-1], "not JSON"),
-        (whole.replace(b"Hi", b"\xff"), "not JSON in UTF-8"),
-        (whole.replace(b"Hi", b"\\ud800"), "not JSON in UTF-8"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b"[1]", "must be a JSON object"),
+        (b"", "JSON"),
+        (whole[:-1], "JSON"),
+        (whole.replace(b"Hi", b"\xff"), "JSON"),
+        (whole.replace(b"Hi", b"\\ud800"), "JSON"),
+        (b"[" * 100_000, "JSON"),
+        (b"[1]", "object"),
     ]:
         status, error = post(server, body)
         assert (status, error["type"]) == (400, "invalid_request_error")
         assert named in error["message"]
+        assert len(error["message"]) < 200
     status, error = post(server, whole, kind="text/plain")  # what a page of another site could send
     assert status == 415 and "application/json" in error["message"]
     assert post_ok(server, whole.replace(b"Hi", b"\\ud83d\\ude00"))
@@ -363,7 +423,7 @@ def post_ok(server, body: bytes) -> bool:
 
 
 def test_a_request_that_is_too_large_gets_one_clear_413(server, monkeypatch):
-    monkeypatch.setattr(chat_api, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(routes, "MOST_BYTES", 2**20)
     with pytest.raises(openai.APIStatusError, match="the request has more than 1 MB") as refused:
         ask(server, user("What?", b"x" * 5 * 2**20))
     assert refused.value.status_code == 413
@@ -408,14 +468,27 @@ def test_remote_pictures_are_fetched_only_where_that_is_allowed(server, tiny, pi
         assert text_of(ask(open_server, message)) == text_of(ask(open_server, here))
         assert asked == ["/a.png"]
         twice = {"role": "user", "content": message["content"] * 2}
-        monkeypatch.setattr("llava.serve.chat_answer.MOST_FETCHED", 2 * len(PNG))
+        monkeypatch.setattr("llava.serve.api.routes.MOST_FETCHED", 2 * len(PNG))
         assert ask(open_server, twice, max_tokens=1)
-        monkeypatch.setattr("llava.serve.chat_answer.MOST_FETCHED", 2 * len(PNG) - 1)
+        monkeypatch.setattr("llava.serve.api.routes.MOST_FETCHED", 2 * len(PNG) - 1)
         with pytest.raises(openai.BadRequestError, match="the images behind the URLs have more than"):
             ask(open_server, twice)
         monkeypatch.setattr("llava.vision.download.MOST_BYTES", len(PNG) - 1)
         with pytest.raises(openai.BadRequestError, match=r"cannot read the image http.*/a.png: it has more than"):
             ask(open_server, message)
+
+
+def test_where_the_queue_is_full_the_client_may_try_again(tiny):
+    queue = Queue(most=1)
+    with serving(tiny, "llava-tiny", turn=queue) as full:
+        place = queue.enter()
+        for stream in (False, True):
+            with pytest.raises(openai.RateLimitError) as refused:
+                ask(full, user("Hi"), stream=stream)
+            assert refused.value.code == "rate_limit_exceeded"
+            assert int(refused.value.response.headers["Retry-After"]) > 0
+        place.leave()
+        assert ask(full, user("Hi"), max_tokens=3).usage.completion_tokens > 0
 
 
 def test_a_client_that_goes_away_while_it_reads_ends_its_answer(endless):
@@ -476,6 +549,6 @@ def test_a_failure_shows_and_the_server_goes_on(server, caplog):
 
 def test_without_fastapi_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
-    spec = importlib.util.spec_from_file_location("chat_api_alone", chat_api.__file__)
+    spec = importlib.util.spec_from_file_location("routes_alone", routes.__file__)
     with pytest.raises(InputError, match=r"needs FastAPI: pip install -e '\.\[demo\]'"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -13,7 +13,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from llava.serve.kept import Kept
+from llava.serve.page.selection_view import Kept
 
 # From no to the most importance: dark to bright, with rising lightness, so that it can be read without colours.
 HEAT = np.array([(10, 8, 38), (84, 18, 110), (187, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float64)
@@ -21,11 +21,11 @@ HEAT = np.array([(10, 8, 38), (84, 18, 110), (187, 55, 84), (249, 142, 9), (252,
 
 @dataclass(frozen=True)
 class Sheet:
-    """How the crops of one picture lie beside each other.
+    """How the crops of one picture lie next to each other.
 
     Attributes:
         side: patches along one side of a crop.
-        across, down: crops that the picture is cut into behind the first, which is the whole of it; 0 for none.
+        across, down: crops that the picture is cut into after the first, which is the whole of it; 0 for none.
     """
 
     side: int
@@ -44,7 +44,7 @@ class Sheet:
         return max(x for x, _ in places) + self.side, max(y for _, y in places) + self.side
 
     def places(self) -> list[tuple[float, float]]:
-        """Where the upper left corner of each crop lies: the whole picture on the left, its crops in rows beside it."""
+        """The upper left corner of each crop: the whole picture on the left, its crops in rows next to it."""
         step, gap = self.side * 1.04, self.side * 0.12
         if not self.across:
             return [(0.0, 0.0)]
@@ -119,12 +119,13 @@ def heat_colours(share: np.ndarray) -> np.ndarray:
 
 
 def kept_legend(kept: Sequence[Kept], patches: int, names: tuple[str, str]) -> str:
-    """HTML that says what the colours of `draw_kept` are, and how many patches of a crop have each.
+    """HTML that says what the colours of `draw_kept` are, and how many patches have each.
 
-    `names` are those of the important and of the other patches; where there are none of a kind, it is left out.
+    `kept` has the crops that are counted, `patches` how many patches each of them has. `names` are those of the
+    important and of the other patches; where there are none of a kind, it is left out.
     """
-    numbers = [len(kept[0].important), len(kept[0].others)]
-    dropped = patches - sum(numbers)
+    numbers = [sum(len(crop.important) for crop in kept), sum(len(crop.others) for crop in kept)]
+    dropped = patches * len(kept) - sum(numbers)
     kinds = [("important", names[0], numbers[0]), ("other", names[1], numbers[1]), ("dropped", "dropped", dropped)]
     if not dropped:
         return '<span class="key">Every patch is kept.</span>'

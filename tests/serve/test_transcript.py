@@ -4,7 +4,16 @@ import re
 
 import pytest
 
-from llava.serve.talk import Answer, Exchange, Figures, figures_html, notice_html, quantity, seconds, talk_html
+from llava.serve.page.transcript import (
+    Answer,
+    Exchange,
+    Figures,
+    figures_html,
+    notice_html,
+    quantity,
+    seconds,
+    transcript_html,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,26 +67,26 @@ def test_what_is_not_known_is_a_dash():
 
 def test_the_newest_exchange_comes_first_for_the_style_to_turn_round():
     talk = [Exchange(text, Answer("a", text[::-1]), Answer("b", is_asked=False)) for text in ("one", "two")]
-    html = talk_html(talk, "Waiting: 3 before you.")
+    html = transcript_html(talk, "Waiting: 3 before you.")
     order = [html.index(text) for text in ("Waiting: 3", ">two<", "owt", ">one<", "eno")]
     assert order == sorted(order)
 
 
 def test_only_answers_that_were_asked_are_shown():
     exchange = Exchange("What?", Answer("pruned", "yes", is_done=True), Answer("whole", is_asked=False))
-    assert "whole" not in talk_html([exchange])
+    assert "whole" not in transcript_html([exchange])
     exchange.unpruned.is_asked = True
-    assert "whole" in talk_html([exchange])
-    assert "running" in talk_html([exchange])
+    assert "whole" in transcript_html([exchange])
+    assert "running" in transcript_html([exchange])
     exchange.unpruned.is_done = True
-    assert "(nothing)" in talk_html([exchange])
+    assert "(nothing)" in transcript_html([exchange])
 
 
 def test_what_was_said_is_never_markup():
     said = '<img src="http://elsewhere/x.png">\n<script>'
     exchange = Exchange(said, Answer(said, said), Answer(""))
-    for html in (talk_html([exchange], said), figures_html(exchange), notice_html(said)):
+    for html in (transcript_html([exchange], said), figures_html(exchange), notice_html(said)):
         assert "<img" not in html
         assert "<script" not in html
-    assert "&gt;<br>&lt;script" in talk_html([exchange])
+    assert "&gt;<br>&lt;script" in transcript_html([exchange])
     assert notice_html("") == ""

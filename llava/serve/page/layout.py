@@ -1,25 +1,26 @@
-"""The page itself, in Gradio: what is where, and what happens on a click. What it does is `service`'s."""
+"""The page in Gradio: what is where, and what happens on a click. What the page does is in `service`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
 import gradio as gr
 
 from llava.errors import InputError
-from llava.pruning import method_label
-from llava.pruning.method import VISPRUNER
-from llava.serve.samples import samples
-from llava.serve.service import Service
-from llava.serve.talk import notice_html
+from llava.pruning import Settings
+from llava.pruning.settings import NAMES
+from llava.serve.page.controls import fitting_controls, setting_controls
+from llava.serve.page.samples import samples
+from llava.serve.page.service import Service
+from llava.serve.page.transcript import notice_html
 
 MOST_UPLOAD = "20mb"
 QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star in the image?"]
 KEEP = gr.skip()  # as an output: stays as it is
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}  # how events are, those that may wait for others
-NOW = {"queue": False, **QUIET}  # and those that may not
+QUEUED = {"show_progress": "hidden", "api_visibility": "private"}  # events that may wait in Gradio's queue
+IMMEDIATE = {"queue": False, **QUEUED}  # events that must not
 
 
 def theme() -> gr.themes.Base:
@@ -89,40 +90,14 @@ class _Page:
             elem_id="gallery",
             visible=bool(self.samples),
         )
-        most, settings = self.service.patches, self.service.settings
-        self.tokens = gr.Slider(
-            1,
-            most,
-            settings.visual_token_num,
-            step=1,
-            label="Visual tokens (T)",
-            info="kept of each crop",
-            elem_id="tokens",
-        )
-        self.ratio = gr.Slider(
-            0,
-            1,
-            settings.important_ratio,
-            step=0.05,
-            label="important_ratio",
-            info="share of T chosen by importance",
-            interactive=settings.pruning_method == VISPRUNER,
-            elem_id="ratio",
-        )
-        self.method = gr.Dropdown(
-            [(method_label(name), name) for name in self.service.methods],
-            value=settings.pruning_method,
-            label="Method",
-            visible=self.service.server is None,
-            elem_id="method",
-        )
+        self.settings = setting_controls(self.service)
 
     def _add_results(self) -> None:
         with gr.Row(elem_id="drawings"):
             self.kept = _html(elem_id="kept")
             heat_is_shown = self.service.model is not None
             self.heat = _html(elem_id="heat", visible=heat_is_shown)
-        self.talk = _html(elem_id="talk")
+        self.transcript = _html(elem_id="talk")
         self.notice = _html(elem_id="notice")
         with gr.Row(elem_id="asking"):
             self.question = gr.Textbox(
@@ -136,55 +111,64 @@ class _Page:
         with gr.Row(elem_id="questions"):
             for question in QUESTIONS:
                 button = gr.Button(question, size="sm", min_width=60)
-                button.click(lambda text=question: text, None, self.question, **NOW)
+                button.click(lambda text=question: text, None, self.question, **IMMEDIATE)
         self.figures = _html(elem_id="figures")
 
     def _connect(self) -> None:
         # Where Gradio's preprocessing refuses a value it says nothing of use: `service.pruning` and `_uploaded` do.
         as_they_are = {"preprocess": False}
-        settings, talk = [self.tokens, self.ratio, self.method], [self.talk, self.figures, self.notice]
+        settings, shown = list(self.settings.values()), [self.transcript, self.figures, self.notice]
         asked = gr.on(
             [self.ask.click, self.question.submit],
             self._ask,
-            [self.question, *settings, self.compare],
-            [*talk, self.question],
+            [self.question, self.compare, *settings],
+            [*shown, self.question],
             concurrency_limit=None,
-            **QUIET,
+            **QUEUED,
             **as_they_are,
         )
         uploaded = self.upload.upload(
-            self._take_upload, self.upload, [self.upload, *talk], cancels=asked, **QUIET, **as_they_are
+            self._take_upload, self.upload, [self.upload, *shown], cancels=asked, **QUEUED, **as_they_are
         )
-        chosen = self.gallery.select(self._take_sample, None, talk, cancels=asked, **QUIET)
-        loaded = self.blocks.load(self._take_first, None, talk, **QUIET)
-        uploaded.then(self._delete_upload, None, None, **NOW)
+        chosen = self.gallery.select(self._take_sample, None, shown, cancels=asked, **QUEUED)
+        loaded = self.blocks.load(self._take_first, None, shown, **QUEUED)
+        uploaded.then(self._delete_upload, None, None, **IMMEDIATE)
         for taken in (uploaded, chosen, loaded):
-            taken.then(self._draw_all, settings, [self.source, self.kept, self.heat], **NOW, **as_they_are)
+            taken.then(self._draw_all, settings, [self.source, self.kept, self.heat], **IMMEDIATE, **as_they_are)
         gr.on(
             [part.input for part in settings],
             self._draw,
             settings,
             [self.kept, self.notice],
             trigger_mode="always_last",
-            **NOW,
+            **IMMEDIATE,
             **as_they_are,
         )
-        self.method.input(lambda name: gr.update(interactive=name == VISPRUNER), self.method, self.ratio, **NOW)
-        self.stop.click(self._stop, None, talk, cancels=asked, **NOW)
-        self.anew.click(self._start_over, None, talk, cancels=asked, **NOW)
+        gr.on(
+            [self.settings[name].input for name in ("pruning_method", "budget_per")],
+            lambda *values: fitting_controls(self.service, *values),
+            settings,
+            settings,
+            **IMMEDIATE,
+            **as_they_are,
+        )
+        self.stop.click(self._stop, None, shown, cancels=asked, **IMMEDIATE)
+        self.anew.click(self._start_over, None, shown, cancels=asked, **IMMEDIATE)
         self.blocks.unload(self._forget)
-        gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **NOW)
+        gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **IMMEDIATE)
 
-    def _ask(
-        self, question: str, tokens: float, ratio: float, method: str, compare: bool, request: gr.Request
-    ) -> Iterator[tuple]:
+    def _ask(self, request: gr.Request, question: str, compare: bool, *chosen: object) -> Iterator[tuple]:
         key = request.session_hash
         try:
-            pruning = self.service.pruning(tokens, ratio, method)
-            for talk, figures in self.service.ask(key, question, pruning, compare):
-                yield talk, figures, "", ""
+            pruning = self._pruning(chosen)
+            for transcript, figures in self.service.ask(key, question, pruning, compare):
+                yield transcript, figures, "", ""
         except ValueError as error:  # InputError is one
-            yield *self.service.talk(key), _notice(error), question
+            yield *self.service.transcript(key), _notice(error), question
+
+    def _pruning(self, chosen: Sequence) -> Settings:
+        """The settings of the controls' values. Raises ValueError for an invalid one."""
+        return self.service.pruning(**dict(zip(NAMES, chosen, strict=True)))
 
     def _take_upload(self, sent: dict | None, request: gr.Request) -> tuple:
         try:
@@ -206,40 +190,40 @@ class _Page:
         return self._take(self.samples[chosen.index].file, request)
 
     def _take_first(self, request: gr.Request) -> tuple:
-        return self._take(self.samples[0].file, request) if self.samples else self._show_talk(request)
+        return self._take(self.samples[0].file, request) if self.samples else self._show_transcript(request)
 
     def _take(self, file: Path, request: gr.Request) -> tuple:
         try:
             self.service.take_picture(request.session_hash, file, file.name)
         except ValueError as error:
-            return *self.service.talk(request.session_hash), _notice(error)
-        return self._show_talk(request)
+            return *self.service.transcript(request.session_hash), _notice(error)
+        return self._show_transcript(request)
 
     def _delete_upload(self, request: gr.Request) -> None:
         """Delete what a visitor has uploaded, once the browser does not show it any more: the rest is in memory."""
         if (file := self.read_uploads.pop(request.session_hash, None)) is not None:
             file.unlink(missing_ok=True)
 
-    def _draw_all(self, tokens: float, ratio: float, method: str, request: gr.Request) -> tuple:
-        key, (kept, _) = request.session_hash, self._draw(tokens, ratio, method, request)
+    def _draw_all(self, request: gr.Request, *chosen: object) -> tuple:
+        key, (kept, _) = request.session_hash, self._draw(request, *chosen)
         return self.service.picture_source(key), kept, self.service.draw_importance(key)
 
-    def _draw(self, tokens: float, ratio: float, method: str, request: gr.Request) -> tuple:
+    def _draw(self, request: gr.Request, *chosen: object) -> tuple:
         try:
-            return self.service.draw_kept(request.session_hash, self.service.pruning(tokens, ratio, method)), ""
+            return self.service.draw_kept(request.session_hash, self._pruning(chosen)), ""
         except ValueError as error:
             return KEEP, _notice(error)
 
-    def _show_talk(self, request: gr.Request) -> tuple:
-        return *self.service.talk(request.session_hash), ""
+    def _show_transcript(self, request: gr.Request) -> tuple:
+        return *self.service.transcript(request.session_hash), ""
 
     def _stop(self, request: gr.Request) -> tuple:
         self.service.stop(request.session_hash)
-        return self._show_talk(request)
+        return self._show_transcript(request)
 
     def _start_over(self, request: gr.Request) -> tuple:
         self.service.visitors.get(request.session_hash).start_over()
-        return self._show_talk(request)
+        return self._show_transcript(request)
 
     def _forget(self, request: gr.Request) -> None:
         self._delete_upload(request)
@@ -259,4 +243,4 @@ def _notice(error: ValueError) -> str:
 
 
 def _queue_html(service: Service) -> str:
-    return f"<p>{escape(service.queue())}</p>"
+    return f"<p>{escape(service.queue_state())}</p>"

@@ -17,7 +17,7 @@ class Figures:
         prefill_flops: of the language model for the whole prompt.
         answer_tokens: tokens of the answer.
         first_token: seconds from the question's turn to the first token.
-        per_second: tokens per second behind the first one.
+        per_second: tokens per second after the first one.
     """
 
     visual_tokens: int | None = None
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass
 class Exchange:
-    """A question, the answer with pruning, and that without, of which perhaps only the arithmetic is known."""
+    """A question with its pruned and unpruned answers; of the unpruned one perhaps only the cost is known."""
 
     question: str
     pruned: Answer
@@ -87,7 +87,7 @@ _ROWS = (
 
 
 def _share(name: str | None, pruned: Figures, unpruned: Figures) -> str:
-    """How much of the unpruned figure the pruned one is; empty where one is not known or is none."""
+    """How much of the unpruned figure the pruned one is; empty where one is not known, or the unpruned one is 0."""
     first, second = (getattr(figures, name) if name else None for figures in (pruned, unpruned))
     return f"{100 * first / second:.0f} %" if first is not None and second else ""
 
@@ -112,8 +112,8 @@ def figures_html(exchange: Exchange | None) -> str:
     )
 
 
-def talk_html(exchanges: Sequence[Exchange], waiting: str = "") -> str:
-    """The conversation; `waiting` stands below it, such as how many are in front in the line."""
+def transcript_html(exchanges: Sequence[Exchange], waiting: str = "") -> str:
+    """The conversation; `waiting` stands below it, such as how many are before in the queue."""
     parts = [f'<p class="waiting">{escape(waiting)}</p>'] if waiting else []
     for exchange in reversed(exchanges):  # the style turns them round
         asked = [answer for answer in (exchange.pruned, exchange.unpruned) if answer.is_asked]

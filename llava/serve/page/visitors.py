@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llava.serve.talk import Exchange
+from llava.serve.page.transcript import Exchange
 
 if TYPE_CHECKING:
     from llava.model.encode import Encoded
-    from llava.serve.local_model import LocalChat
-    from llava.serve.vllm_server import ServerChat
+    from llava.serve.page.local_model import LocalChat
+    from llava.serve.page.vllm_server import ServerChat
 
-MOST_VISITORS = 64  # each has a picture and what the tower saw of it
+MOST_VISITORS = 64  # each has an encoded picture
 MOST_CACHES = 4  # of these have a KV cache: a gigabyte and more for a 7B and a picture in five crops
 
 
@@ -23,10 +23,10 @@ MOST_CACHES = 4  # of these have a KV cache: a gigabyte and more for a 7B and a 
 class Visitor:
     """One visitor: the picture that is talked about, the conversation, and what of it is shown.
 
-    `seen` is None where no model is here to see it; the others are None where no picture was chosen yet.
+    `encoded` is None where no model is here to encode it; the others are None where no picture was chosen yet.
     """
 
-    seen: Encoded | None = None
+    encoded: Encoded | None = None
     open_chat: Callable[[], LocalChat | ServerChat] | None = None
     chat: LocalChat | ServerChat | None = None
     exchanges: list[Exchange] = field(default_factory=list)

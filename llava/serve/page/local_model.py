@@ -1,4 +1,4 @@
-"""A model in this process that answers the page's questions: pictures seen once, conversations, what an answer took."""
+"""A model in this process that answers the page's questions: pictures encoded once, conversations, costs."""
 
 import time
 from collections.abc import Generator
@@ -9,15 +9,18 @@ from PIL import Image
 from transformers import StoppingCriteria
 
 from llava.conversation import Conversation
-from llava.inference import Session, conv_mode_for
+from llava.inference import Engine, Session
 from llava.inference.images import choose_tokens, encode_images
+from llava.inference.memory import most_visual_tokens
+from llava.model.builder import LoadedModel
 from llava.model.encode import Encoded
 from llava.model.flops import Decoder, tokens_later
 from llava.pruning import Settings
 from llava.pruning.method import NONE
-from llava.serve.drawing import Sheet
-from llava.serve.talk import Figures
-from llava.vision.grids import get_anyres_image_grid_shape
+from llava.serve.page.drawing import Sheet
+from llava.serve.page.selection_view import Kept, kept_patches
+from llava.serve.page.transcript import Figures
+from llava.vision.grids import get_anyres_image_grid_shape, is_anyres
 
 
 class TokenTimes(StoppingCriteria):
@@ -42,35 +45,59 @@ class LocalModel:
 
     Attributes:
         name: what it is called.
+        engine: of the loaded model.
+        template: the prompt template.
         patches: N of a crop.
     """
 
-    def __init__(self, loaded: tuple, name: str, conv_mode: str | None, options: dict) -> None:
-        """`options` are transformers' generation options of every answer. Raises InputError for an unknown template."""
+    def __init__(self, loaded: LoadedModel, name: str, conv_mode: str | None, options: dict) -> None:
+        """
+        Args:
+            loaded: what `load_pretrained_model` returned.
+            name: what it is called.
+            conv_mode: the prompt template; that of the checkpoint's published figures if None.
+            options: transformers' generation options of every answer.
+
+        Raises InputError for an unknown template.
+        """
         self.loaded, self.name, self.options = loaded, name, options
-        self.model = loaded[1]
-        self.conv_mode = conv_mode_for(self.model, conv_mode)
+        self.model, self.engine = loaded.model, Engine(loaded)
+        self.template = loaded.find_template(conv_mode) if conv_mode else loaded.template
         self.patches = self.model.get_vision_tower().num_patches
 
-    def see(self, image: Image.Image) -> Encoded:
+    def encode(self, image: Image.Image) -> Encoded:
         """Encode a picture. Raises InputError if that cannot be done."""
         return encode_images(self.loaded, [image], "your picture")[0]
 
-    def sheet(self, seen: Encoded) -> Sheet:
+    @property
+    def cuts_crops(self) -> bool:
+        """Whether a picture may be cut into crops."""
+        return is_anyres(self.model.config.image_aspect_ratio)
+
+    @property
+    def most_tokens(self) -> int:
+        """The visual tokens of a picture in as many crops as may be."""
+        return most_visual_tokens(self.model, Settings())
+
+    def kept(self, encoded: Encoded, pruning: Settings) -> list[Kept] | None:
+        """See `kept_patches`."""
+        return kept_patches(self.model, encoded.views, pruning)
+
+    def sheet(self, encoded: Encoded) -> Sheet:
         """How the crops of a picture lie."""
         tower = self.model.get_vision_tower()
-        if len(seen.views.pixels) == 1:
+        if len(encoded.views.pixels) == 1:
             return Sheet(tower.num_patches_per_side)
-        grid = get_anyres_image_grid_shape(seen.size, self.model.config.image_grid_pinpoints, tower.image_size)
+        grid = get_anyres_image_grid_shape(encoded.size, self.model.config.image_grid_pinpoints, tower.image_size)
         return Sheet(tower.num_patches_per_side, *grid)
 
-    def count_visual_tokens(self, seen: Encoded, pruning: Settings) -> int:
+    def count_visual_tokens(self, encoded: Encoded, pruning: Settings) -> int:
         """How many visual tokens a picture has with these settings."""
-        return len(choose_tokens(self.model, [seen], pruning)[0])
+        return len(choose_tokens(self.model, [encoded], pruning)[0])
 
-    def chat(self, seen: Encoded) -> "LocalChat":
+    def chat(self, encoded: Encoded) -> "LocalChat":
         """A conversation about a picture."""
-        return LocalChat(self, seen)
+        return LocalChat(self, encoded)
 
     def arithmetic(self, prompt_tokens: int, visual_tokens: int, pruning: Settings) -> dict[str, int]:
         """KV cache and FLOPs of a prompt as it enters the language model."""
@@ -93,8 +120,8 @@ class LocalChat:
     question the unpruned answer can be had too, after the same history. One call at a time.
     """
 
-    def __init__(self, model: LocalModel, seen: Encoded) -> None:
-        self._model, self._seen = model, seen
+    def __init__(self, model: LocalModel, encoded: Encoded) -> None:
+        self._model, self._encoded = model, encoded
         self._session: Session | None = None  # of the last question that was answered
         self._unpruned: Session | None = None
         self._history: Conversation | None = None  # before that question; None where it was the first
@@ -118,7 +145,7 @@ class LocalChat:
     def unpruned_figures(self) -> Figures:
         """Of the last question without pruning, what arithmetic tells."""
         pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
-        last, visual = self._session.last, self._model.count_visual_tokens(self._seen, pruning)
+        last, visual = self._session.last, self._model.count_visual_tokens(self._encoded, pruning)
         prompt = last.prompt_tokens - sum(last.num_visual_tokens) + visual
         return Figures(prompt_tokens=prompt, **self._model.arithmetic(prompt, visual, pruning))
 
@@ -135,7 +162,7 @@ class LocalChat:
         start, times = time.perf_counter(), TokenTimes()
         images = []
         if history is None:
-            session, images = Session(self._model.loaded, self._model.conv_mode, pruning), [self._seen]
+            session, images = Session(self._model.loaded, self._model.template, pruning), [self._encoded]
         elif held is not None and held.pruning == pruning:
             session = held
         else:

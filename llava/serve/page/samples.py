@@ -4,7 +4,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-BUNDLED = Path(__file__).resolve().parents[2] / "playground"  # where the package is used from its repository
+BUNDLED = Path(__file__).resolve().parents[3] / "playground"  # where the package is used from its repository
 _SCENES = {
     "mm-vet/images/v1_1.jpg": "Park",
     "mm-vet/images/v1_17.jpg": "Fire",
