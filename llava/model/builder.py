@@ -114,9 +114,9 @@ def load_pretrained_model(
     pruning = take_settings(kwargs)
     method = load_method(pruning.pruning_method)  # one that cannot be imported shows here, not after the weights
     attn_implementation = "flash_attention_2" if use_flash_attn else attn_implementation
-    options = LoadOptions.of(kwargs)
+    options = LoadOptions.from_keywords(kwargs)
     bits = options.quantization_config, load_8bit, load_4bit
-    placement = Placement.of(device_map, device, options.dtype, attn_implementation, *bits)
+    placement = Placement.from_options(device_map, device, options.dtype, attn_implementation, *bits)
     checked = CheckedFolder.of(str(model_path), model_base, options.overrides, options.cache_dir)
     if is_lora(checked.folder) and placement.quantization_config:
         raise InputError("LoRA is merged before a model is quantized: see scripts/merge_lora_weights.py")

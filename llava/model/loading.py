@@ -46,7 +46,7 @@ def from_pretrained(cls: type[PreTrainedModel], name: str | Path, *args, **kwarg
     if args:
         raise TypeError("from_pretrained() takes the checkpoint alone by position")
     device_map, attention = kwargs.pop("device_map", None), kwargs.pop("attn_implementation", None)
-    options = LoadOptions.of(kwargs)
+    options = LoadOptions.from_keywords(kwargs)
     require_extras(attention, False, False)
     dtype = find_dtype(options.dtype or torch.float32, {})
     placement = Placement(device_map or {"": "cpu"}, dtype, attention, options.quantization_config)

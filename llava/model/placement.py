@@ -29,7 +29,7 @@ class Placement:
     quantization_config: BitsAndBytesConfig | None = None
 
     @classmethod
-    def of(
+    def from_options(
         cls,
         device_map: str | dict | None = "auto",
         device: str = "cuda",
