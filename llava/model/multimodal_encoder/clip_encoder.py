@@ -116,7 +116,7 @@ class CLIPVisionTower(VisionTower):
 
     @cached_property
     def text_side(self) -> TextSide:
-        return TextSide.of(Path(self.vision_tower_name), self.hidden_size)
+        return TextSide.read(Path(self.vision_tower_name), self.hidden_size)
 
     def feature_select(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Tokens of the selected layer that are features: (B, 1 + N, C) -> (B, N, C), or all for `cls_patch`."""

@@ -37,7 +37,7 @@ class TextSide:
         self.tower = tower.float().eval().requires_grad_(False)
 
     @classmethod
-    def of(cls, folder: Path, channels: int) -> "TextSide":
+    def read(cls, folder: Path, channels: int) -> "TextSide":
         """That of a CLIP folder whose vision tower has so many channels.
 
         Raises InputError, naming the folder, if it has none or one that does not fit.
