@@ -102,7 +102,7 @@ def splice(
     if len(visual) != placeholders:
         raise InputError(f"{len(visual)} image(s) for {placeholders} <image> placeholder(s) in the prompt")
     remaining = iter(visual)
-    rows = [_Row.of(ids[m], m.nonzero().flatten(), remaining, embed_tokens) for ids, m in zip(input_ids, mask)]
+    rows = [_Row.from_ids(ids[m], m.nonzero().flatten(), remaining, embed_tokens) for ids, m in zip(input_ids, mask)]
     if limit:
         rows = [row.cut(limit) for row in rows]
 
@@ -134,7 +134,7 @@ class _Row:
     shift: torch.LongTensor
 
     @classmethod
-    def of(cls, ids: torch.LongTensor, places: torch.LongTensor, visual: Iterator[torch.Tensor], embed) -> "_Row":
+    def from_ids(cls, ids: torch.LongTensor, places: torch.LongTensor, visual: Iterator[torch.Tensor], embed) -> "_Row":
         """`ids` (length,) without padding, at `places` of the prompt; the next images of `visual` are put in place."""
         is_image = ids == IMAGE_TOKEN_INDEX
         cuts = [-1, *is_image.nonzero().flatten().tolist(), len(ids)]
