@@ -73,7 +73,7 @@ class Asked:
     answers: dict[tuple[int, Patches], str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, loaded: tuple, benchmark: Benchmark, data_dir: Path) -> Asked:
+    def from_benchmark(cls, loaded: tuple, benchmark: Benchmark, data_dir: Path) -> Asked:
         from llava.eval.answering import make_requests
         from llava.inference.images import open_image
         from llava.model.encode import encode
@@ -242,7 +242,7 @@ def main() -> None:
     rows: dict[str, list[dict]] = {}
     with torch.inference_mode():
         for benchmark in benchmarks:
-            asked = Asked.of(loaded, benchmark, data_dir)
+            asked = Asked.from_benchmark(loaded, benchmark, data_dir)
             for name in args.pruning_method:
                 pruning = Settings(args.visual_token_num, pruning_method=name)
                 found = list(measure(asked, pruning, args.noise, args.seeds))
