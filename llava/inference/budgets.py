@@ -14,14 +14,14 @@ def answer_at_each(
 ) -> Iterator[tuple[int, Settings, Completion]]:
     """The completion of every request at every one of `settings`: (number of the request, settings, completion).
 
-    They come as they are made: some requests at all settings, then the next ones. An image passes through the vision
-    tower once, however many settings there are, and every setting chooses of what the tower then said. Requests about
-    one image should stand together. In float32 every answer is the one that its request gets alone.
+    Completions are yielded as they are made: some requests at all settings, then the next ones. An image passes through
+    the vision tower once, however many settings there are. Requests about
+    one image should be together. In float32 every answer is the one that its request gets alone.
 
     Args:
         engine: the model, and how many requests it takes at once.
         requests: whose own settings do not count.
-        settings: without one that stands there twice.
+        settings: without repeats.
         options: transformers' generation options.
 
     Raises InputError as `Engine.answer` does.

@@ -154,7 +154,7 @@ class CheckedFolder:
         overrides: dict | None = None,
         cache_dir: str | None = None,
     ) -> "CheckedFolder":
-        """Read what the folders of a checkpoint and its base hold beside weights, the vision tower's too.
+        """Read everything but weights in the folders of a checkpoint, its base and its vision tower.
 
         Raises InputError and TypeError as `load_pretrained_model`.
         """
@@ -182,7 +182,7 @@ def complete(model: PreTrainedModel) -> LoadedModel:
 
 
 def read_family(folder: Path) -> Family:
-    """The model family of a LLaVA checkpoint. Raises InputError if it is none, or in another layout."""
+    """The model family of a LLaVA checkpoint. Raises InputError for another model or layout."""
     values = read_config_file(folder)
     architecture, model_type = (values.get("architectures") or [None])[0], values.get("model_type")
     family = find_family(architecture, model_type)

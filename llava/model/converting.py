@@ -137,8 +137,8 @@ def _rows_without_image(checked: CheckedFolder, values: dict) -> int:
             raise InputError(f"llava_config of {checked.folder} has vocab_size {rows}")
         return rows
     image = values.get("image_token_index", values.get("image_token_id", checked.config.vocab_size))
-    behind = {token for token, number in checked.tokenizer.get_vocab().items() if number >= image}
-    return image if behind <= {DEFAULT_IMAGE_TOKEN, PAD} else checked.config.vocab_size
+    added = {token for token, number in checked.tokenizer.get_vocab().items() if number >= image}
+    return image if added <= {DEFAULT_IMAGE_TOKEN, PAD} else checked.config.vocab_size
 
 
 class WeightSource:

@@ -99,7 +99,7 @@ def read_config(folder: Path, cls: type[PreTrainedModel], overrides: dict) -> Pr
 
 
 def read_config_file(folder: Path) -> dict:
-    """The values of a LLaVA checkpoint's `config.json`, in LLaVA's layout. Raises InputError if it is none."""
+    """The values of a LLaVA checkpoint's `config.json`, in LLaVA's layout. Raises InputError if it is not LLaVA's."""
     path = folder / "config.json"
     if not path.exists() and (folder / "trainer_state.json").exists():
         if not folder.resolve().name.startswith("checkpoint-"):

@@ -47,7 +47,7 @@ class EmbeddedPrompts:
         return self.inputs_embeds.shape[1]
 
     def positions(self, past: torch.LongTensor) -> torch.LongTensor:
-        """(B, L): one after another behind `past` (B, 1) tokens; 0 where there is padding."""
+        """(B, L): consecutive positions after `past` (B, 1) tokens; 0 where there is padding."""
         return ((self.attention_mask.cumsum(dim=1) - 1).clamp(min=0) + past) * self.attention_mask
 
     def expand_positions(self, given: torch.LongTensor) -> torch.LongTensor:
@@ -94,7 +94,7 @@ def splice(
         visual: (number, D) of one image after another, over all prompts.
         embed_tokens: ids to (number, D).
         padding_side: "left" or "right".
-        limit: tokens after which a prompt is cut, with a warning; None for none.
+        limit: tokens after which a prompt is cut, with a warning; None for no limit.
 
     Raises InputError if there are not as many images as image tokens.
     """

@@ -95,12 +95,14 @@ class Asked:
         """What is kept for each question."""
         from llava.pruning import select
 
-        model, seen, found = self.loaded.model, {}, {}
+        model, rounded, found = self.loaded.model, {}, {}
         keys = [(q.image, r.question if pruning.question_views else "") for q, r in zip(self.questions, self.requests)]
         for image, asked in dict.fromkeys(keys):
-            if image not in seen:
-                seen[image] = perturbed(self.views[image], dtype, noise, seed, model.project)
-            views = model.with_question(seen[image], pruning, asked) if pruning.question_views else seen[image]
+            if image not in rounded:
+                rounded[image] = perturbed(self.views[image], dtype, noise, seed, model.project)
+            views = rounded[image]
+            if pruning.question_views:
+                views = model.with_question(views, pruning, asked)
             found[image, asked] = tuple(select(views, pruning).patches[0].tolist())
         return [found[key] for key in keys]
 

@@ -61,7 +61,7 @@ class CLIPTowerImageProcessor(CLIPImageProcessorPil):
 class _SelectedLayer:
     """The layer that LLaVA reads, run on K crops: N patches, C channels, H heads.
 
-    Keys and the [CLS] row are computed beside the layer, which itself can then use any attention kernel.
+    Keys and the [CLS] row are computed separately, so that the layer itself can use any attention kernel.
     """
 
     def __init__(self, layer: nn.Module, layer_input: torch.Tensor) -> None:

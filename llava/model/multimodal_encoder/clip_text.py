@@ -1,4 +1,4 @@
-"""CLIP's side of texts: embeddings of a question beside those of patches, for pruning methods that compare the two.
+"""CLIP's text side: embeddings of a question that pruning methods can compare with those of patches.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, arXiv 2103.00020.
 Shapes: M pieces of a text, K crops, N patches, C channels of the tower, E of the embeddings.
@@ -72,5 +72,5 @@ class TextSide:
         return self.tower.to(device)(input_ids=ids.to(device), attention_mask=mask.to(device)).text_embeds
 
     def embed_patches(self, normed: torch.Tensor) -> torch.Tensor:
-        """(K, N, C) behind the vision tower's last norm -> (K, N, E) float32."""
+        """(K, N, C) after the vision tower's last norm -> (K, N, E) float32."""
         return normed.float() @ self.projection.to(normed.device).T
