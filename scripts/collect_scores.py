@@ -9,8 +9,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from llava.eval.score_picture import write_picture
-from llava.eval.score_table import HEADLINES, Run, collect, columns_of, compare_methods, find_runs, markdown, write_csv
+from llava.eval.report.plots import write_picture
+from llava.eval.report.score_table import (
+    HEADLINES,
+    Run,
+    collect,
+    columns_of,
+    compare_methods,
+    find_runs,
+    markdown,
+    write_csv,
+)
 from llava.pruning.registry import check_pruning_method, method_label
 from llava.utils import CommandParser, InputError, atomic_writer, run_command
 
@@ -60,7 +69,7 @@ def choose_runs(args: argparse.Namespace) -> list[Run]:
 
 def write_differences(differences: dict, reference: str | None, output: Path) -> None:
     """Write differences.md and differences.csv; where there is no difference, those of an earlier run are removed."""
-    from llava.eval.score_intervals import differences_markdown, write_differences_csv
+    from llava.eval.report.intervals import differences_markdown, write_differences_csv
 
     table, rows = output / "differences.md", output / "differences.csv"
     if not differences:
@@ -79,7 +88,7 @@ def main() -> None:
     table, submissions, wrong = collect(runs, args.methods or sorted({run.setting.name for run in runs}))
     if wrong and not table and not submissions:
         raise InputError("; ".join(wrong))
-    from llava.eval.score_intervals import add_intervals, choose_reference  # numpy
+    from llava.eval.report.intervals import add_intervals, choose_reference  # numpy
 
     reference = choose_reference(args.methods or [])
     table, differences, notes, faults = add_intervals(table, reference)

@@ -19,16 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.eval.files import write_json
-from llava.eval.options import pruning_method, visual_token_num
+from llava.cli import pruning_method, visual_token_num
+from llava.eval.benchmarks.files import write_json
 from llava.pruning.registry import METHOD_NAMES
 from llava.utils import CommandParser, InputError, run_command
 
 if TYPE_CHECKING:
     import torch
 
-    from llava.eval.benchmarks import Benchmark
-    from llava.eval.questions import Question
+    from llava.eval.benchmarks.base import Benchmark
+    from llava.eval.benchmarks.questions import Question
     from llava.inference import Request
     from llava.pruning import PruningSettings, Views
 
@@ -71,7 +71,7 @@ class Asked:
 
     @classmethod
     def of(cls, loaded: tuple, benchmark: Benchmark, data_dir: Path) -> Asked:
-        from llava.eval.answering import make_requests
+        from llava.eval.run.answering import make_requests
         from llava.inference.pictures import open_image
         from llava.mm_utils import process_images
 
@@ -101,7 +101,7 @@ class Asked:
 
     def score(self, kept: list[Patches]) -> float:
         """The benchmark's first figure when these patches are kept for the questions."""
-        from llava.eval.answers import answer_line
+        from llava.eval.run.answers import answer_line
 
         new = [i for i, patches in enumerate(kept) if (i, patches) not in self.answers]
         for start in range(0, len(new), BATCH):

@@ -1,4 +1,4 @@
-"""The examples of docs/design.md, applied to a copy of the package: a family is one file, a benchmark one entry."""
+"""The examples of docs/design.md, applied to a copy of the package: a family is one file, a benchmark is one file."""
 
 import ast
 import json
@@ -71,13 +71,10 @@ def test_a_family_is_one_file(copy, checkpoints, tmp_path):
     ]
 
 
-def test_a_benchmark_is_one_entry(copy, checkpoints, tmp_path):
+def test_a_benchmark_is_one_file(copy, checkpoints, tmp_path):
     folder, run = copy
     example = next(block for block in BLOCKS if 'name="colours"' in block)
-    module = folder / "llava" / "eval" / "benchmarks.py"
-    imports = "from llava.eval.files import read_jsonl\n"
-    imports += "from llava.eval.scoring import accuracy, join_answers, read_answers\n"
-    module.write_text(module.read_text().replace("Scores = tuple", f"{imports}Scores = tuple", 1) + "\n\n" + example)
+    (folder / "llava" / "eval" / "benchmarks" / "colours.py").write_text(example)
     data = tmp_path / "data" / "colours"
     (data / "images").mkdir(parents=True)
     picture().save(data / "images" / "0.png")

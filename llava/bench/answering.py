@@ -15,10 +15,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.cli import add_generation_arguments, add_model_arguments, generation_options, model_options
 from llava.conversation import get_conversation
-from llava.eval.files import write_json
-from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, model_options
-from llava.eval.questions import Question, read_question_file
+from llava.eval.benchmarks.files import write_json
+from llava.eval.benchmarks.questions import Question, read_question_file
 from llava.utils import CommandParser, InputError, run_command
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def arrangements(
     loaded: tuple, conv_mode: str, options: dict, batch_size: int | None
 ) -> dict[str, Callable[[list[Question]], list[str]]]:
     """How the questions may be asked, by name: functions of questions that return texts."""
-    from llava.eval.answering import make_requests
+    from llava.eval.run.answering import make_requests
     from llava.inference import Engine
     from llava.inference.pictures import open_image
 

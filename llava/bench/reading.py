@@ -43,27 +43,27 @@ def write_files(folder: Path, count: int) -> None:
 
 
 def _read(folder: Path) -> Callable[[], object]:
-    from llava.eval.questions import read_question_file
+    from llava.eval.benchmarks.questions import read_question_file
 
     return lambda: read_question_file(folder / "questions.jsonl", folder)
 
 
 def _resume(folder: Path) -> Callable[[], object]:
-    from llava.eval.answers import AnswerStore
+    from llava.eval.run.answers import AnswerStore
 
     store = AnswerStore(folder / "resumed.jsonl", _read(folder)())
     return lambda: store.resume({})
 
 
 def _merge(folder: Path) -> Callable[[], object]:
-    from llava.eval.answers import merge_answers
+    from llava.eval.run.answers import merge_answers
 
     halves = [str(folder / "resumed.parts" / f"{i}.jsonl") for i in range(2)]
     return lambda: merge_answers(folder / "questions.jsonl", halves, folder / "merged.jsonl")
 
 
 def _convert(folder: Path) -> Callable[[], object]:
-    from llava.eval.submission import convert_vqav2
+    from llava.eval.benchmarks.submission import convert_vqav2
 
     return lambda: convert_vqav2(folder / "questions.jsonl", folder / "answers.jsonl", folder / "upload.json")
 

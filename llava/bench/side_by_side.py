@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.bench.answering import choose_questions
+from llava.cli import important_ratio, visual_token_num
 from llava.conversation import get_conversation
-from llava.eval.files import write_json
-from llava.eval.options import important_ratio, visual_token_num
-from llava.eval.questions import Question, read_question_file
+from llava.eval.benchmarks.files import write_json
+from llava.eval.benchmarks.questions import Question, read_question_file
 from llava.model.folders import find_folder
 from llava.pruning import PruningSettings
 from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command
@@ -65,7 +65,7 @@ def transformers_way(way: str, job: Job) -> Answer:
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from llava.eval.answering import make_requests
+    from llava.eval.run.answering import make_requests
     from llava.integrations.transformers import prune
     from llava.model.builder import CheckedFolder
 
@@ -93,7 +93,7 @@ def llava_way(way: str, job: Job) -> Answer:
     """This package: as the original's evaluation works, or as its own does."""
     from dataclasses import replace
 
-    from llava.eval.answering import answer_questions
+    from llava.eval.run.answering import answer_questions
     from llava.model.builder import load_pretrained_model
 
     original = way == ORIGINAL

@@ -11,17 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from llava.eval.answering import answer_question_file
-from llava.eval.benchmarks import BENCHMARKS, MissingData, find_benchmark
-from llava.eval.evaluation import (
-    BUNDLED_MODEL,
-    DATA,
-    answers_path,
-    default_data_dir,
-    finish,
-    published_conv_mode,
-)
-from llava.eval.options import (
+from llava.cli import (
     add_asking_arguments,
     add_crop_arguments,
     add_generation_arguments,
@@ -30,14 +20,25 @@ from llava.eval.options import (
     asking_options,
     model_options,
 )
-from llava.eval.processes import GOES_ON, environment_of_child
+from llava.eval.benchmarks import all_benchmarks, find_benchmark
+from llava.eval.benchmarks.base import MissingData
+from llava.eval.evaluation import (
+    BUNDLED_MODEL,
+    DATA,
+    answers_path,
+    default_data_dir,
+    finish,
+    published_conv_mode,
+)
+from llava.eval.run.answering import answer_question_file
+from llava.eval.run.processes import GOES_ON, environment_of_child
 from llava.utils import CommandParser, InputError, run_command
 
 SKIPPED = 3  # exit code of --skip-missing
 
 
 def parse() -> argparse.Namespace:
-    names = ", ".join(benchmark.name for benchmark in BENCHMARKS)
+    names = ", ".join(benchmark.name for benchmark in all_benchmarks())
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark", nargs="?", help=f"{names}; without one, they are listed")
     parser.add_argument(
@@ -64,7 +65,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     if args.benchmark is None:
-        print("\n".join(f"{entry.name:12}{entry.folder}/{entry.questions}" for entry in BENCHMARKS))
+        print("\n".join(f"{entry.name:12}{entry.folder}/{entry.questions}" for entry in all_benchmarks()))
         return
     benchmark = find_benchmark(args.benchmark)
     if args.max_new_tokens is None:
@@ -122,7 +123,7 @@ def launch(args: argparse.Namespace, count: int) -> None:
     options += ["--machine_rank", args.machine_rank, "--main_process_port", args.main_process_port or 0]
     if args.num_machines > 1:
         options += ["--main_process_ip", args.main_process_ip]
-    command = [sys.executable, "-m", "llava.eval.launch", *map(str, options), "-m", "llava.eval", *sys.argv[1:]]
+    command = [sys.executable, "-m", "llava.eval.run.launch", *map(str, options), "-m", "llava.eval", *sys.argv[1:]]
     code = subprocess.run(command, check=False, env=environment_of_child()).returncode
     if code < 0:
         print(f"error: the launcher was ended by signal {-code}; {GOES_ON}", file=sys.stderr)

@@ -18,10 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.eval.budget_report import markdown, write_files
-from llava.eval.budget_table import Budgets, make_row
-from llava.eval.checks import check_headers, check_lengths, check_questions
-from llava.eval.options import (
+from llava.cli import (
     AskingOptions,
     add_asking_arguments,
     add_crop_arguments,
@@ -32,7 +29,10 @@ from llava.eval.options import (
     pruning_method,
     visual_token_num,
 )
-from llava.eval.questions import Question, read_question_file
+from llava.eval.benchmarks.questions import Question, read_question_file
+from llava.eval.report.budget_report import markdown, write_files
+from llava.eval.report.budget_table import Budgets, make_row
+from llava.eval.run.checks import check_headers, check_lengths, check_questions
 from llava.pruning.base import PruningSettings
 from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_label
 from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command
@@ -63,7 +63,7 @@ def draw_sample(questions: list[Question], number: int, seed: int) -> list[Quest
 
     Raises InputError if no question has one.
     """
-    from llava.eval.ranks import by_image
+    from llava.eval.run.ranks import by_image
 
     questions = [question for question in questions if question.image is not None]
     if not questions:
@@ -109,7 +109,7 @@ def find_budget(
 
     Raises InputError for impossible arguments and as `Engine.answer` does.
     """
-    from llava.eval.answering import make_requests
+    from llava.eval.run.answering import make_requests
     from llava.inference import Engine, conv_mode_for
 
     check_sample(sample, agreement)
@@ -146,7 +146,7 @@ def _settings(
     patches: int, budgets: Sequence[int] | None, ratios: Sequence[float], method: str, seed: int
 ) -> list[PruningSettings]:
     """The unpruned settings, and those of each budget and ratio. Raises InputError for impossible ones."""
-    from llava.eval.settings import reads_ratio
+    from llava.eval.run.settings import reads_ratio
 
     try:
         pruned = {

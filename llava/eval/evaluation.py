@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.eval.answer_rows import empty_answers
-from llava.eval.answering import answer_question_file
-from llava.eval.answers import answer_line
-from llava.eval.benchmarks import Benchmark, find_benchmark
-from llava.eval.files import write_json
-from llava.eval.items import write_items
-from llava.eval.options import AskingOptions, ModelOptions, decoding
-from llava.eval.questions import Question
+from llava.cli import AskingOptions, ModelOptions, decoding
+from llava.eval.benchmarks import find_benchmark
+from llava.eval.benchmarks.base import Benchmark
+from llava.eval.benchmarks.files import write_json
+from llava.eval.benchmarks.items import write_items
+from llava.eval.benchmarks.questions import Question
+from llava.eval.run.answer_rows import empty_answers
+from llava.eval.run.answering import answer_question_file
+from llava.eval.run.answers import answer_line
 from llava.pruning.base import CROP, IMAGE, PruningSettings
 from llava.pruning.registry import NONE, VISPRUNER, method_label
 from llava.utils import InputError, get_model_name_from_path
@@ -82,7 +83,7 @@ def evaluate(
     """Answer a benchmark and score the answers, in this process.
 
     Args:
-        name: one of `llava.eval.benchmarks.BENCHMARKS`.
+        name: one of `llava.eval.benchmarks`.
         model: a checkpoint folder or hub id, what `load_pretrained_model` returned, or a LLaVA model alone.
         visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `PruningSettings`.
         data_dir: the benchmarks' data; the bundled scenes for the bundled model, else playground/data/eval.
@@ -176,14 +177,14 @@ def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path) -> Result:
     data, lines = data_dir / benchmark.folder, [f"answers: {answers_file}"]
     scores, submission, headline = None, None, benchmark.headlines[0]
     if benchmark.score is not None:
-        scores, description, *items = benchmark.score(data, answers_file)
+        scores, description, items = benchmark.score(data, answers_file, None)
         if warning := empty_answers(answers_file):
             scores["warning"] = warning
             description += f"\nwarning: {warning}"
         score_file = answers_file.with_suffix(".score.json")
         write_json(score_file, scores)
-        for of_figures in items:
-            write_items(of_figures, score_file)
+        if items:
+            write_items(items, score_file)
         lines += [description, f"score: {score_file}"]
     if benchmark.convert is not None:
         submission = answers_file.with_name(benchmark.submission)
@@ -199,21 +200,19 @@ def sample_scorer(
 ) -> Callable[[list[Question], list[list[str]]], list[dict[str, float]]] | None:
     """What scores several lists of answers to a sample of a benchmark's questions: the headline figures by heading.
 
-    None where labels are not public or not sampled. It raises InputError as the benchmark's scorer does.
+    None where labels are not public. It raises InputError as the benchmark's scorer does.
     """
-    if benchmark.score is None or benchmark.sample is None:
+    if benchmark.score is None:
         return None
 
     def score(questions: list[Question], answers: list[list[str]]) -> list[dict[str, float]]:
         figures = []
         with tempfile.TemporaryDirectory(prefix="llava-sample-") as folder:
-            data, file = Path(folder) / "data", Path(folder) / "merge.jsonl"
-            data.mkdir()
-            benchmark.sample(data_dir / benchmark.folder, questions, data)
+            file = Path(folder) / "merge.jsonl"
             for texts in answers:
                 lines = (answer_line(question, text, "") for question, text in zip(questions, texts, strict=True))
                 file.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
-                scores = benchmark.score(data, file)[0]
+                scores = benchmark.score(data_dir / benchmark.folder, file, questions).scores
                 figures.append({headline.heading: scores[headline.key] for headline in benchmark.headlines})
         return [{name: value for name, value in row.items() if value is not None} for row in figures]
 

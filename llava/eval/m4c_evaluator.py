@@ -1,6 +1,6 @@
 """Upstream's place for VQA accuracy, as its converters import it; `vqa_accuracy` has the rules."""
 
-from llava.eval.vqa_accuracy import normalize_answer, vqa_accuracy
+from llava.eval.benchmarks.vqa_accuracy import normalize_answer, vqa_accuracy
 from llava.utils import InputError
 
 

@@ -1,8 +1,8 @@
 """Answer MMBench or MMBench-CN, a table with the images inside."""
 
-from llava.eval.answering import answer_from_command_line
-from llava.eval.options import question_parser
-from llava.eval.questions import LETTER_SENTENCE, read_mmbench_questions
+from llava.cli import question_parser
+from llava.eval.benchmarks.questions import LETTER_SENTENCE, read_mmbench_questions
+from llava.eval.run.answering import answer_from_command_line
 from llava.utils import run_command
 
 

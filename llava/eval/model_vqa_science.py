@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from llava.eval.answering import answer_from_command_line
-from llava.eval.options import question_parser
-from llava.eval.questions import read_science_questions
+from llava.cli import question_parser
+from llava.eval.benchmarks.questions import read_science_questions
+from llava.eval.run.answering import answer_from_command_line
 from llava.utils import run_command
 
 

@@ -13,8 +13,7 @@ import socket
 import sys
 import tempfile
 
-from llava.conversation import check_conv_mode
-from llava.eval.options import (
+from llava.cli import (
     ModelOptions,
     add_crop_arguments,
     add_generation_arguments,
@@ -23,6 +22,7 @@ from llava.eval.options import (
     generation_options,
     model_options,
 )
+from llava.conversation import check_conv_mode
 from llava.pruning.base import CROP
 from llava.pruning.registry import VISPRUNER
 from llava.serve.samples import BUNDLED

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llava.bench import answering
-from llava.eval.questions import Question
+from llava.eval.benchmarks.questions import Question
 from tests.eval.conftest import assert_one_line
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from llava.bench import side_by_side
 from llava.bench.side_by_side import ORIGINAL, OURS, PRUNED, UNPRUNED, Job, table
-from llava.eval.questions import read_question_file
+from llava.eval.benchmarks.questions import read_question_file
 from llava.model.converting import convert_checkpoint
 from llava.pruning import PruningSettings
 from llava.utils import InputError

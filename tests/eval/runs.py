@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 def command(*args, processes: int = 1, launch: tuple = ()) -> subprocess.Popen:
     """A run of model_vqa_loader in processes of its own."""
-    several = ["llava.eval.launch", "--multi_gpu", "--num_processes", str(processes)]
+    several = ["llava.eval.run.launch", "--multi_gpu", "--num_processes", str(processes)]
     several += [*map(str, launch or ("--num_machines", 1, "--main_process_port", 0)), "-m"]
     return start(*(several if processes > 1 else []), "llava.eval.model_vqa_loader", *args)
 

@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from llava.eval import answers_lock
-from llava.eval.answers import AnswerStore, answer_line
-from llava.eval.benchmarks import BENCHMARKS
-from llava.eval.questions import Question
+from llava.eval.benchmarks import all_benchmarks
+from llava.eval.benchmarks.questions import Question
+from llava.eval.run import lock as answers_lock
+from llava.eval.run.answers import AnswerStore, answer_line
 from llava.utils import InputError
 from tests.eval.conftest import texts
 
@@ -252,7 +252,7 @@ def test_a_run_that_cannot_start_leaves_nothing_behind(store):
 
 def test_everything_that_a_benchmark_makes_of_answers_goes_with_them(store):
     names = {"merge.score.json", "merge.items.json", "merge.run.json", "merge.output.json", "merge.result.json"}
-    names |= {entry.submission for entry in BENCHMARKS if entry.submission is not None}
+    names |= {entry.submission for entry in all_benchmarks() if entry.submission is not None}
     assert {"testdev_balanced_predictions.json", "merge.xlsx", "merge.upload.json", "merge.upload.jsonl"} <= names
     finished(store)
     kept = store.file.with_name("notes.txt")

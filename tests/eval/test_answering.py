@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llava.eval.answering import answer_questions, check_images
-from llava.eval.questions import Question
+from llava.eval.benchmarks.questions import Question
+from llava.eval.run.answering import answer_questions, check_images
 from llava.inference import memory
 from llava.inference.pictures import open_image
 from llava.inference.request import single_turn_prompt

@@ -7,9 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from llava.eval import bootstrap, eval_pope
-from llava.eval.bootstrap import DRAWS, draw_figures, interval
-from llava.eval.items import accuracy_items, make_items
+from llava.eval.benchmarks import pope as eval_pope
+from llava.eval.benchmarks.items import accuracy_items, make_items
+from llava.eval.report import bootstrap
+from llava.eval.report.bootstrap import DRAWS, draw_figures, interval
 from llava.utils import InputError
 
 

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from llava.eval import budget
-from llava.eval.answering import answer_questions
 from llava.eval.benchmarks import find_benchmark
+from llava.eval.benchmarks.questions import Question
 from llava.eval.budget import default_budgets, draw_sample, find_budget
-from llava.eval.budget_report import findings, markdown
-from llava.eval.budget_table import Budgets, Row
 from llava.eval.evaluation import evaluate, sample_scorer
-from llava.eval.questions import Question
+from llava.eval.report.budget_report import findings, markdown
+from llava.eval.report.budget_table import Budgets, Row
+from llava.eval.run.answering import answer_questions
 from llava.pruning import PruningSettings
 from llava.utils import InputError
 from tests.conftest import ROOT, picture, write_jsonl

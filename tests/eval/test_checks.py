@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval import answering, model_vqa_loader
-from llava.eval.answering import answer_each, answer_questions, make_requests
-from llava.eval.checks import check_headers, check_images, check_lengths, check_questions
-from llava.eval.questions import Question
+from llava.eval import model_vqa_loader
+from llava.eval.benchmarks.questions import Question
+from llava.eval.run import answering
+from llava.eval.run.answering import answer_each, answer_questions, make_requests
+from llava.eval.run.checks import check_headers, check_images, check_lengths, check_questions
 from llava.inference import pictures
 from llava.inference.request import Request
 from llava.mm_utils import tokenizer_image_token

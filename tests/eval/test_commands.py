@@ -6,7 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from llava.eval import answers, eval_pope, model_vqa_loader, run_llava
+from llava.eval import eval_pope, model_vqa_loader, run_llava
+from llava.eval.run import answers
 from llava.serve import cli
 from tests.conftest import picture, with_orientation, write_jsonl
 from tests.eval.conftest import assert_one_line

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from llava.eval import eval_mme, eval_science_qa
+from llava.eval.benchmarks import mme as eval_mme
+from llava.eval.benchmarks import science_qa as eval_science_qa
 from tests.conftest import write_jsonl
 from tests.eval.conftest import assert_one_line
 

@@ -5,15 +5,15 @@ from collections import Counter
 
 import pytest
 
-from llava.eval import eval_vqav2
-from llava.eval.answers import answer_line
-from llava.eval.benchmarks import BENCHMARKS, find_benchmark
+from llava.eval.benchmarks import all_benchmarks, find_benchmark
+from llava.eval.benchmarks import vqav2 as eval_vqav2
+from llava.eval.benchmarks.items import accuracy_items, make_items, read_items, write_items
 from llava.eval.evaluation import BUNDLED_DATA, finish
-from llava.eval.items import accuracy_items, make_items, read_items, write_items
+from llava.eval.run.answers import answer_line
 from llava.utils import InputError
 from tests.conftest import write_jsonl
 
-SCORED = [entry.name for entry in BENCHMARKS if entry.score is not None]
+SCORED = [entry.name for entry in all_benchmarks() if entry.score is not None]
 SAID = ("Yes", "No", "A", "B", "red", "B. left", "2", "circle", "no", "city", "bread")
 
 

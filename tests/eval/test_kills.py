@@ -11,7 +11,7 @@ import pytest
 import torch.distributed as dist
 
 from llava.eval import model_vqa_loader
-from llava.eval.processes import Heartbeat
+from llava.eval.run.processes import Heartbeat
 from tests.conftest import ROOT
 from tests.eval.conftest import texts
 from tests.eval.runs import command, lines_in, processes_of, rank_process, wait_for

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava.eval.proportions import difference_by_chance, draws_needed, wilson_interval
+from llava.eval.report.proportions import difference_by_chance, draws_needed, wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval.questions import Question
-from llava.eval.ranks import by_image, share
+from llava.eval.benchmarks.questions import Question
+from llava.eval.run.ranks import by_image, share
 
 
 def asked(images: str) -> list[Question]:

@@ -95,7 +95,7 @@ def test_two_machines_share_the_questions_and_end_together(call, ask, tmp_path):
 
 def test_one_process_may_be_launched_too(call, ask, tmp_path):
     options = [*ask, "--answers-file", tmp_path / "a.jsonl", "--batch-size", 0]
-    launch = [sys.executable, "-m", "llava.eval.launch", "--cpu", "-m", model_vqa_loader.__name__]
+    launch = [sys.executable, "-m", "llava.eval.run.launch", "--cpu", "-m", model_vqa_loader.__name__]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
         [*launch, *map(str, options)],

@@ -5,13 +5,13 @@ import random
 
 import pytest
 
-from llava.eval.answers import answer_line
-from llava.eval.benchmarks import BENCHMARKS, find_benchmark
+from llava.eval.benchmarks import all_benchmarks, find_benchmark
 from llava.eval.evaluation import BUNDLED_DATA, sample_scorer
+from llava.eval.run.answers import answer_line
 from llava.utils import InputError
 
 GUESSES = ["yes", "no", "A", "B", "red", "circle", "city"]
-SCORED = [entry.name for entry in BENCHMARKS if entry.score is not None]
+SCORED = [entry.name for entry in all_benchmarks() if entry.score is not None]
 
 
 def guess(question) -> str:
@@ -21,11 +21,10 @@ def guess(question) -> str:
 
 def score(name: str, questions: list, folder) -> dict:
     """Everything that the benchmark's scorer says of guesses at a sample."""
-    benchmark, data, file = find_benchmark(name), folder / "data", folder / "merge.jsonl"
-    data.mkdir(parents=True)
-    benchmark.sample(BUNDLED_DATA / benchmark.folder, questions, data)
+    benchmark, file = find_benchmark(name), folder / "merge.jsonl"
+    folder.mkdir()
     file.write_text("".join(answer_line(question, guess(question), "") for question in questions))
-    return benchmark.score(data, file)[0]
+    return benchmark.score(BUNDLED_DATA / benchmark.folder, file, questions).scores
 
 
 def counts(name: str, scores: dict) -> list[float]:
@@ -51,7 +50,7 @@ def test_the_parts_of_a_benchmark_add_up(name, tmp_path):
     parts = [score(name, part, tmp_path / str(i)) for i, part in enumerate((shuffled[:40], shuffled[40:]))]
     file = tmp_path / "merge.jsonl"
     file.write_text("".join(answer_line(question, guess(question), "") for question in questions))
-    whole = benchmark.score(BUNDLED_DATA / benchmark.folder, file)[0]
+    whole = benchmark.score(BUNDLED_DATA / benchmark.folder, file, None).scores
     added = [sum(pair) for pair in zip(*(counts(name, part) for part in parts))]
     assert added == pytest.approx(counts(name, whole))
     assert counts(name, whole)[-1] > 0
@@ -63,7 +62,7 @@ def test_all_questions_have_the_benchmark_s_own_headlines(name, tmp_path):
     questions, file = benchmark.read_questions(BUNDLED_DATA), tmp_path / "merge.jsonl"
     answers = [guess(question) for question in questions]
     file.write_text("".join(map(answer_line, questions, answers, [""] * len(answers))))
-    whole = benchmark.score(BUNDLED_DATA / benchmark.folder, file)[0]
+    whole = benchmark.score(BUNDLED_DATA / benchmark.folder, file, None).scores
     (figures,) = sample_scorer(benchmark, BUNDLED_DATA)(questions, [answers])
     assert figures == pytest.approx({headline.heading: whole[headline.key] for headline in benchmark.headlines})
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval.items import accuracy_items, make_items, write_items
-from llava.eval.score_table import Cell, Setting
+from llava.eval.benchmarks.items import accuracy_items, make_items, write_items
+from llava.eval.report.score_table import Cell, Setting
 from tests.conftest import load_script
 from tests.eval.test_collect_scores import table_of
 
@@ -208,7 +208,7 @@ def test_two_figures_of_a_benchmark_have_their_own_intervals(script, call, tmp_p
 
 def test_the_picture_s_bands_are_as_wide_as_the_intervals():
     figure = pytest.importorskip("matplotlib.figure")
-    from llava.eval.score_picture import draw_line
+    from llava.eval.report.plots import draw_line
 
     ax = figure.Figure().subplots()
     rows = [Setting("vispruner", tokens, "0.5") for tokens in (64, 32)] + [Setting("none", 576, "0.5")]

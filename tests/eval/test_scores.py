@@ -4,8 +4,12 @@ import json
 
 import pytest
 
-from llava.eval import eval_gqa, eval_mmbench, eval_seed, eval_textvqa, eval_vqav2
-from llava.eval.scoring import chosen_option, named_option
+from llava.eval.benchmarks import gqa as eval_gqa
+from llava.eval.benchmarks import mmbench as eval_mmbench
+from llava.eval.benchmarks import seed as eval_seed
+from llava.eval.benchmarks import textvqa as eval_textvqa
+from llava.eval.benchmarks import vqav2 as eval_vqav2
+from llava.eval.benchmarks.scoring import chosen_option, named_option
 from tests.conftest import write_jsonl
 from tests.eval.conftest import assert_one_line
 from tests.eval.test_questions import write_table

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from llava.eval import model_vqa_loader, settings
-from llava.eval.answers import AnswerStore
+from llava.eval import model_vqa_loader
 from llava.eval.benchmarks import find_benchmark
+from llava.eval.benchmarks.questions import Question
 from llava.eval.evaluation import answers_path
-from llava.eval.questions import Question
+from llava.eval.run import settings
+from llava.eval.run.answers import AnswerStore
 from llava.pruning.base import PruningSettings
 from llava.utils import InputError
 from tests.eval.conftest import assert_one_line

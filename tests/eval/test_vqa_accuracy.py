@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llava.eval.vqa_accuracy import normalize_answer, vqa_accuracy
+from llava.eval.benchmarks.vqa_accuracy import normalize_answer, vqa_accuracy
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from llava.eval.answering import make_requests
-from llava.eval.questions import Question
+from llava.eval.benchmarks.questions import Question
+from llava.eval.run.answering import make_requests
 from llava.inference import Engine, make_request
 from llava.inference.pictures import VisualTokenStream, encode_images, open_image
 from llava.pruning import PruningSettings

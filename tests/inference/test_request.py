@@ -7,7 +7,7 @@ from tests.conftest import ROOT
 
 LIGHT = """
 import sys
-from llava.eval import answering
+from llava.eval.run import answering
 from llava.inference.request import Request
 from llava.pruning import PruningSettings
 Request("What is in <image>?", ("a.png",), PruningSettings(16))

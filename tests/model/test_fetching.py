@@ -9,7 +9,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from llava.eval.options import AskingOptions, ModelOptions
+from llava.cli import AskingOptions, ModelOptions
 from llava.model.builder import load_pretrained_model
 from llava.utils import InputError
 from tests.conftest import load_script

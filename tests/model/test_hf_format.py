@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from llava.cli import ModelOptions
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.eval.options import ModelOptions
 from llava.inference.templates import choose_conv_mode
 from llava.mm_utils import process_images
 from llava.model.builder import load_pretrained_model

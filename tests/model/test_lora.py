@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.eval.options import ModelOptions
+from llava.cli import ModelOptions
 from llava.model.builder import load_pretrained_model
 from llava.model.weight_files import read_weights
 from llava.utils import InputError

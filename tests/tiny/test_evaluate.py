@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava.eval.answering import answer_questions
+from llava.eval.run.answering import answer_questions
 from scripts.tiny import benchmarks
 from scripts.tiny.evaluate import run
 from scripts.tiny.evaluate.kinds import truths

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from llava.eval.answering import answer_questions
+from llava.eval.run.answering import answer_questions
 from llava.model.weight_files import read_weights
 from llava.train.train import train
 from scripts.tiny.data import in_words, option_turns, write

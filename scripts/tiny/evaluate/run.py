@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from llava.eval.answering import answer_questions
-from llava.eval.files import write_json
-from llava.eval.questions import Question
-from llava.eval.ranks import by_image
+from llava.eval.benchmarks.files import write_json
+from llava.eval.benchmarks.questions import Question
+from llava.eval.run.answering import answer_questions
+from llava.eval.run.ranks import by_image
 from llava.model.builder import load_pretrained_model
 from scripts.tiny.evaluate.kinds import kinds, kinds_table
 from scripts.tiny.evaluate.scores import read_benchmarks, score_all

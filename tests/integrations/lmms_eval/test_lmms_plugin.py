@@ -12,7 +12,7 @@ pytest.importorskip("lmms_eval.evaluator", reason="lmms-eval is not installed he
 from lmms_eval.api.instance import Instance
 from lmms_eval.models import get_model, list_available_models
 
-from llava.eval.options import decoding
+from llava.cli import decoding
 from llava.inference import Engine, make_request
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.utils import InputError

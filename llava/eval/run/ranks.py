@@ -1,6 +1,6 @@
 """The processes that share a question file: which one this is, what they agree on, and one progress bar for all.
 
-They are started by `accelerate launch` (see `llava.eval.launch`), which says in the environment who is who. They talk
+They are started by `accelerate launch` (see `llava.eval.run.launch`), which says in the environment who is who. They talk
 over gloo, on a GPU machine too: it is a few bytes now and then.
 """
 
@@ -15,9 +15,9 @@ from typing import Self, TypeVar
 
 from tqdm import tqdm
 
-from llava.eval.answers import AnswerStore
-from llava.eval.processes import end_with_parent, join_peers, peers_alive
-from llava.eval.questions import Question
+from llava.eval.benchmarks.questions import Question
+from llava.eval.run.answers import AnswerStore
+from llava.eval.run.processes import end_with_parent, join_peers, peers_alive
 from llava.utils import InputError
 
 Value = TypeVar("Value")

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from llava.eval.items import Items
+from llava.eval.benchmarks.items import Items
 from llava.utils import InputError
 
 DRAWS = 10_000

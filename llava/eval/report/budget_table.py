@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llava.eval.proportions import wilson_interval
-from llava.eval.questions import Question
-from llava.eval.settings import reads_ratio
+from llava.eval.benchmarks.questions import Question
+from llava.eval.report.proportions import wilson_interval
+from llava.eval.run.settings import reads_ratio
 from llava.pruning.base import PruningSettings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.questions import Question
+from llava.eval.benchmarks.questions import Question
 from llava.utils import InputError, is_anyres
 
 if TYPE_CHECKING:

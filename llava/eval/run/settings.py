@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import llava
-from llava.eval.digests import digest_files, digest_texts
-from llava.eval.questions import Question
+from llava.eval.benchmarks.questions import Question
+from llava.eval.run.stamps import digest_files, digest_texts
 from llava.model.folders import fetch_weights, find_folder, is_on_hub
 from llava.pruning.base import CROP, PruningSettings
 from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file
 from llava.utils import get_model_name_from_path, read_json_object
 
 if TYPE_CHECKING:
-    from llava.eval.options import AskingOptions, ModelOptions
+    from llava.cli import AskingOptions, ModelOptions
 
 # Files of a checkpoint that decide an answer, by the endings of their names, and those that training leaves there.
 _DECISIVE = (".json", ".model", ".txt", ".jinja", ".safetensors", ".bin")

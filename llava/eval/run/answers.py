@@ -4,7 +4,7 @@ While questions are being answered the answers are appended to files in `NAME.pa
 `NAME.settings.json`; when all are there they become `NAME.jsonl`, in the order of the questions.
 
 As a command it merges answer files that were made apart, by --num-chunks:
-python -m llava.eval.answers --question-file Q --answers-files A B ... --output M
+python -m llava.eval.run.answers --question-file Q --answers-files A B ... --output M
 """
 
 import contextlib
@@ -18,12 +18,12 @@ from typing import TextIO
 
 import shortuuid
 
-from llava.eval.answer_rows import check_answers, drop_unfinished_line, key_of_row, mismatches, read_rows
-from llava.eval.answers_lock import AnswersLock
-from llava.eval.benchmarks import made_of
-from llava.eval.files import read_jsonl, write_json
-from llava.eval.questions import Question, read_mmbench_questions, read_science_questions
-from llava.eval.settings import DEFAULTS
+from llava.eval.benchmarks import made_from
+from llava.eval.benchmarks.files import read_jsonl, write_json
+from llava.eval.benchmarks.questions import Question, read_mmbench_questions, read_science_questions
+from llava.eval.run.answer_rows import check_answers, drop_unfinished_line, key_of_row, mismatches, read_rows
+from llava.eval.run.lock import AnswersLock
+from llava.eval.run.settings import DEFAULTS
 from llava.utils import CommandParser, InputError, atomic_writer, one_line, read_json_object, read_text, run_command
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class AnswerStore:
         """
         dropped = [] if self._replacement is None else [*self._part_files(), self.file]
         try:
-            for file in (*dropped, *made_of(self.file)):
+            for file in (*dropped, *made_from(self.file)):
                 file.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"cannot remove what is to be replaced: {one_line(error)}") from error

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from llava.eval.files import require_fields
+from llava.eval.benchmarks.files import require_fields
 from llava.utils import InputError, one_line, open_text
 
 OPTIONS = ("A", "B", "C", "D")
@@ -52,7 +52,7 @@ def read_mmbench_table(path: str | Path, columns: list[str]) -> list[dict[str, s
 
 def _check_cells(row: dict[str, str], where: str) -> None:
     """Raise InputError, saying where, if a row is not of the header's length or its cells are not what they should."""
-    from llava.eval.rows import MOST_TEXT
+    from llava.eval.benchmarks.rows import MOST_TEXT
 
     if None in row or None in row.values():
         raise InputError(f"{where}: question {str(row['index'])[:60]!r} has not as many cells as the header")

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.files import collection_paused, iterate_jsonl, read_json_list
-from llava.eval.mmbench import OPTIONS, is_absent, options_of, read_mmbench_table, read_pictures
+from llava.eval.benchmarks.files import collection_paused, iterate_jsonl, read_json_list
+from llava.eval.benchmarks.mmbench_table import OPTIONS, is_absent, options_of, read_mmbench_table, read_pictures
 from llava.utils import InputError
 
 LETTER_SENTENCE = {
@@ -36,7 +36,7 @@ class Question:
 
 def read_question_file(path: str | Path, image_folder: Path) -> list[Question]:
     """JSON lines of `question_id`, `image`, `text`. Raises InputError if the file is not of that form."""
-    from llava.eval.rows import QuestionRow
+    from llava.eval.benchmarks.rows import QuestionRow
 
     questions, images, ids = [], {}, []
     with collection_paused():
@@ -70,7 +70,7 @@ def read_science_questions(path: str | Path, image_folder: Path, single_pred_pro
     A question without `image` is one of text alone. With `single_pred_prompt` the sentence that asks for the option's
     letter is added. Raises InputError if the file is not of that form.
     """
-    from llava.eval.rows import ScienceQuestion
+    from llava.eval.benchmarks.rows import ScienceQuestion
 
     questions = []
     for row in read_json_list(path, "question file", ScienceQuestion):

@@ -11,19 +11,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from llava.eval.answer_rows import empty_answers
-from llava.eval.answers import AnswerStore, answer_line
-from llava.eval.checks import check_headers, check_lengths, check_questions, decoding, refuse
-from llava.eval.checks import check_images as check_images
-from llava.eval.files import write_json
-from llava.eval.options import AskingOptions, asking_options, model_options
-from llava.eval.questions import Question, get_chunk
+from llava.cli import AskingOptions, asking_options, model_options
+from llava.eval.benchmarks.files import write_json
+from llava.eval.benchmarks.questions import Question, get_chunk
+from llava.eval.run.answer_rows import empty_answers
+from llava.eval.run.answers import AnswerStore, answer_line
+from llava.eval.run.checks import check_headers, check_lengths, check_questions, decoding, refuse
+from llava.eval.run.checks import check_images as check_images
 from llava.inference.request import Request, make_request
 from llava.pruning.base import CROP, IMAGE
 from llava.utils import InputError
 
 if TYPE_CHECKING:
-    from llava.eval.ranks import Ranks
+    from llava.eval.run.ranks import Ranks
     from llava.model.builder import LoadedModel
     from llava.pruning import PruningSettings
 
@@ -117,7 +117,7 @@ def answer_question_file(
     answered, and as `ModelSource.load`, `answer_questions` and `AnswerStore` do; the answers so far are kept. Answers
     of other settings are dropped with `overwrite` only, and when the model is ready.
     """
-    from llava.eval.ranks import Progress, Ranks, by_image, share
+    from llava.eval.run.ranks import Progress, Ranks, by_image, share
 
     store = AnswerStore(answers_file, questions)
     with Ranks() as ranks, closing(store):

@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llava.eval.benchmarks import BENCHMARKS, Headline
-from llava.eval.files import require_fields
+from llava.eval.benchmarks import all_benchmarks
+from llava.eval.benchmarks.base import Headline
+from llava.eval.benchmarks.files import require_fields
 from llava.pruning.registry import NONE, VISPRUNER
 from llava.utils import InputError, atomic_writer, read_json_object
 
-HEADLINES = {benchmark.name: benchmark.headlines for benchmark in BENCHMARKS}
+HEADLINES = {benchmark.name: benchmark.headlines for benchmark in all_benchmarks()}
 COLUMNS = [(name, headline) for name, headlines in HEADLINES.items() for headline in headlines]
 # GQA's predictions are left out: its own scorer gives the score that is missing here.
-SUBMISSIONS = {entry.name: entry.submission for entry in BENCHMARKS if (entry.submission or "").startswith("merge.")}
+SUBMISSIONS = {
+    entry.name: entry.submission for entry in all_benchmarks() if (entry.submission or "").startswith("merge.")
+}
 ABSENT = "–"
 NOTE = "MME in points, the others in percent. Tokens: visual tokens kept of a picture, in LLaVA-1.6 of each crop."
 NOTE_PER_IMAGE = "Per image: of all crops of a picture together."

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llava.eval.bootstrap import DRAWS, LEVEL, draw_figures, interval
-from llava.eval.items import Items, items_file, read_items
-from llava.eval.score_table import ABSENT, Cell, Column, Setting, Table, aligned, columns_of, noted
+from llava.eval.benchmarks.items import Items, items_file, read_items
+from llava.eval.report.bootstrap import DRAWS, LEVEL, draw_figures, interval
+from llava.eval.report.score_table import ABSENT, Cell, Column, Setting, Table, aligned, columns_of, noted
 from llava.pruning.registry import NONE, VISPRUNER
 from llava.utils import InputError, atomic_writer
 

@@ -4,11 +4,11 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from llava.eval.budget_picture import draw
-from llava.eval.budget_table import Budgets, Row
-from llava.eval.files import write_json
-from llava.eval.proportions import LEVEL, difference_by_chance, draws_needed, wilson_interval
-from llava.eval.score_table import ABSENT
+from llava.eval.benchmarks.files import write_json
+from llava.eval.report.budget_picture import draw
+from llava.eval.report.budget_table import Budgets, Row
+from llava.eval.report.proportions import LEVEL, difference_by_chance, draws_needed, wilson_interval
+from llava.eval.report.score_table import ABSENT
 from llava.utils import atomic_writer
 
 MIB = 2**20

@@ -9,9 +9,11 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answer_rows import empty_answers, mismatches
-from llava.eval.files import read_jsonl, write_json
-from llava.eval.items import Items, write_items
+from llava.eval.benchmarks.base import Scored
+from llava.eval.benchmarks.files import read_jsonl, write_json
+from llava.eval.benchmarks.items import Items, write_items
+from llava.eval.benchmarks.questions import Question
+from llava.eval.run.answer_rows import empty_answers, mismatches
 from llava.utils import CommandParser, InputError
 
 logger = logging.getLogger(__name__)
@@ -22,7 +24,7 @@ def read_answers(result_file: Path, fields: Iterable[str] = ()) -> list[dict]:
 
     Raises InputError if the file cannot be read or has a row without one of them or with one of a wrong type.
     """
-    from llava.eval.rows import AnswerRow
+    from llava.eval.benchmarks.rows import AnswerRow
 
     fields = ("question_id", "text", *fields)
     rows = read_jsonl(result_file, "result file", fields, schema=AnswerRow)
@@ -117,6 +119,23 @@ def named_option(text: str, letters: Collection[str]) -> str | None:
     marked, said = ([first or second for first, second in form.findall(text)] for form in (MARKED, SAID))
     named = {*said, *(marked if MARKED.match(text) else ())}
     return named.pop() if len(named) == 1 and named <= letters else None
+
+
+def ids_of(questions: Iterable[Question]) -> set[str]:
+    """The ids of questions as text: 7 and "7" are the same id."""
+    return {str(question.question_id) for question in questions}
+
+
+def accuracy_scorer(
+    evaluate: Callable[[Path, Path, list[Question] | None], tuple[dict, dict[str, Items]]], labels: str
+) -> Callable[[Path, Path, list[Question] | None], Scored]:
+    """The `Benchmark.score` of a scorer with one file of labels, which lies in the benchmark's folder."""
+
+    def score(data: Path, answers: Path, questions: list[Question] | None = None) -> Scored:
+        scores, items = evaluate(data / labels, answers, questions)
+        return Scored(scores, describe_accuracy(scores), items)
+
+    return score
 
 
 def add_result_arguments(parser: CommandParser, required: bool = True) -> None:

@@ -94,7 +94,7 @@ def read_items(score_file: Path, name: str, figure: float) -> Items | None:
     """
     from pydantic import ValidationError
 
-    from llava.eval.rows import FigureItems, adapter, first_fault
+    from llava.eval.benchmarks.rows import FigureItems, adapter, first_fault
 
     file = items_file(score_file)
     if not file.exists():

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 
-from llava.eval.files import read_jsonl
+from llava.eval.benchmarks.files import read_jsonl
 from llava.utils import InputError, read_text
 
 

@@ -24,7 +24,7 @@ from llava.utils import (
 )
 
 if TYPE_CHECKING:
-    from llava.eval.questions import Question
+    from llava.eval.benchmarks.questions import Question
     from llava.model.builder import LoadedModel
 
 
@@ -72,7 +72,7 @@ class ModelOptions:
 
     def settings(self, asking: AskingOptions, questions: list[Question]) -> dict:
         """What decides the answers to `questions`; see `settings.settings_of`."""
-        from llava.eval.settings import settings_of
+        from llava.eval.run.settings import settings_of
         from llava.inference.templates import choose_conv_mode
 
         conv_mode = choose_conv_mode(self.name, self.model_type, asking.conv_mode, self.model_path)

@@ -51,7 +51,7 @@ def iterate_jsonl(
     """
     from pydantic import ValidationError
 
-    from llava.eval.rows import Row, adapter
+    from llava.eval.benchmarks.rows import Row, adapter
 
     parse = adapter(schema or Row).validate_json
     fields, is_empty = tuple(fields), True
@@ -76,7 +76,7 @@ def iterate_jsonl(
 
 def _read_odd_line(line: str, schema: type, where: str, error: ValidationError) -> dict:
     """The object of a line that pydantic does not take because of half a surrogate pair; else raises InputError."""
-    from llava.eval.rows import check, first_fault
+    from llava.eval.benchmarks.rows import check, first_fault
 
     fault = error.errors(include_url=False)[0]
     if fault["type"] != "json_invalid":
@@ -88,7 +88,7 @@ def _read_odd_line(line: str, schema: type, where: str, error: ValidationError) 
 
 def read_json_list(path: str | Path, what: str, schema: type) -> list[dict]:
     """The objects of a JSON list. Raises InputError, calling the file `what`, if one is not as in `schema`."""
-    from llava.eval.rows import check
+    from llava.eval.benchmarks.rows import check
 
     rows = read_json(path, what)
     if not isinstance(rows, list) or not rows:

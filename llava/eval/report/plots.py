@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from llava.eval.score_table import Cell, Setting, Table, columns_of
+from llava.eval.report.score_table import Cell, Setting, Table, columns_of
 from llava.pruning.registry import NONE
 from llava.utils import atomic_writer
 

@@ -1,6 +1,6 @@
 """`accelerate launch` for the commands that answer question files: one process per GPU, and what died by name.
 
-python -m llava.eval.launch [accelerate's flags] -m llava.eval.model_vqa_loader [its options]
+python -m llava.eval.run.launch [accelerate's flags] -m llava.eval.model_vqa_loader [its options]
 """
 
 import logging
@@ -12,7 +12,7 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from llava.eval.processes import GOES_ON, end_with_parent, environment_of_child
+from llava.eval.run.processes import GOES_ON, end_with_parent, environment_of_child
 from llava.utils import InputError, one_line, run_command
 
 BAD_INPUT = 2

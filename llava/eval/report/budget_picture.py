@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from llava.eval.budget_table import Budgets, Row
-from llava.eval.proportions import LEVEL
-from llava.eval.score_picture import set_axes
+from llava.eval.report.budget_table import Budgets, Row
+from llava.eval.report.plots import set_axes
+from llava.eval.report.proportions import LEVEL
 from llava.utils import atomic_writer
 
 
