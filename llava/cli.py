@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
 from llava.conversation import check_conv_mode
 from llava.model.folders import find_folder
-from llava.pruning.base import BUDGETS_PER, CROP, PruningSettings, check_budget
+from llava.pruning.base import BUDGETS_PER, PruningSettings, check_budget
 from llava.pruning.registry import METHOD_NAMES, check_pruning_method
 from llava.utils import (
     CommandParser,
@@ -24,7 +25,6 @@ from llava.utils import (
 )
 
 if TYPE_CHECKING:
-    from llava.eval.benchmarks.questions import Question
     from llava.model.builder import LoadedModel
 
 
@@ -66,18 +66,6 @@ class ModelOptions:
         }
         return {name: value for name, value in given.items() if value is not None}
 
-    def on(self, device: Callable[[str], str]) -> ModelOptions:
-        """The same model on the device that `device` makes of the one that is asked for."""
-        return replace(self, device=device(self.device))
-
-    def settings(self, asking: AskingOptions, questions: list[Question]) -> dict:
-        """What decides the answers to `questions`; see `settings.settings_of`."""
-        from llava.eval.run.settings import settings_of
-        from llava.inference.templates import choose_conv_mode
-
-        conv_mode = choose_conv_mode(self.name, self.model_type, asking.conv_mode, self.model_path)
-        return settings_of(self, asking, conv_mode, questions)
-
     def load(self) -> LoadedModel:
         """Load the model. Raises InputError as `load_pretrained_model` does."""
         from transformers.utils.logging import disable_progress_bar
@@ -101,8 +89,10 @@ class ModelOptions:
         return loaded
 
 
-def visual_token_num(text: str) -> int:
-    """Command-line form of `visual_token_num`: an integer >= 1."""
+def visual_token_num(text: str) -> int | None:
+    """Command-line form of `visual_token_num`: an integer >= 1, or "all" for None."""
+    if text == "all":
+        return None
     try:
         value = int(text)
         check_budget(value, 0.5)
@@ -163,27 +153,56 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--load-4bit", action="store_true", help="quantize the language model to 4 bits")
 
 
-def add_pruning_arguments(parser: argparse.ArgumentParser) -> None:
-    """How many visual tokens are kept, and how they are chosen."""
+def add_pruning_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """How many visual tokens are kept, and how they are chosen; `several` values each, for commands that ask at all.
+
+    `pruning_settings` and `pruning_grid` make the settings from what was parsed.
+    """
+    many = {"nargs": "+"} if several else {}
     parser.add_argument(
-        "--visual_token_num", type=visual_token_num, help="visual tokens kept of each crop, or image (all)"
+        "--visual_token_num", type=visual_token_num, help="visual tokens kept of each crop, or image (all)", **many
     )
     parser.add_argument(
-        "--important_ratio", type=important_ratio, default=0.5, help="share of them chosen by [CLS] attention (0.5)"
+        "--important_ratio",
+        type=important_ratio,
+        default=PruningSettings.important_ratio,
+        help="share of them chosen by [CLS] attention (0.5)",
+        **many,
     )
     parser.add_argument(
         "--pruning_method",
         type=pruning_method,
-        default="vispruner",
+        default=PruningSettings.pruning_method,
         help=f"how they are chosen: {', '.join(METHOD_NAMES)}, a .py file or a package.module (vispruner)",
+        **many,
     )
     parser.add_argument(
         "--budget_per",
         choices=BUDGETS_PER,
-        default=CROP,
+        default=PruningSettings.budget_per,
         help="whether visual_token_num is of each crop, or of all crops of an image together (crop)",
+        **many,
     )
     parser.add_argument("--pruning_seed", type=int, default=0, help="seed of the method random (0)")
+
+
+def pruning_settings(options: Mapping[str, Any]) -> PruningSettings:
+    """The settings among some options, with defaults for absent ones. Raises InputError for impossible ones."""
+    names = [field.name for field in fields(PruningSettings) if field.name in options]
+    try:
+        return PruningSettings(**{name: options[name] for name in names})
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def pruning_grid(options: Mapping[str, Any]) -> list[PruningSettings]:
+    """The settings with every combination of values; an option is one value or a list or tuple of them.
+
+    The first of `PruningSettings` changes fastest. Raises InputError for impossible ones.
+    """
+    names = [field.name for field in fields(PruningSettings) if field.name in options][::-1]
+    values = [value if isinstance(value, list | tuple) else [value] for value in map(options.get, names)]
+    return [pruning_settings(dict(zip(names, combined))) for combined in product(*values)]
 
 
 def add_compile_argument(parser: argparse.ArgumentParser) -> None:
@@ -206,16 +225,13 @@ def add_generation_arguments(parser: argparse.ArgumentParser, temperature: float
     )
 
 
-def model_options(args: argparse.Namespace) -> ModelOptions:
-    """The model options of a command line. Raises InputError for impossible ones.
+def model_options(args: argparse.Namespace, pruning: PruningSettings | None = None) -> ModelOptions:
+    """The model options of a command line, with its pruning settings or others. Raises InputError for impossible ones.
 
     Options that are not there have their defaults: upstream's clients make `args` by hand.
     """
-    names = ("visual_token_num", "important_ratio", "pruning_method", "pruning_seed", "budget_per")
-    try:
-        pruning = PruningSettings(**{name: getattr(args, name) for name in names if hasattr(args, name)})
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    if pruning is None:
+        pruning = pruning_settings(vars(args))
     names = ("model_base", "image_aspect_ratio", "mm_patch_merge_type", "image_grid_pinpoints", "device")
     names += ("load_8bit", "load_4bit", "compile_decoding")
     options = {name: getattr(args, name) for name in names if hasattr(args, name)}

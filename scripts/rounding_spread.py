@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.cli import pruning_method, visual_token_num
-from llava.eval.benchmarks.files import write_json
+from llava.files import write_json
 from llava.pruning.registry import METHOD_NAMES
 from llava.utils import CommandParser, InputError, run_command
 

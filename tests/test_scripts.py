@@ -1,31 +1,14 @@
 """The recipes, as a user calls them."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from scripts.tiny import benchmarks
 from tests.conftest import ROOT
-
-
-def run_recipe(recipe: str, *args, cwd: Path | None = None, **environment) -> subprocess.CompletedProcess:
-    """Run a recipe of scripts/ with this Python; with `cwd` as a file name in that folder."""
-    return subprocess.run(
-        ["bash", ROOT / "scripts" / recipe if cwd is None else recipe, *map(str, args)],
-        cwd=cwd,
-        env=os.environ
-        | {"PYTHON": sys.executable, "HF_HUB_OFFLINE": "1"}
-        | {k: str(v) for k, v in environment.items()},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+from tests.recipes import run_recipe
 
 
 def test_pope_runs_end_to_end_over_two_processes(checkpoints, pope, tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 from llava.bench.shapes import SHAPES
 from llava.cli import add_compile_argument, pruning_method, visual_token_num
 from llava.constants import PATCH_MERGE_TYPES
-from llava.eval.benchmarks.files import write_json
+from llava.files import write_json
 from llava.pruning.base import PruningSettings
 from llava.utils import CommandParser, InputError, is_anyres, run_command
 

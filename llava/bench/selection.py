@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from llava.bench.shapes import SHAPES
-from llava.eval.benchmarks.files import write_json
+from llava.files import write_json
 from llava.utils import CommandParser, InputError, run_command
 
 

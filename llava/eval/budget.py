@@ -11,7 +11,6 @@ benchmark's name the answers are scored too. Nothing is kept of a run that is cu
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -63,7 +62,7 @@ def draw_sample(questions: list[Question], number: int, seed: int) -> list[Quest
 
     Raises InputError if no question has one.
     """
-    from llava.eval.run.ranks import by_image
+    from llava.eval.benchmarks.questions import by_image
 
     questions = [question for question in questions if question.image is not None]
     if not questions:
@@ -232,8 +231,6 @@ def parse() -> argparse.Namespace:
     check_sample(args.sample, args.agreement)
     tokens = MAX_NEW_TOKENS if args.max_new_tokens is None else args.max_new_tokens
     AskingOptions(decoding(0, None, 1, tokens), args.conv_mode, args.batch_size, args.num_workers)  # they can be asked
-    if args.output is not None and importlib.util.find_spec("matplotlib") is None:
-        raise InputError("the plot needs matplotlib: pip install -e '.[eval]'")
     return args
 
 

@@ -1,26 +1,29 @@
-"""A benchmark from questions to score and submission: what `python -m llava.eval` and `llava.eval.evaluate` share."""
+"""Benchmarks from questions to scores and submissions: what `python -m llava.eval` and `llava.eval.evaluate` share."""
 
 from __future__ import annotations
 
 import tempfile
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.cli import AskingOptions, ModelOptions, decoding
+from llava.cli import AskingOptions, ModelOptions, decoding, pruning_grid
 from llava.eval.benchmarks import find_benchmark
-from llava.eval.benchmarks.base import Benchmark
-from llava.eval.benchmarks.files import write_json
+from llava.eval.benchmarks.base import Benchmark, MissingData
 from llava.eval.benchmarks.items import write_items
 from llava.eval.benchmarks.questions import Question
-from llava.eval.run.answer_rows import empty_answers
-from llava.eval.run.answering import answer_question_file
+from llava.eval.benchmarks.scoring import empty_answers
+from llava.eval.run.answering import answer_files
 from llava.eval.run.answers import answer_line
+from llava.eval.run.ranks import Ranks
+from llava.eval.run.settings import heeded
+from llava.eval.run.source import InMemory, ModelSource, OnDisk
+from llava.files import write_json
 from llava.pruning.base import CROP, IMAGE, PruningSettings
-from llava.pruning.registry import NONE, VISPRUNER, method_label
-from llava.utils import InputError, get_model_name_from_path
+from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file, method_label
+from llava.utils import InputError
 
 if TYPE_CHECKING:
     from llava.model.builder import LoadedModel
@@ -34,10 +37,11 @@ PUBLISHED_VICUNA_MODE = "vicuna_v1"  # the template of the published figures, wh
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a benchmark.
+    """What came of a benchmark at one of the settings.
 
     Attributes:
         benchmark: its name.
+        pruning: the settings.
         score: the headline figure; None where labels are not public, or MME's categories are not there.
         metric, unit: what the figure is: its key in `scores`, and % or points.
         scores: everything that the scorer says, as in the score file; None without public labels.
@@ -47,6 +51,7 @@ class Result:
     """
 
     benchmark: str
+    pruning: PruningSettings
     score: float | None
     metric: str
     unit: str
@@ -62,14 +67,14 @@ class Result:
 
 
 def evaluate(
-    name: str,
+    name: str | Iterable[str],
     model: str | Path | LoadedModel,
     *,
-    visual_token_num: int | None = None,
-    important_ratio: float = 0.5,
-    pruning_method: str = VISPRUNER,
+    visual_token_num: int | Sequence[int | None] | None = None,
+    important_ratio: float | Sequence[float] = 0.5,
+    pruning_method: str | Sequence[str] = VISPRUNER,
     pruning_seed: int = 0,
-    budget_per: str = CROP,
+    budget_per: str | Sequence[str] = CROP,
     data_dir: str | Path | None = None,
     out_dir: str | Path | None = None,
     conv_mode: str | None = None,
@@ -79,13 +84,14 @@ def evaluate(
     top_p: float | None = None,
     num_beams: int = 1,
     max_new_tokens: int | None = None,
-) -> Result:
-    """Answer a benchmark and score the answers, in this process.
+) -> Result | list[Result]:
+    """Answer a benchmark, or several, and score the answers, in this process.
 
     Args:
-        name: one of `llava.eval.benchmarks`.
+        name: of a benchmark of `llava.eval.benchmarks`, or several names.
         model: a checkpoint folder or hub id, what `load_pretrained_model` returned, or a LLaVA model alone.
-        visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `PruningSettings`.
+        visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `PruningSettings`. Lists of
+            values are asked in every combination; each picture is encoded once for all of them.
         data_dir: the benchmarks' data; the bundled scenes for the bundled model, else playground/data/eval.
         out_dir: where answers go, in the folders of the recipes; a temporary folder if None. With a checkpoint's path a
             run goes on from the answers there; a model that is loaded already is always asked everything.
@@ -94,50 +100,126 @@ def evaluate(
         temperature, top_p, num_beams: of decoding; a temperature of 0 is greedy.
         max_new_tokens: of an answer; the benchmark's own number if None.
 
-    Raises InputError as the command does, and ValueError for impossible pruning settings.
+    Returns: the result; a list if there are several benchmarks or values, benchmark by benchmark.
+    Raises: InputError as the command does, and for impossible settings.
     """
-    benchmark = find_benchmark(name)
-    if max_new_tokens is None:
-        max_new_tokens = benchmark.max_new_tokens
-    generation = decoding(temperature, top_p, num_beams, max_new_tokens)
-    pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per)
-    source = ModelOptions(str(model), pruning=pruning) if isinstance(model, str | Path) else InMemory(model, pruning)
-    data_dir = Path(data_dir or default_data_dir(source.model_path))
-    out_dir = Path(out_dir or tempfile.mkdtemp(prefix="llava-eval-"))
-    conv_mode = conv_mode or published_conv_mode(source.name, source.model_type, source.model_path)
-    asking = AskingOptions(generation, conv_mode, batch_size, num_workers)
-    benchmark.require_data(data_dir)
-    answers_file = answers_path(benchmark, out_dir, source.name, pruning)
-    questions = benchmark.read_questions(data_dir)
-    answer_question_file(source, asking, questions, answers_file, overwrite=isinstance(source, InMemory))
-    return finish(benchmark, data_dir, answers_file)
+    options = {
+        "visual_token_num": visual_token_num,
+        "important_ratio": important_ratio,
+        "pruning_method": pruning_method,
+        "pruning_seed": pruning_seed,
+        "budget_per": budget_per,
+    }
+    benchmarks = [find_benchmark(each) for each in ([name] if isinstance(name, str) else name)]
+    generation = decoding(temperature, top_p, num_beams, 1 if max_new_tokens is None else max_new_tokens)
+    source = OnDisk(ModelOptions(str(model))) if isinstance(model, str | Path) else InMemory(model)
+    run = Run(
+        source,
+        AskingOptions(generation, conv_mode, batch_size, num_workers),
+        distinct(pruning_grid(options)),
+        Path(data_dir or default_data_dir(source.model_path)),
+        Path(out_dir or tempfile.mkdtemp(prefix="llava-eval-")),
+        max_new_tokens,
+        overwrite=isinstance(source, InMemory),
+    )
+    results = []
+    for benchmark in benchmarks:
+        for result in run.evaluate(benchmark).values():
+            if isinstance(result, InputError):
+                raise result
+            results.append(result)
+    is_one = isinstance(name, str) and not any(isinstance(value, list | tuple) for value in options.values())
+    return results[0] if is_one else results
 
 
-class InMemory:
-    """A `ModelSource` of a model that is loaded already; its weights may be anyone's, so no answers are its own."""
+@dataclass(frozen=True)
+class Run:
+    """Benchmarks answered and scored at some settings, by a model that is loaded once.
 
-    def __init__(self, model, pruning: PruningSettings) -> None:
-        """`model` is what `load_pretrained_model` returned, or a LLaVA model alone."""
-        self.model, self.pruning = model, pruning
-        bare = model[1] if isinstance(model, tuple) else model
-        self.model_path = str(bare.config.name_or_path)
-        self.name = get_model_name_from_path(self.model_path) or "model"
-        self.model_type = bare.config.model_type
+    Attributes:
+        source: the model.
+        asking: how questions are asked; its number of new tokens counts if `max_new_tokens` is given.
+        settings: see `distinct`.
+        data_dir, out_dir: where the benchmarks' data is, and where answers go.
+        max_new_tokens: of an answer; each benchmark's own number if None.
+        overwrite: whether answers of other settings are dropped.
+        ranks: this process among those of the run.
+    """
 
-    def on(self, device: Callable[[str], str]) -> InMemory:
-        return self
+    source: ModelSource
+    asking: AskingOptions
+    settings: list[PruningSettings]
+    data_dir: Path
+    out_dir: Path
+    max_new_tokens: int | None = None
+    overwrite: bool = False
+    ranks: Ranks = field(default_factory=Ranks)
 
-    def settings(self, asking: AskingOptions, questions: list[Question]) -> dict:
-        return {"run": uuid.uuid4().hex}
+    def evaluate(self, benchmark: Benchmark) -> dict[PruningSettings, Result | InputError]:
+        """The result at each of the settings, or why there is none; in other processes than the first nothing.
 
-    def load(self) -> LoadedModel:
-        from llava.model.builder import LoadedModel, complete
+        Raises MissingData if the data is not there, and InputError as `answer_files` does.
+        """
+        missing = self.ranks.from_first(lambda: _missing_data(benchmark, self.data_dir))
+        if missing is not None:
+            raise MissingData(missing)
+        questions = self._read(benchmark)
+        files = {each: answers_path(benchmark, self.out_dir, self.source.name, each) for each in self.settings}
+        tokens = benchmark.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+        generation = self.asking.generation | {"max_new_tokens": tokens}
+        asking = replace(self.asking, generation=generation, conv_mode=self._conv_mode)
+        errors = answer_files(self.source, asking, questions, files, self.ranks, self.overwrite)
+        if self.ranks.rank > 0:
+            return {}
+        return {
+            each: self._finish(benchmark, each, file) if error is None else InputError(error)
+            for (each, file), error in zip(files.items(), errors, strict=True)
+        }
 
-        if isinstance(self.model, tuple):
-            return LoadedModel(*self.model)
-        if not self.model_path:
-            raise InputError("config.name_or_path of the model is empty: give what load_pretrained_model returned")
-        return complete(self.model)
+    def _read(self, benchmark: Benchmark) -> list[Question]:
+        """A benchmark's questions. Raises InputError in all processes if the first cannot read them."""
+        read: list[list[Question]] = []
+        self.ranks.from_first(lambda: read.append(benchmark.read_questions(self.data_dir)))
+        return read[0] if read else benchmark.read_questions(self.data_dir)
+
+    def _finish(self, benchmark: Benchmark, pruning: PruningSettings, answers_file: Path) -> Result | InputError:
+        try:
+            return finish(benchmark, self.data_dir, answers_file, pruning)
+        except InputError as error:
+            return error
+
+    @cached_property
+    def _conv_mode(self) -> str:
+        wanted = self.asking.conv_mode
+        return wanted or published_conv_mode(self.source.name, self.source.model_type, self.source.model_path)
+
+
+def _missing_data(benchmark: Benchmark, data_dir: Path) -> str | None:
+    """What is not there of a benchmark's data. Raises InputError if a package is not there that it needs."""
+    try:
+        benchmark.require_data(data_dir)
+    except MissingData as missing:
+        return str(missing)
+    benchmark.require_packages()
+    return None
+
+
+def distinct(settings: list[PruningSettings]) -> list[PruningSettings]:
+    """The settings less those that differ from an earlier one only in what their method does not read.
+
+    Raises InputError for different ones whose answers would be filed in the same folder.
+    """
+    kept: dict[tuple, PruningSettings] = {}
+    for each in settings:
+        kept.setdefault((*heeded(each).values(), method_file(each.pruning_method)), each)
+    methods = dict.fromkeys(each.pruning_method for each in settings)
+    for name in methods if len(methods) > 1 else ():
+        label = method_label(name)
+        if any(method_label(other) == label for other in methods if other != name) or (
+            label in METHOD_NAMES and label != name
+        ):
+            raise InputError(f"{name}: another method is called {label}, and answers are filed under that")
+    return list(kept.values())
 
 
 def default_data_dir(model_path: str) -> Path:
@@ -169,7 +251,7 @@ def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: 
     return folder / f"r_{pruning.important_ratio:g}" / "merge.jsonl"
 
 
-def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path) -> Result:
+def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path, pruning: PruningSettings) -> Result:
     """Score the answers and write the file to submit, as far as the benchmark has these.
 
     Raises InputError as the scorer and the converter do.
@@ -191,7 +273,7 @@ def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path) -> Result:
         lines += [benchmark.convert(data, answers_file, submission), f"to submit: {submission}"]
     score = None if scores is None else scores[headline.key]
     return Result(
-        benchmark.name, score, headline.key, headline.unit, scores, answers_file, submission, "\n".join(lines)
+        benchmark.name, pruning, score, headline.key, headline.unit, scores, answers_file, submission, "\n".join(lines)
     )
 
 

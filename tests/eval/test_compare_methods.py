@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.eval.test_evaluate_all import refused
-from tests.test_scripts import run_recipe
+from tests.recipes import run_recipe
 
 MINE = """
 def select(views, settings):

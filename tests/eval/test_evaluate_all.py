@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.test_scripts import run_recipe
+from tests.recipes import run_recipe
 
 RECIPES = ["gqa", "mmbench", "mmbench_cn", "mme", "mmvet", "pope", "seed", "sqa", "textvqa", "vizwiz", "vqav2"]
 

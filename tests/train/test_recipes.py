@@ -5,7 +5,7 @@ import json
 import torch
 
 from llava.model.weight_files import read_weights
-from tests.test_scripts import run_recipe
+from tests.recipes import run_recipe
 from tests.train.conftest import CAPTIONS, INSTRUCTIONS
 
 

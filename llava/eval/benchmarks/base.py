@@ -1,5 +1,6 @@
 """What a benchmark says about itself."""
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,13 @@ class Benchmark:
         for name in (self.questions, *([] if self.images is None else [self.images]), *self.labels):
             if not (path := data_dir / self.folder / name).exists():
                 raise MissingData(f"{path} is missing: see EVAL.md for where to get it")
+
+    def require_packages(self) -> None:
+        """Raise InputError if a package is not installed that the file to submit needs."""
+        if absent := [name for name in self.needs if importlib.util.find_spec(name) is None]:
+            raise InputError(
+                f"{self.name} needs {', '.join(absent)} for its {self.submission}: pip install -e '.[eval]'"
+            )
 
     def read_questions(self, data_dir: Path) -> list[Question]:
         """Its questions. Raises InputError if a file is not in its form."""

@@ -1,25 +1,14 @@
-"""The benchmarks' files: JSON lines and JSON lists in, results out whole or not at all.
+"""The benchmarks' files: JSON lines and JSON lists.
 
 What a record may hold is in `rows`, which is imported where a file is read: `--help` needs no pydantic.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
-import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from llava.utils import InputError, atomic_writer, open_text, parse_json, read_json
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
-
-MOST_LINE = 1 << 23  # characters of a line; a question has a few hundred
-HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+from llava.utils import InputError, open_text, read_json
 
 
 def read_jsonl(
@@ -51,39 +40,23 @@ def iterate_jsonl(
     """
     from pydantic import ValidationError
 
-    from llava.eval.benchmarks.rows import Row, adapter
+    from llava.eval.benchmarks.rows import Row, adapter, first_fault
 
     parse = adapter(schema or Row).validate_json
     fields, is_empty = tuple(fields), True
     with open_text(path, what) as file:
-        for number, line in enumerate(iter(lambda: file.readline(MOST_LINE + 1), ""), start=1):
-            if len(line) > MOST_LINE:
-                raise InputError(f"{what} {path}, line {number}: more than {MOST_LINE} characters")
+        for number, line in enumerate(file, start=1):
             if line.isspace():
                 continue
             try:
                 row = parse(line, strict=True)
             except ValidationError as error:
-                row = _read_odd_line(line, schema or Row, f"{what} {path}, line {number}", error)
-            for name in fields:
-                if name not in row:
-                    raise InputError(f"{what} {path}, line {number}: no {name}")
+                raise InputError(f"{what} {path}, line {number}: {first_fault(error)}") from None
+            require_fields(row, fields, f"{what} {path}, line {number}")
             yield row
             is_empty = False
     if is_empty and not may_be_empty:
         raise InputError(f"the {what} {path} is empty")
-
-
-def _read_odd_line(line: str, schema: type, where: str, error: ValidationError) -> dict:
-    """The object of a line that pydantic does not take because of half a surrogate pair; else raises InputError."""
-    from llava.eval.benchmarks.rows import check, first_fault
-
-    fault = error.errors(include_url=False)[0]
-    if fault["type"] != "json_invalid":
-        raise InputError(f"{where}: {first_fault(error)}") from None
-    if not HALF_PAIR.search(line):
-        raise InputError(f"{where}: not JSON: {fault['ctx']['error']}") from None
-    return check(parse_json(line, where), schema, where)
 
 
 def read_json_list(path: str | Path, what: str, schema: type) -> list[dict]:
@@ -100,11 +73,3 @@ def require_fields(row: object, fields: Iterable[str], where: str) -> None:
     """Raise InputError, saying where, unless `row` is an object with all of `fields`."""
     if missing := [name for name in fields if not isinstance(row, dict) or name not in row]:
         raise InputError(f"{where}: no {', '.join(missing)}")
-
-
-def write_json(path: str | Path, value: object) -> None:
-    """Write `value` as JSON, whole or not at all. Raises InputError if the file cannot be written."""
-    # What UTF-8 cannot hold, half a surrogate pair in an answer, stands there as the escape that JSON has for it.
-    text = json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    with atomic_writer(path) as file:
-        file.write(text.decode("utf-8"))

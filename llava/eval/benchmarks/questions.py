@@ -111,6 +111,14 @@ def read_mmbench_questions(
     return questions
 
 
+def by_image(questions: list[Question], numbers: list[int]) -> list[int]:
+    """The `numbers` of questions, reordered: first those without an image, then image by image as they first occur."""
+    first: dict = {}
+    for number in numbers:
+        first.setdefault(questions[number].image, number)
+    return sorted(numbers, key=lambda number: (questions[number].image is not None, first[questions[number].image]))
+
+
 def get_chunk(questions: list, num_chunks: int, chunk_idx: int) -> list:
     """Part `chunk_idx` of `num_chunks` contiguous parts whose sizes differ by one at most."""
     if not 0 <= chunk_idx < num_chunks:

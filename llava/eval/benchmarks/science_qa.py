@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from llava.eval.benchmarks.base import Benchmark, Headline, Scored
-from llava.eval.benchmarks.files import require_fields, write_json
+from llava.eval.benchmarks.files import require_fields
 from llava.eval.benchmarks.items import Items, accuracy_items
 from llava.eval.benchmarks.questions import Question, read_science_questions
 from llava.eval.benchmarks.scoring import (
@@ -21,6 +21,7 @@ from llava.eval.benchmarks.scoring import (
     read_answers,
     save_scores,
 )
+from llava.files import write_json
 from llava.utils import CommandParser, InputError, read_json_object
 
 UNREADABLE = "FAILED"

@@ -4,16 +4,16 @@ import argparse
 import logging
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import Scored
-from llava.eval.benchmarks.files import read_jsonl, write_json
+from llava.eval.benchmarks.files import read_jsonl
 from llava.eval.benchmarks.items import Items, write_items
 from llava.eval.benchmarks.questions import Question
-from llava.eval.run.answer_rows import empty_answers, mismatches
+from llava.files import write_json
 from llava.utils import CommandParser, InputError
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,19 @@ def read_answers(result_file: Path, fields: Iterable[str] = ()) -> list[dict]:
         for row in rows:
             row.pop("prompt", None)  # the larger part of half a million rows
     return rows
+
+
+def mismatches(
+    found: Iterable[Hashable], wanted: Iterable[Hashable]
+) -> tuple[list[Hashable], list[Hashable], list[Hashable]]:
+    """Which of the `wanted` were found too rarely, which too often, and what was found that is not wanted.
+
+    Something wanted twice is to be found twice.
+    """
+    found, wanted = Counter(iter(found)), Counter(iter(wanted))  # iter: a dict's values would be taken for counts
+    missing = [key for key, count in wanted.items() if found[key] < count]
+    surplus = [key for key, count in wanted.items() if found[key] > count]
+    return missing, surplus, [key for key in found if key not in wanted]
 
 
 def group_answers(
@@ -154,6 +167,15 @@ def describe_accuracy(scores: dict) -> str:
             lines.append(f"By {grouping.replace('_', ' ')}:")
             lines += [f"  {name}: {values['accuracy']:.2f} % of {values['samples']}" for name, values in groups.items()]
     return "\n".join(lines)
+
+
+def empty_answers(answers_file: Path) -> str | None:
+    """A warning, where more than half of the answers of a file are empty. Raises InputError if it cannot be read."""
+    rows = read_jsonl(answers_file, "answers file", ["text"], may_be_empty=True)
+    empty = sum(not str(row["text"]).strip() for row in rows)
+    if 2 * empty <= len(rows):
+        return None
+    return f"{empty} of {len(rows)} answers are empty: the checkpoint or its prompt template may be broken"
 
 
 def save_scores(scores: dict, items: dict[str, Items], args: argparse.Namespace) -> None:

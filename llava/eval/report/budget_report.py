@@ -1,14 +1,14 @@
 """The table of `budget` for people and programs: Markdown with what it shows, CSV, JSON, and a picture."""
 
-import csv
 from collections import Counter
 from pathlib import Path
 
-from llava.eval.benchmarks.files import write_json
-from llava.eval.report.budget_picture import draw
 from llava.eval.report.budget_table import Budgets, Row
+from llava.eval.report.plots import draw_budgets
 from llava.eval.report.proportions import LEVEL, difference_by_chance, draws_needed, wilson_interval
 from llava.eval.report.score_table import ABSENT
+from llava.files import write_json
+from llava.tables import markdown_table, write_csv
 from llava.utils import atomic_writer
 
 MIB = 2**20
@@ -16,11 +16,8 @@ MIB = 2**20
 
 def markdown(budgets: Budgets) -> str:
     """What was asked, the table, and what it shows."""
-    table = _table(budgets)
-    widths = [max(map(len, column)) for column in zip(*table)]
-    table.insert(1, ["-" * (width - 1) + ":" for width in widths])
-    lines = [f"| {' | '.join(cell.rjust(width) for cell, width in zip(line, widths))} |" for line in table]
-    return "\n\n".join([_asked(budgets), "\n".join(lines), "\n".join(f"- {line}" for line in findings(budgets))]) + "\n"
+    table = markdown_table(_table(budgets), left=0)
+    return "\n\n".join([_asked(budgets), table, "\n".join(f"- {line}" for line in findings(budgets))]) + "\n"
 
 
 def _asked(budgets: Budgets) -> str:
@@ -180,16 +177,16 @@ def as_data(budgets: Budgets) -> dict:
 
 
 def write_files(budgets: Budgets, folder: Path) -> None:
-    """Write budget.md, budget.csv, budget.json and budget.png. Raises InputError if one cannot be written."""
+    """Write budget.md, .csv, .json and, with matplotlib, .png. Raises InputError if one cannot be written."""
     with atomic_writer(folder / "budget.md") as file:
         file.write(markdown(budgets))
     values = as_data(budgets)
     write_json(folder / "budget.json", values)
     names = list(budgets.unpruned.scores)
     columns = [name for name in values["unpruned"] if name not in ("scores", "answers")]
-    with atomic_writer(folder / "budget.csv") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*columns, *names])
-        for row in (values["unpruned"], *values["rows"]):
-            writer.writerow([row[name] for name in columns] + [row["scores"].get(name) for name in names])
-    draw(budgets, folder / "budget.png")
+    rows = [
+        [row[name] for name in columns] + [row["scores"].get(name) for name in names]
+        for row in (values["unpruned"], *values["rows"])
+    ]
+    write_csv(folder / "budget.csv", [*columns, *names], rows)
+    draw_budgets(budgets, folder / "budget.png")

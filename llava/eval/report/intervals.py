@@ -1,6 +1,5 @@
 """The table's intervals, and which methods differ at the same budget: the bootstrap of every column."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +8,10 @@ import numpy as np
 
 from llava.eval.benchmarks.items import Items, items_file, read_items
 from llava.eval.report.bootstrap import DRAWS, LEVEL, draw_figures, interval
-from llava.eval.report.score_table import ABSENT, Cell, Column, Setting, Table, aligned, columns_of, noted
+from llava.eval.report.score_table import ABSENT, Cell, Column, Setting, Table, columns_of, noted
 from llava.pruning.registry import NONE, VISPRUNER
-from llava.utils import InputError, atomic_writer
+from llava.tables import markdown_table, write_csv
+from llava.utils import InputError
 
 MARKS = "↑ better, ↓ worse, ≈ not distinguishable: the interval of the difference holds 0"
 
@@ -174,24 +174,26 @@ def differences_markdown(differences: dict[Pair, dict[Column, Difference]], refe
             else ABSENT
             for column in columns
         ]
-        lines.append([rival.name.replace("|", "\\|"), *base.cells[1:], *cells])
+        lines.append([rival.name, *base.cells[1:], *cells])
     says = [
         f"Differences from {reference} at the same number of visual tokens and ratio. `none`, the unpruned model, has",
         "all of its tokens in each row.",
         f"In brackets: the {LEVEL} % interval of {DRAWS:,} paired bootstrap draws of the pictures. {MARKS}.",
         f"Of many comparisons, {100 - LEVEL} in 100 are marked ↑ or ↓ by chance where there is no difference.",
     ]
-    return "\n".join([*aligned(lines), "", *says]) + "\n"
+    return "\n".join([markdown_table(lines), "", *says]) + "\n"
 
 
 def write_differences_csv(differences: dict[Pair, dict[Column, Difference]], path: Path) -> None:
     """One row for each difference, with up to four decimals. Raises InputError if the file cannot be written."""
-    with atomic_writer(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        header = ["method", "reference", "tokens", "ratio", "benchmark", "metric"]
-        writer.writerow([*header, "difference", "low", "high", "distinguishable"])
-        for (rival, base), row in differences.items():
-            for column, difference in row.items():
-                names = [rival.name, base.name, *base.cells[1:], column.named(column.benchmark), column.headline.key]
-                numbers = [round(number, 4) for number in difference]
-                writer.writerow([*names, *numbers, "no" if difference.mark == "≈" else "yes"])
+    rows = [
+        [
+            *(rival.name, base.name, *base.cells[1:], column.named(column.benchmark), column.headline.key),
+            *(round(number, 4) for number in difference),
+            "no" if difference.mark == "≈" else "yes",
+        ]
+        for (rival, base), row in differences.items()
+        for column, difference in row.items()
+    ]
+    header = ["method", "reference", "tokens", "ratio", "benchmark", "metric"]
+    write_csv(path, [*header, "difference", "low", "high", "distinguishable"], rows)

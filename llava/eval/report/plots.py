@@ -1,24 +1,63 @@
-"""The picture of a table of scores: score against visual tokens with its interval, a panel for each figure."""
+"""The plots of the tables: scores, or agreement, against visual tokens. Without matplotlib there is one warning."""
+
+from __future__ import annotations
 
 import itertools
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from llava.eval.report.budget_table import Budgets, Row
+from llava.eval.report.proportions import LEVEL
 from llava.eval.report.score_table import Cell, Setting, Table, columns_of
 from llava.pruning.registry import NONE
 from llava.utils import atomic_writer
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def write_picture(table: Table, path: Path) -> None:
-    """Draw score against tokens: a panel for each column, a line with a band for each name and ratio.
 
-    The unpruned model is a horizontal line where methods are compared with it, or where its tokens are not known.
-    Raises ImportError where matplotlib is not installed, InputError if the file cannot be written.
-    """
+logger = logging.getLogger(__name__)
+
+
+def if_it_can_be_drawn(draw: Callable[[Any, Path], None]) -> Callable[[Any, Path], None]:
+    """`draw` (what, file), with one warning in place of the plot where matplotlib is not installed."""
+
+    @wraps(draw)
+    def attempt(what, path: Path) -> None:
+        try:
+            draw(what, path)
+        except ImportError:
+            logger.warning("%s is not drawn, that needs matplotlib: pip install -e '.[eval]'", path)
+
+    return attempt
+
+
+def _figure(wide: float, high: float) -> Figure:
+    """An empty figure of so many inches, of no window system."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(wide, high), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_writer(path) as file:
+        figure.savefig(file.buffer, format="png")  # the bytes below the text file
+
+
+@if_it_can_be_drawn
+def draw_scores(table: Table, path: Path) -> None:
+    """Draw score against tokens: a panel for each column, a line with a band for each name and ratio.
+
+    The unpruned model is a horizontal line where methods are compared with it, or where its tokens are not known.
+    Raises InputError if the file cannot be written.
+    """
     columns = columns_of(table)
     lines = list(dict.fromkeys((setting.name, setting.ratio, setting.is_per_image) for setting in table))
     names = [_legend(*line) for line in lines]
@@ -26,8 +65,7 @@ def write_picture(table: Table, path: Path) -> None:
     high = math.ceil(len(columns) / wide)
     side_by_side = max(1, int(3.2 * wide / (0.6 + 0.085 * max(map(len, names)))))
     legend_height = 0.3 + 0.19 * math.ceil(len(names) / side_by_side)
-    figure = Figure(figsize=(3.2 * wide, 2.5 * high + legend_height), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
+    figure = _figure(3.2 * wide, 2.5 * high + legend_height)
     axes = figure.subplots(high, wide, squeeze=False).flatten()
     shown = {}
     for column, ax in zip(columns, axes):
@@ -43,8 +81,7 @@ def write_picture(table: Table, path: Path) -> None:
         ax.set_visible(False)
     shown = {name: shown[name] for name in names if name in shown}
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=side_by_side, fontsize=8)
-    with atomic_writer(path) as file:
-        figure.savefig(file.buffer, format="png")  # the bytes below the text file
+    _save(figure, path)
 
 
 def _legend(name: str, ratio: str, is_per_image: bool) -> str:
@@ -108,3 +145,44 @@ def set_token_axis(ax, tokens: list[int]) -> None:
     ax.set_xlim(tokens[0] / math.sqrt(2), tokens[-1] * math.sqrt(2))
     ax.set_xticks(tokens, labels, rotation=90 if upright else 0, fontsize=7 if upright else 8)
     ax.minorticks_off()
+
+
+@if_it_can_be_drawn
+def draw_budgets(budgets: Budgets, path: Path) -> None:
+    """Draw a line for each ratio, in the first panel with a band for the interval, in the others against the unpruned.
+
+    Raises InputError if the file cannot be written.
+    """
+    names = list(budgets.unpruned.scores)
+    figure = _figure(max(4.8, 3.6 * (1 + len(names))), 3.6)
+    first, *others = figure.subplots(1, 1 + len(names), squeeze=False)[0]
+    _draw_lines(first, budgets, lambda row: 100 * row.agreement)
+    for number, rows in enumerate(_by_ratio(budgets).values()):
+        low, high = zip(*(row.interval for row in rows))
+        tokens = [row.tokens for row in rows]
+        first.fill_between(tokens, [100 * x for x in low], [100 * x for x in high], color=f"C{number}", alpha=0.15)
+    first.axhline(100 * budgets.wanted, color="0.35", linestyle=":", linewidth=1.1, label="wanted")
+    first.set_title(f"answers as unpruned, {100 * LEVEL:.0f} % interval", fontsize=10)
+    for name, ax in zip(names, others):
+        _draw_lines(ax, budgets, lambda row, name=name: row.scores[name])
+        ax.axhline(budgets.unpruned.scores[name], color="0.35", linestyle="--", linewidth=1.1, label="unpruned")
+        ax.set_title(name, fontsize=10)
+    for ax in (first, *others):
+        ax.set_xlabel(f"visual tokens of {budgets.about['patches']}", fontsize=8)
+        set_axes(ax, sorted({row.tokens for row in budgets.rows}))
+        ax.legend(fontsize=8, loc="lower right")
+    first.set_ylabel("%", fontsize=8)
+    _save(figure, path)
+
+
+def _by_ratio(budgets: Budgets) -> dict[float | None, list[Row]]:
+    """The rows of each ratio, by their tokens."""
+    ratios = dict.fromkeys(row.ratio for row in budgets.rows)
+    return {ratio: [row for row in budgets.rows if row.ratio == ratio] for ratio in ratios}
+
+
+def _draw_lines(ax, budgets: Budgets, value: Callable[[Row], float]) -> None:
+    for number, (ratio, rows) in enumerate(_by_ratio(budgets).items()):
+        label = str(budgets.about["method"]) if ratio is None else f"ratio {ratio:g}"
+        points = [row.tokens for row in rows], [value(row) for row in rows]
+        ax.plot(*points, color=f"C{number}", marker="osD^v"[number % 5], markersize=4, linewidth=1.4, label=label)

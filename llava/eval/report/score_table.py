@@ -1,6 +1,5 @@
 """The scores that recipes left below OUT_DIR as one table: a row is a checkpoint or method, a budget and a ratio."""
 
-import csv
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +9,8 @@ from llava.eval.benchmarks import all_benchmarks
 from llava.eval.benchmarks.base import Headline
 from llava.eval.benchmarks.files import require_fields
 from llava.pruning.registry import NONE, VISPRUNER
-from llava.utils import InputError, atomic_writer, read_json_object
+from llava.tables import markdown_table, write_csv
+from llava.utils import InputError, read_json_object
 
 HEADLINES = {benchmark.name: benchmark.headlines for benchmark in all_benchmarks()}
 COLUMNS = [(name, headline) for name, headlines in HEADLINES.items() for headline in headlines]
@@ -177,16 +177,6 @@ def columns_of(table: Mapping[Any, Mapping[Column, Any]]) -> list[Column]:
     return sorted(found, key=lambda column: (COLUMNS.index(column[:2]), column.split))
 
 
-def aligned(lines: list[list[str]]) -> list[str]:
-    """The lines of a Markdown table, header first, aligned to be read as it is: the first column on the left."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    ruled = [lines[0], ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])], *lines[1:]]
-    padded = (
-        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))] for row in ruled
-    )
-    return [f"| {' | '.join(cells)} |" for cells in padded]
-
-
 def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str, notes: list[str]) -> str:
     """The table with one decimal, its notes, and below it the submission files without a score.
 
@@ -199,9 +189,9 @@ def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str, note
         for setting, cells in table.items():
             numbers = [str(cells[column]) if column in cells else ABSENT for column in columns]
             name, *numbers_of_setting = setting.cells
-            lines.append([name.replace("|", "\\|"), *numbers_of_setting, *numbers])
+            lines.append([name, *numbers_of_setting, *numbers])
         note = f"{NOTE} {NOTE_PER_IMAGE}" if any(setting.is_per_image for setting in table) else NOTE
-        parts += [*aligned(lines), "", note, *notes]
+        parts += [markdown_table(lines), "", note, *notes]
     if submissions:
         parts += [""] * bool(parts) + ["Without a local score, to be submitted:", ""]
         for run, file in sorted(submissions, key=lambda entry: entry[0].setting.order):
@@ -210,17 +200,17 @@ def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str, note
     return "\n".join(parts) + "\n"
 
 
-def write_csv(table: Table, path: Path, first: str) -> None:
+def write_scores(table: Table, path: Path, first: str) -> None:
     """One row for each score, with up to four decimals, and the interval's ends where a score has one.
 
     Raises InputError if the file cannot be written.
     """
     bounds = any(cell.interval for cells in table.values() for cell in cells.values())
-    with atomic_writer(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([first, "tokens", "ratio", "benchmark", "metric", "value", *["low", "high"] * bounds])
-        for setting, cells in table.items():
-            for column in filter(cells.__contains__, columns_of(table)):
-                names = [*setting.cells, column.named(column.benchmark), column.headline.key]
-                ends = [round(end, 4) for end in cells[column].interval or ()]
-                writer.writerow([*names, round(cells[column].value, 4), *ends])
+    rows = []
+    for setting, cells in table.items():
+        for column in filter(cells.__contains__, columns_of(table)):
+            names = [*setting.cells, column.named(column.benchmark), column.headline.key]
+            ends = [round(end, 4) for end in cells[column].interval or ()]
+            rows.append([*names, round(cells[column].value, 4), *ends])
+    header = [first, "tokens", "ratio", "benchmark", "metric", "value", *["low", "high"] * bounds]
+    write_csv(path, header, rows)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from llava.eval.benchmarks.files import read_jsonl
@@ -42,19 +42,6 @@ def _line_number(file: str | Path, row: int) -> int:
     return next(number for i, number in enumerate(lines) if i == row)
 
 
-def mismatches(
-    found: Iterable[Hashable], wanted: Iterable[Hashable]
-) -> tuple[list[Hashable], list[Hashable], list[Hashable]]:
-    """Which of the `wanted` were found too rarely, which too often, and what was found that is not wanted.
-
-    Something wanted twice is to be found twice.
-    """
-    found, wanted = Counter(iter(found)), Counter(iter(wanted))  # iter: a dict's values would be taken for counts
-    missing = [key for key, count in wanted.items() if found[key] < count]
-    surplus = [key for key, count in wanted.items() if found[key] > count]
-    return missing, surplus, [key for key in found if key not in wanted]
-
-
 def drop_unfinished_line(path: Path) -> None:
     """Cut off what a killed process left of a line, and a last line that is no JSON."""
     with path.open("rb+") as file:
@@ -69,12 +56,3 @@ def drop_unfinished_line(path: Path) -> None:
         if end < len(text):
             file.truncate(end)
             os.fsync(file.fileno())
-
-
-def empty_answers(answers_file: Path) -> str | None:
-    """A warning, where more than half of the answers of a file are empty. Raises InputError if it cannot be read."""
-    rows = read_jsonl(answers_file, "answers file", ["text"], may_be_empty=True)
-    empty = sum(not str(row["text"]).strip() for row in rows)
-    if 2 * empty <= len(rows):
-        return None
-    return f"{empty} of {len(rows)} answers are empty: the checkpoint or its prompt template may be broken"

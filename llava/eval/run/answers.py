@@ -19,11 +19,13 @@ from typing import TextIO
 import shortuuid
 
 from llava.eval.benchmarks import made_from
-from llava.eval.benchmarks.files import read_jsonl, write_json
+from llava.eval.benchmarks.files import read_jsonl
 from llava.eval.benchmarks.questions import Question, read_mmbench_questions, read_science_questions
-from llava.eval.run.answer_rows import check_answers, drop_unfinished_line, key_of_row, mismatches, read_rows
+from llava.eval.benchmarks.scoring import mismatches
+from llava.eval.run.answer_rows import check_answers, drop_unfinished_line, key_of_row, read_rows
 from llava.eval.run.lock import AnswersLock
-from llava.eval.run.settings import DEFAULTS
+from llava.eval.run.settings import DEFAULTS, STAMPS
+from llava.files import write_json
 from llava.utils import CommandParser, InputError, atomic_writer, one_line, read_json_object, read_text, run_command
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,8 @@ def answer_line(question: Question, text: str, model_id: str) -> str:
 class AnswerStore:
     """The answers to a list of questions, in the course of being made, in the files described above.
 
-    One process of a run calls `resume`, then `begin` and, at the end, `finish`; each calls `appending`.
+    The first process of a run calls `resume`, then `begin` and, at the end, `finish`; each other one `join`; all call
+    `appending`.
     """
 
     def __init__(self, answers_file: Path, questions: list[Question]) -> None:
@@ -55,9 +58,17 @@ class AnswerStore:
         self._lock = AnswersLock(answers_file, self.parts)
         self._replacement: dict | None = None  # settings of a run that is to drop the answers there are
 
+    def known_settings(self) -> dict:
+        """The settings of the answers that are there; empty where they cannot be read."""
+        try:
+            return read_json_object(self.settings_file, "settings of the answers")
+        except InputError:
+            return {}
+
     def resume(self, settings: dict, overwrite: bool = False) -> list[int]:
         """Which of the questions have no answer yet, by number. A line that was not finished is dropped.
 
+        `settings` are what decides the answers (see `settings.Decisive`), with the stamps of files that are true now.
         With `overwrite`, answers that were made with other settings do not count; `begin` drops them. Raises
         InputError if the folder cannot be written, another run writes there, answers are there that were made with
         other settings, or what is there is not answers to these questions, each once.
@@ -71,7 +82,17 @@ class AnswerStore:
                     raise InputError(f"{changed} --overwrite drops them")
                 self._replacement = settings
                 return list(range(len(self.questions)))
+            elif self.known_settings().get(STAMPS) != settings.get(STAMPS):
+                write_json(self.settings_file, settings)  # so that contents need not be read the next time
             return self._unanswered()
+
+    def join(self, rank: int) -> None:
+        """Take part in a run as another process than the first, which has called `resume`."""
+        self._lock.take(rank)
+
+    def has_ended(self, rank: int) -> bool:
+        """Whether the process `rank` of this run, which has joined, is gone."""
+        return self._lock.has_ended(rank)
 
     @contextlib.contextmanager
     def abandoned_if_it_fails(self) -> Iterator[None]:
@@ -79,13 +100,18 @@ class AnswerStore:
         try:
             yield
         except (InputError, SystemExit):
-            if self._lock.is_held:
-                if not self._has_answers():
-                    self.settings_file.unlink(missing_ok=True)
-                if not any(self.lengths().values()):
-                    self._lock.remove_new_folders()
-                self.close()
+            self.abandon()
             raise
+
+    def abandon(self) -> None:
+        """Let other runs write, and leave nothing behind if there are no answers."""
+        if not self._lock.is_held:
+            return
+        if not self._has_answers():
+            self.settings_file.unlink(missing_ok=True)
+        if not any(self.lengths().values()):
+            self._lock.remove_new_folders()
+        self.close()
 
     def close(self) -> None:
         """Let other runs write."""
@@ -117,7 +143,8 @@ class AnswerStore:
             return f"{self.file} has answers, but not the settings they were made with:"
         old = read_json_object(self.settings_file, "settings of the answers")
         old, new = DEFAULTS | old, DEFAULTS | settings
-        changed = [name for name in dict.fromkeys((*new, *old)) if old.get(name) != new.get(name)]
+        names = [name for name in dict.fromkeys((*new, *old)) if name != STAMPS]
+        changed = [name for name in names if old.get(name) != new.get(name)]
         if not changed:
             return None
         what = ", ".join(f"{name} {old.get(name)!r} is now {new.get(name)!r}" for name in changed)
@@ -150,7 +177,6 @@ class AnswerStore:
     def appending(self, rank: int) -> Iterator[TextIO]:
         """The file of one process of the run, open to add lines. Raises InputError if it cannot be written."""
         try:
-            self._lock.share()
             with (self.parts / f"{rank}.jsonl").open("a", encoding="utf-8") as file:
                 yield file
         except OSError as error:

@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 MOST_NAMED = 20
 
 
-def refuse(faults: list[tuple[object, str]]) -> None:
-    """Raise InputError if there are faults, of (question's id, message): the first message, and the other ids."""
-    if not faults:
-        return
+def describe_faults(faults: list[tuple[object, str]]) -> str:
+    """What is wrong, from one or more (question's id, message): the first message, and the other ids."""
     message, others = faults[0][1], [f"{question_id}" for question_id, _ in faults[1:]]
     if others:
         more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
         message += f"; {len(others)} more cannot be asked: question {', '.join(others[:MOST_NAMED])}{more}"
-    raise InputError(message)
+    return message
+
+
+def refuse(faults: list[tuple[object, str]]) -> None:
+    """Raise InputError if there are faults; see `describe_faults`."""
+    if faults:
+        raise InputError(describe_faults(faults))
 
 
 def check_questions(questions: Iterable[Question]) -> None:
@@ -47,17 +51,11 @@ def check_headers(questions: Iterable[Question]) -> None:
         _refuse_failed(_on_each_image(pool, image_size, questions))
 
 
-def check_images(questions: Iterable[Question]) -> None:
-    """Decode every image once. Raises InputError, naming those that are missing, truncated or no image."""
-    with decoding(questions) as decoded:
-        decoded()
-
-
 @contextmanager
-def decoding(questions: Iterable[Question]) -> Iterator[Callable[[], None]]:
+def decoding_images(questions: Iterable[Question]) -> Iterator[Callable[[], None]]:
     """Decode every image once, on all cores, while the body runs; it calls what it gets to wait for the end.
 
-    That raises InputError as `check_images` does.
+    That raises InputError, naming those that are missing, truncated or no image.
     """
     from llava.inference.pictures import open_image
 

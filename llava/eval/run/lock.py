@@ -1,4 +1,4 @@
-"""The hold that a run has on an answer file: one run at a time writes it."""
+"""The hold that a run has on an answer file: one run at a time writes it, and its processes know of each other."""
 
 import contextlib
 import fcntl
@@ -16,10 +16,10 @@ RELEASE = 10
 
 
 class AnswersLock:
-    """A lock in the folder of an answer file's parts, which all processes of a run share.
+    """A locked file for each process of a run, in the folder of an answer file's parts.
 
-    The first process takes it alone and then lets the others in, so that no other run can have it before the last one
-    of them has ended. The system gives it back when a process ends, however it ends.
+    The system gives a lock back when its process ends, however it ends: so the first process knows whether another is
+    there, and the next run that the last of the old one has ended.
     """
 
     def __init__(self, answers_file: Path, folder: Path) -> None:
@@ -31,10 +31,14 @@ class AnswersLock:
     def is_held(self) -> bool:
         return self._file is not None and not self._file.closed
 
-    def take(self) -> None:
-        """Take hold for a run. Raises InputError if another run has it, or the folder cannot be written."""
+    def take(self, rank: int = 0) -> None:
+        """Take hold, as the first process for its run. Raises InputError if another run has it, or it cannot be taken.
+
+        Other processes take theirs when the first has.
+        """
         deadline = time.monotonic() + RELEASE
-        while not self._try(fcntl.LOCK_EX):
+        while not self._try(rank) or (rank == 0 and self._is_any_held()):
+            self.close()
             if time.monotonic() > deadline:
                 raise InputError(f"another run is writing {self.answers_file}{self._holder()}")
             time.sleep(0.1)
@@ -42,12 +46,15 @@ class AnswersLock:
             self._file.truncate(0)
             self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
             self._file.flush()
-        fcntl.flock(self._file, fcntl.LOCK_SH)
 
-    def share(self) -> None:
-        """Take part in the hold of this process's run. Raises InputError if another run has it."""
-        if not self.is_held and not self._try(fcntl.LOCK_SH):
-            raise InputError(f"another run is writing {self.answers_file}{self._holder()}")
+    def has_ended(self, rank: int) -> bool:
+        """Whether no process holds the lock of `rank`."""
+        try:
+            file = self._path(rank).open("r+")
+        except OSError:
+            return True
+        with file:
+            return _is_locked_now(file)
 
     def close(self) -> None:
         """Let go."""
@@ -62,32 +69,44 @@ class AnswersLock:
                 folder.rmdir()
 
     def remove_folder(self) -> None:
-        """Remove the folder with all that is in it."""
-        shutil.rmtree(self.folder)
+        """Remove the folder with all that is in it; another process of the run may be about to let go."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _try(self, kind: int) -> bool:
+    def _path(self, rank: int) -> Path:
+        return self.folder / ("lock" if rank == 0 else f"lock.{rank}")
+
+    def _try(self, rank: int) -> bool:
         try:
             self._new_folders += [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = (self.folder / "lock").open(
-                "a+"
-            )  # to share it where a network makes it a lock of bytes, reading is asked for
+            self._file = self._path(rank).open("a+")
         except OSError as error:
             raise InputError(f"cannot write {self.answers_file}: {one_line(error)}") from error
         try:
-            fcntl.flock(self._file, kind | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(self._file.fileno()), Path(self._file.name).stat()):
-                return True
-        except (BlockingIOError, FileNotFoundError):  # another run has it, or has just removed the folder
-            pass
+            return _is_locked_now(self._file) and os.path.samestat(
+                os.fstat(self._file.fileno()), self._path(rank).stat()
+            )
+        except FileNotFoundError:  # another run has just removed the folder
+            return False
         except OSError as error:
             raise InputError(f"cannot lock {self._file.name}: {one_line(error)}") from error
-        self._file.close()
-        return False
+
+    def _is_any_held(self) -> bool:
+        """Whether a process of an earlier run is left."""
+        return not all(self.has_ended(int(path.name.removeprefix("lock."))) for path in self.folder.glob("lock.*"))
 
     def _holder(self) -> str:
-        try:
-            text = (self.folder / "lock").read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            return ""
-        return f": {text}" if text else ""
+        for path in (self._path(0), *self.folder.glob("lock.*")):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                if text := path.read_text(encoding="utf-8").strip():
+                    return f": {text}"
+        return ""
+
+
+def _is_locked_now(file: TextIO) -> bool:
+    """Lock an open file, unless another process has; returns whether that could be."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

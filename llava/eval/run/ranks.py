@@ -1,48 +1,51 @@
-"""The processes that share a question file: which one this is, what they agree on, and one progress bar for all.
+"""The processes that share questions: which one this is, what the first tells the others, and one progress bar.
 
-They are started by `accelerate launch` (see `llava.eval.run.launch`), which says in the environment who is who. They talk
-over gloo, on a GPU machine too: it is a few bytes now and then.
+They are started by `accelerate launch` (see `llava.eval.run.launch`), which says in the environment who is who, and
+which ends all processes of a machine when one dies. What they have to say passes through the launcher's own store: the
+first process says what is left to answer, the others when they are ready and when they are done. Nobody waits for one
+that has ended: see `lock`.
 """
 
+import contextlib
+import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self
 
 from tqdm import tqdm
 
 from llava.eval.benchmarks.questions import Question
 from llava.eval.run.answers import AnswerStore
-from llava.eval.run.processes import end_with_parent, join_peers, peers_alive
+from llava.eval.run.processes import GOES_ON, end_with_parent
 from llava.utils import InputError
 
-Value = TypeVar("Value")
-LONGEST_WAIT = timedelta(days=365)  # for a live process, however many questions it has; see `Heartbeat` for a dead one
+COMING = 600  # seconds in which the other processes must have begun
+POLL = 0.1
 
 
 class Ranks:
-    """This process among those of its run: `rank` of `count`. A context: within it they can talk."""
+    """This process among those of its run: `rank` of `count`."""
 
     def __init__(self) -> None:
         end_with_parent()
         self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
-
-    def __enter__(self) -> Self:
+        self._turn, self._store = 0, None
         if self.count > 1:
-            self._heartbeat = join_peers(self.rank, self.count, LONGEST_WAIT)
-        return self
+            from torch.distributed.rendezvous import rendezvous
 
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self.count > 1:
-            import torch.distributed as dist
+            with _store_in_reach():
+                self._store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=COMING)))
 
-            self._heartbeat.stop()
-            dist.destroy_process_group()  # a process that exits with it alive may be aborted
+    @property
+    def others(self) -> range:
+        """The processes besides the first."""
+        return range(1, self.count)
 
     def device(self, wanted: str) -> str:
         """`wanted`, or this process's own GPU of several where that is "cuda"."""
@@ -50,58 +53,56 @@ class Ranks:
             return wanted
         import torch
 
-        if torch.cuda.is_available():
-            return f"cuda:{self.local_rank}"
-        return wanted
+        return f"cuda:{self.local_rank}" if torch.cuda.is_available() else wanted
 
-    def from_first(self, get: Callable[[], Value]) -> Value:
-        """What `get` returns in the first process, in all of them. An InputError there ends them all.
-
-        Each process then ends with exit code 2, and the first of each machine says why.
-        """
+    def from_first(self, get: Callable[[], Any]) -> Any:
+        """What `get` returns in the first process, as JSON gives it back, in all of them; so with an InputError."""
         if self.count == 1:
             return get()
-        import torch.distributed as dist
-
-        said = [_outcome(get)] if self.rank == 0 else [None]
-        with peers_alive():
-            dist.broadcast_object_list(said)
-        value, error = said[0]
-        self._raise(error)
-        return value
-
-    def from_each(self, get: Callable[[], Value]) -> Value:
-        """What `get` returns in this process, when it has returned in all. An InputError in one ends them all.
-
-        Each process then ends with exit code 2, and the first of each machine says why. If one ends otherwise, the
-        others end with one line and exit code 1.
-        """
-        if self.count == 1:
-            return get()
-        import torch.distributed as dist
-
-        value, error = _outcome(get)
-        errors: list = [None] * self.count
-        with peers_alive():
-            dist.all_gather_object(errors, error)
-        self._raise("; ".join(dict.fromkeys(error for error in errors if error is not None)))
-        return value
-
-    def _raise(self, error: str | None) -> None:
-        """End this process if there is an error, which the first of each machine tells."""
-        if error and self.local_rank == 0:
+        self._turn += 1
+        if self.rank > 0:
+            value, error = self._hear(f"{self._turn}")
+        else:
+            try:
+                value, error = get(), None
+            except InputError as raised:
+                value, error = None, str(raised)
+            self._say(f"{self._turn}", (value, error))
+        if error is not None:
             raise InputError(error)
-        if error:
-            time.sleep(10)  # the launcher ends this process when it ends the first
-            sys.exit(2)
+        return value
+
+    def to_first(self, value: Any, has_ended: Callable[[int], bool]) -> list:
+        """In the first process the values of all, when all have said theirs; in others their own.
+
+        Ends this process with one line and exit code 1 if another of the run `has_ended` without a word.
+        """
+        self._turn += 1
+        if self.rank > 0:
+            self._say(f"{self._turn}/{self.rank}", value)
+            return [value]
+        return [value, *(self._hear(f"{self._turn}/{rank}", lambda rank=rank: has_ended(rank)) for rank in self.others)]
+
+    def _say(self, key: str, value: Any) -> None:
+        with _store_in_reach():
+            self._store.set(key, json.dumps(value))
+
+    def _hear(self, key: str, has_ended: Callable[[], bool] = lambda: False) -> Any:
+        with _store_in_reach():
+            while not self._store.check([key]):
+                if has_ended() and not self._store.check([key]):  # it may have ended after its last word
+                    raise ConnectionError
+                time.sleep(POLL)
+            return json.loads(self._store.get(key))
 
 
-def _outcome(get: Callable[[], Value]) -> tuple[Value | None, str | None]:
-    """What `get` returns, and the message of the InputError that it raises."""
+@contextlib.contextmanager
+def _store_in_reach() -> Iterator[None]:
+    """Ends this process with one line and exit code 1 where the store, or another process of the run, is gone."""
     try:
-        return get(), None
-    except InputError as error:
-        return None, str(error)
+        yield
+    except (RuntimeError, ConnectionError):
+        sys.exit(f"error: another process of this run ended before its questions were answered; {GOES_ON}")
 
 
 def share(questions: list[Question], order: list[int], rank: int, count: int) -> list[int]:
@@ -118,22 +119,18 @@ def share(questions: list[Question], order: list[int], rank: int, count: int) ->
     return mine
 
 
-def by_image(questions: list[Question], numbers: list[int]) -> list[int]:
-    """The `numbers` of questions, reordered: first those without an image, then image by image as they first occur."""
-    first: dict = {}
-    for number in numbers:
-        first.setdefault(questions[number].image, number)
-    return sorted(numbers, key=lambda number: (questions[number].image is not None, first[questions[number].image]))
-
-
 class Progress(threading.Thread):
     """A bar of the answers of all processes, which it counts in their files. A context that shows it."""
 
-    def __init__(self, store: AnswerStore, total: int, hidden: bool) -> None:
+    def __init__(self, stores: list[AnswerStore], total: int, hidden: bool) -> None:
         super().__init__(daemon=True)
-        self.store, self.read = store, store.lengths()
+        self.stores, self.read = stores, self._lengths(stores)
         self.bar = tqdm(total=total, desc="answering", unit="question", disable=hidden, mininterval=1)
         self.ended = threading.Event()
+
+    @staticmethod
+    def _lengths(stores: list[AnswerStore]) -> dict:
+        return {part: length for store in stores for part, length in store.lengths().items()}
 
     def run(self) -> None:
         while not self.ended.wait(0.5):
@@ -141,7 +138,7 @@ class Progress(threading.Thread):
 
     def update(self) -> None:
         """Count the lines that have been added."""
-        for part, length in self.store.lengths().items():
+        for part, length in self._lengths(self.stores).items():
             start = self.read.get(part, 0)
             if length > start:
                 with part.open("rb") as file:

@@ -1,25 +1,29 @@
-"""What decides the answers to a question file, written down, so that a run can tell whether answers are its own."""
+"""What decides the answers to a question file, written down, so that a run can tell whether answers are its own.
+
+Files count by their contents: a checkpoint or pictures may have been moved or copied in between. Contents are read
+when answers are begun; after that a stamp of names, sizes and times, kept among the settings, says that they are the
+same, and contents are read again only where it does not.
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import llava
+from llava.cli import AskingOptions, ModelOptions
 from llava.eval.benchmarks.questions import Question
-from llava.eval.run.stamps import digest_files, digest_texts
+from llava.eval.run.stamps import digest_files, digest_texts, stamp_files
 from llava.model.folders import fetch_weights, find_folder, is_on_hub
 from llava.pruning.base import CROP, PruningSettings
 from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file
 from llava.utils import get_model_name_from_path, read_json_object
 
-if TYPE_CHECKING:
-    from llava.cli import AskingOptions, ModelOptions
-
 # Files of a checkpoint that decide an answer, by the endings of their names, and those that training leaves there.
 _DECISIVE = (".json", ".model", ".txt", ".jinja", ".safetensors", ".bin")
 _OF_TRAINING = ("trainer_state.json", "training_args.bin", "optimizer.bin", "scheduler.bin")
-# What a key that is not in the file of settings stands for: an option that came later, with its default.
+# Defaults for keys that older settings files lack.
 DEFAULTS = {
     "load_8bit": False,
     "load_4bit": False,
@@ -32,35 +36,98 @@ DEFAULTS = {
     "image_grid_pinpoints": None,
     "top_p": None,
 }
+STAMPS = "stamps"  # the key of what says that files are the same, and decides nothing itself
 
 
-def settings_of(model: ModelOptions, asking: AskingOptions, conv_mode: str, questions: list[Question]) -> dict:
-    """What decides the answers, as JSON gives it back.
+@dataclass(frozen=True)
+class Decisive:
+    """What decides the answers of a model to questions, whatever the pruning settings are.
 
-    Files count by their contents: a checkpoint, a question file or pictures may have been moved in between. What
-    changes no answer is left out: the batch size, the number of processes, the device apart from its dtype.
-    Raises InputError if there is no such checkpoint or a file cannot be read.
+    What changes no answer is left out: the batch size, the number of processes, the device apart from its dtype.
     """
-    _check_before_download(model)
-    return {
-        "llava": llava.__version__,
-        "checkpoint": _checkpoint(model.model_path),
-        "model_base": _checkpoint(model.model_base) if model.model_base else None,
-        "dtype": _dtype(model.device),
-        "load_8bit": model.load_8bit,
-        "load_4bit": model.load_4bit,
-        **_pruning(model.pruning),
-        "image_aspect_ratio": model.image_aspect_ratio,
-        "mm_patch_merge_type": model.mm_patch_merge_type,
-        "image_grid_pinpoints": model.image_grid_pinpoints,
-        "conv_mode": conv_mode.partition(":")[0],  # the checkpoint that a chat template is of has its digest above
-        "temperature": asking.generation.get("temperature", 0),
-        "top_p": asking.generation.get("top_p"),
-        "num_beams": asking.generation["num_beams"],
-        "max_new_tokens": asking.generation["max_new_tokens"],
-        "question_file": digest_texts(part for q in questions for part in (str(q.question_id), q.asked, q.prompt))[:16],
-        "images": _images(questions),
-    }
+
+    model: ModelOptions
+    asking: AskingOptions
+    conv_mode: str
+    questions: list[Question]
+
+    def settings(self, pruning: PruningSettings, known: dict | None = None) -> dict:
+        """What decides the answers at these pruning settings, as JSON gives it back, and the stamps of files.
+
+        `known` are the settings of answers that are there: contents whose stamp is the same are not read again.
+        Raises InputError if there is no such checkpoint or a file cannot be read.
+        """
+        _check_before_download(self.model)
+        model, generation, stamps = self.model, self.asking.generation, {}
+        known_stamps = (known or {}).get(STAMPS)
+
+        def digest(name: str, stamp: str, contents) -> str:
+            stamps[name] = stamp
+            if isinstance(known_stamps, dict) and known_stamps.get(name) == stamp and isinstance(known.get(name), str):
+                return known[name].rpartition(" ")[2]
+            return contents()
+
+        def checkpoint(name: str, path: str) -> str:
+            files = decisive_files(path)
+            names = [file.name for file in files]
+            contents = digest(name, stamp_files(files), lambda: digest_texts([*names, *digest_files(files)]))
+            return f"{get_model_name_from_path(path)} {contents}"
+
+        file = method_file(pruning.pruning_method)
+        return {
+            "llava": llava.__version__,
+            "checkpoint": checkpoint("checkpoint", model.model_path),
+            "model_base": checkpoint("model_base", model.model_base) if model.model_base else None,
+            "dtype": _dtype(model.device),
+            "load_8bit": model.load_8bit,
+            "load_4bit": model.load_4bit,
+            **heeded(pruning),
+            "pruning_file": digest("pruning_file", stamp_files([file]), lambda: digest_files([file])[0][:16])
+            if file
+            else None,
+            "image_aspect_ratio": model.image_aspect_ratio,
+            "mm_patch_merge_type": model.mm_patch_merge_type,
+            "image_grid_pinpoints": model.image_grid_pinpoints,
+            "conv_mode": self.conv_mode.partition(":")[0],  # the checkpoint of a chat template has its digest above
+            "temperature": generation.get("temperature", 0),
+            "top_p": generation.get("top_p"),
+            "num_beams": generation["num_beams"],
+            "max_new_tokens": generation["max_new_tokens"],
+            "question_file": self._question_digest,
+            "images": digest("images", self._image_stamp, lambda: self._image_digest),
+            STAMPS: stamps,
+        }
+
+    @cached_property
+    def _question_digest(self) -> str:
+        return digest_texts(part for q in self.questions for part in (str(q.question_id), q.asked, q.prompt))
+
+    @cached_property
+    def _image_files(self) -> list[Path]:
+        return list(dict.fromkeys(q.image for q in self.questions if isinstance(q.image, Path)))
+
+    @cached_property
+    def _image_stamp(self) -> str:
+        return self._digest_images([stamp_files([file]) for file in self._image_files])
+
+    @cached_property
+    def _image_digest(self) -> str:
+        return self._digest_images(digest_files(self._image_files))
+
+    def _digest_images(self, of_files: list[str]) -> str:
+        """A digest of the questions' pictures and their order, from those of the files."""
+        of_file = dict(zip(self._image_files, of_files, strict=True))
+        return digest_texts(of_file[q.image] if isinstance(q.image, Path) else q.image or b"" for q in self.questions)
+
+
+def decisive_files(path: str) -> list[Path]:
+    """The files of a checkpoint and its vision tower that decide an answer; a hub id is downloaded for that."""
+    folder = find_folder(path, "checkpoint")
+    files = _decisive_files(folder)
+    tower = read_json_object(folder / "config.json", "config").get("mm_vision_tower")
+    if isinstance(tower, str):
+        files += _decisive_files(find_folder(tower, "vision tower", relative_to=folder))
+    return files
 
 
 def _check_before_download(model: ModelOptions) -> None:
@@ -70,17 +137,6 @@ def _check_before_download(model: ModelOptions) -> None:
         from llava.model.builder import CheckedFolder
 
         CheckedFolder.of(model.model_path, model.model_base, model.config)
-
-
-def _checkpoint(path: str) -> str:
-    """A checkpoint's name and a digest of what it and its vision tower are made of; a hub id is downloaded for that."""
-    folder = find_folder(path, "checkpoint")
-    files = _decisive_files(folder)
-    tower = read_json_object(folder / "config.json", "config").get("mm_vision_tower")
-    if isinstance(tower, str):
-        files += _decisive_files(find_folder(tower, "vision tower", relative_to=folder))
-    names = [file.name for file in files]
-    return f"{get_model_name_from_path(path)} {digest_texts([*names, *digest_files(files)])[:16]}"
 
 
 def _decisive_files(folder: Path) -> list[Path]:
@@ -104,23 +160,14 @@ def reads_ratio(method: str) -> bool:
     return method == VISPRUNER or method_file(method) is not None
 
 
-def _pruning(pruning: PruningSettings) -> dict:
-    """The pruning settings that decide what is kept: a method of this package does not read those of others."""
+def heeded(pruning: PruningSettings) -> dict:
+    """The settings that decide what is kept, less a method's file: a method does not read those of others."""
     method = pruning.pruning_method
-    file = method_file(method)
-    return {
-        "visual_token_num": pruning.visual_token_num if method != NONE else None,
-        "important_ratio": pruning.important_ratio if reads_ratio(method) else None,
+    file, own = method_file(method), method not in METHOD_NAMES
+    return asdict(pruning) | {
         "pruning_method": method if file is None else file.name,
-        "pruning_seed": pruning.pruning_seed if method not in METHOD_NAMES or method == "random" else 0,
-        "budget_per": pruning.budget_per if pruning.prunes else CROP,
-        "pruning_file": digest_files([file])[0][:16] if file else None,
+        **({} if method != NONE else {"visual_token_num": None}),
+        **({} if reads_ratio(method) else {"important_ratio": None}),
+        **({} if own or method == "random" else {"pruning_seed": 0}),
+        **({} if pruning.prunes else {"budget_per": CROP}),
     }
-
-
-def _images(questions: list[Question]) -> str:
-    """A digest of the questions' pictures and their order."""
-    files = list(dict.fromkeys(q.image for q in questions if isinstance(q.image, Path)))
-    of_file = dict(zip(files, digest_files(files)))
-    parts = (of_file[q.image] if isinstance(q.image, Path) else q.image or b"" for q in questions)
-    return digest_texts(parts)[:16]

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from llava.eval.benchmarks.items import accuracy_items, make_items, write_items
+from llava.eval.report import summary
 from llava.eval.report.score_table import Cell, Setting
-from tests.conftest import load_script
-from tests.eval.test_collect_scores import table_of
+from tests.eval.conftest import table_of
 
 N = 200
 MARKS = "↑ better, ↓ worse, ≈ not distinguishable"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def script():
-    return load_script("collect_scores")
+    return summary
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_items_that_are_not_the_score_s_are_named_and_the_score_is_still_collect
     file = save("vispruner", 32, 150) / "merge.items.json"
     for text, says in (
         (file.with_name("merge.items.json").read_text().replace("1.0,1.0]", "0.0,1.0]", 1), "score the answers again"),
-        ("{", "Invalid JSON"),
+        ("{", "not JSON"),
     ):
         file.write_text(text)
         code, out, err = call(script, "--out-dir", tmp_path)

@@ -69,13 +69,6 @@ def test_science_qa_s_figure_is_that_of_the_published_scorer_and_others_stand_be
     assert json.loads((tmp_path / "result.json").read_text())["results"] == {"0": -1, "1": -1, "2": -1, "3": 0}
 
 
-def test_science_qa_writes_half_a_surrogate_pair_as_an_escape(call, science, tmp_path):
-    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    write_jsonl(tmp_path / "a.jsonl", [rows[0] | {"text": "a \ud83d"}, *rows[1:]])
-    assert call(eval_science_qa, *science, "--output-file", tmp_path / "out.json")[0] == 0
-    assert json.loads((tmp_path / "out.json").read_text())["incorrect"][1]["pred"] == "a \ud83d"
-
-
 def test_science_qa_refuses_what_does_not_match(call, science, tmp_path):
     assert_one_line(call(eval_science_qa, *science, "--split", "dev"), "no split 'dev'")
     assert_one_line(call(eval_science_qa, *science, "--split", "none"), "no split 'none'")

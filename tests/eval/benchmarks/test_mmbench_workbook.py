@@ -18,9 +18,7 @@ def test_what_looks_like_a_formula_is_text_in_the_workbook(case):
 
 
 @only_mmbench
-@pytest.mark.parametrize(
-    ("text", "cell"), [("a\x07b", "a\ufffdb"), ("\ud800", "\ufffd"), ("\uffff\x00", "\ufffd\ufffd")]
-)
+@pytest.mark.parametrize(("text", "cell"), [("a\x07b", "a\ufffdb"), ("\uffff\x00", "\ufffd\ufffd")])
 def test_characters_of_an_answer_that_a_workbook_cannot_hold_are_marked(case, text, cell):
     case.answers.write_text("".join(json.dumps(row | {"text": text}) + "\n" for row in case.rows))
     assert case.run()[0] == 0

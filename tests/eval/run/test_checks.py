@@ -13,8 +13,9 @@ from llava.eval import model_vqa_loader
 from llava.eval.benchmarks.questions import Question
 from llava.eval.run import answering
 from llava.eval.run.answering import answer_each, answer_questions, make_requests
-from llava.eval.run.checks import check_headers, check_images, check_lengths, check_questions
+from llava.eval.run.checks import check_headers, check_lengths, check_questions, decoding_images
 from llava.inference import pictures
+from llava.inference.budgets import pairs_in_order
 from llava.inference.request import Request
 from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import LoadedModel
@@ -22,6 +23,7 @@ from llava.pruning import PruningSettings
 from llava.utils import InputError
 from tests.conftest import IMAGE, ROOT, picture
 from tests.eval.conftest import assert_one_line, texts
+from tests.eval.run.runs import command
 
 ONE = {"do_sample": False, "max_new_tokens": 1}
 
@@ -45,8 +47,8 @@ def test_a_header_shows_what_is_missing_or_no_image_but_not_what_is_cut(tmp_path
     questions = asked(tmp_path)
     questions[1].image.write_bytes(questions[1].image.read_bytes()[:3000])
     check_headers(questions)
-    with pytest.raises(InputError, match=r"1\.png"):
-        check_images(questions)
+    with pytest.raises(InputError, match=r"1\.png"), decoding_images(questions) as decoded:
+        decoded()
     questions[2].image.unlink()
     questions[4].image.write_text("no image")
     questions[5].image.unlink()
@@ -96,8 +98,12 @@ def test_one_failing_question_leaves_the_answers_of_its_batch(loaded, tmp_path, 
     llava, questions = loaded(), asked(tmp_path)
     whole = [text for _, text in answer_questions(llava, questions, "llava_v1", ONE, 4)]
     questions[2].image.unlink()
-    answers = list(answer_each(llava, questions, "llava_v1", ONE, batch_size))
-    assert [question for question, _ in answers] == questions
+    settings = [PruningSettings(), PruningSettings(16)]
+    pairs = pairs_in_order([0, 1, 2, 3, 4, 5], settings, batch_size)
+    both = list(answer_each(llava, questions, pairs, "llava_v1", ONE, batch_size))
+    assert [pair for pair, _ in both] == pairs
+    assert [isinstance(text, InputError) for _, text in both] == [number == 2 for number, _ in pairs]
+    answers = [answer for answer in both if answer[0][1] == settings[0]]
     assert isinstance(answers[2][1], InputError)
     assert [text for _, text in answers[:2] + answers[3:]] == whole[:2] + whole[3:]
 
@@ -124,7 +130,8 @@ def test_what_fails_on_the_way_is_named_when_all_others_are_answered(call, ask, 
 
 def test_where_everything_fails_the_run_gives_up(call, ask, tmp_path, monkeypatch):
     monkeypatch.setattr(answering, "MOST_FAILED", 5)
-    monkeypatch.setattr(answering, "answer_each", lambda _, questions, *a: ((q, InputError("no")) for q in questions))
+    nothing = InputError("no")
+    monkeypatch.setattr(answering, "answer_each", lambda _, questions, pairs, *a: ((pair, nothing) for pair in pairs))
     code, _, err = call(model_vqa_loader, *ask, "--answers-file", tmp_path / "a.jsonl")
     assert (code, err.splitlines()[-1].count(",")) == (2, 3)
 
@@ -172,8 +179,8 @@ def test_most_answers_being_empty_is_said_in_the_score_file(call, caplog, checkp
     answer_each = answering.answer_each
     for empty, folder in ((3, "half"), (4, "most")):
 
-        def answer(loaded, questions, *args, most=empty):
-            return ((q, "" if i < most else "Yes") for i, q in enumerate(questions))
+        def answer(loaded, questions, pairs, *args, most=empty):
+            return ((pair, "" if i < most else "Yes") for i, pair in enumerate(pairs))
 
         monkeypatch.setattr(answering, "answer_each", answer)
         code, out, _ = call(command, *options, "--out-dir", tmp_path / folder)
@@ -185,8 +192,6 @@ def test_most_answers_being_empty_is_said_in_the_score_file(call, caplog, checkp
 
 
 def test_bad_questions_are_named_once_whatever_the_number_of_processes(ask, tmp_path):
-    from tests.eval.runs import command
-
     image = tmp_path / "images" / "3.png"
     image.write_bytes(image.read_bytes()[:-2000])  # its header is good: it is found while the model is loaded
     run = command(*ask, "--answers-file", tmp_path / "out" / "a.jsonl", processes=2)

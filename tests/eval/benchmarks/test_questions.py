@@ -1,9 +1,7 @@
 """The question formats of MM-Vet, ScienceQA and MMBench, from file to answers."""
 
 import base64
-import csv
 import json
-from io import BytesIO
 
 import pytest
 
@@ -12,13 +10,10 @@ from llava.eval.benchmarks.questions import read_mmbench_questions, read_questio
 from llava.eval.run import answers
 from llava.utils import InputError
 from tests.conftest import picture, write_jsonl
+from tests.eval.benchmarks.tables import encoded, write_table
 from tests.eval.conftest import assert_one_line
 
 LETTER = "Answer with the option's letter from the given choices directly."
-COLUMNS = [
-    *("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image"),
-    *("source", "l2-category", "comment", "split"),
-]
 
 
 @pytest.fixture
@@ -28,20 +23,6 @@ def common(checkpoints):
 
 def read(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def encoded(seed: int) -> str:
-    """A base64 JPEG."""
-    buffer = BytesIO()
-    picture(400, 300, seed).save(buffer, "JPEG", quality=95)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def write_table(path, rows: list[dict]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, delimiter="\t", restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 import openpyxl
 
 from tests.conftest import load_script, write_jsonl
+from tests.eval.benchmarks.tables import write_table
 from tests.eval.conftest import assert_one_line
-from tests.eval.test_questions import write_table
 
 
 def answered(texts: dict) -> list[dict]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from llava.eval.benchmarks.questions import Question
-from llava.eval.run.answering import answer_questions, check_images
+from llava.eval.run.answering import answer_questions
+from llava.eval.run.checks import decoding_images
 from llava.inference import memory
 from llava.inference.pictures import open_image
 from llava.inference.request import single_turn_prompt
@@ -189,8 +190,11 @@ def test_a_batch_is_as_large_as_memory_allows(loaded, monkeypatch):
 def test_a_picture_inside_the_question_file_is_named_by_its_question():
     buffer = BytesIO()
     picture().save(buffer, "PNG")
-    check_images([Question(1, "", buffer.getvalue(), ""), Question(2, "", None, "")])
-    with pytest.raises(InputError, match="cannot read the image of question 7"):
-        check_images([Question(7, "", buffer.getvalue()[:2000], "")])
-    with pytest.raises(InputError, match=r"no\.png"):
-        check_images([Question(7, "", Path("no.png"), "")])
+    with decoding_images([Question(1, "", buffer.getvalue(), ""), Question(2, "", None, "")]) as decoded:
+        decoded()
+    for image, named in (
+        (buffer.getvalue()[:2000], "cannot read the image of question 7"),
+        (Path("no.png"), r"no\.png"),
+    ):
+        with pytest.raises(InputError, match=named), decoding_images([Question(7, "", image, "")]) as decoded:
+            decoded()

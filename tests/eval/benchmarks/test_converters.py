@@ -3,8 +3,8 @@
 import pytest
 
 from tests.conftest import load_script, write_jsonl
+from tests.eval.benchmarks.converter_cases import CASES, WITH_QUESTIONS, read_json, read_rows, vqav2
 from tests.eval.conftest import assert_one_line
-from tests.eval.converter_cases import CASES, WITH_QUESTIONS, read_json, read_rows, vqav2
 
 every = pytest.mark.parametrize("case", CASES, indirect=True)
 with_questions = pytest.mark.parametrize("case", WITH_QUESTIONS, indirect=True)
@@ -24,7 +24,7 @@ def test_answers_that_cannot_be_used_are_refused_and_an_older_upload_stays(case)
     case.refuses(
         [*case.rows, case.rows[0]], f"answers 1 question(s) more than once, such as '{case.rows[0]['question_id']}'"
     )
-    case.refuses([*case.rows[1:], case.rows[0] | {"text": None}], f"the answer to {case.rows[0]['question_id']!r} is")
+    case.refuses([*case.rows[1:], case.rows[0] | {"text": None}], "text is None")
     case.refuses([*case.rows[1:], {"text": "yes"}], f"line {len(case.rows)}: no question_id")
     case.refuses('{"question_id": 1, "te', f"{case.answers}, line 1: not JSON")
     case.refuses("", f"the result file {case.answers} is empty")
@@ -61,20 +61,13 @@ def test_questions_that_stand_in_their_file_twice_are_refused(case):
 
 @pytest.mark.parametrize(
     ("case", "field", "value", "named"),
-    [("vqav2", "question_id", "n7", "the id 'n7' is not a whole number"), ("vizwiz", "image", 7, "not a string")],
+    [("vqav2", "question_id", "n7", "the id 'n7' is not a whole number"), ("vizwiz", "image", 7, "image is 7")],
     indirect=["case"],
 )
 def test_questions_that_the_server_would_refuse_are_named(case, field, value, named):
     rows = read_rows(case.questions)
     write_jsonl(case.questions, [*rows[:-1], rows[-1] | {field: value}])
     case.refuses(case.rows, named)
-
-
-@pytest.mark.parametrize("case", ["gqa", "mmvet", "seed"], indirect=True)
-def test_half_a_surrogate_pair_in_an_answer_stands_in_the_upload(case):
-    write_jsonl(case.answers, [case.rows[0] | {"text": "a \ud83d"}, *case.rows[1:]])
-    assert case.run()[0] == 0
-    assert "a \\ud83d" in case.upload.read_text()
 
 
 def test_vqav2_finds_its_files_below_one_folder(call, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from llava.eval import model_vqa_loader
 from tests.conftest import ROOT
 from tests.eval.conftest import assert_one_line, texts
-from tests.eval.runs import command, lines_in, rank_process, wait_for
+from tests.eval.run.runs import command, lines_in, rank_process, wait_for
 
 
 def test_changed_options_and_files_are_told_from_moved_ones(call, ask, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from llava.eval.benchmarks import all_benchmarks
 from llava.eval.benchmarks.questions import Question
-from llava.eval.run import lock as answers_lock
+from llava.eval.run import lock
 from llava.eval.run.answers import AnswerStore, answer_line
 from llava.utils import InputError
 from tests.eval.conftest import texts
@@ -138,7 +138,7 @@ def test_answers_of_unknown_origin_are_not_replaced(store):
 
 
 def test_two_runs_do_not_write_the_same_answers(store, monkeypatch):
-    monkeypatch.setattr(answers_lock, "RELEASE", 0.2)
+    monkeypatch.setattr(lock, "RELEASE", 0.2)
     store.resume(SETTINGS)
     with pytest.raises(InputError, match="another run is writing"):
         AnswerStore(store.file, store.questions).resume(SETTINGS)
@@ -220,7 +220,7 @@ def test_what_is_no_answer_is_named(store, row):
     write(store, 0, 2)
     with (store.parts / "0.jsonl").open("a") as file:
         file.write("\n" + json.dumps(row) + "\n")
-    with pytest.raises(InputError, match=r"0\.jsonl, line 3: (question_id|prompt|round_id|the answer to 1) is not"):
+    with pytest.raises(InputError, match=r"0\.jsonl, line 3: (question_id|prompt|round_id|text) is "):
         again(store).resume(SETTINGS)
 
 
@@ -274,15 +274,17 @@ def test_a_folder_that_is_removed_is_noticed_at_the_next_answer(store):
             store.add(file, answer_line(question(0), "yes", "m"))
 
 
-def test_the_processes_of_a_run_share_its_hold(store, monkeypatch):
-    monkeypatch.setattr(answers_lock, "RELEASE", 0.2)
+def test_a_run_lasts_as_long_as_its_last_process(store, monkeypatch):
+    monkeypatch.setattr(lock, "RELEASE", 0.2)
     store.resume(SETTINGS)
     second = AnswerStore(store.file, store.questions)
-    with second.appending(1):
-        store._lock.close()  # the first process is gone
-        with pytest.raises(InputError, match=f"another run is writing .*: process {os.getpid()} on "):
-            AnswerStore(store.file, store.questions).resume(SETTINGS)
+    second.join(1)
+    assert not store.has_ended(1)
+    store._lock.close()  # the first process is gone
+    with pytest.raises(InputError, match=f"another run is writing .*: process {os.getpid()} on "):
+        AnswerStore(store.file, store.questions).resume(SETTINGS)
     second._lock.close()
+    assert store.has_ended(1)
     assert again(store).resume(SETTINGS) == [0, 1, 2, 3]
 
 

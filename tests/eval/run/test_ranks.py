@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval.benchmarks.questions import Question
-from llava.eval.run.ranks import by_image, share
+from llava.eval.benchmarks.questions import Question, by_image
+from llava.eval.run.ranks import share
 
 
 def asked(images: str) -> list[Question]:

@@ -1,0 +1,85 @@
+"""Where the model that answers comes from: a checkpoint, which is loaded once, or a model that is loaded already."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+from llava.cli import AskingOptions, ModelOptions
+from llava.eval.benchmarks.questions import Question
+from llava.pruning.base import PruningSettings
+from llava.utils import InputError, get_model_name_from_path
+
+if TYPE_CHECKING:
+    from llava.model.builder import LoadedModel
+
+SettingsAt = Callable[[PruningSettings, dict], dict]
+
+
+class ModelSource(Protocol):
+    """Where the model that answers comes from."""
+
+    name: str
+    model_path: str
+    model_type: str | None
+
+    def load(self, device: Callable[[str], str]) -> LoadedModel:
+        """The model, on what `device` makes of the device that is asked for. Raises InputError if it cannot be."""
+
+    def decisive(self, asking: AskingOptions, questions: list[Question]) -> SettingsAt:
+        """What decides the answers; see `settings.Decisive.settings`."""
+
+
+class OnDisk:
+    """A checkpoint. It is loaded when it is first needed, and kept."""
+
+    def __init__(self, options: ModelOptions) -> None:
+        """`options` say which; what they say of pruning does not count."""
+        self.options = replace(options, pruning=PruningSettings())
+        self.name, self.model_path = options.name, options.model_path
+        self.load = cache(self._load)
+
+    @property
+    def model_type(self) -> str | None:
+        return self.options.model_type
+
+    def require(self) -> None:
+        """Raise InputError if there is no such checkpoint."""
+        _ = self.options.model_type
+
+    def _load(self, device: Callable[[str], str]) -> LoadedModel:
+        return replace(self.options, device=device(self.options.device)).load()
+
+    def decisive(self, asking: AskingOptions, questions: list[Question]) -> SettingsAt:
+        from llava.eval.run.settings import Decisive
+        from llava.inference.templates import choose_conv_mode
+
+        conv_mode = choose_conv_mode(self.name, self.model_type, asking.conv_mode, self.model_path)
+        return Decisive(self.options, asking, conv_mode, questions).settings
+
+
+class InMemory:
+    """A model that is loaded already; its weights may be anyone's, so no answers on disk are its own."""
+
+    def __init__(self, model) -> None:
+        """`model` is what `load_pretrained_model` returned, or a LLaVA model alone."""
+        self.model, self.load = model, cache(self._load)
+        bare = model[1] if isinstance(model, tuple) else model
+        self.model_path = str(bare.config.name_or_path)
+        self.name = get_model_name_from_path(self.model_path) or "model"
+        self.model_type = bare.config.model_type
+
+    def _load(self, device: Callable[[str], str]) -> LoadedModel:
+        from llava.model.builder import LoadedModel, complete
+
+        if isinstance(self.model, tuple):
+            return LoadedModel(*self.model)
+        if not self.model_path:
+            raise InputError("config.name_or_path of the model is empty: give what load_pretrained_model returned")
+        return complete(self.model)
+
+    def decisive(self, asking: AskingOptions, questions: list[Question]) -> SettingsAt:
+        return lambda pruning, known: {"run": uuid.uuid4().hex}
