@@ -15,8 +15,8 @@ from llava.eval.benchmarks.base import Benchmark, MissingData
 from llava.eval.benchmarks.items import write_items
 from llava.eval.benchmarks.questions import Question
 from llava.eval.benchmarks.scoring import empty_answers
-from llava.eval.run.answering import answer_files
 from llava.eval.run.answers import answer_line
+from llava.eval.run.jobs import Jobs
 from llava.eval.run.ranks import Ranks
 from llava.eval.run.settings import heeded
 from llava.eval.run.source import InMemory, ModelSource, OnDisk
@@ -158,7 +158,7 @@ class Run:
     def evaluate(self, benchmark: Benchmark) -> dict[PruningSettings, Result | InputError]:
         """The result at each of the settings, or why there is none; in other processes than the first nothing.
 
-        Raises MissingData if the data is not there, and InputError as `answer_files` does.
+        Raises MissingData if the data is not there, and InputError as `Jobs.run` does.
         """
         missing = self.ranks.from_first(lambda: _missing_data(benchmark, self.data_dir))
         if missing is not None:
@@ -168,7 +168,7 @@ class Run:
         tokens = benchmark.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
         generation = self.asking.generation | {"max_new_tokens": tokens}
         asking = replace(self.asking, generation=generation, conv_mode=self._conv_mode)
-        errors = answer_files(self.source, asking, questions, files, self.ranks, self.overwrite)
+        errors = Jobs(self.source, asking, questions, files, self.ranks).run(self.overwrite)
         if self.ranks.rank > 0:
             return {}
         return {

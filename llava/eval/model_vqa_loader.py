@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llava.cli import question_parser
 from llava.eval.benchmarks.questions import read_question_file
-from llava.eval.run.answering import answer_from_command_line
+from llava.eval.run.jobs import answer_from_command_line
 from llava.utils import run_command
 
 

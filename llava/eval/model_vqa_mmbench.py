@@ -2,7 +2,7 @@
 
 from llava.cli import question_parser
 from llava.eval.benchmarks.questions import LETTER_SENTENCE, read_mmbench_questions
-from llava.eval.run.answering import answer_from_command_line
+from llava.eval.run.jobs import answer_from_command_line
 from llava.utils import run_command
 
 

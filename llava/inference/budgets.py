@@ -1,6 +1,6 @@
 """One list of requests answered at many pruning settings, for which every image is encoded once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from llava.inference.engine import Engine
@@ -19,7 +19,9 @@ def pairs_in_order(numbers: Sequence[int], settings: Sequence[PruningSettings], 
     return [(number, setting) for group in groups for setting in settings for number in group]
 
 
-def answer_pairs(engine: Engine, requests: Sequence[Request], pairs: list[Pair], **options) -> Iterator[Completion]:
+def answer_pairs(
+    engine: Engine, requests: Sequence[Request] | Mapping[int, Request], pairs: list[Pair], **options
+) -> Iterator[Completion]:
     """The completion of each of `pairs`, in order, as they are made.
 
     An image passes through the vision tower once, however many settings and requests about it there are, and every
@@ -28,7 +30,7 @@ def answer_pairs(engine: Engine, requests: Sequence[Request], pairs: list[Pair],
 
     Args:
         engine: the model, and how many requests it takes at once.
-        requests: whose own settings do not count.
+        requests: by their numbers; their own settings do not count.
         pairs: without one that is there twice; see `pairs_in_order`.
         options: transformers' generation options.
 

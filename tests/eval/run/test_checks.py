@@ -11,7 +11,7 @@ import pytest
 
 from llava.eval import model_vqa_loader
 from llava.eval.benchmarks.questions import Question
-from llava.eval.run import answering
+from llava.eval.run import jobs
 from llava.eval.run.answering import answer_each, answer_questions, make_requests
 from llava.eval.run.checks import check_headers, check_lengths, check_questions, decoding_images
 from llava.inference import pictures
@@ -129,9 +129,9 @@ def test_what_fails_on_the_way_is_named_when_all_others_are_answered(call, ask, 
 
 
 def test_where_everything_fails_the_run_gives_up(call, ask, tmp_path, monkeypatch):
-    monkeypatch.setattr(answering, "MOST_FAILED", 5)
+    monkeypatch.setattr(jobs, "MOST_FAILED", 5)
     nothing = InputError("no")
-    monkeypatch.setattr(answering, "answer_each", lambda _, questions, pairs, *a: ((pair, nothing) for pair in pairs))
+    monkeypatch.setattr(jobs, "answer_each", lambda _, questions, pairs, *a: ((pair, nothing) for pair in pairs))
     code, _, err = call(model_vqa_loader, *ask, "--answers-file", tmp_path / "a.jsonl")
     assert (code, err.splitlines()[-1].count(",")) == (2, 3)
 
@@ -176,19 +176,19 @@ def test_most_answers_being_empty_is_said_in_the_score_file(call, caplog, checkp
     from llava.eval import __main__ as command
 
     options = ["pope", "--model-path", checkpoints(), "--device", "cpu", "--data-dir", tmp_path, "--max_new_tokens", 2]
-    answer_each = answering.answer_each
+    answer_each = jobs.answer_each
     for empty, folder in ((3, "half"), (4, "most")):
 
         def answer(loaded, questions, pairs, *args, most=empty):
             return ((pair, "" if i < most else "Yes") for i, pair in enumerate(pairs))
 
-        monkeypatch.setattr(answering, "answer_each", answer)
+        monkeypatch.setattr(jobs, "answer_each", answer)
         code, out, _ = call(command, *options, "--out-dir", tmp_path / folder)
         scores = json.loads(next((tmp_path / folder).rglob("merge.score.json")).read_text())
         says = "4 of 6 answers are empty"
         assert code == 0
         assert (says in out, says in scores.get("warning", ""), says in caplog.text) == (empty == 4,) * 3
-    assert answer_each is not answering.answer_each
+    assert answer_each is not jobs.answer_each
 
 
 def test_bad_questions_are_named_once_whatever_the_number_of_processes(ask, tmp_path):
