@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from llava.cli import ModelOptions, visual_token_num
+from llava.options import ModelOptions, visual_token_num
 from llava.pruning.base import PruningSettings
 from llava.utils import CommandParser, InputError, run_command
 

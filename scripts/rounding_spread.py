@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.cli import pruning_method, visual_token_num
 from llava.files import write_json
+from llava.options import pruning_method, visual_token_num
 from llava.pruning.registry import METHOD_NAMES
 from llava.utils import CommandParser, InputError, run_command
 

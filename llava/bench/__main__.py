@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from llava.bench.shapes import SHAPES
-from llava.cli import add_compile_argument, pruning_method, visual_token_num
 from llava.constants import PATCH_MERGE_TYPES
 from llava.files import write_json
+from llava.options import add_compile_argument, pruning_method, visual_token_num
 from llava.pruning.base import PruningSettings
 from llava.utils import CommandParser, InputError, is_anyres, run_command
 

@@ -15,10 +15,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.cli import add_generation_arguments, add_model_arguments, generation_options, model_options
 from llava.conversation import get_conversation
 from llava.eval.benchmarks.questions import Question, read_question_file
 from llava.files import write_json
+from llava.options import add_generation_arguments, add_model_arguments, generation_options, model_options
 from llava.utils import CommandParser, InputError, run_command
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.bench.answering import choose_questions
-from llava.cli import important_ratio, visual_token_num
 from llava.conversation import get_conversation
 from llava.eval.benchmarks.questions import Question, read_question_file
 from llava.files import write_json
 from llava.model.folders import find_folder
+from llava.options import important_ratio, visual_token_num
 from llava.pruning import PruningSettings
 from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command
 

@@ -13,7 +13,13 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llava.cli import (
+from llava.eval.benchmarks import all_benchmarks, find_benchmark
+from llava.eval.benchmarks.base import Benchmark, MissingData
+from llava.eval.evaluation import BUNDLED_MODEL, DATA, Run, default_data_dir, distinct
+from llava.eval.report.summary import summarize
+from llava.eval.run.processes import GOES_ON, environment_of_child
+from llava.eval.run.source import OnDisk
+from llava.options import (
     add_asking_arguments,
     add_crop_arguments,
     add_generation_arguments,
@@ -23,12 +29,6 @@ from llava.cli import (
     model_options,
     pruning_grid,
 )
-from llava.eval.benchmarks import all_benchmarks, find_benchmark
-from llava.eval.benchmarks.base import Benchmark, MissingData
-from llava.eval.evaluation import BUNDLED_MODEL, DATA, Run, default_data_dir, distinct
-from llava.eval.report.summary import summarize
-from llava.eval.run.processes import GOES_ON, environment_of_child
-from llava.eval.run.source import OnDisk
 from llava.pruning.base import PruningSettings
 from llava.pruning.registry import NONE, method_label
 from llava.utils import CommandParser, InputError, run_command

@@ -17,7 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.cli import (
+from llava.eval.benchmarks.questions import Question, read_question_file
+from llava.eval.report.budget_report import markdown, write_files
+from llava.eval.report.budget_table import Budgets, make_row
+from llava.eval.run.checks import check_headers, check_lengths, check_questions
+from llava.options import (
     AskingOptions,
     add_asking_arguments,
     add_crop_arguments,
@@ -28,10 +32,6 @@ from llava.cli import (
     pruning_method,
     visual_token_num,
 )
-from llava.eval.benchmarks.questions import Question, read_question_file
-from llava.eval.report.budget_report import markdown, write_files
-from llava.eval.report.budget_table import Budgets, make_row
-from llava.eval.run.checks import check_headers, check_lengths, check_questions
 from llava.pruning.base import PruningSettings
 from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_label
 from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command

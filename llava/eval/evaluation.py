@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.cli import AskingOptions, ModelOptions, decoding, pruning_grid
 from llava.eval.benchmarks import find_benchmark
 from llava.eval.benchmarks.base import Benchmark, MissingData
 from llava.eval.benchmarks.items import write_items
@@ -21,6 +20,7 @@ from llava.eval.run.ranks import Ranks
 from llava.eval.run.settings import heeded
 from llava.eval.run.source import InMemory, ModelSource, OnDisk
 from llava.files import write_json
+from llava.options import AskingOptions, ModelOptions, decoding, pruning_grid
 from llava.pruning.base import CROP, IMAGE, PruningSettings
 from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file, method_label
 from llava.utils import InputError

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from llava.cli import question_parser
 from llava.eval.benchmarks.questions import read_question_file
 from llava.eval.run.jobs import answer_from_command_line
+from llava.options import question_parser
 from llava.utils import run_command
 
 

@@ -1,8 +1,8 @@
 """One question about one picture, or several."""
 
-from llava.cli import add_generation_arguments, add_model_arguments, generation_options, model_options
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
 from llava.conversation import check_conv_mode
+from llava.options import add_generation_arguments, add_model_arguments, generation_options, model_options
 from llava.utils import CommandParser, run_command
 
 

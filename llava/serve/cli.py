@@ -2,15 +2,15 @@
 
 import sys
 
-from llava.cli import (
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import check_conv_mode
+from llava.options import (
     add_compile_argument,
     add_generation_arguments,
     add_model_arguments,
     generation_options,
     model_options,
 )
-from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.conversation import check_conv_mode
 from llava.utils import CommandParser, InputError, run_command
 
 

@@ -13,7 +13,8 @@ import socket
 import sys
 import tempfile
 
-from llava.cli import (
+from llava.conversation import check_conv_mode
+from llava.options import (
     ModelOptions,
     add_crop_arguments,
     add_generation_arguments,
@@ -22,7 +23,6 @@ from llava.cli import (
     generation_options,
     model_options,
 )
-from llava.conversation import check_conv_mode
 from llava.pruning.base import CROP
 from llava.pruning.registry import VISPRUNER
 from llava.serve.samples import BUNDLED

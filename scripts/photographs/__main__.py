@@ -5,7 +5,7 @@ The ViT is of DINOv2's kind and comes from a package's wheel. It is no CLIP, and
 
 from pathlib import Path
 
-from llava.cli import visual_token_num
+from llava.options import visual_token_num
 from llava.utils import CommandParser, run_command
 from scripts.tiny.options import at_least
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from llava.cli import AskingOptions, ModelOptions
 from llava.eval.run.settings import Decisive
 from llava.model.builder import load_pretrained_model
+from llava.options import AskingOptions, ModelOptions
 from llava.pruning import PruningSettings
 from llava.utils import InputError
 from tests.conftest import load_script

@@ -8,11 +8,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from llava.cli import ModelOptions
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.inference.templates import choose_conv_mode
 from llava.mm_utils import process_images
 from llava.model.builder import load_pretrained_model
+from llava.options import ModelOptions
 from llava.utils import InputError
 from tests.conftest import ask, load, picture
 from tests.hf_checkpoints import GRID, IMAGE, ROWS, SIDE, copy_with, make_hf_checkpoint

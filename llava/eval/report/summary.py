@@ -9,7 +9,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.cli import pruning_method
 from llava.eval.report.score_table import (
     HEADLINES,
     Run,
@@ -20,6 +19,7 @@ from llava.eval.report.score_table import (
     markdown,
     write_scores,
 )
+from llava.options import pruning_method
 from llava.pruning.registry import method_label
 from llava.utils import CommandParser, InputError, atomic_writer, run_command
 

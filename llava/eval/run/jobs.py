@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.cli import AskingOptions, asking_options, model_options
 from llava.eval.benchmarks.questions import Question, by_image, get_chunk
 from llava.eval.benchmarks.scoring import empty_answers
 from llava.eval.run.answering import answer_each, make_requests
@@ -23,6 +22,7 @@ from llava.eval.run.checks import check_headers, check_lengths, check_questions,
 from llava.eval.run.ranks import COMING, Progress, Ranks, share
 from llava.eval.run.source import ModelSource, OnDisk, SettingsAt
 from llava.files import write_json
+from llava.options import AskingOptions, asking_options, model_options
 from llava.pruning.base import CROP, IMAGE, PruningSettings
 from llava.utils import InputError
 
@@ -70,7 +70,7 @@ class Job:
             return
         if loaded is not None:
             write_json(self.store.file.with_suffix(".run.json"), self._describe(loaded))
-        if (warning := empty_answers(self.store.file)):
+        if warning := empty_answers(self.store.file):
             logger.warning(warning)
 
     def _describe(self, loaded: LoadedModel) -> dict:
@@ -276,7 +276,7 @@ class Jobs:
 
 
 def answer_from_command_line(args: argparse.Namespace, read: Callable[[], list[Question]]) -> None:
-    """The whole of a command with the options of `cli.question_parser`, which `read`s its questions."""
+    """The whole of a command with the options of `options.question_parser`, which `read`s its questions."""
     model, asking = model_options(args), asking_options(args)
     questions = get_chunk(read(), args.num_chunks, args.chunk_idx)
     ranks = Ranks()

@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 
 import llava
-from llava.cli import AskingOptions, ModelOptions
 from llava.eval.benchmarks.questions import Question
 from llava.eval.run.stamps import digest_files, digest_texts, stamp_files
 from llava.model.folders import fetch_weights, find_folder, is_on_hub
+from llava.options import AskingOptions, ModelOptions
 from llava.pruning.base import CROP, PruningSettings
 from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file
 from llava.utils import get_model_name_from_path, read_json_object

@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
-from llava.cli import AskingOptions, ModelOptions
 from llava.eval.benchmarks.questions import Question
+from llava.options import AskingOptions, ModelOptions
 from llava.pruning.base import PruningSettings
 from llava.utils import InputError, get_model_name_from_path
 

@@ -14,7 +14,7 @@ from lmms_eval.api.model import lmms
 from PIL.Image import Image
 from tqdm import tqdm
 
-from llava.cli import decoding
+from llava.options import decoding
 from llava.utils import InputError
 
 IN_MEMORY = 64  # requests whose pictures are decoded at once

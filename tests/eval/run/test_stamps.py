@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from llava.cli import AskingOptions, ModelOptions
 from llava.eval import model_vqa_loader
 from llava.eval.benchmarks.questions import Question
 from llava.eval.run import settings, stamps
 from llava.eval.run.settings import Decisive
 from llava.eval.run.stamps import digest_files, stamp_files
+from llava.options import AskingOptions, ModelOptions
 from llava.pruning import PruningSettings
 from llava.utils import InputError
 from tests.conftest import picture

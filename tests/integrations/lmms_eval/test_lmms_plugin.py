@@ -12,9 +12,9 @@ pytest.importorskip("lmms_eval.evaluator", reason="lmms-eval is not installed he
 from lmms_eval.api.instance import Instance
 from lmms_eval.models import get_model, list_available_models
 
-from llava.cli import decoding
 from llava.inference import Engine, make_request
 from llava.mm_utils import process_images, tokenizer_image_token
+from llava.options import decoding
 from llava.utils import InputError
 from tests.conftest import picture
 from tests.integrations.lmms_eval.conftest import MODEL, ROOT, TASKS
