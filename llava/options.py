@@ -6,23 +6,19 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.checkpoints.folders import find_folder, get_model_name_from_path
+from llava.cli import CommandParser
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
 from llava.conversation import check_conv_mode
-from llava.model.folders import find_folder
-from llava.pruning.base import BUDGETS_PER, PruningSettings, check_budget
-from llava.pruning.registry import METHOD_NAMES, check_pruning_method
-from llava.utils import (
-    CommandParser,
-    InputError,
-    get_model_name_from_path,
-    read_grid_pinpoints,
-    read_json_object,
-)
+from llava.errors import InputError
+from llava.files import read_json_object
+from llava.pruning.settings import NAMES, Settings, add_settings_arguments, parser_of, settings_from
+from llava.vision.grids import read_grid_pinpoints
 
 if TYPE_CHECKING:
     from llava.model.builder import LoadedModel
@@ -34,7 +30,7 @@ class ModelOptions:
 
     model_path: str
     model_base: str | None = None
-    pruning: PruningSettings = field(default_factory=PruningSettings)
+    pruning: Settings = field(default_factory=Settings)
     image_aspect_ratio: str | None = None
     mm_patch_merge_type: str | None = None
     image_grid_pinpoints: str | None = None
@@ -51,7 +47,7 @@ class ModelOptions:
     @property
     def model_type(self) -> str | None:
         """`model_type` of the checkpoint's config. Raises InputError if there is no such checkpoint."""
-        from llava.model.hf_format import model_type_of
+        from llava.checkpoints.hf.config import model_type_of
 
         config = find_folder(self.model_path, "checkpoint") / "config.json"
         return model_type_of(read_json_object(config, "config"))
@@ -89,42 +85,17 @@ class ModelOptions:
         return loaded
 
 
-def visual_token_num(text: str) -> int | None:
-    """Command-line form of `visual_token_num`: an integer >= 1, or "all" for None."""
-    if text == "all":
-        return None
-    try:
-        value = int(text)
-        check_budget(value, 0.5)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}") from None
-    return value
-
-
-def important_ratio(text: str) -> float:
-    """Command-line form of `important_ratio`: a number in [0, 1]."""
-    try:
-        value = float(text)
-        check_budget(None, value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number in [0, 1], got {text!r}") from None
-    return value
-
-
-def pruning_method(text: str) -> str:
-    """Command-line form of `pruning_method`: a name, a `.py` file or a module."""
-    try:
-        check_pruning_method(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("pruning_method").lstrip(": ")) from None
-    return text
+# For commands that take some of the settings.
+visual_token_num, important_ratio, pruning_method = map(
+    parser_of, ("visual_token_num", "important_ratio", "pruning_method")
+)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model answers, and how much it sees."""
     parser.add_argument("--model-path", required=True, help="checkpoint folder or hub id")
     add_weights_arguments(parser)
-    add_pruning_arguments(parser)
+    add_settings_arguments(parser)
     add_crop_arguments(parser)
 
 
@@ -153,54 +124,20 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--load-4bit", action="store_true", help="quantize the language model to 4 bits")
 
 
-def add_pruning_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    """How many visual tokens are kept, and how they are chosen; `several` values each, for commands that ask at all.
-
-    `pruning_settings` and `pruning_grid` make the settings from what was parsed.
-    """
-    many = {"nargs": "+"} if several else {}
-    parser.add_argument(
-        "--visual_token_num", type=visual_token_num, help="visual tokens kept of each crop, or image (all)", **many
-    )
-    parser.add_argument(
-        "--important_ratio",
-        type=important_ratio,
-        default=PruningSettings.important_ratio,
-        help="share of them chosen by [CLS] attention (0.5)",
-        **many,
-    )
-    parser.add_argument(
-        "--pruning_method",
-        type=pruning_method,
-        default=PruningSettings.pruning_method,
-        help=f"how they are chosen: {', '.join(METHOD_NAMES)}, a .py file or a package.module (vispruner)",
-        **many,
-    )
-    parser.add_argument(
-        "--budget_per",
-        choices=BUDGETS_PER,
-        default=PruningSettings.budget_per,
-        help="whether visual_token_num is of each crop, or of all crops of an image together (crop)",
-        **many,
-    )
-    parser.add_argument("--pruning_seed", type=int, default=0, help="seed of the method random (0)")
-
-
-def pruning_settings(options: Mapping[str, Any]) -> PruningSettings:
-    """The settings among some options, with defaults for absent ones. Raises InputError for impossible ones."""
-    names = [field.name for field in fields(PruningSettings) if field.name in options]
+def pruning_settings(options: Mapping[str, Any]) -> Settings:
+    """The settings among some options, with defaults for absent ones. Raises InputError for invalid ones."""
     try:
-        return PruningSettings(**{name: options[name] for name in names})
+        return settings_from(options)
     except ValueError as error:
         raise InputError(str(error)) from error
 
 
-def pruning_grid(options: Mapping[str, Any]) -> list[PruningSettings]:
+def pruning_grid(options: Mapping[str, Any]) -> list[Settings]:
     """The settings with every combination of values; an option is one value or a list or tuple of them.
 
-    The first of `PruningSettings` changes fastest. Raises InputError for impossible ones.
+    The first field of `Settings` changes fastest. Raises InputError for invalid ones.
     """
-    names = [field.name for field in fields(PruningSettings) if field.name in options][::-1]
+    names = [name for name in NAMES if name in options][::-1]
     values = [value if isinstance(value, list | tuple) else [value] for value in map(options.get, names)]
     return [pruning_settings(dict(zip(names, combined))) for combined in product(*values)]
 
@@ -225,7 +162,7 @@ def add_generation_arguments(parser: argparse.ArgumentParser, temperature: float
     )
 
 
-def model_options(args: argparse.Namespace, pruning: PruningSettings | None = None) -> ModelOptions:
+def model_options(args: argparse.Namespace, pruning: Settings | None = None) -> ModelOptions:
     """The model options of a command line, with its pruning settings or others. Raises InputError for impossible ones.
 
     Options that are not there have their defaults: upstream's clients make `args` by hand.

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from llava.utils import atomic_writer
+from llava.files import atomic_writer
 
 
 def markdown_table(lines: Sequence[Sequence[str]], left: int = 1) -> str:

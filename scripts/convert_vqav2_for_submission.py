@@ -2,8 +2,8 @@
 
 from functools import partial
 
+from llava.cli import run_command
 from llava.eval.submit import main as submit
-from llava.utils import run_command
 
 main = partial(submit, "vqav2")
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.cli import run_command
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
+from llava.vision.pixels import process_images
 
 IMAGE = DEFAULT_IMAGE_TOKEN
 ROOT = Path(__file__).parents[1]
@@ -71,10 +73,28 @@ def loaded(checkpoints):
         key = (version, language_model, repr(sorted(options.items())))
         if key not in cache:
             cache[key] = load(checkpoints(version, language_model), **options)
-        cache[key][1].pruning = PruningSettings()
+        cache[key][1].pruning = Settings()
         return cache[key]
 
     return get
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """call(module, *arguments) -> exit code, stdout and stderr of a command, in this process."""
+
+    def run(module, *args, stdin: list[str] | None = None) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, args)])
+        if stdin is not None:
+            lines = iter(stdin)
+            monkeypatch.setattr("builtins.input", lambda _: next(lines))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run_command(module.main)
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return run
 
 
 def picture(width: int = 200, height: int = 150, seed: int = 0) -> Image.Image:

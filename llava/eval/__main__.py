@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.benchmarks import all_benchmarks, find_benchmark
 from llava.eval.benchmarks.base import Benchmark, MissingData
 from llava.eval.evaluation import BUNDLED_MODEL, DATA, Run, default_data_dir, distinct
@@ -23,15 +25,13 @@ from llava.options import (
     add_asking_arguments,
     add_crop_arguments,
     add_generation_arguments,
-    add_pruning_arguments,
     add_weights_arguments,
     asking_options,
     model_options,
     pruning_grid,
 )
-from llava.pruning.base import PruningSettings
-from llava.pruning.registry import NONE, method_label
-from llava.utils import CommandParser, InputError, run_command
+from llava.pruning.method import NONE, method_label
+from llava.pruning.settings import NAMES, Settings, add_settings_arguments
 
 SKIPPED = 3  # exit code of --skip-missing for a benchmark alone
 ALL = "all"
@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
         "--model-path", default=str(BUNDLED_MODEL), help="checkpoint folder or hub id (the bundled one)"
     )
     add_weights_arguments(parser)
-    add_pruning_arguments(parser, several=True)
+    add_settings_arguments(parser, several=set(NAMES) - {"pruning_seed"})
     add_crop_arguments(parser)
     parser.add_argument("--data-dir", type=Path, help="the benchmarks' data (bundled, or playground/data/eval)")
     parser.add_argument("--out-dir", type=Path, default=DATA, help="where answers and scores go (playground/data/eval)")
@@ -74,9 +74,10 @@ def main() -> None:
         return
     names = dict.fromkeys(args.benchmarks)
     benchmarks = list(all_benchmarks()) if ALL in names else [find_benchmark(name) for name in names]
-    settings, count = distinct(pruning_grid(vars(args))), count_processes(args)
+    settings, count = pruning_grid(vars(args)), count_processes(args)
     tokens, args.max_new_tokens = args.max_new_tokens, 1 if args.max_new_tokens is None else args.max_new_tokens
     source, asking = OnDisk(model_options(args, settings[0])), asking_options(args)
+    settings = distinct(settings)
     data_dir = args.data_dir or default_data_dir(args.model_path)
     is_single = len(benchmarks) == len(settings) == 1
     if is_single:
@@ -165,11 +166,11 @@ def answer_all(run: Run, benchmarks: list[Benchmark], skip_missing: bool) -> Non
     sys.exit(report.code)
 
 
-def describe(pruning: PruningSettings) -> str:
+def describe(pruning: Settings) -> str:
     """The settings as a heading names them."""
     if not pruning.prunes:
         return "unpruned"
-    per = "" if pruning.budget_per == PruningSettings.budget_per else f" per {pruning.budget_per}"
+    per = "" if pruning.budget_per == Settings.budget_per else f" per {pruning.budget_per}"
     method = method_label(pruning.pruning_method)
     return f"{method} at {pruning.visual_token_num} visual tokens{per}, ratio {pruning.important_ratio:g}"
 

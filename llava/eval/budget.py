@@ -17,6 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question, read_question_file
 from llava.eval.report.budget_report import markdown, write_files
 from llava.eval.report.budget_table import Budgets, make_row
@@ -27,14 +30,10 @@ from llava.options import (
     add_crop_arguments,
     add_weights_arguments,
     decoding,
-    important_ratio,
     model_options,
-    pruning_method,
-    visual_token_num,
 )
-from llava.pruning.base import PruningSettings
-from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_label
-from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command
+from llava.pruning.method import NONE, VISPRUNER, load_method, method_label
+from llava.pruning.settings import Settings, add_settings_arguments
 
 if TYPE_CHECKING:
     from llava.inference.request import Completion, Request
@@ -96,12 +95,12 @@ def find_budget(
         questions: of which a sample is drawn; those without an image are left out.
         visual_token_num: the budgets T of each crop; `default_budgets` if None.
         important_ratio: asked at each budget, if the method goes by it.
-        pruning_method, pruning_seed: see `PruningSettings`.
+        pruning_method, pruning_seed: see `Settings`.
         sample, seed: how many questions are drawn, and the seed of the draw.
         agreement: the share of equal answers that is wanted, in (0, 1].
         score: from the sample and the answers at each budget to figures by name, such as
             `evaluation.sample_scorer`; nothing is scored if None.
-        conv_mode: the prompt template; the one that the model was trained with if None.
+        conv_mode: the prompt template; that of the published figures if None.
         max_new_tokens: of an answer.
         batch_size, num_workers: see `Engine`.
         show_progress: a bar on stderr.
@@ -109,15 +108,15 @@ def find_budget(
     Raises InputError for impossible arguments and as `Engine.answer` does.
     """
     from llava.eval.run.answering import make_requests
-    from llava.inference import Engine, conv_mode_for
+    from llava.inference import Engine
 
     check_sample(sample, agreement)
     patches = loaded[1].get_vision_tower().num_patches
     settings = _settings(patches, visual_token_num, important_ratio, pruning_method, pruning_seed)
     available = sum(question.image is not None for question in questions)
     questions = draw_sample(questions, sample, seed)
-    conv_mode = conv_mode_for(loaded[1], conv_mode)
-    requests = make_requests(questions, conv_mode, loaded[1].config, settings[0])
+    template = loaded.find_template(conv_mode)
+    requests = make_requests(questions, template, loaded[1].config, settings[0])
     check_lengths(loaded, questions, requests)
     engine = Engine(loaded, batch_size, num_workers)
     said = _answer(engine, requests, settings, decoding(0, None, 1, max_new_tokens), show_progress)
@@ -135,7 +134,7 @@ def find_budget(
         "of": available,
         "pictures": len({question.image for question in questions}),
         "seed": seed,
-        "template": conv_mode.partition(":")[0],
+        "template": template.name,
         "max_new_tokens": max_new_tokens,
     }
     return Budgets(about, agreement, questions, rows[0], rows[1:])
@@ -143,15 +142,13 @@ def find_budget(
 
 def _settings(
     patches: int, budgets: Sequence[int] | None, ratios: Sequence[float], method: str, seed: int
-) -> list[PruningSettings]:
+) -> list[Settings]:
     """The unpruned settings, and those of each budget and ratio. Raises InputError for impossible ones."""
-    from llava.eval.run.settings import reads_ratio
-
     try:
         pruned = {
-            PruningSettings(number, ratio, method, seed)
+            Settings(number, ratio, method, seed)
             for number in (default_budgets(patches) if budgets is None else budgets)
-            for ratio in (ratios if reads_ratio(method) else [PruningSettings.important_ratio])
+            for ratio in (ratios if load_method(method).reads_ratio else [Settings.important_ratio])
         }
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -160,18 +157,18 @@ def _settings(
     pruned = sorted(pruned, key=lambda setting: (setting.visual_token_num, setting.important_ratio))
     if pruned[-1].visual_token_num > patches:
         raise InputError(f"visual_token_num {pruned[-1].visual_token_num} is more than the {patches} patches of a crop")
-    return [PruningSettings(), *pruned]
+    return [Settings(), *pruned]
 
 
 def _answer(
-    engine, requests: list[Request], settings: list[PruningSettings], generation: dict, show_progress: bool
-) -> dict[PruningSettings, list[Completion]]:
+    engine, requests: list[Request], settings: list[Settings], generation: dict, show_progress: bool
+) -> dict[Settings, list[Completion]]:
     """What is said to the requests at each of the settings."""
     from tqdm import tqdm
 
     from llava.inference.budgets import answer_at_each
 
-    said: dict[PruningSettings, list] = {setting: [None] * len(requests) for setting in settings}
+    said: dict[Settings, list] = {setting: [None] * len(requests) for setting in settings}
     total = len(requests) * len(settings)
     answers = answer_at_each(engine, requests, settings, **generation)
     for number, setting, completion in tqdm(
@@ -193,28 +190,8 @@ def parse() -> argparse.Namespace:
     asked.add_argument("--sample", type=int, default=SAMPLE, help=f"questions that are drawn ({SAMPLE})")
     asked.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     budgets = parser.add_argument_group("budgets")
-    budgets.add_argument(
-        "--visual_token_num",
-        type=visual_token_num,
-        nargs="+",
-        dest="budgets",
-        help="of each crop (shares of a crop's patches: of 576 they are 32 64 96 128 192 288 432)",
-    )
-    budgets.add_argument(
-        "--important_ratio",
-        type=important_ratio,
-        nargs="+",
-        dest="ratios",
-        default=RATIOS,
-        help=f"shares chosen by [CLS] attention ({' '.join(map(str, RATIOS))})",
-    )
-    budgets.add_argument(
-        "--pruning_method",
-        type=pruning_method,
-        default=VISPRUNER,
-        help=f"{', '.join(METHOD_NAMES)}, a .py file or a package.module (vispruner)",
-    )
-    budgets.add_argument("--pruning_seed", type=int, default=0, help="seed of the method random (0)")
+    add_settings_arguments(budgets, several=("visual_token_num", "important_ratio"), less=("budget_per",))
+    parser.set_defaults(visual_token_num=None, important_ratio=list(RATIOS))
     budgets.add_argument(
         "--agreement", type=float, default=AGREEMENT, help=f"share of equal answers that is wanted ({AGREEMENT})"
     )
@@ -239,14 +216,12 @@ def read_questions(args: argparse.Namespace) -> tuple[list[Question], dict]:
     if args.benchmark is None:
         return read_question_file(args.question_file, args.image_folder), {}
     from llava.eval.benchmarks import find_benchmark
-    from llava.eval.evaluation import default_data_dir, published_conv_mode, sample_scorer
+    from llava.eval.evaluation import default_data_dir, sample_scorer
 
     benchmark, data_dir = find_benchmark(args.benchmark), args.data_dir or default_data_dir(args.model_path)
     benchmark.require_data(data_dir)
-    questions, model = benchmark.read_questions(data_dir), model_options(args)
+    questions = benchmark.read_questions(data_dir)
     own = {"score": sample_scorer(benchmark, data_dir), "max_new_tokens": benchmark.max_new_tokens}
-    if args.conv_mode is None:  # known to the model families, which import transformers
-        own["conv_mode"] = published_conv_mode(model.name, model.model_type, model.model_path)
     return questions, own
 
 
@@ -260,10 +235,10 @@ def main() -> None:
     check_headers(drawn)
     workers = args.num_workers if args.num_workers is not None else min(4, (os.cpu_count() or 1) // 2)
     budgets = find_budget(
-        model_options(args).load(),
+        model_options(args, Settings()).load(),
         questions,
-        visual_token_num=args.budgets,
-        important_ratio=args.ratios,
+        visual_token_num=args.visual_token_num,
+        important_ratio=args.important_ratio,
         pruning_method=args.pruning_method,
         pruning_seed=args.pruning_seed,
         sample=args.sample,

@@ -1,7 +1,7 @@
 """Score answers to GQA: the command of `llava.eval.benchmarks.gqa`."""
 
+from llava.cli import run_command
 from llava.eval.benchmarks.gqa import main
-from llava.utils import run_command
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,7 +1,7 @@
 """Score answers to MME: the command of `llava.eval.benchmarks.mme`."""
 
+from llava.cli import run_command
 from llava.eval.benchmarks.mme import main
-from llava.utils import run_command
 
 if __name__ == "__main__":
     run_command(main)

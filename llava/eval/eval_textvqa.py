@@ -1,7 +1,7 @@
 """Score answers to TextVQA: the command of `llava.eval.benchmarks.textvqa`."""
 
+from llava.cli import run_command
 from llava.eval.benchmarks.textvqa import main
-from llava.utils import run_command
 
 if __name__ == "__main__":
     run_command(main)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.errors import InputError
 from llava.eval.benchmarks import find_benchmark
 from llava.eval.benchmarks.base import Benchmark, MissingData
 from llava.eval.benchmarks.items import write_items
@@ -21,9 +21,8 @@ from llava.eval.run.settings import heeded
 from llava.eval.run.source import InMemory, ModelSource, OnDisk
 from llava.files import write_json
 from llava.options import AskingOptions, ModelOptions, decoding, pruning_grid
-from llava.pruning.base import CROP, IMAGE, PruningSettings
-from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file, method_label
-from llava.utils import InputError
+from llava.pruning.method import METHOD_NAMES, VISPRUNER, method_file, method_label
+from llava.pruning.settings import Settings, takes_settings
 
 if TYPE_CHECKING:
     from llava.model.builder import LoadedModel
@@ -32,7 +31,6 @@ PLAYGROUND = Path(__file__).parents[2] / "playground"
 BUNDLED_MODEL = PLAYGROUND / "checkpoints" / "llava-tiny"
 BUNDLED_DATA = PLAYGROUND / "data" / "scenes"
 DATA = PLAYGROUND / "data" / "eval"
-PUBLISHED_VICUNA_MODE = "vicuna_v1"  # the template of the published figures, where the checkpoint's is llava_v1
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Result:
     """
 
     benchmark: str
-    pruning: PruningSettings
+    pruning: Settings
     score: float | None
     metric: str
     unit: str
@@ -66,15 +64,11 @@ class Result:
         return float(self.score)
 
 
+@takes_settings
 def evaluate(
     name: str | Iterable[str],
     model: str | Path | LoadedModel,
     *,
-    visual_token_num: int | Sequence[int | None] | None = None,
-    important_ratio: float | Sequence[float] = 0.5,
-    pruning_method: str | Sequence[str] = VISPRUNER,
-    pruning_seed: int = 0,
-    budget_per: str | Sequence[str] = CROP,
     data_dir: str | Path | None = None,
     out_dir: str | Path | None = None,
     conv_mode: str | None = None,
@@ -84,14 +78,13 @@ def evaluate(
     top_p: float | None = None,
     num_beams: int = 1,
     max_new_tokens: int | None = None,
+    **settings,
 ) -> Result | list[Result]:
     """Answer a benchmark, or several, and score the answers, in this process.
 
     Args:
         name: of a benchmark of `llava.eval.benchmarks`, or several names.
         model: a checkpoint folder or hub id, what `load_pretrained_model` returned, or a LLaVA model alone.
-        visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `PruningSettings`. Lists of
-            values are asked in every combination; each picture is encoded once for all of them.
         data_dir: the benchmarks' data; the bundled scenes for the bundled model, else playground/data/eval.
         out_dir: where answers go, in the folders of the recipes; a temporary folder if None. With a checkpoint's path a
             run goes on from the answers there; a model that is loaded already is always asked everything.
@@ -99,24 +92,18 @@ def evaluate(
         batch_size, num_workers: see `AskingOptions`.
         temperature, top_p, num_beams: of decoding; a temperature of 0 is greedy.
         max_new_tokens: of an answer; the benchmark's own number if None.
+        settings: see `Settings`. Lists of values are asked in every combination; each picture is encoded once for all.
 
     Returns: the result; a list if there are several benchmarks or values, benchmark by benchmark.
     Raises: InputError as the command does, and for impossible settings.
     """
-    options = {
-        "visual_token_num": visual_token_num,
-        "important_ratio": important_ratio,
-        "pruning_method": pruning_method,
-        "pruning_seed": pruning_seed,
-        "budget_per": budget_per,
-    }
     benchmarks = [find_benchmark(each) for each in ([name] if isinstance(name, str) else name)]
     generation = decoding(temperature, top_p, num_beams, 1 if max_new_tokens is None else max_new_tokens)
     source = OnDisk(ModelOptions(str(model))) if isinstance(model, str | Path) else InMemory(model)
     run = Run(
         source,
         AskingOptions(generation, conv_mode, batch_size, num_workers),
-        distinct(pruning_grid(options)),
+        distinct(pruning_grid(settings)),
         Path(data_dir or default_data_dir(source.model_path)),
         Path(out_dir or tempfile.mkdtemp(prefix="llava-eval-")),
         max_new_tokens,
@@ -128,7 +115,7 @@ def evaluate(
             if isinstance(result, InputError):
                 raise result
             results.append(result)
-    is_one = isinstance(name, str) and not any(isinstance(value, list | tuple) for value in options.values())
+    is_one = isinstance(name, str) and not any(isinstance(value, list | tuple) for value in settings.values())
     return results[0] if is_one else results
 
 
@@ -148,14 +135,14 @@ class Run:
 
     source: ModelSource
     asking: AskingOptions
-    settings: list[PruningSettings]
+    settings: list[Settings]
     data_dir: Path
     out_dir: Path
     max_new_tokens: int | None = None
     overwrite: bool = False
     ranks: Ranks = field(default_factory=Ranks)
 
-    def evaluate(self, benchmark: Benchmark) -> dict[PruningSettings, Result | InputError]:
+    def evaluate(self, benchmark: Benchmark) -> dict[Settings, Result | InputError]:
         """The result at each of the settings, or why there is none; in other processes than the first nothing.
 
         Raises MissingData if the data is not there, and InputError as `Jobs.run` does.
@@ -167,7 +154,7 @@ class Run:
         files = {each: answers_path(benchmark, self.out_dir, self.source.name, each) for each in self.settings}
         tokens = benchmark.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
         generation = self.asking.generation | {"max_new_tokens": tokens}
-        asking = replace(self.asking, generation=generation, conv_mode=self._conv_mode)
+        asking = replace(self.asking, generation=generation)
         errors = Jobs(self.source, asking, questions, files, self.ranks).run(self.overwrite)
         if self.ranks.rank > 0:
             return {}
@@ -182,16 +169,11 @@ class Run:
         self.ranks.from_first(lambda: read.append(benchmark.read_questions(self.data_dir)))
         return read[0] if read else benchmark.read_questions(self.data_dir)
 
-    def _finish(self, benchmark: Benchmark, pruning: PruningSettings, answers_file: Path) -> Result | InputError:
+    def _finish(self, benchmark: Benchmark, pruning: Settings, answers_file: Path) -> Result | InputError:
         try:
             return finish(benchmark, self.data_dir, answers_file, pruning)
         except InputError as error:
             return error
-
-    @cached_property
-    def _conv_mode(self) -> str:
-        wanted = self.asking.conv_mode
-        return wanted or published_conv_mode(self.source.name, self.source.model_type, self.source.model_path)
 
 
 def _missing_data(benchmark: Benchmark, data_dir: Path) -> str | None:
@@ -204,12 +186,14 @@ def _missing_data(benchmark: Benchmark, data_dir: Path) -> str | None:
     return None
 
 
-def distinct(settings: list[PruningSettings]) -> list[PruningSettings]:
+def distinct(settings: list[Settings]) -> list[Settings]:
     """The settings less those that differ from an earlier one only in what their method does not read.
 
     Raises InputError for different ones whose answers would be filed in the same folder.
     """
-    kept: dict[tuple, PruningSettings] = {}
+    if len(settings) == 1:
+        return settings
+    kept: dict[tuple, Settings] = {}
     for each in settings:
         kept.setdefault((*heeded(each).values(), method_file(each.pruning_method)), each)
     methods = dict.fromkeys(each.pruning_method for each in settings)
@@ -228,15 +212,7 @@ def default_data_dir(model_path: str) -> Path:
     return BUNDLED_DATA if path.exists() and BUNDLED_MODEL.exists() and path.samefile(BUNDLED_MODEL) else DATA
 
 
-def published_conv_mode(model_name: str, model_type: str | None, model_path: str) -> str:
-    """The prompt template that a checkpoint's published figures were made with."""
-    from llava.inference.templates import choose_conv_mode
-
-    mode = choose_conv_mode(model_name, model_type, model_path=model_path)
-    return PUBLISHED_VICUNA_MODE if mode == "llava_v1" else mode
-
-
-def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: PruningSettings) -> Path:
+def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: Settings) -> Path:
     """Where a benchmark's answers go: NAME/answers/SPLIT/MODEL[-METHOD]/n_TOKENS/r_RATIO/merge.jsonl.
 
     An unpruned model keeps all: its folder is n_all, whatever the budget. A budget for all crops of an image is
@@ -244,14 +220,12 @@ def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: 
     """
     label = method_label(pruning.pruning_method)
     model = model_name if pruning.pruning_method == VISPRUNER else f"{model_name}-{label}"
-    tokens = "all" if pruning.visual_token_num is None or pruning.pruning_method == NONE else pruning.visual_token_num
-    if tokens != "all" and pruning.budget_per == IMAGE:
-        tokens = f"{tokens}_per_image"
+    tokens = f"{pruning.visual_token_num}{pruning.suffix}" if pruning.prunes else "all"
     folder = out_dir / benchmark.name / "answers" / benchmark.split / model / f"n_{tokens}"
     return folder / f"r_{pruning.important_ratio:g}" / "merge.jsonl"
 
 
-def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path, pruning: PruningSettings) -> Result:
+def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path, pruning: Settings) -> Result:
     """Score the answers and write the file to submit, as far as the benchmark has these.
 
     Raises InputError as the scorer and the converter do.
@@ -264,7 +238,7 @@ def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path, pruning: Pr
             scores["warning"] = warning
             description += f"\nwarning: {warning}"
         score_file = answers_file.with_suffix(".score.json")
-        write_json(score_file, scores)
+        write_json(score_file, scores, sort_keys=False)
         if items:
             write_items(items, score_file)
         lines += [description, f"score: {score_file}"]

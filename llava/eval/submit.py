@@ -5,8 +5,9 @@ After answering, `python -m llava.eval` writes it by itself.
 
 import sys
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.benchmarks import all_benchmarks, find_benchmark
-from llava.utils import CommandParser, InputError, run_command
 
 
 def main(name: str | None = None) -> None:

@@ -5,14 +5,13 @@ from dataclasses import replace
 
 from llava.inference.engine import Engine
 from llava.inference.memory import MOST
-from llava.inference.pictures import SeenImageStream
 from llava.inference.request import Completion, Request
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 
-Pair = tuple[int, PruningSettings]  # the number of a request, and the settings that it is asked at
+Pair = tuple[int, Settings]  # the number of a request, and the settings that it is asked at
 
 
-def pairs_in_order(numbers: Sequence[int], settings: Sequence[PruningSettings], batch_size: int | None) -> list[Pair]:
+def pairs_in_order(numbers: Sequence[int], settings: Sequence[Settings], batch_size: int | None) -> list[Pair]:
     """Each of some numbers of requests at each of the settings: a batch at all settings, then the next one."""
     size = batch_size or MOST
     groups = (numbers[start : start + size] for start in range(0, len(numbers), size))
@@ -24,9 +23,9 @@ def answer_pairs(
 ) -> Iterator[Completion]:
     """The completion of each of `pairs`, in order, as they are made.
 
-    An image passes through the vision tower once, however many settings and requests about it there are, and every
-    setting chooses from what the tower then gave. That is kept from the first pair about the image to the last: they
-    should be close together. In float32 every answer is the one that its request gets alone.
+    An image passes through the vision tower once, however many settings there are, and every setting chooses from what
+    the tower then gave. Pairs about one image should be close together. In float32 every answer is the one that its
+    request gets alone.
 
     Args:
         engine: the model, and how many requests it takes at once.
@@ -37,12 +36,12 @@ def answer_pairs(
     Raises InputError as `Engine.answer` does.
     """
     asked = [replace(requests[number], pruning=setting) for number, setting in pairs]
-    yield from engine.answer_from(SeenImageStream(engine.loaded, asked, engine.num_workers), asked, options)
+    yield from engine.answer(asked, **options)
 
 
 def answer_at_each(
-    engine: Engine, requests: list[Request], settings: list[PruningSettings], **options
-) -> Iterator[tuple[int, PruningSettings, Completion]]:
+    engine: Engine, requests: list[Request], settings: list[Settings], **options
+) -> Iterator[tuple[int, Settings, Completion]]:
     """The completion of every request at every one of `settings`: (number of the request, settings, completion).
 
     Arguments, order and errors are those of `pairs_in_order` and `answer_pairs`.

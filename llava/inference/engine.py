@@ -1,42 +1,109 @@
 """`Engine`: a loaded model that answers lists of requests in batches, and streams single ones."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import groupby
+from pathlib import Path
 
+import PIL.Image
 import torch
 
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
+from llava.inference.images import ImageStream, choose_tokens, encode_images, questions_about
 from llava.inference.memory import default_batch_size, is_out_of_memory, refuse_too_large
-from llava.inference.pictures import VisualTokenStream, encode_images, questions_about
 from llava.inference.prefix_sharing import generate_batch
-from llava.inference.request import Completion, Request
-from llava.inference.streaming import stream_text
-from llava.mm_utils import tokenizer_image_token
-from llava.utils import InputError
+from llava.inference.request import Completion, Request, make_request
+from llava.inference.session import Session
+from llava.inference.streaming import AnswerStream, Event, PromptTooLong
+from llava.model.builder import LoadedModel, as_loaded, load_pretrained_model
+from llava.pruning.settings import Settings, take_settings
 
+Image = str | Path | bytes | PIL.Image.Image
 logger = logging.getLogger(__name__)
 
 
 class Engine:
     """A loaded model that answers requests."""
 
-    def __init__(self, loaded: tuple, batch_size: int | None = None, num_workers: int = 0) -> None:
+    def __init__(self, loaded: LoadedModel, batch_size: int | None = None, num_workers: int = 0) -> None:
         """
         Args:
             loaded: what `load_pretrained_model` returned.
             batch_size: requests answered at once; None for as many as free memory allows.
             num_workers: threads that decode images ahead of the model.
         """
-        self.loaded, self.batch_size, self.num_workers = loaded, batch_size, num_workers
-        self.tokenizer, self.model, *_ = loaded
+        self.loaded, self.batch_size, self.num_workers = as_loaded(loaded), batch_size, num_workers
+        self.tokenizer, self.model, *_ = self.loaded
 
-    def answer(self, requests: Iterable[Request], **options) -> Iterator[Completion]:
-        """The completion of each request, in order, as they are made; `options` are transformers' generation options.
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_path: str | Path,
+        model_base: str | None = None,
+        *,
+        batch_size: int | None = None,
+        num_workers: int = 0,
+        **options,
+    ) -> "Engine":
+        """The engine of a checkpoint.
 
-        An image is encoded once for requests that follow one another on it with the same settings, and what such
-        requests begin with passes through the language model once for those of a batch. For a method that chooses by
+        Args:
+            model_path, model_base: folders or hub ids, as `load_pretrained_model` takes them.
+            batch_size, num_workers: those of an engine.
+            options: what else `load_pretrained_model` takes: the settings of `llava.pruning.Settings`, such as
+                `visual_token_num`, and `device`, `dtype`, `load_4bit` and others.
+
+        Raises InputError, naming what is wrong with the checkpoint or an option.
+        """
+        name = get_model_name_from_path(str(model_path))
+        return cls(load_pretrained_model(str(model_path), model_base, name, **options), batch_size, num_workers)
+
+    def ask(self, question: str, images: Image | Sequence[Image] = (), **options) -> str:
+        """The answer to one question about an image, several or none.
+
+        Args:
+            question, images: as in `request`.
+            options: transformers' generation options, and settings of this question by name.
+
+        Raises InputError as `answer` and `request` do.
+        """
+        return next(self.answer([(question, images)], **options)).text
+
+    def request(
+        self, question: str, images: Image | Sequence[Image] = (), pruning: Settings | None = None, **more
+    ) -> Request:
+        """What asks a question in the checkpoint's prompt template.
+
+        Args:
+            question: `<image>` in it marks where each image belongs; without that, images come first.
+            images: a file, an http(s) URL, a `data:` URI, a PIL image or an encoded image, or a list of these.
+            pruning: the settings of this request; the model's own if None.
+            more: the other arguments of `make_request`, `name` and `as_displayed`.
+
+        Raises InputError if there are not as many images as `<image>`.
+        """
+        several = list(images) if isinstance(images, list | tuple) else [images]
+        return make_request(question, several, self.loaded.template, self.model.config, pruning, **more)
+
+    def session(self, conv_mode: str | None = None, **settings) -> Session:
+        """A conversation with this model; `settings` are those of `llava.pruning.Settings` by name.
+
+        Raises InputError for an unknown template, TypeError for an unknown setting.
+        """
+        return Session(self.loaded, conv_mode, replace(self.model.pruning, **settings))
+
+    def answer(self, requests: Iterable[Request | tuple], **options) -> Iterator[Completion]:
+        """The completion of each request, in order, as they are made.
+
+        Args:
+            requests: `Request`s, or (question, images) as `ask` takes them.
+            options: transformers' generation options, and settings by name for requests that have none of their own.
+
+        An image is encoded once for requests near one another, whatever their settings, and what requests with the same
+        settings begin with passes through the language model once for those of a batch. For a method that chooses by
         the question they share the encoding alone, and each keeps its own visual tokens. In float32 every answer is the
         one that its request gets alone. A batch has requests of the same settings and number of images; where
         memory runs out, batches shrink.
@@ -44,14 +111,13 @@ class Engine:
         Raises InputError if an image cannot be read, a prompt is longer than the context, a pruning method cannot
         work, or one request takes too much memory.
         """
-        requests = [replace(request, pruning=request.pruning or self.model.pruning) for request in requests]
-        yield from self.answer_from(VisualTokenStream(self.loaded, requests, self.num_workers), requests, options)
+        default = take_settings(options, self.model.pruning)
+        asked = (request if isinstance(request, Request) else self.request(*request) for request in requests)
+        yield from self._answer([replace(request, pruning=request.pruning or default) for request in asked], options)
 
-    def answer_from(self, visual_tokens, requests: list[Request], options: dict) -> Iterator[Completion]:
-        """As `answer`, of requests that have their settings, with the images' tokens from `visual_tokens`.
-
-        Its `of(batch)` gives them for the next requests: see `VisualTokenStream`.
-        """
+    def _answer(self, requests: list[Request], options: dict) -> Iterator[Completion]:
+        """As `answer`, of requests that have their settings."""
+        images = ImageStream(self.loaded, requests, self.num_workers)
         sizes: dict[tuple, int] = {}
         start, limit = 0, len(requests)
         while start < len(requests):
@@ -60,7 +126,7 @@ class Engine:
                 sizes[kind] = self.batch_size or default_batch_size(self.model, *kind, options)
             size = min(limit, sizes[kind])
             batch = list(next(groupby(requests[start : start + size], _kind))[1])
-            visual, done = visual_tokens.of(batch), 0
+            visual, done = images.next_batch(batch), 0
             while done < len(batch):
                 part = slice(done, done + size)
                 try:
@@ -77,22 +143,38 @@ class Engine:
                 done += len(completions)
             start += len(batch)
 
-    def stream(self, request: Request, **options) -> Iterator[str]:
+    def stream(
+        self, request: Request, *, stop: Sequence[str] = (), cancelled: Event | None = None, **options
+    ) -> AnswerStream:
         """The answer to one request in pieces, as it is generated; with beams it is one piece.
 
+        Args:
+            request: what is asked.
+            stop: texts that end the answer, which goes up to the first of them.
+            cancelled: when it is set, generation ends with its next token.
+            options: transformers' generation options. To sample with a seed of its own, `logits_processor=[Draw(...)]`.
+
         Raises as `answer` does; what is wrong with the prompt or its images shows before the first piece is asked for.
+        A prompt longer than the context is `PromptTooLong`.
         """
         pruning = request.pruning or self.model.pruning
         ids = tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt")
         questions = questions_about(request, self.tokenizer) if pruning.question_views else None
-        visual = encode_images(self.loaded, request.images, pruning, request.name, questions)
-        self.model.check_context(_length(ids, visual))
-        generate = partial(generate_batch, self.model, [ids], [visual], pruning)
-        return self._stream(request.name, generate, options)
+        encoded = encode_images(self.loaded, request.images, request.name, request.as_displayed)
+        visual = choose_tokens(self.model, encoded, pruning, questions)
+        length = _length(ids, visual)
+        try:
+            self.model.check_context(length)
+        except InputError as error:
+            raise PromptTooLong(str(error)) from error
 
-    def _stream(self, name: str, generate, options: dict) -> Iterator[str]:
-        with refuse_too_large(name):
-            yield from stream_text(self.tokenizer, generate, options)
+        def generate(**options) -> torch.LongTensor:
+            with refuse_too_large(request.name):
+                return generate_batch(self.model, [ids], [visual], pruning, **options)
+
+        ends = options.get("eos_token_id", self.model.generation_config.eos_token_id)
+        ends = ends if isinstance(ends, list) else [ends]
+        return AnswerStream(self.tokenizer, generate, options, length, ends, stop, cancelled)
 
     def _complete(self, batch: list[Request], visual: list[list[torch.Tensor]], options: dict) -> list[Completion]:
         """The completions of requests of the same settings, whose images have these visual tokens."""

@@ -2,8 +2,10 @@
 
 import sys
 
+from llava.cli import CommandParser, run_command
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import check_conv_mode
+from llava.errors import InputError
 from llava.options import (
     add_compile_argument,
     add_generation_arguments,
@@ -11,24 +13,26 @@ from llava.options import (
     generation_options,
     model_options,
 )
-from llava.utils import CommandParser, InputError, run_command
 
 
-def chat(args) -> None:
+def chat(args, as_upstream: bool = True) -> None:
     """Ask, answer as it is generated, and again, with all that was said before.
 
     A message that cannot be answered is dropped with one line that says why, and the chat goes on.
     """
     from llava.inference import Session
-    from llava.mm_utils import load_image
+    from llava.vision.pictures import load_image
 
     if args.conv_mode:
         check_conv_mode(args.conv_mode)
     options = generation_options(args)
     images = [load_image(args.image_file, as_displayed=True)]
-    session = Session(model_options(args).load(), args.conv_mode)
+    loaded = model_options(args).load()
+    session = Session(loaded, loaded.find_template(args.conv_mode, as_upstream))
     you, assistant = (role.strip() or "ASSISTANT" for role in session.conversation.roles)
-    while message := _read(f"{you}: "):
+    hint = " (an empty line ends the chat)"
+    while message := _read(f"{you}{hint}: "):
+        hint = ""
         try:
             _answer(
                 session, f"{DEFAULT_IMAGE_TOKEN}\n{message}" if images else message, images, f"{assistant}: ", options
@@ -68,17 +72,18 @@ def _read(prompt: str) -> str:
         return ""
 
 
-def main() -> None:
+def main(as_upstream: bool = True) -> None:
     parser = CommandParser(description=__doc__)
     add_model_arguments(parser)
     add_compile_argument(parser)
     parser.add_argument("--image-file", required=True, help="file, URL or data: URI")
-    parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
+    default = "upstream's: llava_v1 for LLaVA-1.5" if as_upstream else "that of the checkpoint's published figures"
+    parser.add_argument("--conv-mode", help=f"prompt template ({default})")
     parser.add_argument(
         "--debug", action="store_true", help="also print each prompt, its visual tokens and the tokens computed anew"
     )
     add_generation_arguments(parser, temperature=0.2, max_new_tokens=512)
-    chat(parser.parse_args())
+    chat(parser.parse_args(), as_upstream)
 
 
 if __name__ == "__main__":

@@ -13,20 +13,19 @@ import socket
 import sys
 import tempfile
 
+from llava.cli import CommandParser, run_command
 from llava.conversation import check_conv_mode
+from llava.errors import InputError, one_line
 from llava.options import (
     ModelOptions,
     add_crop_arguments,
     add_generation_arguments,
-    add_pruning_arguments,
     add_weights_arguments,
     generation_options,
     model_options,
 )
-from llava.pruning.base import CROP
-from llava.pruning.registry import VISPRUNER
-from llava.serve.samples import BUNDLED
-from llava.utils import CommandParser, InputError, one_line, run_command
+from llava.pruning.settings import Settings, add_settings_arguments
+from llava.serve.page.samples import BUNDLED
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -34,7 +33,7 @@ def serve(args: argparse.Namespace) -> None:
     model, options = _model_options(args), generation_options(args)
     if importlib.util.find_spec("gradio") is None:
         raise InputError("the page needs the extra demo: pip install -e '.[demo]'")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else what was uploaded would stay behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else what was uploaded would be left
     with _listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="llava-web-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio knows no other way: what is uploaded goes with the command
         service, about = _service(args, model, options)
@@ -52,15 +51,16 @@ def make_app(service, about: str, allow_urls: bool = False):
     import fastapi
     import gradio
 
-    from llava.serve.chat_api import add_routes
-    from llava.serve.headers import OwnHostOnly
-    from llava.serve.page import MOST_UPLOAD, build_page, css, theme
+    from llava.serve.api.routes import make_router
+    from llava.serve.page.headers import OwnHostOnly
+    from llava.serve.page.layout import MOST_UPLOAD, build_page, css, theme
 
     app = fastapi.FastAPI(openapi_url=None)  # the pages about it load scripts from elsewhere
     app.add_middleware(OwnHostOnly)
     if service.server is None:
         model = service.model
-        add_routes(app, model.loaded, model.name, allow_urls=allow_urls, turn=service.line, conv_mode=model.conv_mode)
+        api = make_router(model.engine, model.name, template=model.template, allow_urls=allow_urls, turn=service.queue)
+        app.include_router(api)
     return gradio.mount_gradio_app(
         app,
         build_page(service, about),
@@ -82,32 +82,34 @@ def _model_options(args: argparse.Namespace) -> ModelOptions:
     """The model that is named, or else the bundled one. Raises InputError for what a server cannot be told."""
     if args.conv_mode:
         check_conv_mode(args.conv_mode)
-    if args.server and (args.conv_mode or args.num_beams != 1 or args.pruning_method != VISPRUNER):
-        raise InputError("with --server, conv-mode, num_beams and pruning_method are the server's")
+    defaults = Settings()
+    given = [name for name in ("pruning_method", "budget_per") if getattr(args, name) != getattr(defaults, name)]
+    if args.server and (args.conv_mode or args.num_beams != 1 or given):
+        raise InputError("with --server, conv-mode, num_beams, pruning_method and budget_per are the server's")
     if args.server and args.allow_urls:
         raise InputError("--allow-urls is of the HTTP API, which a page with --server does not have")
-    if args.budget_per != CROP:
-        raise InputError("the page's budget is of each crop, not of all crops of an image together")
     path = args.model_path or str(BUNDLED / "checkpoints" / "llava-tiny")
     return model_options(argparse.Namespace(**vars(args) | {"model_path": path}))
 
 
 def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tuple:
     """What the page does, and a line about what answers."""
-    from llava.serve.service import Service
-    from llava.serve.vllm_server import VllmServer
+    from llava.serve.page.service import Service
+    from llava.serve.page.vllm_server import VllmServer
 
     server = VllmServer(args.server, options) if args.server else None
     if server is not None and args.model_path is None:
         return Service(None, server, model.pruning), f"{server.model} on {server.url}"
-    from llava.serve.local_model import LocalModel
+    from llava.serve.page.local_model import LocalModel
 
     loaded = model.load()
     local = LocalModel(loaded, model.name, args.conv_mode, options)
     if server is not None:
         return Service(local, server, model.pruning), f"{server.model} on {server.url}; {model.name} draws"
     where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
-    return Service(local, None, model.pruning), f"{model.name}, {local.patches} patches of a crop, {where}"
+    template = local.template.name
+    about = f"{model.name}, {local.patches} patches of a crop, {where}, template {template}"
+    return Service(local, None, model.pruning), about
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -141,9 +143,9 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for all (127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve on (7860)")
     parser.add_argument("--allow-urls", action="store_true", help="fetch pictures that the HTTP API is sent as URLs")
-    parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
+    parser.add_argument("--conv-mode", help="prompt template (that of the published figures)")
     add_weights_arguments(parser)
-    add_pruning_arguments(parser)
+    add_settings_arguments(parser)
     add_crop_arguments(parser)
     add_generation_arguments(parser, temperature=0, max_new_tokens=256)
     serve(parser.parse_args())

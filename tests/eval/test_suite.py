@@ -10,8 +10,8 @@ import pytest
 from llava.eval import __main__ as command
 from llava.eval import evaluate
 from llava.model import builder
-from llava.pruning import PruningSettings
-from scripts.tiny import benchmarks
+from llava.pruning import Settings
+from playground.tiny import benchmarks
 from tests.conftest import load
 from tests.eval.conftest import assert_one_line, table_of, texts
 
@@ -94,7 +94,7 @@ def test_the_model_is_loaded_once_and_each_picture_encoded_once(checkpoints, pop
 def test_python_gives_one_result_for_one_and_a_list_for_lists(checkpoints, pope):
     loaded, options = load(checkpoints()), {"data_dir": pope.parent, "max_new_tokens": 2}
     one = evaluate("pope", loaded, visual_token_num=16, **options)
-    assert one.pruning == PruningSettings(16)
+    assert one.pruning == Settings(16)
     (listed,) = evaluate("pope", loaded, visual_token_num=[16], **options)
     (named,) = evaluate(["pope"], loaded, visual_token_num=16, **options)
     assert one.scores == listed.scores == named.scores

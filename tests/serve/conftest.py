@@ -10,9 +10,9 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from llava.pruning import PruningSettings
-from llava.serve.local_model import LocalModel
-from llava.serve.service import Service
+from llava.pruning import Settings
+from llava.serve.page.local_model import LocalModel
+from llava.serve.page.service import Service
 from tests.conftest import picture
 from tests.eval.conftest import call  # noqa: F401
 from tests.inference.conftest import encoded  # noqa: F401
@@ -109,7 +109,7 @@ def service_of(loaded):
 
     def get(version: str = "v1.5", language_model: str = "llama", server=None) -> Service:
         model = LocalModel(loaded(version, language_model), "tiny", None, GREEDY)
-        return Service(model, server, PruningSettings(16))
+        return Service(model, server, Settings(16))
 
     return get
 

@@ -18,7 +18,10 @@ from tests.conftest import ROOT, picture
 
 pytest.importorskip("gradio", reason="the extra demo is not installed: see scripts/test_web.sh")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: see scripts/test_web.sh")
-pytestmark = pytest.mark.skipif(not os.environ.get("BROWSER"), reason="BROWSER names no browser")
+pytestmark = [
+    pytest.mark.skipif(not os.environ.get("BROWSER"), reason="BROWSER names no browser"),
+    pytest.mark.slow,
+]
 WAIT = 30_000  # milliseconds
 
 
@@ -99,7 +102,7 @@ class Visit:
         )
 
     def choose(self, method: str) -> None:
-        self.page.click("#method input")
+        self.page.click("#pruning_method input")
         self.page.get_by_role("option", name=method, exact=True).click()
 
     def notice(self, text: str) -> None:
@@ -145,11 +148,11 @@ def test_a_visitor_asks_moves_the_slider_changes_the_method_and_asks_again(visit
     assert page.figure("Visual tokens") == ["16", "144", "11 %"]
     assert all(re.fullmatch(r"[\d.]+ (ms|s)", cell) for cell in page.figure("Time to first token")[:2])
 
-    page.page.focus("#tokens input[type=range]")
+    page.page.focus("#visual_token_num input[type=range]")
     page.page.keyboard.press("ArrowRight")
     page.wait_for_kept(17)
     assert (page.kept("important"), page.kept("other")) == (8, 9)
-    page.page.fill("#ratio input[type=number]", "1")
+    page.page.fill("#important_ratio input[type=number]", "1")
     page.page.keyboard.press("Tab")
     page.page.wait_for_function("!document.querySelector('#kept path.other')")
     assert page.kept("important") == 17
@@ -157,7 +160,7 @@ def test_a_visitor_asks_moves_the_slider_changes_the_method_and_asks_again(visit
     page.choose("divprune")
     page.page.wait_for_function("!document.querySelector('#kept path.important')")
     assert page.kept("other") == 17
-    page.page.wait_for_selector("#ratio input[type=range]:disabled")
+    page.page.wait_for_selector("#important_ratio input[type=range]:disabled")
     page.ask("What shape is at the top?")
     assert page.answers() == ["star", "star"]
     assert page.page.locator("#talk .exchange").count() == 2
@@ -200,10 +203,10 @@ def test_what_cannot_be_used_is_told_in_the_page_which_goes_on(visit, tmp_path):
     page.page.fill("#question textarea, #question input", "word " * 3000)
     page.page.click("#ask")
     page.notice("longer than the context")
-    page.page.fill("#tokens input[type=number]", "0")
+    page.page.fill("#visual_token_num input[type=number]", "0")
     page.page.keyboard.press("Tab")
     page.notice("must be at least 1")
-    page.page.fill("#tokens input[type=number]", "16")
+    page.page.fill("#visual_token_num input[type=number]", "16")
     page.page.keyboard.press("Tab")
     page.page.wait_for_function("!document.querySelector('#notice .notice')")
     page.ask("What does the sign say?")
@@ -214,7 +217,7 @@ def test_visitors_with_other_budgets_and_pictures_do_not_disturb_each_other(visi
     first, second = visit(), visit()
     second.page.locator("#gallery button.thumbnail-item").nth(1).click()
     second.page.wait_for_function("document.querySelectorAll('#gallery .selected, #gallery button').length")
-    second.page.fill("#tokens input[type=number]", "40")
+    second.page.fill("#visual_token_num input[type=number]", "40")
     second.page.keyboard.press("Tab")
     second.wait_for_kept(40)
     for page in (first, second):  # both are asked before either has answered

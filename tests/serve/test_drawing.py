@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava.serve.drawing import (
+from llava.serve.page.drawing import (
     HEAT,
     Sheet,
     crop_images,
@@ -21,7 +21,7 @@ from llava.serve.drawing import (
     kept_legend,
     picture_source,
 )
-from llava.serve.kept import Kept
+from llava.serve.page.selection_view import Kept
 from tests.conftest import picture
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict, fields
 
 import pytest
 
@@ -9,6 +10,8 @@ pytest.importorskip("gradio", reason="the extra demo is not installed: see scrip
 
 from fastapi.testclient import TestClient
 
+from llava.pruning import Settings
+from llava.serve.page.controls import fitting_controls, setting_controls
 from llava.serve.web import make_app
 
 
@@ -67,9 +70,8 @@ def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_pa
     for path in outside:
         refused = happens(client, "upload", {"path": path, "meta": {"_type": "gradio.FileData"}})
         assert not refused["success"] or "Nothing was uploaded" in refused["output"]["data"][3]
-    asked = happens(
-        client, "submit", {"path": str(picture_file), "meta": {"_type": "gradio.FileData"}}, 16, 0.5, "", False
-    )
+    sent = {"path": str(picture_file), "meta": {"_type": "gradio.FileData"}}
+    asked = happens(client, "submit", sent, False, 16, 0.5, "vispruner", 0, "crop")
     assert not asked["success"]
     assert not list(uploads.rglob("picture.png"))
     assert picture_file.exists()
@@ -78,6 +80,27 @@ def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_pa
     taken = happens(client, "upload", {"path": uploaded, "meta": {"_type": "gradio.FileData"}})
     assert "No question yet" in taken["output"]["data"][1]
     assert taken["output"]["data"][3] == ""
+
+
+def test_every_setting_has_a_control(service_of):
+    names = [field.name for field in fields(Settings)]
+    controls = setting_controls(service_of())
+    assert list(controls) == names
+    assert {name: controls[name].value for name in names} == asdict(service_of().settings)
+    assert [name for name in names if controls[name].visible] == names[:3]  # the others change nothing here
+    assert setting_controls(service_of("v1.6"))["budget_per"].visible
+
+
+def test_controls_fit_the_method_and_the_budget(service_of):
+    def fitting(*values) -> dict:
+        return dict(zip((field.name for field in fields(Settings)), fitting_controls(service_of("v1.6"), *values)))
+
+    for method, reads_ratio, reads_seed in [("vispruner_stable", True, False), ("random", False, True)]:
+        updates = fitting(16, 0.5, method, 0, "crop")
+        assert updates["important_ratio"]["interactive"] is reads_ratio
+        assert updates["pruning_seed"]["visible"] is reads_seed
+        assert updates["visual_token_num"]["maximum"] == 144
+    assert fitting(16, 0.5, "vispruner", 0, "image")["visual_token_num"]["maximum"] == 5 * 144
 
 
 def test_the_api_answers_beside_the_page(client):

@@ -2,35 +2,35 @@
 
 import re
 import threading
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+from llava.errors import InputError
 from llava.inference import Session
+from llava.model.encode import choose
 from llava.model.flops import Decoder
-from llava.pruning import PruningSettings
-from llava.serve.kept import kept_patches
-from llava.serve.service import Service
-from llava.serve.talk import Exchange
-from llava.serve.visitors import Visitors
-from llava.utils import InputError
+from llava.pruning import Settings
+from llava.serve.page.selection_view import kept_patches
+from llava.serve.page.service import Service
+from llava.serve.page.transcript import Exchange
+from llava.serve.page.visitors import Visitors
 from tests.conftest import generate_alone, picture
 from tests.serve.conftest import GREEDY
 from tests.serve.test_drawing import Drawing
 
-SIXTEEN = PruningSettings(16)
+SIXTEEN = Settings(16)
 
 
-def ask(
-    service: Service, key: str, question: str, pruning: PruningSettings = SIXTEEN, compare: bool = False
-) -> Exchange:
+def ask(service: Service, key: str, question: str, pruning: Settings = SIXTEEN, compare: bool = False) -> Exchange:
     """The exchange that the question becomes."""
     for _ in service.ask(key, question, pruning, compare):
         pass
     return service.visitors.get(key).exchanges[-1]
 
 
-def alone(service: Service, file, prompt: str, pruning: PruningSettings) -> str:
+def alone(service: Service, file, prompt: str, pruning: Settings) -> str:
     """What the model answers to a whole prompt about a picture, without the page."""
     return generate_alone(service.model.loaded, prompt, [Image.open(file)], pruning=pruning, **GREEDY)
 
@@ -42,21 +42,21 @@ def test_a_picture_is_encoded_once_for_all_drawings_and_questions(service_of, pi
     service.take_picture("me", picture_file, "picture.png")
     assert len(crops) == 1
     for number in (1, 5, 16, 100, 144):
-        service.draw_kept("me", PruningSettings(number))
+        service.draw_kept("me", Settings(number))
     service.draw_importance("me")
     ask(service, "me", "What is it?", compare=True)
-    ask(service, "me", "Why?", PruningSettings(32, 0.2), compare=True)
-    ask(service, "me", "Are you sure?", PruningSettings(8, pruning_method="divprune"))
+    ask(service, "me", "Why?", Settings(32, 0.2), compare=True)
+    ask(service, "me", "Are you sure?", Settings(8, pruning_method="divprune"))
     assert len(crops) == 1
 
 
 def test_the_drawn_patches_are_those_that_the_model_keeps(service_of, picture_file):
     service = service_of("v1.6")
     service.take_picture("me", picture_file, "picture.png")
-    seen = service.visitors.get("me").seen
-    for pruning in (SIXTEEN, PruningSettings(16, 0.0), PruningSettings(16, 1.0), PruningSettings(9, 0.3)):
-        kept = kept_patches(seen.views, pruning)
-        patches = service.model.model.encode_images(seen.pixels, pruning).patches
+    seen = service.visitors.get("me").encoded
+    for pruning in (SIXTEEN, Settings(16, 0.0), Settings(16, 1.0), Settings(9, 0.3)):
+        kept = kept_patches(service.model.model, seen.views, pruning)
+        patches = service.model.model.encode_images(seen.views.pixels, pruning).patches
         assert [sorted(crop.important | crop.others) for crop in kept] == patches.tolist()
         most = seen.views.importance.topk(int(pruning.visual_token_num * pruning.important_ratio), dim=1).indices
         assert [set(crop.important) for crop in kept] == [set(row) for row in most.tolist()]
@@ -66,17 +66,38 @@ def test_the_drawn_patches_are_those_that_the_model_keeps(service_of, picture_fi
             assert drawn == [set(kind) for kind in kinds if kind]
 
 
+@pytest.mark.parametrize("method", ["vispruner", "vispruner_stable", "divprune"])
+def test_a_budget_for_all_crops_together_is_drawn_where_its_patches_lie(service_of, picture_file, method):
+    service = service_of("v1.6")
+    service.take_picture("me", picture_file, "picture.png")
+    encoded = service.visitors.get("me").encoded
+    pruning = Settings(40, 0.25, method, budget_per="image")
+    html, crops = service.draw_kept("me", pruning), len(encoded.views.pixels)
+    kept = kept_patches(service.model.model, encoded.views, pruning)
+    (patches,) = choose(service.model.model, encoded.views, pruning).patches.tolist()
+    assert len(kept) == crops > 1
+    drawn = [i * 144 + patch for i, crop in enumerate(kept) for patch in sorted(crop.important | crop.others)]
+    assert drawn == patches
+    important = encoded.views.importance.flatten().topk(10).indices.tolist() if method != "divprune" else []
+    assert [i * 144 + patch for i, crop in enumerate(kept) for patch in sorted(crop.important)] == sorted(important)
+    assert f"40 of {crops * 144} of all crops together" in html
+    drawing = Drawing(html)
+    assert sum(len(squares) for name in ("important", "other") for squares in drawing.squares(name)) == 40
+    assert ask(service, "me", "What is it?", pruning).pruned.is_done
+    assert kept_patches(service.model.model, encoded.views, replace(pruning, visual_token_num=crops * 144))
+
+
 def test_methods_whose_tokens_are_no_patches_say_so(service_of, picture_file):
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
-    assert "language model" in service.draw_kept("me", PruningSettings(16, pruning_method="fastv"))
-    assert "merges patches" in service.draw_kept("me", PruningSettings(16, pruning_method="visionzip"))
-    assert "first question" in service.draw_kept("me", PruningSettings(16, pruning_method="mmtok"))
+    assert "language model" in service.draw_kept("me", Settings(16, pruning_method="fastv"))
+    assert "merges patches" in service.draw_kept("me", Settings(16, pruning_method="visionzip"))
+    assert "first question" in service.draw_kept("me", Settings(16, pruning_method="mmtok"))
     for method in ("random", "fastervlm", "divprune"):
-        drawing = Drawing(service.draw_kept("me", PruningSettings(16, pruning_method=method)))
+        drawing = Drawing(service.draw_kept("me", Settings(16, pruning_method=method)))
         assert [len(squares) for squares in drawing.squares("other")] == [16]
         assert not drawing.squares("important")
-    assert "Every patch is kept" in service.draw_kept("me", PruningSettings(16, pruning_method="none"))
+    assert "Every patch is kept" in service.draw_kept("me", Settings(16, pruning_method="none"))
 
 
 def test_an_answer_streams_and_is_the_models(service_of, picture_file):
@@ -87,17 +108,17 @@ def test_an_answer_streams_and_is_the_models(service_of, picture_file):
     assert "running" in shown[0]
     assert "running" not in shown[-1]
     exchange = service.visitors.get("me").exchanges[0]
-    session = Session(service.model.loaded, pruning=SIXTEEN)
+    session = Session(service.model.loaded, service.model.template, SIXTEEN)
     assert exchange.pruned.text == session.ask("What is it?", [picture_file], **GREEDY)
-    assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, PruningSettings())
+    assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, Settings())
     assert exchange.pruned.text != exchange.unpruned.text
 
 
 def test_the_conversation_goes_on_when_the_settings_change(service_of, picture_file):
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
-    settings = [SIXTEEN, SIXTEEN, PruningSettings(48), PruningSettings(8, pruning_method="fastv"), SIXTEEN]
-    session = Session(service.model.loaded, pruning=SIXTEEN)
+    settings = [SIXTEEN, SIXTEEN, Settings(48), Settings(8, pruning_method="fastv"), SIXTEEN]
+    session = Session(service.model.loaded, service.model.template, SIXTEEN)
     new = []
     for i, pruning in enumerate(settings):
         exchange = ask(service, "me", f"What is number {i}?", pruning, compare=i in (2, 3))
@@ -109,7 +130,7 @@ def test_the_conversation_goes_on_when_the_settings_change(service_of, picture_f
         # In a session of its own, whose answers are those to the whole conversation, whatever came beside it.
         assert exchange.pruned.text == session.last.text
         if exchange.unpruned.is_asked:
-            assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, PruningSettings())
+            assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, Settings())
         new.append(exchange.pruned.figures.computed_tokens == exchange.pruned.figures.prompt_tokens)
     assert new == [True, False, True, True, True]
 
@@ -119,14 +140,14 @@ def test_the_conversation_goes_on_when_the_settings_change(service_of, picture_f
 def test_the_figures_are_those_of_the_answer(service_of, picture_file, version, method):
     service = service_of(version)
     service.take_picture("me", picture_file, "picture.png")
-    pruning = PruningSettings(16, pruning_method=method)
+    pruning = Settings(16, pruning_method=method)
     expected = ask(service, "me", "What is it?", pruning).unpruned.figures
     service.visitors.get("me").start_over()
     exchange = ask(service, "me", "What is it?", pruning, compare=True)
     pruned, unpruned = exchange.pruned.figures, exchange.unpruned.figures
     assert (unpruned.visual_tokens, unpruned.prompt_tokens) == (expected.visual_tokens, expected.prompt_tokens)
     assert (unpruned.kv_cache_bytes, unpruned.prefill_flops) == (expected.kv_cache_bytes, expected.prefill_flops)
-    whole = len(service.visitors.get("me").seen.visual_tokens(PruningSettings()))
+    whole = service.model.count_visual_tokens(service.visitors.get("me").encoded, Settings())
     assert unpruned.visual_tokens == whole
     assert pruned.visual_tokens < whole / 5
     assert unpruned.prefill_flops == Decoder.of(service.model.model.config).prefill_flops(unpruned.prompt_tokens)
@@ -140,7 +161,7 @@ def test_the_cache_is_as_large_as_the_figures_say(service_of, picture_file, load
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
     figures = ask(service, "me", "What is it?").pruned.figures
-    session = Session(service.model.loaded, pruning=SIXTEEN)
+    session = Session(service.model.loaded, service.model.template, SIXTEEN)
     session.ask("What is it?", [picture_file], do_sample=False, max_new_tokens=1)
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in session._cache.layers)
     assert figures.kv_cache_bytes == held
@@ -148,13 +169,13 @@ def test_the_cache_is_as_large_as_the_figures_say(service_of, picture_file, load
 
 def test_visitors_with_other_budgets_do_not_disturb_each_other(service_of, tmp_path):
     service = service_of()
-    settings = [PruningSettings(4), PruningSettings(16, 0.0), PruningSettings(48), PruningSettings(16, 1.0)]
+    settings = [Settings(4), Settings(16, 0.0), Settings(48), Settings(16, 1.0)]
     questions = ["What is it?", "Why?"]
     expected, files = [], []
     for i, pruning in enumerate(settings):
         files.append(tmp_path / f"{i}.png")
         picture(seed=i).save(files[-1])
-        session = Session(service.model.loaded, pruning=pruning)
+        session = Session(service.model.loaded, service.model.template, pruning)
         first = session.ask(questions[0], [files[-1]], **GREEDY)
         expected.append([first, session.ask(questions[1], **GREEDY)])
     said, failed = {}, []
@@ -166,7 +187,7 @@ def test_visitors_with_other_budgets_do_not_disturb_each_other(service_of, tmp_p
             for question in questions:
                 answers.append(ask(service, str(i), question, settings[i]).pruned.text)
                 for number in (3, 30):
-                    service.draw_kept(str(i), PruningSettings(number))
+                    service.draw_kept(str(i), Settings(number))
             said[i] = answers
         except Exception as error:
             failed.append(error)
@@ -183,33 +204,33 @@ def test_visitors_with_other_budgets_do_not_disturb_each_other(service_of, tmp_p
 
 def test_who_waits_is_told_how_many_are_before(service_of, picture_file):
     service = service_of()
-    assert service.queue() == "Queue: empty"
+    assert service.queue_state() == "Queue: empty"
     service.take_picture("me", picture_file, "picture.png")
-    first, second = service.line.enter(), service.line.enter()
-    assert service.queue() == "Queue: 1 waiting, 1 answering"
+    first, second = service.queue.enter(), service.queue.enter()
+    assert service.queue_state() == "Queue: 1 waiting, 1 answering"
     shown = service.ask("me", "What is it?", SIXTEEN, False)
     assert "Waiting: 2 before you" in next(shown)[0]
     first.leave()
     assert "Waiting: 1 before you" in next(shown)[0]
     second.leave()
     assert "Waiting" not in list(shown)[-1][0]
-    assert service.queue() == "Queue: empty"
+    assert service.queue_state() == "Queue: empty"
 
 
 def test_what_is_left_early_was_not_asked(service_of, picture_file):
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
     before = ask(service, "me", "What is it?")
-    waiting = service.line.enter()
+    waiting = service.queue.enter()
     for _ in range(2):  # while it waits, and in the middle of the answer
         shown = service.ask("me", "And why is that so?", SIXTEEN, True)
         next(shown)
         next(shown)
         shown.close()
         assert service.visitors.get("me").exchanges == [before]
-        if len(service.line):
+        if len(service.queue):
             waiting.leave()
-    assert len(service.line) == 0
+    assert len(service.queue) == 0
     assert ask(service, "me", "Why?").pruned.figures.prompt_tokens < 2 * before.pruned.figures.prompt_tokens
 
 
@@ -221,7 +242,7 @@ def test_an_answer_that_is_stopped_was_not_asked(service_of, picture_file):
     next(shown)
     next(shown)
     service.stop("me")
-    assert "And why" not in service.talk("me")[0]
+    assert "And why" not in service.transcript("me")[0]
     assert not list(shown)  # the answer ends, though nobody has closed it
     assert service.visitors.get("me").exchanges == [before]
 
@@ -255,7 +276,7 @@ def test_a_question_that_cannot_be_answered_is_told_and_the_conversation_goes_on
     for _ in range(2):
         with pytest.raises(InputError, match=named):
             list(service.ask("me", question, SIXTEEN, True))
-        assert len(service.line) == 0
+        assert len(service.queue) == 0
         exchanges = service.visitors.get("me").exchanges
         ask(service, "me", "What is it?")
         assert len(service.visitors.get("me").exchanges) == len(exchanges) + 1
@@ -293,17 +314,21 @@ def test_a_picture_that_cannot_be_taken_leaves_the_one_before(service_of, pictur
 
 def test_a_visitor_chooses_among_what_is_offered(service_of, tmp_path):
     service = service_of()
-    assert service.pruning(9, 0.25, "divprune") == PruningSettings(9, 0.25, "divprune")
+
+    def chosen(tokens, ratio, method) -> dict:
+        return {"visual_token_num": tokens, "important_ratio": ratio, "pruning_method": method}
+
+    assert service.pruning(**chosen(9, 0.25, "divprune")) == Settings(9, 0.25, "divprune")
     own = tmp_path / "own.py"
     own.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    chosen = [(None, 0.5, "vispruner"), (0, 0.5, "vispruner"), (16.5, 0.5, "vispruner"), ("16", 0.5, "vispruner")]
-    chosen += [(16, None, "vispruner"), (16, 1.5, "vispruner"), (16, 0.5, None), (16, 0.5, "antigravity")]
-    for tokens, ratio, method in [*chosen, (16, 0.5, str(own))]:
+    bad = [(None, 0.5, "vispruner"), (0, 0.5, "vispruner"), (16.5, 0.5, "vispruner"), ("16", 0.5, "vispruner")]
+    bad += [(16, None, "vispruner"), (16, 1.5, "vispruner"), (16, 0.5, None), (16, 0.5, "antigravity")]
+    for values in [*bad, (16, 0.5, str(own))]:
         with pytest.raises(ValueError, match=r"T has|visual_token_num|important_ratio|not offered"):
-            service.pruning(tokens, ratio, method)
+            service.pruning(**chosen(*values))
     assert not (tmp_path / "ran").exists()
-    given = Service(service.model, None, PruningSettings(1000, pruning_method=str(own)))  # by who serves the page
-    assert given.pruning(16, 0.5, str(own)).pruning_method == str(own)
+    given = Service(service.model, None, Settings(1000, pruning_method=str(own)))  # by who serves the page
+    assert given.pruning(**chosen(16, 0.5, str(own))).pruning_method == str(own)
     assert given.settings.visual_token_num == 144
 
 
@@ -313,10 +338,10 @@ def test_a_new_picture_or_a_new_start_begins_a_conversation(service_of, picture_
     first = ask(service, "me", "What is it?")
     ask(service, "me", "Why?")
     service.visitors.get("me").start_over()
-    assert "No question yet" in service.talk("me")[0]
+    assert "No question yet" in service.transcript("me")[0]
     assert ask(service, "me", "What is it?").pruned.text == first.pruned.text
     service.take_picture("me", picture_file, "picture.png")
-    assert service.talk("me")[1] == ""
+    assert service.transcript("me")[1] == ""
 
 
 def test_only_so_many_are_remembered_and_fewer_have_a_cache(service_of, picture_file):
@@ -348,7 +373,7 @@ def test_a_tower_without_cls_is_drawn_by_the_attention_that_is_received(service_
 
 
 def test_a_server_answers_and_a_model_beside_it_draws(service_of, picture_file, model_server):
-    from llava.serve.vllm_server import VllmServer
+    from llava.serve.page.vllm_server import VllmServer
 
     service = service_of(server=VllmServer(model_server.url, GREEDY))
     service.take_picture("me", picture_file, "picture.png")
@@ -362,9 +387,9 @@ def test_a_server_answers_and_a_model_beside_it_draws(service_of, picture_file, 
 
 
 def test_a_server_alone_says_that_nothing_can_be_drawn(picture_file, model_server):
-    from llava.serve.vllm_server import VllmServer
+    from llava.serve.page.vllm_server import VllmServer
 
-    service = Service(None, VllmServer(model_server.url, GREEDY), PruningSettings())
+    service = Service(None, VllmServer(model_server.url, GREEDY), Settings())
     assert (service.patches, service.settings.visual_token_num) == (576, 64)
     service.take_picture("me", picture_file, "picture.png")
     assert "--model-path" in service.draw_kept("me", SIXTEEN)
@@ -381,7 +406,7 @@ def test_a_server_alone_says_that_nothing_can_be_drawn(picture_file, model_serve
 def test_tokens_of_merged_patches_are_not_taken_for_patches(service_of, picture_file):
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
-    views = service.visitors.get("me").seen.views
-    assert kept_patches(views, PruningSettings(16, pruning_method="visionzip")) is None
-    every = kept_patches(views, PruningSettings(500))
+    views = service.visitors.get("me").encoded.views
+    assert kept_patches(service.model.model, views, Settings(16, pruning_method="visionzip")) is None
+    every = kept_patches(service.model.model, views, Settings(500))
     assert [sorted(crop.others) for crop in every] == [list(range(144))]

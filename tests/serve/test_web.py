@@ -25,7 +25,7 @@ HAS_GRADIO = importlib.util.find_spec("gradio") is not None
         (["--server", "http://127.0.0.1:1", "--pruning_method", "divprune"], "are the server's"),
         (["--server", "http://127.0.0.1:1", "--num_beams", "2"], "are the server's"),
         (["--server", "http://127.0.0.1:1", "--allow-urls"], "--allow-urls"),
-        (["--budget_per", "image"], "of each crop"),
+        (["--server", "http://127.0.0.1:1", "--budget_per", "image"], "are the server's"),
     ],
 )
 def test_bad_options_are_one_line(call, options, named):
@@ -48,6 +48,7 @@ def test_what_cannot_be_served_is_one_line(call):
     assert_one_line(call(web, "--port", 0, "--server", f"http://127.0.0.1:{port}"), "cannot be reached")
 
 
+@pytest.mark.slow
 def test_options_are_read_before_torch_and_gradio_are_imported():
     code = (
         "import sys, llava.serve.web as web\nsys.argv = ['web', '--help']\n"

@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scripts.tiny.clip import __main__ as command
-from scripts.tiny.clip import training
-from scripts.tiny.clip.data import CaptionedScenes, change_one_detail, draw_patches, draw_region
-from scripts.tiny.clip.losses import contrastive_loss, patch_loss
-from scripts.tiny.clip.model import embed_regions, embed_scenes, make_model, make_tokenizer, position_code
-from scripts.tiny.drawing import draw_scene
-from scripts.tiny.patches import words_of_patches
-from scripts.tiny.scenes import make_scene, training_scenes
+from playground.tiny.clip import __main__ as command
+from playground.tiny.clip import training
+from playground.tiny.clip.data import CaptionedScenes, change_one_detail, draw_patches, draw_region
+from playground.tiny.clip.losses import contrastive_loss, patch_loss
+from playground.tiny.clip.model import embed_regions, embed_scenes, make_model, make_tokenizer, position_code
+from playground.tiny.drawing import draw_scene
+from playground.tiny.patches import words_of_patches
+from playground.tiny.scenes import make_scene, training_scenes
 
 
 def test_a_wrong_caption_is_wrong_in_one_thing():
@@ -113,6 +113,7 @@ def test_a_picture_may_find_another_caption_with_the_same_words():
     assert same < different
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
     for scene in training_scenes(24):

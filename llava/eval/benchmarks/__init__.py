@@ -9,8 +9,8 @@ import pkgutil
 from functools import cache
 from pathlib import Path
 
+from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark
-from llava.utils import InputError
 
 
 @cache

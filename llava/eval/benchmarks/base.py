@@ -7,9 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from llava.errors import InputError
 from llava.eval.benchmarks.items import Items
 from llava.eval.benchmarks.questions import Question, read_question_file
-from llava.utils import InputError
 
 
 class MissingData(InputError):

@@ -8,7 +8,8 @@ import gc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from llava.utils import InputError, open_text, read_json
+from llava.errors import InputError
+from llava.files import open_text, read_json
 
 
 def read_jsonl(

@@ -6,6 +6,7 @@ CVPR 2019, arXiv 1902.09506.
 
 from pathlib import Path
 
+from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline
 from llava.eval.benchmarks.items import Items, accuracy_items
 from llava.eval.benchmarks.questions import Question
@@ -19,7 +20,7 @@ from llava.eval.benchmarks.scoring import (
     score_command,
 )
 from llava.eval.benchmarks.submission import submit_command, unique_answers, write_upload
-from llava.utils import InputError, read_json_object
+from llava.files import read_json_object
 
 TYPES = ("structural", "semantic")
 

@@ -7,6 +7,7 @@ figure is another: there a question counts if it is answered right in every orde
 from collections import defaultdict
 from pathlib import Path
 
+from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline
 from llava.eval.benchmarks.items import Items, accuracy_items
 from llava.eval.benchmarks.mmbench_table import INDEX, OPTIONS, first_rows_of_pictures, options_of, read_mmbench_table
@@ -22,7 +23,6 @@ from llava.eval.benchmarks.scoring import (
     read_answers,
     score_command,
 )
-from llava.utils import InputError
 
 
 def answered_letter(row: dict, label: dict, where: str) -> str | None:

@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+from llava.cli import CommandParser
+from llava.errors import InputError
 from llava.eval.benchmarks.mmbench_table import OPTIONS, is_absent, read_mmbench_table
 from llava.eval.benchmarks.submission import answers_to
-from llava.utils import CommandParser, InputError, atomic_writer
+from llava.files import atomic_writer
 
 LEFT_OUT = ("hint", "category", "source", "image", "comment", "l2-category")
 PREDICTION_AT = 6

@@ -6,11 +6,13 @@ Fu et al., "MME: A Comprehensive Evaluation Benchmark for Multimodal Large Langu
 from collections import defaultdict
 from pathlib import Path
 
+from llava.cli import CommandParser
+from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline, Scored
 from llava.eval.benchmarks.items import Item, Items, make_items
 from llava.eval.benchmarks.questions import Question
 from llava.eval.benchmarks.scoring import add_result_arguments, group_answers, read_answers, save_scores
-from llava.utils import CommandParser, InputError, read_text
+from llava.files import read_text
 
 PERCEPTION = (
     "existence",

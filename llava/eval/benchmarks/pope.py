@@ -5,12 +5,13 @@ Li et al., "Evaluating Object Hallucination in Large Vision-Language Models", EM
 
 from pathlib import Path
 
+from llava.cli import CommandParser
+from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline, Scored
 from llava.eval.benchmarks.files import read_jsonl
 from llava.eval.benchmarks.items import Item, Items, make_items
 from llava.eval.benchmarks.questions import Question
 from llava.eval.benchmarks.scoring import add_result_arguments, ids_of, join_answers, read_answers, save_scores
-from llava.utils import CommandParser, InputError
 
 PREFIX = "coco_pope_"
 

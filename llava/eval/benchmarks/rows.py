@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # that of typing lacks, before Python 3.12, what pydantic needs
 
-from llava.utils import InputError
+from llava.errors import InputError
 
 Name = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Id = int | str

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from llava.cli import CommandParser
+from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline, Scored
 from llava.eval.benchmarks.files import require_fields
 from llava.eval.benchmarks.items import Items, accuracy_items
@@ -21,8 +23,7 @@ from llava.eval.benchmarks.scoring import (
     read_answers,
     save_scores,
 )
-from llava.files import write_json
-from llava.utils import CommandParser, InputError, read_json_object
+from llava.files import read_json_object, write_json
 
 UNREADABLE = "FAILED"
 
@@ -151,9 +152,9 @@ def write_results(
     if output_file:
         right = [row for row in read if row["parsed_ans"] == row["ground_truth"]]
         wrong = [row for row in read if row["parsed_ans"] != row["ground_truth"]]
-        write_json(output_file, {"correct": right, "incorrect": wrong})
+        write_json(output_file, {"correct": right, "incorrect": wrong}, sort_keys=False)
     if output_result:
-        write_json(output_result, upstream_results(scores, read, options))
+        write_json(output_result, upstream_results(scores, read, options), sort_keys=False)
 
 
 def _score(data: Path, answers: Path, questions: list[Question] | None = None) -> Scored:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.cli import CommandParser
+from llava.errors import InputError
 from llava.eval.benchmarks.base import Scored
 from llava.eval.benchmarks.files import read_jsonl
 from llava.eval.benchmarks.items import Items, write_items
 from llava.eval.benchmarks.questions import Question
 from llava.files import write_json
-from llava.utils import CommandParser, InputError
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ def save_scores(scores: dict, items: dict[str, Items], args: argparse.Namespace)
         scores = scores | {"warning": warning}
         logger.warning(warning)
     score_file = args.output or args.result_file.with_suffix(".score.json")
-    write_json(score_file, scores)
+    write_json(score_file, scores, sort_keys=False)
     write_items(items, score_file)
 
 

@@ -6,6 +6,7 @@ Li et al., "SEED-Bench: Benchmarking Multimodal LLMs with Generative Comprehensi
 import json
 from pathlib import Path
 
+from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline
 from llava.eval.benchmarks.items import Items, accuracy_items
 from llava.eval.benchmarks.mmbench_table import OPTIONS
@@ -22,7 +23,7 @@ from llava.eval.benchmarks.scoring import (
     score_command,
 )
 from llava.eval.benchmarks.submission import submit_command, unique_answers
-from llava.utils import InputError, atomic_writer, read_json_object
+from llava.files import atomic_writer, read_json_object
 
 
 def evaluate(

@@ -4,8 +4,10 @@ import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from llava.cli import CommandParser
+from llava.errors import InputError
 from llava.eval.benchmarks.scoring import join_answers, read_answers
-from llava.utils import CommandParser, InputError, atomic_writer
+from llava.files import atomic_writer
 
 
 def unique_answers(result_file: Path) -> dict[str, str]:

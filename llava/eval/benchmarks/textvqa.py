@@ -6,6 +6,8 @@ Singh et al., "Towards VQA Models That Can Read", CVPR 2019, arXiv 1904.08920.
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from llava.cli import CommandParser
+from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline
 from llava.eval.benchmarks.items import Items, make_items
 from llava.eval.benchmarks.questions import Question
@@ -19,7 +21,7 @@ from llava.eval.benchmarks.scoring import (
     save_scores,
 )
 from llava.eval.benchmarks.vqa_accuracy import vqa_accuracy
-from llava.utils import CommandParser, InputError, read_json_object
+from llava.files import read_json_object
 
 OCR = "Reference OCR token:"
 

@@ -5,6 +5,8 @@ Goyal et al., "Making the V in VQA Matter", CVPR 2017, arXiv 1612.00837.
 
 from pathlib import Path
 
+from llava.cli import CommandParser
+from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline
 from llava.eval.benchmarks.files import iterate_jsonl
 from llava.eval.benchmarks.items import Items, accuracy_items
@@ -17,7 +19,7 @@ from llava.eval.benchmarks.scoring import (
 )
 from llava.eval.benchmarks.submission import answers_to, write_upload
 from llava.eval.benchmarks.vqa_accuracy import normalize_answer, vqa_accuracy
-from llava.utils import CommandParser, InputError, read_json_object
+from llava.files import read_json_object
 
 TEST2015 = "llava_vqav2_mscoco_test2015.jsonl"
 TEST_DEV = "llava_vqav2_mscoco_test-dev2015"

@@ -7,9 +7,8 @@ from llava.eval.report.budget_table import Budgets, Row
 from llava.eval.report.plots import draw_budgets
 from llava.eval.report.proportions import LEVEL, difference_by_chance, draws_needed, wilson_interval
 from llava.eval.report.score_table import ABSENT
-from llava.files import write_json
+from llava.files import atomic_writer, write_json
 from llava.tables import markdown_table, write_csv
-from llava.utils import atomic_writer
 
 MIB = 2**20
 
@@ -181,7 +180,7 @@ def write_files(budgets: Budgets, folder: Path) -> None:
     with atomic_writer(folder / "budget.md") as file:
         file.write(markdown(budgets))
     values = as_data(budgets)
-    write_json(folder / "budget.json", values)
+    write_json(folder / "budget.json", values, sort_keys=False)
     names = list(budgets.unpruned.scores)
     columns = [name for name in values["unpruned"] if name not in ("scores", "answers")]
     rows = [

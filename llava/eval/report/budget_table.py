@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from llava.eval.benchmarks.questions import Question
 from llava.eval.report.proportions import wilson_interval
-from llava.eval.run.settings import reads_ratio
-from llava.pruning.base import PruningSettings
+from llava.pruning.settings import Settings
 
 if TYPE_CHECKING:
     from llava.inference.request import Completion
@@ -90,7 +89,7 @@ class Budgets:
 
 def make_row(
     loaded: LoadedModel,
-    pruning: PruningSettings,
+    pruning: Settings,
     said: list[Completion],
     unpruned: list[Completion],
     scores: dict[str, float],
@@ -109,7 +108,7 @@ def make_row(
         cache += decoder.cache_bytes(tokens, left, full_layers, model.dtype.itemsize)
     return Row(
         tokens=pruning.visual_token_num or patches,
-        ratio=pruning.important_ratio if pruning.prunes and reads_ratio(pruning.pruning_method) else None,
+        ratio=pruning.important_ratio if pruning.prunes and pruning.method.reads_ratio else None,
         answers=[completion.text for completion in said],
         same=sum(one.text == other.text for one, other in zip(said, unpruned, strict=True)),
         visual_tokens=visual_tokens / len(said),

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llava.errors import InputError
 from llava.eval.benchmarks.items import Items, items_file, read_items
 from llava.eval.report.bootstrap import DRAWS, LEVEL, draw_figures, interval
 from llava.eval.report.score_table import ABSENT, Cell, Column, Setting, Table, columns_of, noted
-from llava.pruning.registry import NONE, VISPRUNER
+from llava.pruning.method import NONE, VISPRUNER
 from llava.tables import markdown_table, write_csv
-from llava.utils import InputError
 
 MARKS = "↑ better, ↓ worse, ≈ not distinguishable: the interval of the difference holds 0"
 

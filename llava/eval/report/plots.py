@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from llava.eval.report.budget_table import Budgets, Row
 from llava.eval.report.proportions import LEVEL
 from llava.eval.report.score_table import Cell, Setting, Table, columns_of
-from llava.pruning.registry import NONE
-from llava.utils import atomic_writer
+from llava.files import atomic_writer
+from llava.pruning.method import NONE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

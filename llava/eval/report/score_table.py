@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llava.errors import InputError
 from llava.eval.benchmarks import all_benchmarks
 from llava.eval.benchmarks.base import Headline
 from llava.eval.benchmarks.files import require_fields
-from llava.pruning.registry import NONE, VISPRUNER
+from llava.files import read_json_object
+from llava.pruning.method import NONE, VISPRUNER
 from llava.tables import markdown_table, write_csv
-from llava.utils import InputError, read_json_object
 
 HEADLINES = {benchmark.name: benchmark.headlines for benchmark in all_benchmarks()}
 COLUMNS = [(name, headline) for name, headlines in HEADLINES.items() for headline in headlines]

@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.report.score_table import (
     HEADLINES,
     Run,
@@ -19,9 +21,9 @@ from llava.eval.report.score_table import (
     markdown,
     write_scores,
 )
+from llava.files import atomic_writer
 from llava.options import pruning_method
-from llava.pruning.registry import method_label
-from llava.utils import CommandParser, InputError, atomic_writer, run_command
+from llava.pruning.method import method_label
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question
 from llava.eval.run.checks import check_questions
 from llava.inference.request import Request, make_request
-from llava.utils import InputError
 
 if TYPE_CHECKING:
     from llava.inference.budgets import Pair
-    from llava.pruning import PruningSettings
+    from llava.model.template import Template
+    from llava.pruning import Settings
 
 
 def make_requests(
-    questions: list[Question], conv_mode: str, config, pruning: PruningSettings | None = None
+    questions: list[Question], conv_mode: str | Template, config, pruning: Settings | None = None
 ) -> list[Request]:
     """What each question asks of the model of this config. Raises InputError as `check_questions` does."""
     check_questions(questions)
@@ -33,11 +34,11 @@ def _images(question: Question) -> list:
 def answer_questions(
     loaded: tuple,
     questions: list[Question],
-    conv_mode: str,
+    conv_mode: str | Template,
     options: dict,
     batch_size: int | None = None,
     num_workers: int = 0,
-    pruning: PruningSettings | None = None,
+    pruning: Settings | None = None,
 ) -> Iterator[tuple[Question, str]]:
     """Each of `questions` and its answer, in order, as `inference.Engine` answers them.
 
@@ -56,7 +57,7 @@ def answer_each(
     loaded: tuple,
     questions: list[Question],
     pairs: list[Pair],
-    conv_mode: str,
+    conv_mode: str | Template,
     options: dict,
     batch_size: int | None = None,
     num_workers: int = 0,

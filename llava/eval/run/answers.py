@@ -18,6 +18,8 @@ from typing import TextIO
 
 import shortuuid
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError, one_line
 from llava.eval.benchmarks import made_from
 from llava.eval.benchmarks.files import read_jsonl
 from llava.eval.benchmarks.questions import Question, read_mmbench_questions, read_science_questions
@@ -25,8 +27,7 @@ from llava.eval.benchmarks.scoring import mismatches
 from llava.eval.run.answer_rows import check_answers, drop_unfinished_line, key_of_row, read_rows
 from llava.eval.run.lock import AnswersLock
 from llava.eval.run.settings import DEFAULTS, STAMPS
-from llava.files import write_json
-from llava.utils import CommandParser, InputError, atomic_writer, one_line, read_json_object, read_text, run_command
+from llava.files import atomic_writer, read_json_object, read_text, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +77,15 @@ class AnswerStore:
         self._lock.take()
         with self.abandoned_if_it_fails():
             if not self._has_answers():
-                write_json(self.settings_file, settings)
+                write_json(self.settings_file, settings, sort_keys=False)
             elif changed := self._other_settings(settings):
                 if not overwrite:
                     raise InputError(f"{changed} --overwrite drops them")
                 self._replacement = settings
                 return list(range(len(self.questions)))
+            # So that contents need not be read the next time.
             elif self.known_settings().get(STAMPS) != settings.get(STAMPS):
-                write_json(self.settings_file, settings)  # so that contents need not be read the next time
+                write_json(self.settings_file, settings, sort_keys=False)
             return self._unanswered()
 
     def join(self, rank: int) -> None:
@@ -129,7 +131,7 @@ class AnswerStore:
         except OSError as error:
             raise InputError(f"cannot remove what is to be replaced: {one_line(error)}") from error
         if self._replacement is not None:
-            write_json(self.settings_file, self._replacement)
+            write_json(self.settings_file, self._replacement, sort_keys=False)
 
     def _has_answers(self) -> bool:
         return self.file.exists() or any(self.lengths().values())

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question, by_image, get_chunk
 from llava.eval.benchmarks.scoring import empty_answers
 from llava.eval.run.answering import answer_each, make_requests
@@ -23,11 +24,11 @@ from llava.eval.run.ranks import COMING, Progress, Ranks, share
 from llava.eval.run.source import ModelSource, OnDisk, SettingsAt
 from llava.files import write_json
 from llava.options import AskingOptions, asking_options, model_options
-from llava.pruning.base import CROP, IMAGE, PruningSettings
-from llava.utils import InputError
+from llava.pruning.settings import CROP, IMAGE, Settings
 
 if TYPE_CHECKING:
     from llava.model.builder import LoadedModel
+    from llava.model.template import Template
 
 logger = logging.getLogger(__name__)
 MOST_FAILED = 20  # questions that fail on the way before a process gives up
@@ -45,7 +46,7 @@ class Job:
         seconds: what answering took this process.
     """
 
-    pruning: PruningSettings
+    pruning: Settings
     store: AnswerStore
     missing: set[int] = field(default_factory=set)
     error: str | None = None
@@ -69,7 +70,7 @@ class Job:
         if not self.missing:
             return
         if loaded is not None:
-            write_json(self.store.file.with_suffix(".run.json"), self._describe(loaded))
+            write_json(self.store.file.with_suffix(".run.json"), self._describe(loaded), sort_keys=False)
         if warning := empty_answers(self.store.file):
             logger.warning(warning)
 
@@ -103,13 +104,13 @@ class Jobs:
         source: ModelSource,
         asking: AskingOptions,
         questions: list[Question],
-        files: dict[PruningSettings, Path],
+        files: dict[Settings, Path],
         ranks: Ranks,
     ) -> None:
         self.source, self.asking, self.questions, self.ranks = source, asking, questions, ranks
         self.jobs = [Job(pruning, AnswerStore(file, questions)) for pruning, file in files.items()]
         self._mine: list[int] = []  # the numbers of the questions that this process answers, at some of the settings
-        self._ready: tuple[LoadedModel, str] | None = None  # the model and the prompt template, where it has any
+        self._ready: tuple[LoadedModel, Template] | None = None  # the model and the prompt template, where it has any
 
     def run(self, overwrite: bool = False) -> list[str | None]:
         """Answer the questions. Answers of other settings are dropped with `overwrite` only, when the model is ready.
@@ -218,27 +219,26 @@ class Jobs:
         self._set_errors(self.ranks.from_first(begin))
 
     def _load(self) -> None:
-        from llava.inference.templates import choose_conv_mode
-
         if not self._mine:
             return
         source = self.source
         with decoding_images([self.questions[i] for i in self._mine]) as decoded:
             loaded = source.load(self.ranks.device)
-            kind, wanted = loaded.model.config.model_type, self.asking.conv_mode
-            conv_mode = choose_conv_mode(source.name, kind, wanted, source.model_path)
+            template = source.find_template(self.asking.conv_mode)
             for job in self._asked:
                 own = [self.questions[i] for i in self._mine if i in job.missing]
                 try:
-                    requests = make_requests(own, conv_mode, loaded.model.config, job.pruning)
+                    requests = make_requests(own, template, loaded.model.config, job.pruning)
                     check_lengths(loaded, own, requests)
                 except InputError as error:
                     job.error = str(error)
             decoded()
-        self._ready = loaded, conv_mode
+        self._ready = loaded, template
 
     def _answer(self) -> None:
         """Answer this process's questions; the first one waits for the others."""
+        if not self._asked:  # what could not be prepared
+            return
         total = sum(len(job.missing) for job in self._asked)
         with Progress([job.store for job in self._asked], total, hidden=self.ranks.rank > 0):
             fault = self._gather(self._answer_mine)
@@ -251,13 +251,13 @@ class Jobs:
             return
         from llava.inference.budgets import pairs_in_order
 
-        (loaded, conv_mode), asking = self._ready, self.asking
+        (loaded, template), asking = self._ready, self.asking
         jobs = {job.pruning: job for job in self._asked}
         pairs = pairs_in_order(self._mine, list(jobs), asking.batch_size)
         pairs = [(number, pruning) for number, pruning in pairs if number in jobs[pruning].missing]
         cores, failed = (os.cpu_count() or 1) // self.ranks.count, defaultdict(list)
         workers = asking.num_workers if asking.num_workers is not None else min(4, cores // 2)
-        answers = answer_each(loaded, self.questions, pairs, conv_mode, asking.generation, asking.batch_size, workers)
+        answers = answer_each(loaded, self.questions, pairs, template, asking.generation, asking.batch_size, workers)
         with ExitStack() as stack:
             parts = {key: stack.enter_context(job.store.appending(self.ranks.rank)) for key, job in jobs.items()}
             before = time.monotonic()
@@ -281,7 +281,8 @@ def answer_from_command_line(args: argparse.Namespace, read: Callable[[], list[Q
     questions = get_chunk(read(), args.num_chunks, args.chunk_idx)
     ranks = Ranks()
     try:
-        (error,) = Jobs(OnDisk(model), asking, questions, {model.pruning: args.answers_file}, ranks).run(args.overwrite)
+        jobs = Jobs(OnDisk(model, as_upstream=True), asking, questions, {model.pruning: args.answers_file}, ranks)
+        (error,) = jobs.run(args.overwrite)
         if error is not None:
             raise InputError(error)
     except InputError:

@@ -19,10 +19,10 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question
 from llava.eval.run.answers import AnswerStore
 from llava.eval.run.processes import GOES_ON, end_with_parent
-from llava.utils import InputError
 
 COMING = 600  # seconds in which the other processes must have begun
 POLL = 0.1

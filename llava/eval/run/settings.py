@@ -7,18 +7,18 @@ same, and contents are read again only where it does not.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import llava
+from llava.checkpoints.folders import fetch_weights, find_folder, get_model_name_from_path, is_on_hub
 from llava.eval.benchmarks.questions import Question
 from llava.eval.run.stamps import digest_files, digest_texts, stamp_files
-from llava.model.folders import fetch_weights, find_folder, is_on_hub
+from llava.files import read_json_object
 from llava.options import AskingOptions, ModelOptions
-from llava.pruning.base import CROP, PruningSettings
-from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file
-from llava.utils import get_model_name_from_path, read_json_object
+from llava.pruning.method import load_method, method_file
+from llava.pruning.settings import Settings
 
 # Files of a checkpoint that decide an answer, by the endings of their names, and those that training leaves there.
 _DECISIVE = (".json", ".model", ".txt", ".jinja", ".safetensors", ".bin")
@@ -48,10 +48,10 @@ class Decisive:
 
     model: ModelOptions
     asking: AskingOptions
-    conv_mode: str
+    template: str
     questions: list[Question]
 
-    def settings(self, pruning: PruningSettings, known: dict | None = None) -> dict:
+    def settings(self, pruning: Settings, known: dict | None = None) -> dict:
         """What decides the answers at these pruning settings, as JSON gives it back, and the stamps of files.
 
         `known` are the settings of answers that are there: contents whose stamp is the same are not read again.
@@ -88,7 +88,7 @@ class Decisive:
             "image_aspect_ratio": model.image_aspect_ratio,
             "mm_patch_merge_type": model.mm_patch_merge_type,
             "image_grid_pinpoints": model.image_grid_pinpoints,
-            "conv_mode": self.conv_mode.partition(":")[0],  # the checkpoint of a chat template has its digest above
+            "conv_mode": self.template,  # the checkpoint of a chat template has its digest above
             "temperature": generation.get("temperature", 0),
             "top_p": generation.get("top_p"),
             "num_beams": generation["num_beams"],
@@ -155,19 +155,8 @@ def _dtype(device: str) -> str:
     return "float16" if device != "cpu" and torch.cuda.is_available() else "float32"
 
 
-def reads_ratio(method: str) -> bool:
-    """Whether a method may go by `important_ratio`: VisPruner and those that are not this package's."""
-    return method == VISPRUNER or method_file(method) is not None
-
-
-def heeded(pruning: PruningSettings) -> dict:
-    """The settings that decide what is kept, less a method's file: a method does not read those of others."""
-    method = pruning.pruning_method
-    file, own = method_file(method), method not in METHOD_NAMES
-    return asdict(pruning) | {
-        "pruning_method": method if file is None else file.name,
-        **({} if method != NONE else {"visual_token_num": None}),
-        **({} if reads_ratio(method) else {"important_ratio": None}),
-        **({} if own or method == "random" else {"pruning_seed": 0}),
-        **({} if pruning.prunes else {"budget_per": CROP}),
-    }
+def heeded(pruning: Settings) -> dict:
+    """The settings that decide what is kept, less a method's file; an unread ratio is None, as it has always been."""
+    file, method = method_file(pruning.pruning_method), load_method(pruning.pruning_method)
+    ratio = {} if method.reads_ratio else {"important_ratio": None}
+    return pruning.read | ratio | {"pruning_method": pruning.pruning_method if file is None else file.name}

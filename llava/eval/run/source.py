@@ -8,15 +8,17 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question
 from llava.options import AskingOptions, ModelOptions
-from llava.pruning.base import PruningSettings
-from llava.utils import InputError, get_model_name_from_path
+from llava.pruning.settings import Settings
 
 if TYPE_CHECKING:
     from llava.model.builder import LoadedModel
+    from llava.model.template import Template
 
-SettingsAt = Callable[[PruningSettings, dict], dict]
+SettingsAt = Callable[[Settings, dict], dict]
 
 
 class ModelSource(Protocol):
@@ -29,6 +31,9 @@ class ModelSource(Protocol):
     def load(self, device: Callable[[str], str]) -> LoadedModel:
         """The model, on what `device` makes of the device that is asked for. Raises InputError if it cannot be."""
 
+    def find_template(self, wanted: str | None) -> Template:
+        """The prompt template that is wanted, or the default; see `template.find_template`."""
+
     def decisive(self, asking: AskingOptions, questions: list[Question]) -> SettingsAt:
         """What decides the answers; see `settings.Decisive.settings`."""
 
@@ -36,11 +41,11 @@ class ModelSource(Protocol):
 class OnDisk:
     """A checkpoint. It is loaded when it is first needed, and kept."""
 
-    def __init__(self, options: ModelOptions) -> None:
-        """`options` say which; what they say of pruning does not count."""
-        self.options = replace(options, pruning=PruningSettings())
+    def __init__(self, options: ModelOptions, as_upstream: bool = False) -> None:
+        """`options` say which, less its pruning; `as_upstream` is for the default template of upstream's commands."""
+        self.options, self.as_upstream = replace(options, pruning=Settings()), as_upstream
         self.name, self.model_path = options.name, options.model_path
-        self.load = cache(self._load)
+        self.load, self.find_template = cache(self._load), cache(self._find_template)
 
     @property
     def model_type(self) -> str | None:
@@ -53,12 +58,15 @@ class OnDisk:
     def _load(self, device: Callable[[str], str]) -> LoadedModel:
         return replace(self.options, device=device(self.options.device)).load()
 
+    def _find_template(self, wanted: str | None) -> Template:
+        from llava.model.template import find_template
+
+        return find_template(self.name, self.model_type, wanted, self.model_path, self.as_upstream)
+
     def decisive(self, asking: AskingOptions, questions: list[Question]) -> SettingsAt:
         from llava.eval.run.settings import Decisive
-        from llava.inference.templates import choose_conv_mode
 
-        conv_mode = choose_conv_mode(self.name, self.model_type, asking.conv_mode, self.model_path)
-        return Decisive(self.options, asking, conv_mode, questions).settings
+        return Decisive(self.options, asking, self.find_template(asking.conv_mode).name, questions).settings
 
 
 class InMemory:
@@ -66,7 +74,7 @@ class InMemory:
 
     def __init__(self, model) -> None:
         """`model` is what `load_pretrained_model` returned, or a LLaVA model alone."""
-        self.model, self.load = model, cache(self._load)
+        self.model, self.load, self.find_template = model, cache(self._load), cache(self._find_template)
         bare = model[1] if isinstance(model, tuple) else model
         self.model_path = str(bare.config.name_or_path)
         self.name = get_model_name_from_path(self.model_path) or "model"
@@ -80,6 +88,11 @@ class InMemory:
         if not self.model_path:
             raise InputError("config.name_or_path of the model is empty: give what load_pretrained_model returned")
         return complete(self.model)
+
+    def _find_template(self, wanted: str | None) -> Template:
+        from llava.model.template import find_template
+
+        return find_template(self.name, self.model_type, wanted, self.model_path)
 
     def decisive(self, asking: AskingOptions, questions: list[Question]) -> SettingsAt:
         return lambda pruning, known: {"run": uuid.uuid4().hex}

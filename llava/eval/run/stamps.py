@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
-from llava.utils import InputError, one_line
+from llava.errors import InputError, one_line
 
 
 def stamp_files(files: Iterable[Path]) -> str:

@@ -5,13 +5,13 @@ from collections import Counter
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval.benchmarks import all_benchmarks, find_benchmark
 from llava.eval.benchmarks import vqav2 as eval_vqav2
 from llava.eval.benchmarks.items import accuracy_items, make_items, read_items, write_items
 from llava.eval.evaluation import BUNDLED_DATA, finish
 from llava.eval.run.answers import answer_line
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
 from tests.conftest import write_jsonl
 
 SCORED = [entry.name for entry in all_benchmarks() if entry.score is not None]
@@ -32,7 +32,7 @@ def test_the_items_of_every_benchmark_give_its_figures_to_the_last_bit(name, tmp
     benchmark = find_benchmark(name)
     for step in (1, 2, 4):
         answers = answered(name, tmp_path / str(step), step)
-        finish(benchmark, BUNDLED_DATA, answers, PruningSettings())
+        finish(benchmark, BUNDLED_DATA, answers, Settings())
         scores = json.loads(answers.with_name("merge.score.json").read_text())
         for headline in benchmark.headlines:
             items = read_items(answers.with_name("merge.score.json"), headline.key, scores[headline.key])
@@ -45,7 +45,7 @@ def test_the_items_do_not_depend_on_the_order_of_the_answers(name, tmp_path):
     written = []
     for reverse in (False, True):
         answers = answered(name, tmp_path / str(reverse), reverse=reverse)
-        finish(find_benchmark(name), BUNDLED_DATA, answers, PruningSettings())
+        finish(find_benchmark(name), BUNDLED_DATA, answers, Settings())
         written.append(answers.with_name("merge.items.json").read_text())
     assert written[0] == written[1]
 
@@ -53,14 +53,14 @@ def test_the_items_do_not_depend_on_the_order_of_the_answers(name, tmp_path):
 def test_all_questions_about_a_picture_are_of_that_picture(tmp_path):
     """Of POPE in its three categories, of MMBench where one row has the picture and another names it."""
     answers = answered("pope", tmp_path / "pope")
-    score = finish(find_benchmark("pope"), BUNDLED_DATA, answers, PruningSettings()).score
+    score = finish(find_benchmark("pope"), BUNDLED_DATA, answers, Settings()).score
     items = read_items(answers.with_name("merge.score.json"), "mean_f1", score)
     questions = find_benchmark("pope").read_questions(BUNDLED_DATA)
     pictures = Counter(picture for _, _, picture in items.keys)
     assert pictures == Counter(question.image.name for question in questions)
     assert {term for term, _, _ in items.keys} == {"adversarial", "popular", "random"}
     answers = answered("mmbench", tmp_path / "mmbench")
-    score = finish(find_benchmark("mmbench"), BUNDLED_DATA, answers, PruningSettings()).score
+    score = finish(find_benchmark("mmbench"), BUNDLED_DATA, answers, Settings()).score
     items = read_items(answers.with_name("merge.score.json"), "accuracy", score)
     by_bytes = Counter(question.image for question in find_benchmark("mmbench").read_questions(BUNDLED_DATA))
     pictures = Counter(picture for _, _, picture in items.keys)

@@ -6,11 +6,12 @@ import time
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval.benchmarks import mme as eval_mme
 from llava.eval.benchmarks import pope as eval_pope
 from llava.eval.benchmarks import science_qa as eval_science_qa
 from llava.eval.benchmarks.questions import read_mmbench_questions, read_question_file, read_science_questions
-from llava.utils import InputError, read_json_object
+from llava.files import read_json_object
 from tests.conftest import write_jsonl
 from tests.eval.benchmarks.score_cases import CASES
 from tests.eval.benchmarks.tables import encoded, write_table

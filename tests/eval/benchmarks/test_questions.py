@@ -5,10 +5,10 @@ import json
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval import model_vqa, model_vqa_mmbench, model_vqa_science
 from llava.eval.benchmarks.questions import read_mmbench_questions, read_question_file, read_science_questions
 from llava.eval.run import answers
-from llava.utils import InputError
 from tests.conftest import picture, write_jsonl
 from tests.eval.benchmarks.tables import encoded, write_table
 from tests.eval.conftest import assert_one_line

@@ -5,10 +5,10 @@ import random
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval.benchmarks import all_benchmarks, find_benchmark
 from llava.eval.evaluation import BUNDLED_DATA, sample_scorer
 from llava.eval.run.answers import answer_line
-from llava.utils import InputError
 
 GUESSES = ["yes", "no", "A", "B", "red", "circle", "city"]
 SCORED = [entry.name for entry in all_benchmarks() if entry.score is not None]

@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from llava.errors import InputError
 from llava.eval.benchmarks import pope as eval_pope
 from llava.eval.benchmarks.items import accuracy_items, make_items
 from llava.eval.report import bootstrap
 from llava.eval.report.bootstrap import DRAWS, draw_figures, interval
-from llava.utils import InputError
 
 
 def accuracies(hits: np.ndarray, of_a_picture: int = 1) -> list:

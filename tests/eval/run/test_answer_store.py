@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval.benchmarks import all_benchmarks
 from llava.eval.benchmarks.questions import Question
 from llava.eval.run import lock
 from llava.eval.run.answers import AnswerStore, answer_line
-from llava.utils import InputError
 from tests.eval.conftest import texts
 
 SETTINGS = {"visual_token_num": 16, "temperature": 0}

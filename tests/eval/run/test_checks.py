@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
 from llava.eval import model_vqa_loader
 from llava.eval.benchmarks.questions import Question
 from llava.eval.run import jobs
 from llava.eval.run.answering import answer_each, answer_questions, make_requests
 from llava.eval.run.checks import check_headers, check_lengths, check_questions, decoding_images
-from llava.inference import pictures
+from llava.inference import images as pictures
 from llava.inference.budgets import pairs_in_order
 from llava.inference.request import Request
-from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import LoadedModel
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
 from tests.conftest import IMAGE, ROOT, picture
 from tests.eval.conftest import assert_one_line, texts
 from tests.eval.run.runs import command
@@ -68,7 +68,7 @@ def test_pictures_inside_a_question_file_have_headers_too():
 @pytest.mark.parametrize("pruning", [(), (16,), (16, 0.5, "visionzip"), (16, 0.5, "fastv"), (16, 0.5, "random")])
 @pytest.mark.parametrize(("version", "language_model"), [("v1.5", "llama"), ("v1.6", "llama"), ("v1.6", "qwen")])
 def test_a_prompt_is_as_long_as_it_is_said_to_be(loaded, tmp_path, version, language_model, pruning, monkeypatch):
-    llava, pruning = LoadedModel(*loaded(version, language_model)), PruningSettings(*pruning)
+    llava, pruning = LoadedModel(*loaded(version, language_model)), Settings(*pruning)
     question = Question(3, "What? " * 50, tmp_path / "image.png", "")
     picture(300, 90).save(question.image)
     requests = make_requests([question], "llava_v1", llava.model.config, pruning)
@@ -98,7 +98,7 @@ def test_one_failing_question_leaves_the_answers_of_its_batch(loaded, tmp_path, 
     llava, questions = loaded(), asked(tmp_path)
     whole = [text for _, text in answer_questions(llava, questions, "llava_v1", ONE, 4)]
     questions[2].image.unlink()
-    settings = [PruningSettings(), PruningSettings(16)]
+    settings = [Settings(), Settings(16)]
     pairs = pairs_in_order([0, 1, 2, 3, 4, 5], settings, batch_size)
     both = list(answer_each(llava, questions, pairs, "llava_v1", ONE, batch_size))
     assert [pair for pair, _ in both] == pairs

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.eval import model_vqa_loader
 from llava.eval.benchmarks.questions import Question
 from llava.eval.run import settings, stamps
 from llava.eval.run.settings import Decisive
 from llava.eval.run.stamps import digest_files, stamp_files
 from llava.options import AskingOptions, ModelOptions
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
 from tests.conftest import picture
 from tests.eval.conftest import assert_one_line
 
@@ -41,7 +41,7 @@ def made(make_checkpoint, tmp_path):
 
 def settings_of(options: ModelOptions, question: Question, known: dict | None = None) -> dict:
     """What decides the answer, less the stamps of files."""
-    found = Decisive(options, ASKING, "llava_v1", [question]).settings(PruningSettings(), known)
+    found = Decisive(options, ASKING, "llava_v1", [question]).settings(Settings(), known)
     return {name: value for name, value in found.items() if name != settings.STAMPS}
 
 

@@ -8,9 +8,10 @@ import transformers
 from host_cases import CASES, IMAGE, batch, prompt
 from kinds import BY_NAME, KINDS, answer
 
+from llava.errors import InputError
 from llava.integrations.transformers import prune, unprune
+from llava.integrations.transformers import pruned as pruned_for_a_block
 from llava.integrations.transformers.hosts import known_hosts
-from llava.utils import InputError
 
 each_kind = pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
 
@@ -84,6 +85,26 @@ def test_settings_change_between_calls_and_in_one_call(llava):
     assert torch.equal(answer(model, inputs), answer(prune(case.model(), 3), inputs))
 
 
+def test_a_block_prunes_and_gives_back(llava):
+    case, model = llava
+    unprune(model)
+    inputs = prompt(case, 1)
+    whole = answer(model, inputs)
+    with pruned_for_a_block(model, 3) as inside:
+        assert inside is model
+        three = answer(model, inputs)
+        with pruned_for_a_block(model, 8, pruning_method="fastervlm"):
+            eight = answer(model, inputs)
+        assert torch.equal(answer(model, inputs), three)
+        with pytest.raises(RuntimeError), pruned_for_a_block(model, None):
+            assert torch.equal(answer(model, inputs), whole)
+            raise RuntimeError("what a user's block raises")
+        assert torch.equal(answer(model, inputs), three)
+    assert torch.equal(answer(model, inputs), whole)
+    assert "forward" not in vars(model)
+    assert torch.equal(answer(prune(model, 8, pruning_method="fastervlm"), inputs), eight)
+
+
 @pytest.mark.parametrize("method", ["vispruner", "fastervlm", "divprune", "random"])
 def test_methods_that_choose_patches(pruned, method):
     case, model = pruned
@@ -118,10 +139,17 @@ def test_impossible_settings_are_refused_at_once(llava, settings, reason):
         model.generate(**prompt(case, 1), **settings)
 
 
-def test_a_method_that_merges_patches_is_refused(llava):
+def test_a_method_that_merges_patches_is_refused(llava, tmp_path):
     case, model = llava
-    prune(model, 3, pruning_method="visionzip")
-    with pytest.raises(InputError, match=r"visionzip merges patches|gives no keys"):
+    with pytest.raises(InputError, match="visionzip merges patches"):
+        prune(model, 3, pruning_method="visionzip")
+    merging = tmp_path / "merging.py"  # which declares nothing: it is known by what it returns
+    merging.write_text(
+        "from llava.pruning import MergedTokens\n\n\n"
+        "def select(views, settings):\n    return MergedTokens(views.features[:, : settings.visual_token_num])\n"
+    )
+    prune(model, 3, pruning_method=str(merging))
+    with pytest.raises(InputError, match=r"merging\.py merges patches"):
         model(**prompt(case, 1))
 
 

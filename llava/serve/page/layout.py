@@ -1,0 +1,246 @@
+"""The page in Gradio: what is where, and what happens on a click. What the page does is in `service`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+from llava.errors import InputError
+from llava.pruning import Settings
+from llava.pruning.settings import NAMES
+from llava.serve.page.controls import fitting_controls, setting_controls
+from llava.serve.page.samples import samples
+from llava.serve.page.service import Service
+from llava.serve.page.transcript import notice_html
+
+MOST_UPLOAD = "20mb"
+QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star in the image?"]
+KEEP = gr.skip()  # as an output: stays as it is
+QUEUED = {"show_progress": "hidden", "api_visibility": "private"}  # events that may wait in Gradio's queue
+IMMEDIATE = {"queue": False, **QUEUED}  # events that must not
+
+
+def theme() -> gr.themes.Base:
+    """Fonts of the machine that looks at the page: nothing is fetched from elsewhere."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.blue,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_md,
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+
+
+def css() -> str:
+    """The page's own style."""
+    return Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+
+
+def build_page(service: Service, about: str) -> gr.Blocks:
+    """The page of a service; `about` says in a line what answers."""
+    blocks = _Page(service, about).blocks
+    # Else Gradio takes any file of this machine that a browser names for one that it has uploaded: it checks them only
+    # in pages that it has launched itself, and this one is mounted.
+    blocks.has_launched = True
+    return blocks
+
+
+class _Page:
+    """Its components as attributes, and a method for each thing that happens."""
+
+    def __init__(self, service: Service, about: str) -> None:
+        self.service, self.samples = service, samples()
+        self.read_uploads: dict[str, Path] = {}  # of whom, until they are deleted
+        with gr.Blocks(title="VisPruner", analytics_enabled=False, delete_cache=(60, 600)) as self.blocks:
+            self.source = _html(elem_id="source")
+            with gr.Row(elem_id="head"):
+                _html(
+                    f"<h1>VisPruner</h1><p>Which patches of a picture are kept, and what is answered from them. "
+                    f"<span>{escape(about)}</span></p>",
+                )
+                self.queue = _html(_queue_html(service), elem_id="queue")
+            with gr.Row(elem_id="columns"):
+                with gr.Column(scale=1, min_width=280, elem_id="choices"):
+                    self._add_choices()
+                with gr.Column(scale=3, min_width=300, elem_id="results"):
+                    self._add_results()
+            self._connect()
+
+    def _add_choices(self) -> None:
+        self.upload = gr.Image(
+            label="Picture",
+            sources=["upload", "clipboard"],
+            height=170,
+            buttons=[],
+            elem_id="upload",
+            placeholder=f"Drop a picture here, or click\n(up to {MOST_UPLOAD[:-2]} MB)",
+        )
+        self.gallery = gr.Gallery(
+            [(str(sample.file), sample.title) for sample in self.samples],
+            label="Or choose one",
+            columns=4,
+            allow_preview=False,
+            buttons=[],
+            interactive=False,
+            object_fit="cover",
+            height="auto",
+            elem_id="gallery",
+            visible=bool(self.samples),
+        )
+        self.settings = setting_controls(self.service)
+
+    def _add_results(self) -> None:
+        with gr.Row(elem_id="drawings"):
+            self.kept = _html(elem_id="kept")
+            heat_is_shown = self.service.model is not None
+            self.heat = _html(elem_id="heat", visible=heat_is_shown)
+        self.transcript = _html(elem_id="talk")
+        self.notice = _html(elem_id="notice")
+        with gr.Row(elem_id="asking"):
+            self.question = gr.Textbox(
+                placeholder="Ask about the picture", show_label=False, container=False, scale=5, elem_id="question"
+            )
+            self.ask = gr.Button("Ask", variant="primary", scale=1, min_width=80, elem_id="ask")
+        with gr.Row(elem_id="more"):
+            self.compare = gr.Checkbox(label="Answer without pruning too", container=False, elem_id="compare")
+            self.stop = gr.Button("Stop", size="sm", min_width=60, elem_id="stop")
+            self.anew = gr.Button("New conversation", size="sm", min_width=60, elem_id="anew")
+        with gr.Row(elem_id="questions"):
+            for question in QUESTIONS:
+                button = gr.Button(question, size="sm", min_width=60)
+                button.click(lambda text=question: text, None, self.question, **IMMEDIATE)
+        self.figures = _html(elem_id="figures")
+
+    def _connect(self) -> None:
+        # Where Gradio's preprocessing refuses a value it says nothing of use: `service.pruning` and `_uploaded` do.
+        as_they_are = {"preprocess": False}
+        settings, shown = list(self.settings.values()), [self.transcript, self.figures, self.notice]
+        asked = gr.on(
+            [self.ask.click, self.question.submit],
+            self._ask,
+            [self.question, self.compare, *settings],
+            [*shown, self.question],
+            concurrency_limit=None,
+            **QUEUED,
+            **as_they_are,
+        )
+        uploaded = self.upload.upload(
+            self._take_upload, self.upload, [self.upload, *shown], cancels=asked, **QUEUED, **as_they_are
+        )
+        chosen = self.gallery.select(self._take_sample, None, shown, cancels=asked, **QUEUED)
+        loaded = self.blocks.load(self._take_first, None, shown, **QUEUED)
+        uploaded.then(self._delete_upload, None, None, **IMMEDIATE)
+        for taken in (uploaded, chosen, loaded):
+            taken.then(self._draw_all, settings, [self.source, self.kept, self.heat], **IMMEDIATE, **as_they_are)
+        gr.on(
+            [part.input for part in settings],
+            self._draw,
+            settings,
+            [self.kept, self.notice],
+            trigger_mode="always_last",
+            **IMMEDIATE,
+            **as_they_are,
+        )
+        gr.on(
+            [self.settings[name].input for name in ("pruning_method", "budget_per")],
+            lambda *values: fitting_controls(self.service, *values),
+            settings,
+            settings,
+            **IMMEDIATE,
+            **as_they_are,
+        )
+        self.stop.click(self._stop, None, shown, cancels=asked, **IMMEDIATE)
+        self.anew.click(self._start_over, None, shown, cancels=asked, **IMMEDIATE)
+        self.blocks.unload(self._forget)
+        gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **IMMEDIATE)
+
+    def _ask(self, request: gr.Request, question: str, compare: bool, *chosen: object) -> Iterator[tuple]:
+        key = request.session_hash
+        try:
+            pruning = self._pruning(chosen)
+            for transcript, figures in self.service.ask(key, question, pruning, compare):
+                yield transcript, figures, "", ""
+        except ValueError as error:  # InputError is one
+            yield *self.service.transcript(key), _notice(error), question
+
+    def _pruning(self, chosen: Sequence) -> Settings:
+        """The settings of the controls' values. Raises ValueError for an invalid one."""
+        return self.service.pruning(**dict(zip(NAMES, chosen, strict=True)))
+
+    def _take_upload(self, sent: dict | None, request: gr.Request) -> tuple:
+        try:
+            file = self._uploaded(sent)
+        except InputError as error:
+            return None, KEEP, KEEP, _notice(error)
+        self.read_uploads[request.session_hash] = file
+        return None, *self._take(file, request)
+
+    def _uploaded(self, sent: dict | None) -> Path:
+        """The file that a browser says it has uploaded. Raises InputError for any other."""
+        file = Path(sent["path"]).resolve() if sent and isinstance(sent.get("path"), str) else None
+        folder = Path(self.upload.GRADIO_CACHE).resolve()
+        if file is None or not file.is_relative_to(folder) or str(file) in self.gallery.keep_in_cache:
+            raise InputError("nothing was uploaded")
+        return file
+
+    def _take_sample(self, request: gr.Request, chosen: gr.SelectData) -> tuple:
+        return self._take(self.samples[chosen.index].file, request)
+
+    def _take_first(self, request: gr.Request) -> tuple:
+        return self._take(self.samples[0].file, request) if self.samples else self._show_transcript(request)
+
+    def _take(self, file: Path, request: gr.Request) -> tuple:
+        try:
+            self.service.take_picture(request.session_hash, file, file.name)
+        except ValueError as error:
+            return *self.service.transcript(request.session_hash), _notice(error)
+        return self._show_transcript(request)
+
+    def _delete_upload(self, request: gr.Request) -> None:
+        """Delete what a visitor has uploaded, once the browser does not show it any more: the rest is in memory."""
+        if (file := self.read_uploads.pop(request.session_hash, None)) is not None:
+            file.unlink(missing_ok=True)
+
+    def _draw_all(self, request: gr.Request, *chosen: object) -> tuple:
+        key, (kept, _) = request.session_hash, self._draw(request, *chosen)
+        return self.service.picture_source(key), kept, self.service.draw_importance(key)
+
+    def _draw(self, request: gr.Request, *chosen: object) -> tuple:
+        try:
+            return self.service.draw_kept(request.session_hash, self._pruning(chosen)), ""
+        except ValueError as error:
+            return KEEP, _notice(error)
+
+    def _show_transcript(self, request: gr.Request) -> tuple:
+        return *self.service.transcript(request.session_hash), ""
+
+    def _stop(self, request: gr.Request) -> tuple:
+        self.service.stop(request.session_hash)
+        return self._show_transcript(request)
+
+    def _start_over(self, request: gr.Request) -> tuple:
+        self.service.visitors.get(request.session_hash).start_over()
+        return self._show_transcript(request)
+
+    def _forget(self, request: gr.Request) -> None:
+        self._delete_upload(request)
+        self.service.visitors.forget(request.session_hash)
+
+
+def _html(value: str = "", **options) -> gr.HTML:
+    """HTML without Gradio's own style."""
+    return gr.HTML(value, apply_default_css=False, **options)
+
+
+def _notice(error: ValueError) -> str:
+    """An error as a sentence on the page."""
+    text = " ".join(str(error).split())
+    is_name = "_" in text.partition(" ")[0]
+    return notice_html(text if is_name else text[:1].upper() + text[1:])
+
+
+def _queue_html(service: Service) -> str:
+    return f"<p>{escape(service.queue_state())}</p>"

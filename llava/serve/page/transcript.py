@@ -1,0 +1,143 @@
+"""What was asked and answered on the page, what each answer took, and both as HTML."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one answer took; None where it is not known.
+
+    Attributes:
+        visual_tokens: those of the picture that the language model read, from the first layer on or to the end.
+        prompt_tokens: tokens of the prompt, visual tokens included.
+        computed_tokens: how many of them were not in the KV cache.
+        kv_cache_bytes: of the prompt in the KV cache.
+        prefill_flops: of the language model for the whole prompt.
+        answer_tokens: tokens of the answer.
+        first_token: seconds from the question's turn to the first token.
+        per_second: tokens per second after the first one.
+    """
+
+    visual_tokens: int | None = None
+    prompt_tokens: int | None = None
+    computed_tokens: int | None = None
+    kv_cache_bytes: int | None = None
+    prefill_flops: int | None = None
+    answer_tokens: int | None = None
+    first_token: float | None = None
+    per_second: float | None = None
+
+
+@dataclass
+class Answer:
+    """One answer: of how many tokens of each crop and how chosen (`label`), its text so far, what it took."""
+
+    label: str
+    text: str = ""
+    figures: Figures = Figures()
+    is_asked: bool = True
+    is_done: bool = False
+
+
+@dataclass
+class Exchange:
+    """A question with its pruned and unpruned answers; of the unpruned one perhaps only the cost is known."""
+
+    question: str
+    pruned: Answer
+    unpruned: Answer
+
+
+def quantity(number: float | None, unit: str, step: int) -> str:
+    """`12.3 MB`: a number with a prefix of `unit`; `step` is 1000, or 1024 for MiB and the like."""
+    if number is None:
+        return "–"
+    prefixes = ["", "k", "M", "G", "T", "P"] if step == 1000 else ["", "Ki", "Mi", "Gi", "Ti"]
+    place = 0
+    while number >= step and place < len(prefixes) - 1:
+        number, place = number / step, place + 1
+    return f"{number:.0f} {unit}" if place == 0 else f"{number:.3g} {prefixes[place]}{unit}"
+
+
+def seconds(value: float | None) -> str:
+    """A time in milliseconds below a second."""
+    if value is None:
+        return "–"
+    return f"{1000 * value:.0f} ms" if value < 0.9995 else f"{value:.2f} s"
+
+
+def _prompt(figures: Figures) -> str:
+    if figures.prompt_tokens is None:
+        return "–"
+    new = figures.computed_tokens
+    return f"{figures.prompt_tokens}" + (f" ({new} new)" if new not in (None, figures.prompt_tokens) else "")
+
+
+_ROWS = (
+    ("Visual tokens", lambda f: "–" if f.visual_tokens is None else str(f.visual_tokens), "visual_tokens"),
+    ("Prompt tokens", _prompt, "prompt_tokens"),
+    ("Time to first token", lambda f: seconds(f.first_token), "first_token"),
+    ("Tokens per second", lambda f: "–" if f.per_second is None else f"{f.per_second:.1f}", None),
+    ("Answer tokens", lambda f: "–" if f.answer_tokens is None else str(f.answer_tokens), None),
+    ("KV cache of the prompt", lambda f: quantity(f.kv_cache_bytes, "B", 1024), "kv_cache_bytes"),
+    ("Prefill FLOPs", lambda f: quantity(f.prefill_flops, "FLOPs", 1000), "prefill_flops"),
+)
+
+
+def _share(name: str | None, pruned: Figures, unpruned: Figures) -> str:
+    """How much of the unpruned figure the pruned one is; empty where one is not known, or the unpruned one is 0."""
+    first, second = (getattr(figures, name) if name else None for figures in (pruned, unpruned))
+    return f"{100 * first / second:.0f} %" if first is not None and second else ""
+
+
+def figures_html(exchange: Exchange | None) -> str:
+    """The table of both answers of an exchange; empty for None."""
+    if exchange is None:
+        return ""
+    pruned, unpruned = exchange.pruned.figures, exchange.unpruned.figures
+    rows = "".join(
+        f'<tr><th scope="row">{title}</th><td>{show(pruned)}</td><td>{show(unpruned)}</td>'
+        f'<td class="share">{_share(name, pruned, unpruned)}</td></tr>'
+        for title, show, name in _ROWS
+    )
+    note = "" if exchange.unpruned.is_asked else " Unpruned times are measured when that answer is asked for too."
+    return (
+        '<table class="figures"><caption>Of the last question</caption><thead><tr><th></th>'
+        f'<th scope="col">{escape(exchange.pruned.label)}</th><th scope="col">Unpruned</th><th scope="col">Share</th>'
+        f"</tr></thead><tbody>{rows}</tbody></table>"
+        '<p class="note">KV cache and FLOPs are arithmetic, of the language model for the whole prompt; '
+        f"times are measured here, and what the KV cache has already is not computed again.{note}</p>"
+    )
+
+
+def transcript_html(exchanges: Sequence[Exchange], waiting: str = "") -> str:
+    """The conversation; `waiting` stands below it, such as how many are before in the queue."""
+    parts = [f'<p class="waiting">{escape(waiting)}</p>'] if waiting else []
+    for exchange in reversed(exchanges):  # the style turns them round
+        asked = [answer for answer in (exchange.pruned, exchange.unpruned) if answer.is_asked]
+        answers = "".join(_answer_html(answer) for answer in asked)
+        parts.append(
+            f'<div class="exchange"><div class="question">{_text(exchange.question)}</div>'
+            f'<div class="answers">{answers}</div></div>'
+        )
+    if not exchanges:
+        parts.append('<p class="empty">No question yet. Ask one about the picture.</p>')
+    return f'<div class="talk" aria-live="polite">{"".join(parts)}</div>'
+
+
+def _answer_html(answer: Answer) -> str:
+    state = "done" if answer.is_done else "running"
+    text = _text(answer.text) or ('<i class="nothing">(nothing)</i>' if answer.is_done else "")
+    return f'<div class="answer {state}"><div class="label">{escape(answer.label)}</div>{text}</div>'
+
+
+def _text(text: str) -> str:
+    """A text as HTML that says it and nothing else: never markup, links or pictures."""
+    return escape(text).replace("\n", "<br>")
+
+
+def notice_html(message: str) -> str:
+    """A message about what could not be done; empty for none."""
+    return f'<div class="notice" role="alert">{escape(message)}</div>' if message else ""
