@@ -146,6 +146,7 @@ def test_another_template_than_the_checkpoint_s_is_named(call, checkpoints, pope
     assert "conv-mode llava_v1 is not the template of" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -159,6 +159,7 @@ def test_overwriting_drops_nothing_before_the_run_can_start(call, ask, tmp_path,
     assert (tmp_path / "a.jsonl").read_bytes() != answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closing", [">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full", "| true"])
 def test_a_closed_stream_is_no_traceback(checkpoints, pope, tmp_path, closing):
     options = f"--model-path {checkpoints()} --device cpu --data-dir {tmp_path} --out-dir {tmp_path / 'out'}"
@@ -191,6 +192,7 @@ def test_most_answers_being_empty_is_said_in_the_score_file(call, caplog, checkp
     assert answer_each is not jobs.answer_each
 
 
+@pytest.mark.slow
 def test_bad_questions_are_named_once_whatever_the_number_of_processes(ask, tmp_path):
     image = tmp_path / "images" / "3.png"
     image.write_bytes(image.read_bytes()[:-2000])  # its header is good: it is found while the model is loaded

@@ -33,6 +33,7 @@ def test_changed_options_and_files_are_told_from_moved_ones(call, ask, tmp_path)
     assert (tmp_path / "a.jsonl").read_bytes() == answers
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_another_number_of_processes(call, ask, tmp_path):
     ask = [*ask, "--max_new_tokens", 48]  # slow enough to be killed on the way
     whole, file = tmp_path / "whole.jsonl", tmp_path / "out" / "merge.jsonl"
@@ -73,6 +74,7 @@ def two_machines(*options) -> list[subprocess.Popen]:
     return [command(*options, processes=2, launch=(*network, rank)) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_two_machines_share_the_questions_and_end_together(call, ask, tmp_path):
     ask = [*ask, "--max_new_tokens", 48]  # slow enough to be killed on the way
     whole, file = tmp_path / "whole.jsonl", tmp_path / "out" / "merge.jsonl"
@@ -93,6 +95,7 @@ def test_two_machines_share_the_questions_and_end_together(call, ask, tmp_path):
     assert texts(file) == texts(whole)
 
 
+@pytest.mark.slow
 def test_one_process_may_be_launched_too(call, ask, tmp_path):
     options = [*ask, "--answers-file", tmp_path / "a.jsonl", "--batch-size", 0]
     launch = [sys.executable, "-m", "llava.eval.run.launch", "--cpu", "-m", model_vqa_loader.__name__]
@@ -104,6 +107,7 @@ def test_one_process_may_be_launched_too(call, ask, tmp_path):
     assert_one_line((done.returncode, done.stdout, done.stderr), "batch-size must be at least 1, got 0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", ["picture", "settings"])
 def test_bad_input_is_told_once_whatever_the_number_of_processes(ask, tmp_path, bad):
     if bad == "picture":
@@ -115,6 +119,7 @@ def test_bad_input_is_told_once_whatever_the_number_of_processes(ask, tmp_path, 
     assert_one_line((run.returncode, out, err), "5.png" if bad == "picture" else "not the settings")
 
 
+@pytest.mark.slow
 def test_a_port_that_does_not_exist_is_one_line(ask, tmp_path):
     network = ("--num_machines", 1, "--main_process_port", 99999)
     run = command(*ask, "--answers-file", tmp_path / "a.jsonl", processes=2, launch=network)
