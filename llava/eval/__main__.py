@@ -31,7 +31,7 @@ from llava.options import (
     pruning_grid,
 )
 from llava.pruning.method import NONE, method_label
-from llava.pruning.settings import NAMES, Settings, add_settings_arguments
+from llava.pruning.settings import DEFAULTS, NAMES, Settings, add_settings_arguments
 
 SKIPPED = 3  # exit code of --skip-missing for a benchmark alone
 ALL = "all"
@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
         "--model-path", default=str(BUNDLED_MODEL), help="checkpoint folder or hub id (the bundled one)"
     )
     add_weights_arguments(parser)
-    add_settings_arguments(parser, several=set(NAMES) - {"pruning_seed"})
+    add_settings_arguments(parser, several=set(NAMES) - {"pruning_seed"})  # which no folder tells of
     add_crop_arguments(parser)
     parser.add_argument("--data-dir", type=Path, help="the benchmarks' data (bundled, or playground/data/eval)")
     parser.add_argument("--out-dir", type=Path, default=DATA, help="where answers and scores go (playground/data/eval)")
@@ -170,9 +170,10 @@ def describe(pruning: Settings) -> str:
     """The settings as a heading names them."""
     if not pruning.prunes:
         return "unpruned"
-    per = "" if pruning.budget_per == Settings.budget_per else f" per {pruning.budget_per}"
-    method = method_label(pruning.pruning_method)
-    return f"{method} at {pruning.visual_token_num} visual tokens{per}, ratio {pruning.important_ratio:g}"
+    named = ("visual_token_num", "pruning_method")
+    others = {name: value for name, value in pruning.read.items() if name not in named and value is not None}
+    more = "".join(f", {name} {value}" for name, value in others.items() if value != DEFAULTS[name])
+    return f"{method_label(pruning.pruning_method)} at {pruning.visual_token_num} visual tokens{more}"
 
 
 def write_table(run: Run, benchmarks: list[Benchmark]) -> None:

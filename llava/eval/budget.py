@@ -15,7 +15,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llava.checkpoints.folders import get_model_name_from_path
 from llava.cli import CommandParser, run_command
@@ -31,9 +31,11 @@ from llava.options import (
     add_weights_arguments,
     decoding,
     model_options,
+    pruning_grid,
+    pruning_settings,
 )
-from llava.pruning.method import NONE, VISPRUNER, load_method, method_label
-from llava.pruning.settings import Settings, add_settings_arguments
+from llava.pruning.method import method_label
+from llava.pruning.settings import CROP, NAMES, Settings, add_settings_arguments, takes_settings
 
 if TYPE_CHECKING:
     from llava.inference.request import Completion, Request
@@ -70,14 +72,13 @@ def draw_sample(questions: list[Question], number: int, seed: int) -> list[Quest
     return [questions[i] for i in by_image(questions, sorted(drawn))]
 
 
+@takes_settings
 def find_budget(
     loaded: LoadedModel,
     questions: list[Question],
     *,
     visual_token_num: Sequence[int] | None = None,
     important_ratio: Sequence[float] = RATIOS,
-    pruning_method: str = VISPRUNER,
-    pruning_seed: int = 0,
     sample: int = SAMPLE,
     seed: int = 0,
     agreement: float = AGREEMENT,
@@ -87,6 +88,7 @@ def find_budget(
     batch_size: int | None = None,
     num_workers: int = 0,
     show_progress: bool = False,
+    **settings: Any,
 ) -> Budgets:
     """How often greedy answers at several budgets are those with all visual tokens.
 
@@ -95,15 +97,15 @@ def find_budget(
         questions: of which a sample is drawn; those without an image are left out.
         visual_token_num: the budgets T of each crop; `default_budgets` if None.
         important_ratio: asked at each budget, if the method goes by it.
-        pruning_method, pruning_seed: see `Settings`.
         sample, seed: how many questions are drawn, and the seed of the draw.
         agreement: the share of equal answers that is wanted, in (0, 1].
         score: from the sample and the answers at each budget to figures by name, such as
             `evaluation.sample_scorer`; nothing is scored if None.
-        conv_mode: the prompt template; that of the published figures if None.
+        conv_mode: the prompt template; that of the checkpoint's published figures if None.
         max_new_tokens: of an answer.
         batch_size, num_workers: see `Engine`.
         show_progress: a bar on stderr.
+        settings: the others of `llava.pruning.Settings` by name, `pruning_method` among them.
 
     Raises InputError for impossible arguments and as `Engine.answer` does.
     """
@@ -112,10 +114,10 @@ def find_budget(
 
     check_sample(sample, agreement)
     patches = loaded[1].get_vision_tower().num_patches
-    settings = _settings(patches, visual_token_num, important_ratio, pruning_method, pruning_seed)
+    settings = _settings(patches, visual_token_num, important_ratio, settings)
     available = sum(question.image is not None for question in questions)
     questions = draw_sample(questions, sample, seed)
-    template = loaded.find_template(conv_mode)
+    template = loaded.find_template(conv_mode) if conv_mode else loaded.template
     requests = make_requests(questions, template, loaded[1].config, settings[0])
     check_lengths(loaded, questions, requests)
     engine = Engine(loaded, batch_size, num_workers)
@@ -128,7 +130,7 @@ def find_budget(
     ]
     about = {
         "model": get_model_name_from_path(loaded[1].config.name_or_path),
-        "method": method_label(pruning_method),
+        "method": method_label(settings[-1].pruning_method),
         "patches": patches,
         "questions": len(questions),
         "of": available,
@@ -141,21 +143,17 @@ def find_budget(
 
 
 def _settings(
-    patches: int, budgets: Sequence[int] | None, ratios: Sequence[float], method: str, seed: int
+    patches: int, budgets: Sequence[int] | None, ratios: Sequence[float], others: dict[str, Any]
 ) -> list[Settings]:
     """The unpruned settings, and those of each budget and ratio. Raises InputError for impossible ones."""
-    try:
-        pruned = {
-            Settings(number, ratio, method, seed)
-            for number in (default_budgets(patches) if budgets is None else budgets)
-            for ratio in (ratios if load_method(method).reads_ratio else [Settings.important_ratio])
-        }
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    if method == NONE or not pruned:
+    numbers = default_budgets(patches) if budgets is None else list(budgets)
+    method = pruning_settings(others).method
+    ratios = list(ratios) if method.reads_ratio else [Settings.important_ratio]
+    pruned = set(pruning_grid({**others, "visual_token_num": numbers, "important_ratio": ratios}))
+    if not pruned or not all(each.prunes for each in pruned):
         raise InputError("there is nothing to compare: give a method that prunes, a budget and a ratio")
-    pruned = sorted(pruned, key=lambda setting: (setting.visual_token_num, setting.important_ratio))
-    if pruned[-1].visual_token_num > patches:
+    pruned = sorted(pruned, key=lambda each: (each.visual_token_num, each.important_ratio))
+    if pruned[-1].visual_token_num > patches and pruned[-1].budget_per == CROP:
         raise InputError(f"visual_token_num {pruned[-1].visual_token_num} is more than the {patches} patches of a crop")
     return [Settings(), *pruned]
 
@@ -190,7 +188,8 @@ def parse() -> argparse.Namespace:
     asked.add_argument("--sample", type=int, default=SAMPLE, help=f"questions that are drawn ({SAMPLE})")
     asked.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     budgets = parser.add_argument_group("budgets")
-    add_settings_arguments(budgets, several=("visual_token_num", "important_ratio"), less=("budget_per",))
+    add_settings_arguments(budgets, several=("visual_token_num", "important_ratio"))
+    # Without budgets: shares of a crop's patches, of 576 they are 32 64 96 128 192 288 432.
     parser.set_defaults(visual_token_num=None, important_ratio=list(RATIOS))
     budgets.add_argument(
         "--agreement", type=float, default=AGREEMENT, help=f"share of equal answers that is wanted ({AGREEMENT})"
@@ -237,10 +236,7 @@ def main() -> None:
     budgets = find_budget(
         model_options(args, Settings()).load(),
         questions,
-        visual_token_num=args.visual_token_num,
-        important_ratio=args.important_ratio,
-        pruning_method=args.pruning_method,
-        pruning_seed=args.pruning_seed,
+        **{name: getattr(args, name) for name in NAMES},
         sample=args.sample,
         seed=args.seed,
         agreement=args.agreement,

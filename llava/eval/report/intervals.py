@@ -81,7 +81,7 @@ def _pairs(table: Table, reference: str | None) -> Iterator[Pair]:
     """The rows to compare, each with the reference's of its budget."""
     for base in (setting for setting in table if setting.name == reference):
         for rival in table:
-            if rival.name != reference and (rival.name == NONE or rival[1:] == base[1:]):
+            if rival.name != reference and (rival.name == NONE or rival.is_comparable(base)):
                 yield rival, base
 
 
@@ -160,7 +160,7 @@ def _heading(column: Column) -> str:
 
 def _words(setting: Setting) -> str:
     name, tokens, ratio = setting.cells
-    return f"{name} ({tokens} tokens, ratio {ratio})"
+    return f"{name} ({tokens} tokens{'' if ratio == ABSENT else f', ratio {ratio}'})"
 
 
 def differences_markdown(differences: dict[Pair, dict[Column, Difference]], reference: str) -> str:

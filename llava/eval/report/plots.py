@@ -59,7 +59,7 @@ def draw_scores(table: Table, path: Path) -> None:
     Raises InputError if the file cannot be written.
     """
     columns = columns_of(table)
-    lines = list(dict.fromkeys((setting.name, setting.ratio, setting.is_per_image) for setting in table))
+    lines = list(dict.fromkeys((setting.name, setting.ratio, setting.suffix) for setting in table))
     names = [_legend(*line) for line in lines]
     wide = len(columns) if len(columns) < 5 else min((4, 3, 5), key=lambda width: -len(columns) % width)
     high = math.ceil(len(columns) / wide)
@@ -73,7 +73,7 @@ def draw_scores(table: Table, path: Path) -> None:
         ax.set_xlabel("visual tokens", fontsize=8)
         ax.set_ylabel(column.headline.unit, fontsize=8)
         for i, (line, name) in enumerate(zip(lines, names)):
-            rows = [row for row in table if (row.name, row.ratio, row.is_per_image) == line and column in table[row]]
+            rows = [row for row in table if (row.name, row.ratio, row.suffix) == line and column in table[row]]
             for drawn in draw_line(ax, rows, [table[row][column] for row in rows], i):
                 shown.setdefault(name, drawn)
         set_axes(ax, sorted({row.tokens for row in table if not is_level(row)}))
@@ -84,10 +84,10 @@ def draw_scores(table: Table, path: Path) -> None:
     _save(figure, path)
 
 
-def _legend(name: str, ratio: str, is_per_image: bool) -> str:
+def _legend(name: str, ratio: str, suffix: str) -> str:
     if name == NONE:
         return "unpruned"
-    return f"{name}, ratio {ratio}" + (", per image" if is_per_image else "")
+    return ",".join(filter(None, [name, ratio and f" ratio {ratio}", suffix.replace("_", " ")]))
 
 
 def is_level(row: Setting) -> bool:

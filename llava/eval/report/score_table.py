@@ -1,6 +1,7 @@
 """The scores that recipes left below OUT_DIR as one table: a row is a checkpoint or method, a budget and a ratio."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from llava.eval.benchmarks.base import Headline
 from llava.eval.benchmarks.files import require_fields
 from llava.files import read_json_object
 from llava.pruning.method import NONE, VISPRUNER
+from llava.pruning.settings import IMAGE, Settings
 from llava.tables import markdown_table, write_csv
 
 HEADLINES = {benchmark.name: benchmark.headlines for benchmark in all_benchmarks()}
@@ -22,31 +24,37 @@ SUBMISSIONS = {
 ABSENT = "–"
 NOTE = "MME in points, the others in percent. Tokens: visual tokens kept of a picture, in LLaVA-1.6 of each crop."
 NOTE_PER_IMAGE = "Per image: of all crops of a picture together."
-PER_IMAGE = "_per_image"  # what ends the name of a folder of such answers
+PER_IMAGE = Settings(1, budget_per=IMAGE).suffix
 
 
 class Setting(NamedTuple):
-    """What a row of the table is about. The ratio is as its folder spells it.
+    """What a row of the table is about.
 
     `name` is the checkpoint's or, where methods are compared, the method's. `tokens` is how many were kept, as far as
-    is known of an unpruned model (None); they are of each crop unless `is_per_image`.
+    is known of an unpruned model (None). The ratio is as its folder spells it, "" for a method that has none. `suffix`
+    is that of other settings than the defaults, such as `_per_image`.
     """
 
     name: str
     tokens: int | None
     ratio: str
-    is_per_image: bool = False
+    suffix: str = ""
 
     @property
     def order(self) -> tuple:
         """Sorts by name, then from many tokens to few, then by ratio."""
-        return self.name, -math.inf if self.tokens is None else -self.tokens, float(self.ratio), self.is_per_image
+        return self.name, -math.inf if self.tokens is None else -self.tokens, float(self.ratio or 0), self.suffix
 
     @property
     def cells(self) -> list[str]:
         """As the table shows it."""
         tokens = "all" if self.tokens is None else str(self.tokens)
-        return [self.name, f"{tokens} per image" if self.is_per_image else tokens, self.ratio]
+        return [self.name, tokens + self.suffix.replace("_", " "), self.ratio or ABSENT]
+
+    def is_comparable(self, other: "Setting") -> bool:
+        """Whether both rows have the same budget, and the same ratio as far as both have one."""
+        same_ratio = self.ratio == other.ratio or not (self.ratio and other.ratio)
+        return (self.tokens, self.suffix) == (other.tokens, other.suffix) and same_ratio
 
 
 class Run(NamedTuple):
@@ -93,13 +101,14 @@ def find_runs(out_dir: Path) -> Iterator[Run]:
     for benchmark in HEADLINES:
         for folder in sorted(out_dir.glob(f"{benchmark}/answers/*/*/n_*/r_*")):
             split, checkpoint, tokens, ratio = folder.parts[-4:]
-            is_per_image = tokens.endswith(PER_IMAGE)
-            tokens, ratio = tokens.removeprefix("n_").removesuffix(PER_IMAGE), ratio.removeprefix("r_")
+            tokens, *more = re.split("(?=_)", tokens.removeprefix("n_"))
+            suffix, ratio = "".join(more), ratio.removeprefix("r_")
             names = ("merge.jsonl", "merge.score.json", SUBMISSIONS.get(benchmark, "merge.jsonl"))
             done = any((folder / name).is_file() for name in names)
             if done and (tokens.isdecimal() or tokens == "all") and ratio.replace(".", "", 1).isdecimal():
                 asked = None if tokens == "all" or noted(folder, "settings", "pruning_method") == NONE else int(tokens)
-                setting = Setting(checkpoint, kept_tokens(folder, asked), ratio, is_per_image)
+                is_read = noted(folder, "settings", "important_ratio", absent=ratio) is not None
+                setting = Setting(checkpoint, kept_tokens(folder, asked), ratio if is_read else "", suffix)
                 yield Run(benchmark, split, setting, asked, folder)
 
 
@@ -109,10 +118,10 @@ def kept_tokens(folder: Path, asked: int | None) -> int | None:
     return kept if isinstance(kept, int) and not isinstance(kept, bool) else asked
 
 
-def noted(folder: Path, kind: str, name: str):
-    """What a file beside the answers says under `name`; None where it says nothing."""
+def noted(folder: Path, kind: str, name: str, absent=None):
+    """What a file alongside the answers says under `name`; `absent` where it says nothing."""
     file = folder / f"merge.{kind}.json"
-    return read_json_object(file, f"{kind} of the answers").get(name) if file.is_file() else None
+    return read_json_object(file, f"{kind} of the answers").get(name, absent) if file.is_file() else absent
 
 
 def compare_methods(runs: list[Run], checkpoint: str, methods: list[str]) -> list[Run]:
@@ -191,13 +200,14 @@ def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str, note
             numbers = [str(cells[column]) if column in cells else ABSENT for column in columns]
             name, *numbers_of_setting = setting.cells
             lines.append([name, *numbers_of_setting, *numbers])
-        note = f"{NOTE} {NOTE_PER_IMAGE}" if any(setting.is_per_image for setting in table) else NOTE
+        note = f"{NOTE} {NOTE_PER_IMAGE}" if any(setting.suffix == PER_IMAGE for setting in table) else NOTE
         parts += [markdown_table(lines), "", note, *notes]
     if submissions:
         parts += [""] * bool(parts) + ["Without a local score, to be submitted:", ""]
         for run, file in sorted(submissions, key=lambda entry: entry[0].setting.order):
             name, tokens, ratio = run.setting.cells
-            parts.append(f"- {run.benchmark}, {name}, {tokens} tokens, ratio {ratio}: `{file}`")
+            of_ratio = "" if ratio == ABSENT else f", ratio {ratio}"
+            parts.append(f"- {run.benchmark}, {name}, {tokens} tokens{of_ratio}: `{file}`")
     return "\n".join(parts) + "\n"
 
 

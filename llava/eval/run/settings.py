@@ -17,20 +17,19 @@ from llava.eval.benchmarks.questions import Question
 from llava.eval.run.stamps import digest_files, digest_texts, stamp_files
 from llava.files import read_json_object
 from llava.options import AskingOptions, ModelOptions
-from llava.pruning.method import load_method, method_file
+from llava.pruning.method import method_file
+from llava.pruning.settings import DEFAULTS as PRUNING_DEFAULTS
 from llava.pruning.settings import Settings
 
 # Files of a checkpoint that decide an answer, by the endings of their names, and those that training leaves there.
 _DECISIVE = (".json", ".model", ".txt", ".jinja", ".safetensors", ".bin")
 _OF_TRAINING = ("trainer_state.json", "training_args.bin", "optimizer.bin", "scheduler.bin")
 # Defaults for keys that older settings files lack.
-DEFAULTS = {
+DEFAULTS = PRUNING_DEFAULTS | {
     "load_8bit": False,
     "load_4bit": False,
     "model_base": None,
-    "pruning_seed": 0,
     "pruning_file": None,
-    "budget_per": "crop",
     "image_aspect_ratio": None,
     "mm_patch_merge_type": None,
     "image_grid_pinpoints": None,
@@ -156,7 +155,6 @@ def _dtype(device: str) -> str:
 
 
 def heeded(pruning: Settings) -> dict:
-    """The settings that decide what is kept, less a method's file; an unread ratio is None, as it has always been."""
-    file, method = method_file(pruning.pruning_method), load_method(pruning.pruning_method)
-    ratio = {} if method.reads_ratio else {"important_ratio": None}
-    return pruning.read | ratio | {"pruning_method": pruning.pruning_method if file is None else file.name}
+    """The settings that decide what is kept, less a method's file, which is named without its folder."""
+    file = method_file(pruning.pruning_method)
+    return pruning.read | ({} if file is None else {"pruning_method": file.name})

@@ -9,7 +9,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from llava.checkpoints.folders import get_model_name_from_path
-from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question
 from llava.options import AskingOptions, ModelOptions
 from llava.pruning.settings import Settings
@@ -81,13 +80,9 @@ class InMemory:
         self.model_type = bare.config.model_type
 
     def _load(self, device: Callable[[str], str]) -> LoadedModel:
-        from llava.model.builder import LoadedModel, complete
+        from llava.model.builder import as_loaded
 
-        if isinstance(self.model, tuple):
-            return LoadedModel(*self.model)
-        if not self.model_path:
-            raise InputError("config.name_or_path of the model is empty: give what load_pretrained_model returned")
-        return complete(self.model)
+        return as_loaded(self.model)
 
     def _find_template(self, wanted: str | None) -> Template:
         from llava.model.template import find_template
