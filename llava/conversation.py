@@ -16,7 +16,7 @@ from llava.constants import (
     DEFAULT_IMAGE_PATCH_TOKEN,
     DEFAULT_IMAGE_TOKEN,
 )
-from llava.utils import InputError
+from llava.errors import InputError
 
 
 class SeparatorStyle(Enum):
@@ -318,7 +318,7 @@ def question_in(message: str) -> str:
 
 def check_conv_mode(conv_mode: str) -> None:
     """Raise InputError for a name that is neither in `conv_templates` nor `chat_template`."""
-    if conv_mode not in conv_templates and conv_mode.partition(":")[0] != CHAT_TEMPLATE:
+    if conv_mode not in conv_templates and conv_mode != CHAT_TEMPLATE:
         known = ", ".join([*conv_templates, CHAT_TEMPLATE])
         raise InputError(f"unknown conversation mode {conv_mode!r}; known: {known}")
 

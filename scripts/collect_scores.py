@@ -9,10 +9,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.score_picture import write_picture
 from llava.eval.score_table import HEADLINES, Run, collect, columns_of, compare_methods, find_runs, markdown, write_csv
-from llava.pruning.registry import check_pruning_method, method_label
-from llava.utils import CommandParser, InputError, atomic_writer, run_command
+from llava.files import atomic_writer
+from llava.pruning.method import check_pruning_method, method_label
 
 
 def method(text: str) -> str:

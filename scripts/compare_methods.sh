@@ -20,7 +20,7 @@ source "$ROOT/scripts/python.sh"
 "$PYTHON" - "$@" <<'PYTHON' || exit 2
 import sys
 
-from llava.pruning.registry import METHOD_NAMES, check_pruning_method, method_label
+from llava.pruning.method import METHOD_NAMES, check_pruning_method, method_label
 
 labels = {}
 for name in sys.argv[1:]:

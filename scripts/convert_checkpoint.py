@@ -11,8 +11,8 @@ import argparse
 import re
 from pathlib import Path
 
-from llava.model.folders import find_folder
-from llava.utils import CommandParser, run_command
+from llava.checkpoints.folders import find_folder
+from llava.cli import CommandParser, run_command
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from llava.cli import CommandParser, run_command
 from llava.eval.submission import convert_gqa
-from llava.utils import CommandParser, run_command
 
 
 def main() -> None:

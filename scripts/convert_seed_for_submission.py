@@ -6,10 +6,10 @@ option in a longer text, such as `B. red`, as `eval_seed` does.
 
 from pathlib import Path
 
+from llava.cli import CommandParser, run_command
 from llava.eval.eval_seed import evaluate
 from llava.eval.scoring import describe_accuracy
 from llava.eval.submission import convert_seed
-from llava.utils import CommandParser, run_command
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.submission import convert_vqav2
-from llava.utils import CommandParser, InputError, run_command
 
 
 def main() -> None:

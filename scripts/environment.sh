@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Makes a virtual environment at the repository's root: .venv, or the folder that ENVIRONMENT names. Sourced by test.sh,
-# quickstart.sh, test_lmms_eval.sh, test_web.sh, test_vllm.sh and real_photographs.sh.
+# Makes a virtual environment at the repository's root: .venv, or the folder that ENVIRONMENT names. Sourced by the
+# scripts that need one.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.utils import CommandParser, InputError, one_line, run_command
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError, one_line
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, too long for --help
     import torch

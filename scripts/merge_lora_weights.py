@@ -3,7 +3,9 @@
 import shutil
 from pathlib import Path
 
-from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 
 
 def main() -> None:
@@ -24,8 +26,8 @@ def main() -> None:
 
     import torch
 
+    from llava.checkpoints.weights import save_checkpoint
     from llava.model.builder import load_pretrained_model
-    from llava.model.checkpoint import save_checkpoint
 
     name = get_model_name_from_path(args.model_path)
     loaded = load_pretrained_model(args.model_path, args.model_base, name, device="cpu", torch_dtype="float32")

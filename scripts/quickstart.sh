@@ -45,4 +45,4 @@ for row in "${rows[@]}"; do
 done
 echo
 echo "a scene, the patches kept of it and the answers:"
-"$PYTHON" scripts/draw_selection.py --output "$OUT/selection.png"
+"$PYTHON" docs/examples/draw_selection.py --output "$OUT/selection.png"

@@ -7,5 +7,5 @@ install "[dev]"
 cd "$ROOT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check --quiet .
-.venv/bin/shellcheck -x -P . .ci/run scripts/*.sh scripts/*/*.sh scripts/*/*/*.sh
+.venv/bin/shellcheck -x -P . .ci/run scripts/*.sh scripts/*/*.sh scripts/*/*/*.sh playground/tiny/*.sh docs/examples/*.sh
 "$PYTHON" -m pytest "$@"

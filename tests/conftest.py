@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
+from llava.vision.pixels import process_images
 
 IMAGE = DEFAULT_IMAGE_TOKEN
 ROOT = Path(__file__).parents[1]
@@ -71,7 +72,7 @@ def loaded(checkpoints):
         key = (version, language_model, repr(sorted(options.items())))
         if key not in cache:
             cache[key] = load(checkpoints(version, language_model), **options)
-        cache[key][1].pruning = PruningSettings()
+        cache[key][1].pruning = Settings()
         return cache[key]
 
     return get

@@ -3,7 +3,7 @@
 import pytest
 
 from llava.conversation import conv_templates, get_conversation
-from llava.utils import InputError
+from llava.errors import InputError
 from tests.conftest import picture
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.tiny import benchmarks
+from playground.tiny import benchmarks
 from tests.conftest import ROOT
 
 

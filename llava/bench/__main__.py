@@ -7,16 +7,19 @@ The unpruned model is the first row. All rows take turns, after warm-up; what is
 """
 
 import argparse
-import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from llava.bench.shapes import SHAPES
+from llava.cli import CommandParser, run_command
 from llava.constants import PATCH_MERGE_TYPES
+from llava.errors import InputError
 from llava.eval.files import write_json
 from llava.eval.options import add_compile_argument, pruning_method, visual_token_num
-from llava.pruning.base import PruningSettings
-from llava.utils import CommandParser, InputError, is_anyres, run_command
+from llava.files import atomic_writer
+from llava.pruning.settings import Settings
+from llava.vision.grids import is_anyres
 
 DTYPES = ("float16", "bfloat16", "float32")
 
@@ -52,8 +55,6 @@ def parse() -> argparse.Namespace:
         raise InputError("batch-size and layers must be at least 1")
     if args.layers and not args.shape:
         raise InputError("--layers goes with --shape: a checkpoint has all of its layers")
-    if args.output is not None and importlib.util.find_spec("matplotlib") is None:
-        raise InputError("the plot needs matplotlib: pip install -e '.[eval]'")
     return args
 
 
@@ -62,8 +63,9 @@ def make_model(args: argparse.Namespace) -> tuple:
     import torch
 
     from llava.bench.random_model import build, build_text_side
-    from llava.mm_utils import get_model_name_from_path, read_grid_pinpoints
+    from llava.checkpoints.folders import get_model_name_from_path
     from llava.model.builder import load_pretrained_model
+    from llava.vision.grids import read_grid_pinpoints
 
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     default = "float32" if device.type == "cpu" else "float16"
@@ -72,7 +74,7 @@ def make_model(args: argparse.Namespace) -> tuple:
         shape = SHAPES[args.shape]
         shape = replace(shape, layers=args.layers or shape.layers)
         model = build(shape, device, dtype, args.attn_implementation)
-        settings = [PruningSettings(1, pruning_method=name) for name in args.pruning_method]
+        settings = [Settings(1, pruning_method=name) for name in args.pruning_method]
         if any("text_embeds" in setting.question_views for setting in settings):
             model.get_vision_tower().text_side = build_text_side(shape, device)
         return model, shape.image_size, shape.grid
@@ -104,9 +106,9 @@ def main() -> None:
     model.compile_decoding = args.compile_decoding
     crops = 1 if grid is None else 1 + grid[0] * grid[1]
     job = make_job(side, crops, grid, args.prompt_tokens, model, args.answer_tokens, args.batch_size)
-    settings = [PruningSettings(pruning_method="none")]
+    settings = [Settings(pruning_method="none")]
     settings += [
-        PruningSettings(number, pruning_method=name)
+        Settings(number, pruning_method=name)
         for name in args.pruning_method
         if name != "none"
         for number in args.visual_token_num
@@ -129,10 +131,14 @@ def main() -> None:
     text = table(about, rows)
     print(text)
     if args.output is not None:
-        args.output.mkdir(parents=True, exist_ok=True)
         write_json(args.output / "bench.json", {**about, "rows": rows})
-        (args.output / "bench.md").write_text(text + "\n", encoding="utf-8")
-        draw(about, rows, args.output / "bench.png")
+        with atomic_writer(args.output / "bench.md") as file:
+            file.write(text + "\n")
+        picture = args.output / "bench.png"
+        try:
+            draw(about, rows, picture)
+        except ImportError:
+            print(f"{picture} is not drawn, that needs matplotlib: pip install -e '.[eval]'", file=sys.stderr)
 
 
 if __name__ == "__main__":

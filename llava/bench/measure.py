@@ -12,11 +12,11 @@ import psutil
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.encode import encode
 from llava.model.flops import Decoder, tokens_later
-from llava.model.kv_cache import cache_of
-from llava.model.pruning_defaults import refuse_with_input_error
 from llava.model.splice import EmbeddedPrompts
-from llava.pruning import PruningSettings, method_label, select
+from llava.pruning import Settings, method_label, select
+from llava.pruning.kv_cache import cache_in
 
 TIMES = ("vision", "selection", "projection", "prefill", "first token", "per token", "answer")
 
@@ -84,18 +84,17 @@ class Clock:
         return [1000 * (second - first) for first, second in zip(self.marks, self.marks[1:])]
 
 
-@refuse_with_input_error
 @torch.inference_mode()
-def encode_images(model, pixels: torch.Tensor, pruning: PruningSettings, question: str) -> list[float]:
+def encode_images(model, pixels: torch.Tensor, pruning: Settings, question: str) -> list[float]:
     """Milliseconds of vision encoding, selection and projection of crops (K, 3, h, w), as `encode_images` has them.
 
     The selection has what its method asks for, such as the question's embeddings.
     """
     clock, prunes = Clock(model.device), pruning.prunes_before_decoder
     clock.mark()
-    views = model.see(pixels)
+    (image,) = encode(model, [pixels])
     clock.mark()
-    chosen = select(model.ask(views, pruning, question), pruning)
+    chosen = select(model.with_question(image.views, pruning, question), pruning)
     clock.mark()
     model.project(chosen.tokens)
     clock.mark()
@@ -104,7 +103,7 @@ def encode_images(model, pixels: torch.Tensor, pruning: PruningSettings, questio
 
 
 @torch.inference_mode()
-def prefill(model, job: Job, pruning: PruningSettings) -> tuple[float, EmbeddedPrompts]:
+def prefill(model, job: Job, pruning: Settings) -> tuple[float, EmbeddedPrompts]:
     """Milliseconds of the prompts' way through the language model, and the prompts."""
     sizes, question = job.image_sizes, job.question
     prompts = model.embed_prompts(job.input_ids, None, None, job.pixels, sizes, "left", pruning, question)
@@ -145,7 +144,7 @@ class PeakMemory:
             self.thread.join()
 
 
-def measure_once(model, job: Job, pruning: PruningSettings) -> dict[str, float]:
+def measure_once(model, job: Job, pruning: Settings) -> dict[str, float]:
     """Milliseconds of every stage, once."""
     pixels = job.pixels.flatten(0, 1)
     row = dict(zip(TIMES, encode_images(model, pixels, pruning, job.question)))
@@ -160,12 +159,12 @@ def measure_once(model, job: Job, pruning: PruningSettings) -> dict[str, float]:
     return row
 
 
-def measure(model, job: Job, settings: list[PruningSettings], rounds: int, warmup: int) -> list[dict]:
+def measure(model, job: Job, settings: list[Settings], rounds: int, warmup: int) -> list[dict]:
     """A row for each setting: median, least and most of every stage in milliseconds, memory and arithmetic.
 
     The settings take turns, so that a machine that becomes slower does so for all of them.
     """
-    times: dict[PruningSettings, list[dict]] = {setting: [] for setting in settings}
+    times: dict[Settings, list[dict]] = {setting: [] for setting in settings}
     for turn in range(warmup + rounds):
         for setting in settings:
             row = measure_once(model, job, setting)
@@ -174,10 +173,10 @@ def measure(model, job: Job, settings: list[PruningSettings], rounds: int, warmu
     return [_row(model, job, setting, times[setting]) for setting in settings]
 
 
-def _row(model, job: Job, pruning: PruningSettings, times: list[dict]) -> dict:
+def _row(model, job: Job, pruning: Settings, times: list[dict]) -> dict:
     with PeakMemory(model.device) as memory:
         output = job.answer(model, job.answer_tokens, return_dict_in_generate=True, pruning=pruning)
-    layers = cache_of(output).layers
+    layers = cache_in(output).layers
     prompts = prefill(model, job, pruning)[1]
     length, visual = prompts.longest, int(prompts.is_visual[0].sum())
     decoder = Decoder.of(model.config)

@@ -56,11 +56,12 @@ def table(about: dict, rows: list[dict]) -> str:
 
 
 def draw(about: dict, rows: list[dict], path: Path) -> None:
-    """Time to the first token, time of the answer, and memory against visual tokens; the unpruned model dashed."""
-    import matplotlib
+    """Time to the first token, time of the answer, and memory against visual tokens; the unpruned model dashed.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    Raises ImportError where matplotlib is not installed.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     panels = {
         "time to first token, ms": lambda row: row["first token"]["median"],
@@ -68,7 +69,9 @@ def draw(about: dict, rows: list[dict], path: Path) -> None:
         "KV cache, MiB": lambda row: row["kv_cache_bytes"] / MIB,
         "peak memory, GiB": lambda row: row["peak_memory_bytes"] / GIB,
     }
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.6), layout="constrained")
+    figure = Figure(figsize=(4 * len(panels), 3.6), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels))
     for axis, (name, value) in zip(axes, panels.items()):
         axis.axhline(value(rows[0]), color="black", linestyle="--", label=f"all {rows[0]['visual_tokens']}")
         for method in dict.fromkeys(row["method"] for row in rows[1:]):
@@ -79,5 +82,4 @@ def draw(about: dict, rows: list[dict], path: Path) -> None:
         axis.set_ylim(0, 1.1 * max(value(row) for row in rows))
     axes[0].legend()
     figure.suptitle(f"{about['model']}, {about['dtype']}, {about['machine']}")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    figure.savefig(path)

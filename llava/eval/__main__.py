@@ -11,6 +11,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.answering import answer_question_file
 from llava.eval.benchmarks import BENCHMARKS, MissingData, find_benchmark
 from llava.eval.evaluation import (
@@ -31,7 +33,6 @@ from llava.eval.options import (
     model_options,
 )
 from llava.eval.processes import GOES_ON, environment_of_child
-from llava.utils import CommandParser, InputError, run_command
 
 SKIPPED = 3  # exit code of --skip-missing
 

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 
+from llava.errors import InputError
 from llava.eval.files import read_jsonl
-from llava.utils import InputError, read_text
+from llava.files import read_text
 
 
 def key_of_row(row: dict) -> tuple:

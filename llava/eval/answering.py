@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from llava.errors import InputError
 from llava.eval.answer_rows import empty_answers
 from llava.eval.answers import AnswerStore, answer_line
 from llava.eval.checks import check_headers, check_lengths, check_questions, decoding, refuse
@@ -19,21 +20,18 @@ from llava.eval.files import write_json
 from llava.eval.options import AskingOptions, asking_options, model_options
 from llava.eval.questions import Question, get_chunk
 from llava.inference.request import Request, make_request
-from llava.pruning.base import CROP, IMAGE
-from llava.utils import InputError
+from llava.pruning.settings import CROP, IMAGE
 
 if TYPE_CHECKING:
     from llava.eval.ranks import Ranks
     from llava.model.builder import LoadedModel
-    from llava.pruning import PruningSettings
+    from llava.pruning import Settings
 
 logger = logging.getLogger(__name__)
 MOST_FAILED = 20  # questions that fail on the way before a process gives up
 
 
-def make_requests(
-    questions: list[Question], conv_mode: str, config, pruning: PruningSettings | None = None
-) -> list[Request]:
+def make_requests(questions: list[Question], conv_mode: str, config, pruning: Settings | None = None) -> list[Request]:
     """What each question asks of the model of this config. Raises InputError as `check_questions` does."""
     check_questions(questions)
     return [
@@ -53,7 +51,7 @@ def answer_questions(
     options: dict,
     batch_size: int | None = None,
     num_workers: int = 0,
-    pruning: PruningSettings | None = None,
+    pruning: Settings | None = None,
 ) -> Iterator[tuple[Question, str]]:
     """Each of `questions` and its answer, in order, as `inference.Engine` answers them.
 
@@ -94,7 +92,7 @@ class ModelSource(Protocol):
     """Where the model that answers comes from: `options.ModelOptions`, or one that is loaded already."""
 
     name: str
-    pruning: PruningSettings
+    pruning: Settings
 
     def load(self) -> LoadedModel:
         """The model. Raises InputError if it cannot be loaded."""
@@ -209,7 +207,7 @@ def _answer_share(
     refuse(failed)
 
 
-def _describe_run(pruning: PruningSettings, loaded: LoadedModel, answered: int, start: float) -> dict:
+def _describe_run(pruning: Settings, loaded: LoadedModel, answered: int, start: float) -> dict:
     """What a run did: how visual tokens were chosen, how many of each crop or image, and what answering took."""
     from llava.pruning import method_label
 

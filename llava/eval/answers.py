@@ -18,13 +18,15 @@ from typing import TextIO
 
 import shortuuid
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError, one_line
 from llava.eval.answer_rows import check_answers, drop_unfinished_line, key_of_row, mismatches, read_rows
 from llava.eval.answers_lock import AnswersLock
 from llava.eval.benchmarks import made_of
 from llava.eval.files import read_jsonl, write_json
 from llava.eval.questions import Question, read_mmbench_questions, read_science_questions
 from llava.eval.settings import DEFAULTS
-from llava.utils import CommandParser, InputError, atomic_writer, one_line, read_json_object, read_text, run_command
+from llava.files import atomic_writer, read_json_object, read_text
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from llava.utils import InputError, one_line
+from llava.errors import InputError, one_line
 
 # Seconds to wait for the end of a run that was killed: its memory is given back before its locks are.
 RELEASE = 10

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from llava.errors import InputError
 from llava.eval import (
     eval_gqa,
     eval_mmbench,
@@ -22,7 +23,6 @@ from llava.eval import (
 from llava.eval.items import Items
 from llava.eval.questions import Question, read_mmbench_questions, read_question_file, read_science_questions
 from llava.eval.scoring import describe_accuracy
-from llava.utils import InputError
 
 # The scores, their description and, where the scorer tells it, what each question gave: the items of its figures.
 Scores = tuple[dict, str] | tuple[dict, str, dict[str, Items]]

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from llava.errors import InputError
 from llava.eval.items import Items
-from llava.utils import InputError
 
 DRAWS = 10_000
 LEVEL = 95  # percent

@@ -18,6 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.budget_report import markdown, write_files
 from llava.eval.budget_table import Budgets, make_row
 from llava.eval.checks import check_headers, check_lengths, check_questions
@@ -33,9 +36,8 @@ from llava.eval.options import (
     visual_token_num,
 )
 from llava.eval.questions import Question, read_question_file
-from llava.pruning.base import PruningSettings
-from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_label
-from llava.utils import CommandParser, InputError, get_model_name_from_path, run_command
+from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, method_label
+from llava.pruning.settings import Settings
 
 if TYPE_CHECKING:
     from llava.inference.request import Completion, Request
@@ -97,7 +99,7 @@ def find_budget(
         questions: of which a sample is drawn; those without an image are left out.
         visual_token_num: the budgets T of each crop; `default_budgets` if None.
         important_ratio: asked at each budget, if the method goes by it.
-        pruning_method, pruning_seed: see `PruningSettings`.
+        pruning_method, pruning_seed: see `Settings`.
         sample, seed: how many questions are drawn, and the seed of the draw.
         agreement: the share of equal answers that is wanted, in (0, 1].
         score: from the sample and the answers at each budget to figures by name, such as
@@ -144,15 +146,15 @@ def find_budget(
 
 def _settings(
     patches: int, budgets: Sequence[int] | None, ratios: Sequence[float], method: str, seed: int
-) -> list[PruningSettings]:
+) -> list[Settings]:
     """The unpruned settings, and those of each budget and ratio. Raises InputError for impossible ones."""
     from llava.eval.settings import reads_ratio
 
     try:
         pruned = {
-            PruningSettings(number, ratio, method, seed)
+            Settings(number, ratio, method, seed)
             for number in (default_budgets(patches) if budgets is None else budgets)
-            for ratio in (ratios if reads_ratio(method) else [PruningSettings.important_ratio])
+            for ratio in (ratios if reads_ratio(method) else [Settings.important_ratio])
         }
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -161,18 +163,18 @@ def _settings(
     pruned = sorted(pruned, key=lambda setting: (setting.visual_token_num, setting.important_ratio))
     if pruned[-1].visual_token_num > patches:
         raise InputError(f"visual_token_num {pruned[-1].visual_token_num} is more than the {patches} patches of a crop")
-    return [PruningSettings(), *pruned]
+    return [Settings(), *pruned]
 
 
 def _answer(
-    engine, requests: list[Request], settings: list[PruningSettings], generation: dict, show_progress: bool
-) -> dict[PruningSettings, list[Completion]]:
+    engine, requests: list[Request], settings: list[Settings], generation: dict, show_progress: bool
+) -> dict[Settings, list[Completion]]:
     """What is said to the requests at each of the settings."""
     from tqdm import tqdm
 
     from llava.inference.budgets import answer_at_each
 
-    said: dict[PruningSettings, list] = {setting: [None] * len(requests) for setting in settings}
+    said: dict[Settings, list] = {setting: [None] * len(requests) for setting in settings}
     total = len(requests) * len(settings)
     answers = answer_at_each(engine, requests, settings, **generation)
     for number, setting, completion in tqdm(

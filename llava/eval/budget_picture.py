@@ -6,7 +6,7 @@ from pathlib import Path
 from llava.eval.budget_table import Budgets, Row
 from llava.eval.proportions import LEVEL
 from llava.eval.score_picture import set_axes
-from llava.utils import atomic_writer
+from llava.files import atomic_writer
 
 
 def draw(budgets: Budgets, path: Path) -> None:

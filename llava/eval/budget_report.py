@@ -9,7 +9,7 @@ from llava.eval.budget_table import Budgets, Row
 from llava.eval.files import write_json
 from llava.eval.proportions import LEVEL, difference_by_chance, draws_needed, wilson_interval
 from llava.eval.score_table import ABSENT
-from llava.utils import atomic_writer
+from llava.files import atomic_writer
 
 MIB = 2**20
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llava.eval.proportions import wilson_interval
 from llava.eval.questions import Question
 from llava.eval.settings import reads_ratio
-from llava.pruning.base import PruningSettings
+from llava.pruning.settings import Settings
 
 if TYPE_CHECKING:
     from llava.inference.request import Completion
@@ -90,7 +90,7 @@ class Budgets:
 
 def make_row(
     loaded: LoadedModel,
-    pruning: PruningSettings,
+    pruning: Settings,
     said: list[Completion],
     unpruned: list[Completion],
     scores: dict[str, float],

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.errors import InputError
 from llava.eval.questions import Question
-from llava.utils import InputError, is_anyres
+from llava.vision.grids import is_anyres
 
 if TYPE_CHECKING:
     from llava.inference.request import Request
@@ -59,7 +60,7 @@ def decoding(questions: Iterable[Question]) -> Iterator[Callable[[], None]]:
 
     That raises InputError as `check_images` does.
     """
-    from llava.inference.pictures import open_image
+    from llava.inference.images import open_image
 
     pool = ThreadPoolExecutor()
     try:
@@ -95,7 +96,7 @@ def _refuse_failed(started: list[tuple[Question, Future]]) -> None:
 
 def image_size(image: Path | bytes, name: str) -> tuple[int, int]:
     """Width and height of an image, from its header. Raises InputError, naming the file or else the question."""
-    from llava.pictures import picture_size
+    from llava.vision.pictures import picture_size
 
     return picture_size(image, f"of {name}" if isinstance(image, bytes) else None)
 
@@ -105,8 +106,8 @@ def check_lengths(loaded: LoadedModel, questions: list[Question], requests: list
 
     Where it depends on what is kept of an image how many visual tokens enter the model, the least that may is counted.
     """
+    from llava.checkpoints.tokenizer import tokenizer_image_token
     from llava.inference.memory import most_visual_tokens
-    from llava.mm_utils import tokenizer_image_token
 
     model, faults = loaded.model, []
     limit = model.config.max_position_embeddings
@@ -126,7 +127,7 @@ def check_lengths(loaded: LoadedModel, questions: list[Question], requests: list
 def _least_visual_tokens(loaded: LoadedModel, image: Path | bytes, pruning, name: str) -> int:
     """The visual tokens of an image in a prompt, or as many as there are at least."""
     from llava.model.anyres import count_merged_tokens
-    from llava.pruning.registry import METHOD_NAMES
+    from llava.pruning.method import METHOD_NAMES
 
     config, tower = loaded.model.config, loaded.model.get_vision_tower()
     if pruning.prunes_before_decoder:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from llava.utils import InputError, one_line
+from llava.errors import InputError, one_line
 
 CACHE = Path.home() / ".cache" / "llava" / "digests.json"
 MOST_ENTRIES = 500_000

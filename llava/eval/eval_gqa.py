@@ -6,6 +6,8 @@ CVPR 2019, arXiv 1902.09506.
 
 from pathlib import Path
 
+from llava.cli import run_command
+from llava.errors import InputError
 from llava.eval.items import Items, accuracy_items
 from llava.eval.scoring import (
     accuracy,
@@ -14,7 +16,7 @@ from llava.eval.scoring import (
     read_answers,
     score_command,
 )
-from llava.utils import InputError, read_json_object, run_command
+from llava.files import read_json_object
 
 TYPES = ("structural", "semantic")
 

@@ -7,6 +7,8 @@ figure is another: there a question counts if it is answered right in every orde
 from collections import defaultdict
 from pathlib import Path
 
+from llava.cli import run_command
+from llava.errors import InputError
 from llava.eval.items import Items, accuracy_items
 from llava.eval.mmbench import INDEX, OPTIONS, first_rows_of_pictures, options_of, read_mmbench_table
 from llava.eval.scoring import (
@@ -17,7 +19,6 @@ from llava.eval.scoring import (
     read_answers,
     score_command,
 )
-from llava.utils import InputError, run_command
 
 
 def answered_letter(row: dict, label: dict, where: str) -> str | None:

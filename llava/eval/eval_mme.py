@@ -6,9 +6,11 @@ Fu et al., "MME: A Comprehensive Evaluation Benchmark for Multimodal Large Langu
 from collections import defaultdict
 from pathlib import Path
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.items import Item, Items, make_items
 from llava.eval.scoring import add_result_arguments, group_answers, read_answers, save_scores
-from llava.utils import CommandParser, InputError, read_text, run_command
+from llava.files import read_text
 
 PERCEPTION = (
     "existence",

@@ -5,10 +5,11 @@ Li et al., "Evaluating Object Hallucination in Large Vision-Language Models", EM
 
 from pathlib import Path
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.files import read_jsonl
 from llava.eval.items import Item, Items, make_items
 from llava.eval.scoring import add_result_arguments, join_answers, read_answers, save_scores
-from llava.utils import CommandParser, InputError, run_command
 
 PREFIX = "coco_pope_"
 

@@ -7,6 +7,8 @@ arXiv 2209.09513.
 from collections.abc import Sequence
 from pathlib import Path
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.files import require_fields, write_json
 from llava.eval.items import Items, accuracy_items
 from llava.eval.scoring import (
@@ -18,7 +20,7 @@ from llava.eval.scoring import (
     read_answers,
     save_scores,
 )
-from llava.utils import CommandParser, InputError, read_json_object, run_command
+from llava.files import read_json_object
 
 UNREADABLE = "FAILED"
 

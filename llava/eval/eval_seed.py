@@ -5,6 +5,8 @@ Li et al., "SEED-Bench: Benchmarking Multimodal LLMs with Generative Comprehensi
 
 from pathlib import Path
 
+from llava.cli import run_command
+from llava.errors import InputError
 from llava.eval.items import Items, accuracy_items
 from llava.eval.mmbench import OPTIONS
 from llava.eval.scoring import (
@@ -15,7 +17,7 @@ from llava.eval.scoring import (
     read_answers,
     score_command,
 )
-from llava.utils import InputError, read_json_object, run_command
+from llava.files import read_json_object
 
 
 def evaluate(annotation_file: Path, result_file: Path) -> tuple[dict, dict[str, Items]]:

@@ -6,6 +6,8 @@ Singh et al., "Towards VQA Models That Can Read", CVPR 2019, arXiv 1904.08920.
 from collections import defaultdict
 from pathlib import Path
 
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
 from llava.eval.items import Items, make_items
 from llava.eval.scoring import (
     accuracy,
@@ -16,7 +18,7 @@ from llava.eval.scoring import (
     save_scores,
 )
 from llava.eval.vqa_accuracy import vqa_accuracy
-from llava.utils import CommandParser, InputError, read_json_object, run_command
+from llava.files import read_json_object
 
 OCR = "Reference OCR token:"
 

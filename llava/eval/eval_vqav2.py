@@ -5,6 +5,8 @@ Goyal et al., "Making the V in VQA Matter", CVPR 2017, arXiv 1612.00837.
 
 from pathlib import Path
 
+from llava.cli import run_command
+from llava.errors import InputError
 from llava.eval.items import Items, accuracy_items
 from llava.eval.scoring import (
     accuracy,
@@ -14,7 +16,7 @@ from llava.eval.scoring import (
     score_command,
 )
 from llava.eval.vqa_accuracy import vqa_accuracy
-from llava.utils import InputError, read_json_object, run_command
+from llava.files import read_json_object
 
 
 def evaluate(annotation_file: Path, result_file: Path) -> tuple[dict, dict[str, Items]]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.errors import InputError
 from llava.eval.answer_rows import empty_answers
 from llava.eval.answering import answer_question_file
 from llava.eval.answers import answer_line
@@ -17,9 +19,8 @@ from llava.eval.files import write_json
 from llava.eval.items import write_items
 from llava.eval.options import AskingOptions, ModelOptions, decoding
 from llava.eval.questions import Question
-from llava.pruning.base import CROP, IMAGE, PruningSettings
-from llava.pruning.registry import NONE, VISPRUNER, method_label
-from llava.utils import InputError, get_model_name_from_path
+from llava.pruning.method import NONE, VISPRUNER, method_label
+from llava.pruning.settings import CROP, IMAGE, Settings
 
 if TYPE_CHECKING:
     from llava.model.builder import LoadedModel
@@ -84,7 +85,7 @@ def evaluate(
     Args:
         name: one of `llava.eval.benchmarks.BENCHMARKS`.
         model: a checkpoint folder or hub id, what `load_pretrained_model` returned, or a LLaVA model alone.
-        visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `PruningSettings`.
+        visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `Settings`.
         data_dir: the benchmarks' data; the bundled scenes for the bundled model, else playground/data/eval.
         out_dir: where answers go, in the folders of the recipes; a temporary folder if None. With a checkpoint's path a
             run goes on from the answers there; a model that is loaded already is always asked everything.
@@ -99,7 +100,7 @@ def evaluate(
     if max_new_tokens is None:
         max_new_tokens = benchmark.max_new_tokens
     generation = decoding(temperature, top_p, num_beams, max_new_tokens)
-    pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per)
+    pruning = Settings(visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per)
     source = ModelOptions(str(model), pruning=pruning) if isinstance(model, str | Path) else InMemory(model, pruning)
     data_dir = Path(data_dir or default_data_dir(source.model_path))
     out_dir = Path(out_dir or tempfile.mkdtemp(prefix="llava-eval-"))
@@ -115,7 +116,7 @@ def evaluate(
 class InMemory:
     """A `ModelSource` of a model that is loaded already; its weights may be anyone's, so no answers are its own."""
 
-    def __init__(self, model, pruning: PruningSettings) -> None:
+    def __init__(self, model, pruning: Settings) -> None:
         """`model` is what `load_pretrained_model` returned, or a LLaVA model alone."""
         self.model, self.pruning = model, pruning
         bare = model[1] if isinstance(model, tuple) else model
@@ -153,7 +154,7 @@ def published_conv_mode(model_name: str, model_type: str | None, model_path: str
     return PUBLISHED_VICUNA_MODE if mode == "llava_v1" else mode
 
 
-def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: PruningSettings) -> Path:
+def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: Settings) -> Path:
     """Where a benchmark's answers go: NAME/answers/SPLIT/MODEL[-METHOD]/n_TOKENS/r_RATIO/merge.jsonl.
 
     An unpruned model keeps all: its folder is n_all, whatever the budget. A budget for all crops of an image is

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.utils import InputError, atomic_writer, open_text, parse_json, read_json
+from llava.errors import InputError
+from llava.files import atomic_writer, open_text, parse_json, read_json
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

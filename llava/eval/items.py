@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from llava.utils import InputError, atomic_writer, read_text
+from llava.errors import InputError
+from llava.files import atomic_writer, read_text
 
 
 class Items(NamedTuple):

@@ -12,8 +12,9 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from llava.cli import run_command
+from llava.errors import InputError, one_line
 from llava.eval.processes import GOES_ON, end_with_parent, environment_of_child
-from llava.utils import InputError, one_line, run_command
 
 BAD_INPUT = 2
 

@@ -8,8 +8,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from llava.errors import InputError, one_line
 from llava.eval.files import require_fields
-from llava.utils import InputError, one_line, open_text
+from llava.files import open_text
 
 OPTIONS = ("A", "B", "C", "D")
 MOST_PICTURE = 45_000_000  # characters of a cell: base64 of 32 MiB

@@ -1,7 +1,7 @@
 """Answer a question file about pictures at length: MM-Vet and other open questions."""
 
+from llava.cli import run_command
 from llava.eval import model_vqa_loader
-from llava.utils import run_command
 
 
 def main() -> None:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from llava.cli import run_command
 from llava.eval.answering import answer_from_command_line
 from llava.eval.options import question_parser
 from llava.eval.questions import read_science_questions
-from llava.utils import run_command
 
 
 def main() -> None:

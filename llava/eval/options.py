@@ -10,18 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.checkpoints.folders import find_folder, get_model_name_from_path
+from llava.cli import CommandParser
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
 from llava.conversation import check_conv_mode
-from llava.model.folders import find_folder
-from llava.pruning.base import BUDGETS_PER, CROP, PruningSettings, check_budget
-from llava.pruning.registry import METHOD_NAMES, check_pruning_method
-from llava.utils import (
-    CommandParser,
-    InputError,
-    get_model_name_from_path,
-    read_grid_pinpoints,
-    read_json_object,
-)
+from llava.errors import InputError
+from llava.files import read_json_object
+from llava.pruning.method import METHOD_NAMES, check_pruning_method
+from llava.pruning.settings import BUDGETS_PER, CROP, Settings, check_budget
+from llava.vision.grids import read_grid_pinpoints
 
 if TYPE_CHECKING:
     from llava.eval.questions import Question
@@ -34,7 +31,7 @@ class ModelOptions:
 
     model_path: str
     model_base: str | None = None
-    pruning: PruningSettings = field(default_factory=PruningSettings)
+    pruning: Settings = field(default_factory=Settings)
     image_aspect_ratio: str | None = None
     mm_patch_merge_type: str | None = None
     image_grid_pinpoints: str | None = None
@@ -51,7 +48,7 @@ class ModelOptions:
     @property
     def model_type(self) -> str | None:
         """`model_type` of the checkpoint's config. Raises InputError if there is no such checkpoint."""
-        from llava.model.hf_format import model_type_of
+        from llava.checkpoints.hf.config import model_type_of
 
         config = find_folder(self.model_path, "checkpoint") / "config.json"
         return model_type_of(read_json_object(config, "config"))
@@ -213,7 +210,7 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
     """
     names = ("visual_token_num", "important_ratio", "pruning_method", "pruning_seed", "budget_per")
     try:
-        pruning = PruningSettings(**{name: getattr(args, name) for name in names if hasattr(args, name)})
+        pruning = Settings(**{name: getattr(args, name) for name in names if hasattr(args, name)})
     except ValueError as error:
         raise InputError(str(error)) from error
     names = ("model_base", "image_aspect_ratio", "mm_patch_merge_type", "image_grid_pinpoints", "device")

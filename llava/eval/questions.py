@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.errors import InputError
 from llava.eval.files import collection_paused, iterate_jsonl, read_json_list
 from llava.eval.mmbench import OPTIONS, is_absent, options_of, read_mmbench_table, read_pictures
-from llava.utils import InputError
 
 LETTER_SENTENCE = {
     "en": "Answer with the option's letter from the given choices directly.",

@@ -15,10 +15,10 @@ from typing import Self, TypeVar
 
 from tqdm import tqdm
 
+from llava.errors import InputError
 from llava.eval.answers import AnswerStore
 from llava.eval.processes import end_with_parent, join_peers, peers_alive
 from llava.eval.questions import Question
-from llava.utils import InputError
 
 Value = TypeVar("Value")
 LONGEST_WAIT = timedelta(days=365)  # for a live process, however many questions it has; see `Heartbeat` for a dead one

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from typing_extensions import TypedDict  # that of typing lacks, before Python 3.12, what pydantic needs
 
-from llava.utils import InputError
+from llava.errors import InputError
 
 MOST_TEXT = 100_000  # characters of a question or an option; the longest prompts that LLaVA is asked have 3,000
 

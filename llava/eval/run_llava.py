@@ -1,9 +1,9 @@
 """One question about one picture, or several."""
 
+from llava.cli import CommandParser, run_command
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
 from llava.conversation import check_conv_mode
 from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, model_options
-from llava.utils import CommandParser, run_command
 
 
 def eval_model(args) -> str:
@@ -11,9 +11,9 @@ def eval_model(args) -> str:
 
     `args` may be made by hand, with upstream's attributes alone. Raises InputError for what cannot be answered.
     """
-    from llava.inference import Engine, conv_mode_for, make_request
+    from llava.inference import Engine, make_request
     from llava.inference.request import check_placeholders
-    from llava.mm_utils import load_image
+    from llava.vision.pictures import load_image
 
     if args.conv_mode:
         check_conv_mode(args.conv_mode)
@@ -25,8 +25,8 @@ def eval_model(args) -> str:
     check_placeholders(query, len(files), "the query")
     images = [load_image(file, as_displayed=True) for file in files]
     loaded = model_options(args).load()
-    model = loaded[1]
-    request = make_request(query, images, conv_mode_for(model, args.conv_mode), model.config)
+    template = loaded.find_template(args.conv_mode, as_upstream=True)
+    request = make_request(query, images, template, loaded.model.config)
     text = next(Engine(loaded, batch_size=1).answer([request], **options)).text
     print(text)
     return text
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--image-file", required=True, help="file, URL or data: URI; several are separated by --sep")
     parser.add_argument("--query", required=True, help="the question; <image> in it marks where each image belongs")
     parser.add_argument("--sep", default=",", help="separator between image files (,)")
-    parser.add_argument("--conv-mode", help="prompt template (the checkpoint's)")
+    parser.add_argument("--conv-mode", help="prompt template (upstream's of the checkpoint: llava_v1 of LLaVA-1.5)")
     add_generation_arguments(parser, temperature=0.2, max_new_tokens=512)
     eval_model(parser.parse_args())
 

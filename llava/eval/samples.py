@@ -14,7 +14,7 @@ from llava.eval import eval_mme, eval_textvqa
 from llava.eval.files import read_jsonl, write_json
 from llava.eval.mmbench import read_mmbench_table
 from llava.eval.questions import Question
-from llava.utils import atomic_writer, read_json_object, read_text
+from llava.files import atomic_writer, read_json_object, read_text
 
 Sampler = Callable[[Path, list[Question], Path], None]
 

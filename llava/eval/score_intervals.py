@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llava.errors import InputError
 from llava.eval.bootstrap import DRAWS, LEVEL, draw_figures, interval
 from llava.eval.items import Items, items_file, read_items
 from llava.eval.score_table import ABSENT, Cell, Column, Setting, Table, aligned, columns_of, noted
-from llava.pruning.registry import NONE, VISPRUNER
-from llava.utils import InputError, atomic_writer
+from llava.files import atomic_writer
+from llava.pruning.method import NONE, VISPRUNER
 
 MARKS = "↑ better, ↓ worse, ≈ not distinguishable: the interval of the difference holds 0"
 

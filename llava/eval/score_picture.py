@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llava.eval.score_table import Cell, Setting, Table, columns_of
-from llava.pruning.registry import NONE
-from llava.utils import atomic_writer
+from llava.files import atomic_writer
+from llava.pruning.method import NONE
 
 
 def write_picture(table: Table, path: Path) -> None:

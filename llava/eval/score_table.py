@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llava.errors import InputError
 from llava.eval.benchmarks import BENCHMARKS, Headline
 from llava.eval.files import require_fields
-from llava.pruning.registry import NONE, VISPRUNER
-from llava.utils import InputError, atomic_writer, read_json_object
+from llava.files import atomic_writer, read_json_object
+from llava.pruning.method import NONE, VISPRUNER
 
 HEADLINES = {benchmark.name: benchmark.headlines for benchmark in BENCHMARKS}
 COLUMNS = [(name, headline) for name, headlines in HEADLINES.items() for headline in headlines]

@@ -9,10 +9,11 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.cli import CommandParser
+from llava.errors import InputError
 from llava.eval.answer_rows import empty_answers, mismatches
 from llava.eval.files import read_jsonl, write_json
 from llava.eval.items import Items, write_items
-from llava.utils import CommandParser, InputError
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import llava
+from llava.checkpoints.folders import fetch_weights, find_folder, get_model_name_from_path, is_on_hub
 from llava.eval.digests import digest_files, digest_texts
 from llava.eval.questions import Question
-from llava.model.folders import fetch_weights, find_folder, is_on_hub
-from llava.pruning.base import CROP, PruningSettings
-from llava.pruning.registry import METHOD_NAMES, NONE, VISPRUNER, method_file
-from llava.utils import get_model_name_from_path, read_json_object
+from llava.files import read_json_object
+from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, method_file
+from llava.pruning.settings import CROP, Settings
 
 if TYPE_CHECKING:
     from llava.eval.options import AskingOptions, ModelOptions
@@ -104,7 +104,7 @@ def reads_ratio(method: str) -> bool:
     return method == VISPRUNER or method_file(method) is not None
 
 
-def _pruning(pruning: PruningSettings) -> dict:
+def _pruning(pruning: Settings) -> dict:
     """The pruning settings that decide what is kept: a method of this package does not read those of others."""
     method = pruning.pruning_method
     file = method_file(method)

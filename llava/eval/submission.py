@@ -5,12 +5,13 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from llava.errors import InputError
 from llava.eval.eval_gqa import gqa_prediction
 from llava.eval.files import iterate_jsonl, read_jsonl
 from llava.eval.mmbench import OPTIONS, is_absent, read_mmbench_table
 from llava.eval.scoring import join_answers, read_answers
 from llava.eval.vqa_accuracy import normalize_answer
-from llava.utils import InputError, atomic_writer, read_json_object
+from llava.files import atomic_writer, read_json_object
 
 MMBENCH_LEFT_OUT = ("hint", "category", "source", "image", "comment", "l2-category")
 MMBENCH_PREDICTION_AT = 6

@@ -5,20 +5,18 @@ from dataclasses import replace
 
 from llava.inference.engine import Engine
 from llava.inference.memory import MOST
-from llava.inference.pictures import SeenImageStream
 from llava.inference.request import Completion, Request
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 
 
 def answer_at_each(
-    engine: Engine, requests: list[Request], settings: list[PruningSettings], **options
-) -> Iterator[tuple[int, PruningSettings, Completion]]:
+    engine: Engine, requests: list[Request], settings: list[Settings], **options
+) -> Iterator[tuple[int, Settings, Completion]]:
     """The completion of every request at every one of `settings`: (number of the request, settings, completion).
 
     They come as they are made: some requests at all settings, then the next ones. An image passes through the vision
-    tower once, however many settings and requests about it there are, and every setting chooses of what the tower then
-    saw. That is kept from the first request about the image to the last: requests about one image should stand
-    together. In float32 every answer is the one that its request gets alone.
+    tower once, however many settings there are, and every setting chooses of what the tower then said. Requests about
+    one image should stand together. In float32 every answer is the one that its request gets alone.
 
     Args:
         engine: the model, and how many requests it takes at once.
@@ -32,6 +30,5 @@ def answer_at_each(
     groups = (range(start, min(start + size, len(requests))) for start in range(0, len(requests), size))
     pairs = [(number, setting) for group in groups for setting in settings for number in group]
     asked = [replace(requests[number], pruning=setting) for number, setting in pairs]
-    completions = engine.answer_from(SeenImageStream(engine.loaded, asked, engine.num_workers), asked, options)
-    for (number, setting), completion in zip(pairs, completions):
+    for (number, setting), completion in zip(pairs, engine.answer(asked, **options)):
         yield number, setting, completion

@@ -7,13 +7,14 @@ from itertools import groupby
 
 import torch
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
+from llava.inference.images import ImageStream, choose_tokens, encode_images, questions_about
 from llava.inference.memory import default_batch_size, is_out_of_memory, refuse_too_large
-from llava.inference.pictures import VisualTokenStream, encode_images, questions_about
 from llava.inference.prefix_sharing import generate_batch
 from llava.inference.request import Completion, Request
 from llava.inference.streaming import AnswerStream, Event, PromptTooLong
-from llava.mm_utils import tokenizer_image_token
-from llava.utils import InputError
+from llava.model.builder import LoadedModel, as_loaded
 
 logger = logging.getLogger(__name__)
 
@@ -21,21 +22,21 @@ logger = logging.getLogger(__name__)
 class Engine:
     """A loaded model that answers requests."""
 
-    def __init__(self, loaded: tuple, batch_size: int | None = None, num_workers: int = 0) -> None:
+    def __init__(self, loaded: LoadedModel, batch_size: int | None = None, num_workers: int = 0) -> None:
         """
         Args:
             loaded: what `load_pretrained_model` returned.
             batch_size: requests answered at once; None for as many as free memory allows.
             num_workers: threads that decode images ahead of the model.
         """
-        self.loaded, self.batch_size, self.num_workers = loaded, batch_size, num_workers
-        self.tokenizer, self.model, *_ = loaded
+        self.loaded, self.batch_size, self.num_workers = as_loaded(loaded), batch_size, num_workers
+        self.tokenizer, self.model, *_ = self.loaded
 
     def answer(self, requests: Iterable[Request], **options) -> Iterator[Completion]:
         """The completion of each request, in order, as they are made; `options` are transformers' generation options.
 
-        An image is encoded once for requests that follow one another on it with the same settings, and what such
-        requests begin with passes through the language model once for those of a batch. For a method that chooses by
+        An image is encoded once for requests near one another, whatever their settings, and what requests with the same
+        settings begin with passes through the language model once for those of a batch. For a method that chooses by
         the question they share the encoding alone, and each keeps its own visual tokens. In float32 every answer is the
         one that its request gets alone. A batch has requests of the same settings and number of images; where
         memory runs out, batches shrink.
@@ -44,13 +45,11 @@ class Engine:
         work, or one request takes too much memory.
         """
         requests = [replace(request, pruning=request.pruning or self.model.pruning) for request in requests]
-        yield from self.answer_from(VisualTokenStream(self.loaded, requests, self.num_workers), requests, options)
+        yield from self._answer(requests, options)
 
-    def answer_from(self, visual_tokens, requests: list[Request], options: dict) -> Iterator[Completion]:
-        """As `answer`, of requests that have their settings, with the images' tokens from `visual_tokens`.
-
-        Its `of(batch)` gives them for the next requests: see `VisualTokenStream`.
-        """
+    def _answer(self, requests: list[Request], options: dict) -> Iterator[Completion]:
+        """As `answer`, of requests that have their settings."""
+        images = ImageStream(self.loaded, requests, self.num_workers)
         sizes: dict[tuple, int] = {}
         start, limit = 0, len(requests)
         while start < len(requests):
@@ -59,7 +58,7 @@ class Engine:
                 sizes[kind] = self.batch_size or default_batch_size(self.model, *kind, options)
             size = min(limit, sizes[kind])
             batch = list(next(groupby(requests[start : start + size], _kind))[1])
-            visual, done = visual_tokens.of(batch), 0
+            visual, done = images.next_batch(batch), 0
             while done < len(batch):
                 part = slice(done, done + size)
                 try:
@@ -93,7 +92,8 @@ class Engine:
         pruning = request.pruning or self.model.pruning
         ids = tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt")
         questions = questions_about(request, self.tokenizer) if pruning.question_views else None
-        visual = encode_images(self.loaded, request.images, pruning, request.name, questions)
+        encoded = encode_images(self.loaded, request.images, request.name, request.as_displayed)
+        visual = choose_tokens(self.model, encoded, pruning, questions)
         length = _length(ids, visual)
         try:
             self.model.check_context(length)

@@ -7,13 +7,13 @@ from itertools import takewhile
 import torch
 from torch.nn.functional import cross_entropy
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
 from llava.inference.engine import Engine
+from llava.inference.images import ImageStream
 from llava.inference.memory import default_batch_size, refuse_too_large
-from llava.inference.pictures import VisualTokenStream
 from llava.inference.prefix_sharing import embed
 from llava.inference.request import Request
-from llava.mm_utils import tokenizer_image_token
-from llava.utils import InputError
 
 
 def answer_losses(engine: Engine, requests: Iterable[Request], answered: list[str]) -> Iterator[tuple[float, bool]]:
@@ -33,14 +33,14 @@ def answer_losses(engine: Engine, requests: Iterable[Request], answered: list[st
     for request in requests:
         if request.pruning.prunes_in_decoder:
             raise InputError(f"{request.pruning.pruning_method} drops tokens on the way: answers have no loss")
-    visual_tokens = VisualTokenStream(engine.loaded, requests, engine.num_workers)
+    stream = ImageStream(engine.loaded, requests, engine.num_workers)
     start = 0
     while start < len(requests):
         first = requests[start]
         size = engine.batch_size or default_batch_size(model, first.pruning, len(first.images), {})
         alike = takewhile(lambda request, pruning=first.pruning: request.pruning == pruning, requests[start:][:size])
         batch = list(alike)
-        visual = [tokens for images in visual_tokens.of(batch) for tokens in images]
+        visual = [tokens for images in stream.next_batch(batch) for tokens in images]
         with refuse_too_large(first.name if len(batch) == 1 else f"a batch of {len(batch)} answers"):
             yield from _losses(engine, batch, answered[start : start + len(batch)], visual)
         start += len(batch)

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from llava.mm_utils import get_anyres_image_grid_shape, parse_grid_pinpoints
-from llava.pruning import PruningSettings
-from llava.pruning.base import IMAGE
-from llava.utils import InputError, anyres_max, is_anyres
+from llava.errors import InputError
+from llava.pruning import Settings
+from llava.vision.grids import anyres_max, get_anyres_image_grid_shape, is_anyres, parse_grid_pinpoints
 
 MOST = 32  # prompts in a batch
 TEXT = 512  # tokens: more than the text of nearly all prompts
@@ -33,7 +32,7 @@ def refuse_too_large(name: str) -> Iterator[None]:
         raise
 
 
-def default_batch_size(model, pruning: PruningSettings, images: int, options: dict) -> int:
+def default_batch_size(model, pruning: Settings, images: int, options: dict) -> int:
     """How many prompts fit into half of the memory that is free, at most 32, by the keys and values they take.
 
     Args:
@@ -54,7 +53,7 @@ def default_batch_size(model, pruning: PruningSettings, images: int, options: di
     return int(min(MOST, max(1, free / 2 / (2 * token * tokens))))
 
 
-def most_visual_tokens(model, pruning: PruningSettings) -> int:
+def most_visual_tokens(model, pruning: Settings) -> int:
     """The visual tokens with which an image enters the prefill, in as many crops as the config allows."""
     config, tower = model.config, model.get_vision_tower()
     crops, patches = 1, tower.num_patches
@@ -62,10 +61,8 @@ def most_visual_tokens(model, pruning: PruningSettings) -> int:
         sizes = parse_grid_pinpoints(config.image_grid_pinpoints)
         grids = [get_anyres_image_grid_shape(size, [size], tower.image_size) for size in sizes]
         crops = 1 + max(across * down for across, down in grids)
-    if pruning.prunes_before_decoder and pruning.budget_per == IMAGE:
-        return min(pruning.visual_token_num, crops * patches)
     if pruning.prunes_before_decoder:
-        return crops * min(pruning.visual_token_num, patches)
+        return pruning.kept(patches, crops)
     if (most_crops := anyres_max(config.image_aspect_ratio)) is not None:
         crops = min(crops, 1 + math.ceil(1.1**2 * most_crops))  # less than that is not shrunk
     return crops * patches

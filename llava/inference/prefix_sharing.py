@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.kv_cache import CACHE
 from llava.model.splice import EmbeddedPrompts, splice
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
+from llava.pruning.kv_cache import CACHE
 
 
 @torch.inference_mode()
@@ -20,7 +20,7 @@ def generate_batch(
     model: PreTrainedModel,
     prompts: list[torch.LongTensor],
     visual: list[list[torch.Tensor]],
-    pruning: PruningSettings,
+    pruning: Settings,
     **options,
 ) -> torch.LongTensor:
     """Answer prompts. Those that follow one another and are alike up to their last image share that part.
@@ -68,7 +68,7 @@ def _generate_from_beginnings(
     begun: EmbeddedPrompts,
     begins_with: list[int],
     endings: list[torch.LongTensor],
-    pruning: PruningSettings,
+    pruning: Settings,
     **options,
 ) -> torch.LongTensor:
     """Answer B prompts of which prompt i begins with beginning `begins_with[i]` of P and goes on with `endings[i]`."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import question_in
-from llava.inference.templates import open_conversation
-from llava.pruning.base import PruningSettings
-from llava.utils import InputError
+from llava.errors import InputError
+from llava.model.template import Template, named_template
+from llava.pruning.settings import Settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +39,7 @@ class Request:
 
     prompt: str
     images: tuple[Picture, ...] = ()
-    pruning: PruningSettings | None = None
+    pruning: Settings | None = None
     name: str = "the prompt"
     as_displayed: bool = True
     question: str | None = None
@@ -89,27 +89,19 @@ def mark_images(message: str, images: int, config, name: str = "the message") ->
     return message.replace(DEFAULT_IMAGE_TOKEN, image_token(config))
 
 
-def single_turn_prompt(message: str, conv_mode: str) -> str:
-    """The prompt that asks one thing and leaves the answer to the model."""
-    conversation = open_conversation(conv_mode)
-    conversation.append_message(conversation.roles[0], message)
-    conversation.append_message(conversation.roles[1], None)
-    return conversation.get_prompt()
-
-
 def make_request(
     message: str,
     images: Sequence[Picture],
-    conv_mode: str,
+    conv_mode: str | Template,
     config,
-    pruning: PruningSettings | None = None,
+    pruning: Settings | None = None,
     name: str = "the prompt",
     as_displayed: bool = True,
 ) -> Request:
-    """The request that asks one message, marked as in `mark_images`, in the template `conv_mode`.
+    """The request that asks one message, marked as in `mark_images`, in the template `conv_mode` or of this name.
 
     `config` is the model's. Raises InputError as `mark_images` does.
     """
     marked = mark_images(message, len(images), config, name)
-    prompt = single_turn_prompt(marked, conv_mode)
+    prompt = named_template(conv_mode).prompt(marked)
     return Request(prompt, tuple(images), pruning, name, as_displayed, question_in(message))

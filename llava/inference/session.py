@@ -10,18 +10,20 @@ from typing import NamedTuple
 import torch
 from transformers import Cache, DynamicCache
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation, question_in
+from llava.errors import InputError
+from llava.inference.images import choose_tokens, encode_images
 from llava.inference.memory import refuse_too_large
-from llava.inference.pictures import encode_images
 from llava.inference.prefix_sharing import embed
 from llava.inference.request import mark_images
 from llava.inference.streaming import stream_text, uses_beams
-from llava.inference.templates import conv_mode_for, open_conversation
-from llava.mm_utils import tokenizer_image_token
+from llava.model.builder import LoadedModel, as_loaded
+from llava.model.encode import Encoded
 from llava.model.splice import EmbeddedPrompts
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.model.template import Template
+from llava.pruning import Settings
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class Turn:
 
 
 class _Image(NamedTuple):
-    """An image of the conversation: what was given, what was asked with it, and its visual tokens (length, D)."""
+    """An image of the conversation, what was asked with it, and its visual tokens (length, D)."""
 
-    source: object
+    encoded: Encoded
     question: str
     tokens: torch.Tensor
 
@@ -80,21 +82,25 @@ class Session:
     threads.
 
     Attributes:
-        conversation: template and turns so far.
+        template: how it becomes a prompt.
+        conversation: the turns so far.
         pruning: the settings of all turns.
         last: the last turn; None before the first.
     """
 
-    def __init__(self, loaded: tuple, conv_mode: str | None = None, pruning: PruningSettings | None = None) -> None:
+    def __init__(
+        self, loaded: LoadedModel, conv_mode: str | Template | None = None, pruning: Settings | None = None
+    ) -> None:
         """
         Args:
             loaded: what `load_pretrained_model` returned.
-            conv_mode: the prompt template; the one that the model was trained with if None.
+            conv_mode: the prompt template; that of the checkpoint's published figures if None.
             pruning: the settings of all turns; those that the model has now if None.
         """
-        self._loaded = loaded
-        self._tokenizer, self._model, *_ = loaded
-        self.conversation = open_conversation(conv_mode_for(self._model, conv_mode))
+        self._loaded = loaded = as_loaded(loaded)
+        self._tokenizer, self._model = loaded.tokenizer, loaded.model
+        self.template = loaded.find_template(conv_mode) if conv_mode else loaded.template
+        self.conversation = self.template.conversation()
         self.pruning = pruning or self._model.pruning
         self.last: Turn | None = None
         self._images: dict[int, _Image] = {}  # in the order of the conversation
@@ -102,26 +108,26 @@ class Session:
         self._cache: Cache | None = None
         self._cached: list[int] = []  # the tokens whose keys and values are in the cache
 
-    def fork(self, pruning: PruningSettings) -> "Session":
+    def fork(self, pruning: Settings) -> "Session":
         """A session that goes on from here with other settings, at first without a KV cache; this one stays as it is.
 
-        An image that was given as a `SeenPicture` is not encoded again. Raises InputError if the method cannot work.
+        No image is encoded again. Raises InputError if the method cannot work.
         """
         other = copy(self)
         other.pruning = pruning
         other.drop_cache()
-        sources, asked = ([getattr(image, name) for image in self._images.values()] for name in ("source", "question"))
-        encoded = encode_images(self._loaded, sources, pruning, "the conversation", asked)
-        other._images = self._numbered(sources, asked, encoded)
+        encoded, asked = ([image[i] for image in self._images.values()] for i in (0, 1))
+        other._images = self._choose(encoded, asked, pruning)
         return other
 
     def drop_cache(self) -> None:
         """Free the KV cache; the next turn computes the history again."""
         self._cache, self._cached = None, []
 
-    def _numbered(self, sources: Sequence, asked: list[str], encoded: list[torch.Tensor]) -> dict[int, _Image]:
-        """Images under numbers that no other of the session has."""
-        return {number: _Image(*image) for image, number in zip(zip(sources, asked, encoded), self._numbers)}
+    def _choose(self, encoded: list[Encoded], asked: list[str], pruning: Settings) -> dict[int, _Image]:
+        """Images with their visual tokens, under numbers that no other of the session has."""
+        tokens = choose_tokens(self._model, encoded, pruning, asked)
+        return {number: _Image(*image) for image, number in zip(zip(encoded, asked, tokens), self._numbers)}
 
     def ask(self, message: str, images: Sequence = (), **options) -> str:
         """The answer to the next message.
@@ -129,7 +135,7 @@ class Session:
         Args:
             message: what the user says; `<image>` in it marks where each image belongs (see `mark_images`).
             images: those that come with this message: PIL images, files or URLs, encoded images as bytes, or
-                `SeenPicture`s of this model.
+                images that this model has `Encoded`.
             options: transformers' generation options.
 
         Raises InputError if the images do not match, one cannot be read, or the conversation is longer than the
@@ -161,9 +167,8 @@ class Session:
         conversation.append_message(conversation.roles[1], None)
         prompt = conversation.get_prompt()
         ids = tokenizer_image_token(prompt, self._tokenizer, return_tensors="pt")
-        asked = [question_in(message)] * len(images)
-        encoded = encode_images(self._loaded, images, self.pruning, "the message", asked)
-        every = self._images | self._numbered(images, asked, encoded)
+        encoded = encode_images(self._loaded, images, "the message")
+        every = self._images | self._choose(encoded, [question_in(message)] * len(images), self.pruning)
         prompts = embed(self._model, [ids], [image.tokens for image in every.values()])
         self._model.check_context(prompts.longest)
         ids[ids == IMAGE_TOKEN_INDEX] = torch.tensor(list(every), dtype=ids.dtype)

@@ -18,7 +18,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from llava.utils import InputError
+from llava.errors import InputError
 
 
 class PromptTooLong(InputError):

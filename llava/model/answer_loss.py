@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IGNORE_INDEX
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 
 
 def answer_loss(
@@ -38,7 +38,7 @@ def training_loss(
     images,
     image_sizes,
     num_items: torch.Tensor | int | None,
-    pruning: PruningSettings | None = None,
+    pruning: Settings | None = None,
     question: str | list[str] | None = None,
 ) -> CausalLMOutputWithPast:
     """A LLaVA model's loss on the labels that are not -100, without logits.

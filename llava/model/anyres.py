@@ -9,10 +9,10 @@ import math
 import torch
 from torch import nn
 
-from llava.mm_utils import get_anyres_image_grid_shape, unpad_box
+from llava.errors import InputError
 from llava.model.multimodal_encoder.vision_tower import VisionTower
 from llava.pruning import MergedTokens, VisualTokens
-from llava.utils import InputError, anyres_max, is_anyres
+from llava.vision.grids import anyres_max, get_anyres_image_grid_shape, is_anyres, unpad_box
 
 
 def join_crops(
@@ -33,7 +33,7 @@ def join_crops(
         return tokens.flatten(0, 1)
     newline = newline if "unpad" in merge_type else None
     is_whole = len(tokens) == 1 and crops == 1
-    if is_whole or isinstance(chosen, MergedTokens):
+    if is_whole or not chosen.has_places:
         return torch.cat([tokens.flatten(0, 1), *([] if newline is None else [newline.unsqueeze(0).to(tokens)])])
     if tower.select_feature != "patch":
         raise InputError(f"mm_patch_merge_type {merge_type!r} needs mm_vision_select_feature 'patch'")

@@ -2,25 +2,31 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
+from llava.checkpoints.folders import find_folder, get_model_name_from_path
+from llava.checkpoints.hf.config import model_type_of
+from llava.errors import InputError
+from llava.files import read_json_object
 from llava.model.families import Family, find_family
-from llava.model.folders import find_folder
-from llava.model.hf_format import model_type_of
 from llava.model.load_options import LoadOptions
-from llava.model.loading import load_llava, read_config, read_config_file, set_generation_defaults
+from llava.model.loading import (
+    load_image_tokenizer,
+    load_llava,
+    read_config,
+    read_config_file,
+    set_generation_defaults,
+)
 from llava.model.lora import is_lora, read_lora_config
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.placement import Placement
-from llava.model.pruning_defaults import refuse_with_input_error
-from llava.pruning import PruningSettings, load_method
-from llava.utils import InputError, read_json_object
+from llava.model.template import Template, find_template
+from llava.pruning import load_method
+from llava.pruning.settings import take_settings
 
 
-class LoadedModel(NamedTuple):
+class LoadedModel(tuple):
     """A checkpoint, ready to answer. It unpacks as upstream's four.
 
     Attributes:
@@ -28,15 +34,45 @@ class LoadedModel(NamedTuple):
         model: in eval mode.
         image_processor: the vision tower's.
         context_len: tokens that prompt and answer may have together.
+        template: the prompt template of the checkpoint's published figures.
     """
 
-    tokenizer: PreTrainedTokenizerBase
-    model: PreTrainedModel
-    image_processor: object
-    context_len: int
+    def __new__(cls, tokenizer, model, image_processor, context_len: int, template: Template | None = None):
+        return super().__new__(cls, (tokenizer, model, image_processor, context_len))
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        model: PreTrainedModel,
+        image_processor: object,
+        context_len: int,
+        template: Template | None = None,
+    ) -> None:
+        """Without a `template`, it is found by the model's config."""
+        self.tokenizer, self.model, self.image_processor, self.context_len = self
+        self.template = template or self.find_template()
+
+    def find_template(self, wanted: str | Template | None = None, as_upstream: bool = False) -> Template:
+        """The prompt template that is wanted, or the default; see `template.find_template`."""
+        config = self.model.config
+        path = str(config.name_or_path)
+        return find_template(get_model_name_from_path(path), config.model_type, wanted, path, as_upstream)
 
 
-@refuse_with_input_error
+def as_loaded(model) -> LoadedModel:
+    """What is taken for a loaded model: a `LoadedModel`, upstream's four, or a LLaVA model that was loaded alone.
+
+    Raises InputError where the checkpoint of a model alone is not known.
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    if isinstance(model, tuple | list):
+        return LoadedModel(*model)
+    if not model.config.name_or_path:
+        raise InputError("config.name_or_path of the model is empty: give what load_pretrained_model returned")
+    return complete(model)
+
+
 def load_pretrained_model(
     model_path: str,
     model_base: str | None,
@@ -47,11 +83,6 @@ def load_pretrained_model(
     device: str = "cuda",
     use_flash_attn: bool = False,
     *,
-    visual_token_num: int | None = None,
-    important_ratio: float = 0.5,
-    pruning_method: str = "vispruner",
-    pruning_seed: int = 0,
-    budget_per: str = "crop",
     compile_decoding: bool = False,
     attn_implementation: str | None = None,
     **kwargs,
@@ -67,16 +98,12 @@ def load_pretrained_model(
         device_map: as in accelerate; `auto` spreads the language model over the visible GPUs.
         device: where everything goes if it is not "cuda"; "cuda" without a GPU becomes the CPU, with a message.
         use_flash_attn: same as attn_implementation="flash_attention_2".
-        visual_token_num: visual tokens kept of each crop, or image; None keeps all.
-        important_ratio: share of them that VisPruner chooses by [CLS] attention.
-        pruning_method: how they are chosen: a name of `llava.pruning.METHOD_NAMES`, a `.py` file or a module.
-        pruning_seed: the seed of what a method draws at random.
-        budget_per: whether that number is for each "crop" or for all crops of an "image" together.
         compile_decoding: keep keys and values in place and, on a GPU, compile a token's step into a CUDA graph.
         attn_implementation: as in transformers, for language model and vision tower.
-        kwargs: `dtype` or `torch_dtype`, the weights' (float16 on a GPU and float32 on the CPU without one, "auto" for
-            the checkpoint's own); `quantization_config`; `cache_dir`; what else `load_options` takes; and config keys
-            to override, such as `mm_patch_merge_type` and `image_grid_pinpoints`, as keywords or as a dict
+        kwargs: the model's own settings, those of `llava.pruning.Settings`, such as `visual_token_num`; `dtype` or
+            `torch_dtype`, the weights' (float16 on a GPU and float32 on the CPU without one, "auto" for the
+            checkpoint's own); `quantization_config`; `cache_dir`; what else `load_options` takes; and config keys to
+            override, such as `mm_patch_merge_type` and `image_grid_pinpoints`, as keywords or as a dict
             `overwrite_config` or `customized_config`.
 
     Raises:
@@ -84,8 +111,8 @@ def load_pretrained_model(
         ValueError: for an impossible pruning setting.
         TypeError: for a keyword that is neither an option nor a config key.
     """
-    pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per)
-    method = load_method(pruning_method)  # a method that cannot be imported shows here, not after the weights
+    pruning = take_settings(kwargs)
+    method = load_method(pruning.pruning_method)  # one that cannot be imported shows here, not after the weights
     attn_implementation = "flash_attention_2" if use_flash_attn else attn_implementation
     options = LoadOptions.of(kwargs)
     bits = options.quantization_config, load_8bit, load_4bit
@@ -98,7 +125,7 @@ def load_pretrained_model(
     model.config.name_or_path = str(model_path)
     set_generation_defaults(model, tokenizer, folder)
     model.pruning, model.compile_decoding, model.tokenizer = pruning, compile_decoding, tokenizer
-    if "text_embeds" in getattr(method, "NEEDS", ()):
+    if "text_embeds" in method.needs:
         _ = model.get_vision_tower().text_side  # what is missing there shows here, not at the first question
     return LoadedModel(tokenizer, model, model.get_vision_tower().image_processor, config.max_position_embeddings)
 
@@ -141,8 +168,7 @@ class CheckedFolder:
         if base:
             _require_base(base, family)
         config = read_config(folder, family.causal_lm, overrides or {})
-        tokenizer = family.load_tokenizer(base or folder)
-        _add_image_tokens(tokenizer, config)
+        tokenizer = load_image_tokenizer(family.causal_lm, base or folder, config)
         _ = build_vision_tower(config, folder, delay_load=True).image_processor
         return cls(folder, base, family, config, tokenizer)
 
@@ -150,8 +176,7 @@ class CheckedFolder:
 def complete(model: PreTrainedModel) -> LoadedModel:
     """A LLaVA model with the tokenizer of its checkpoint, `config.name_or_path`, and its tower's image processor."""
     folder = find_folder(str(model.config.name_or_path), "checkpoint")
-    tokenizer = read_family(folder).load_tokenizer(folder)
-    _add_image_tokens(tokenizer, model.config)
+    tokenizer = load_image_tokenizer(type(model), folder, model.config)
     set_generation_defaults(model, tokenizer, folder)
     return LoadedModel(tokenizer, model, model.get_vision_tower().image_processor, model.config.max_position_embeddings)
 
@@ -172,12 +197,3 @@ def _require_base(base: Path, family: Family) -> None:
     known = {*family.model_types, *(getattr(parent, "model_type", "") for parent in family.config_class.__mro__)}
     if model_type not in known:
         raise InputError(f"the base model {base} is no language model of {family.causal_lm.__name__}: {model_type!r}")
-
-
-def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
-    """Add the tokens around images that some checkpoints use, if the model has embeddings for them."""
-    tokens = [DEFAULT_IMAGE_PATCH_TOKEN] if config.mm_use_im_patch_token else []
-    tokens += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN] if config.mm_use_im_start_end else []
-    tokenizer.add_tokens(tokens, special_tokens=True)
-    if len(tokenizer) > config.vocab_size:
-        raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model embeddings for {config.vocab_size}")

@@ -12,26 +12,33 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import CLIPVisionModel
 
-from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.conversation import get_conversation
-from llava.model.builder import CheckedFolder
-from llava.model.checkpoint import (
+from llava.checkpoints.hf.chat_template import to_chat_template
+from llava.checkpoints.hf.config import is_hf_folder, to_hf_config, to_hf_processor
+from llava.checkpoints.hf.names import to_hf_name, to_llava_names
+from llava.checkpoints.hf.tokenizer import PAD, image_and_pad, write_hf_tokenizer, write_llava_tokenizer
+from llava.checkpoints.schemas import GenerationFile, read_checked, read_image_processor_values
+from llava.checkpoints.weight_files import (
+    StateDict,
+    find_weight_files,
+    read_weight_file,
+    read_weights,
+    require_listed,
+)
+from llava.checkpoints.weights import (
     OLD_BUFFERS,
     TOWER_PREFIX,
     find_not_finite,
     of_vision,
     published_values,
     require_fit,
-    write_json,
 )
-from llava.model.hf_chat_template import to_chat_template
-from llava.model.hf_format import is_hf_folder, to_hf_config, to_hf_name, to_hf_processor, to_llava_names
-from llava.model.hf_tokenizer import PAD, image_and_pad, write_hf_tokenizer, write_llava_tokenizer
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import get_conversation
+from llava.errors import InputError, one_line
+from llava.files import read_json_object, write_json
+from llava.model.builder import CheckedFolder
 from llava.model.loading import uses_tower_inside
 from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.model.schemas import GenerationFile, read_checked, read_image_processor_values
-from llava.model.weight_files import StateDict, find_weight_files, read_weight_file, read_weights, require_listed
-from llava.utils import InputError, one_line, read_json_object
 
 TOWER_FOLDER = "vision_tower"
 _INSIDE = f"{TOWER_PREFIX}vision_model."

@@ -12,7 +12,7 @@ cache has 2 k numbers of a token in a layer.
 
 from dataclasses import dataclass
 
-from llava.pruning import PruningSettings, load_method
+from llava.pruning import Settings
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Decoder:
         return 2 * self.key_width * numbers * itemsize
 
 
-def tokens_later(pruning: PruningSettings, tokens: int, visual: int, patches: int) -> tuple[int, int]:
+def tokens_later(pruning: Settings, tokens: int, visual: int, patches: int) -> tuple[int, int]:
     """What a method that prunes inside the decoder leaves of a prompt, and in how many layers all of it is there.
 
     Args:
@@ -70,5 +70,5 @@ def tokens_later(pruning: PruningSettings, tokens: int, visual: int, patches: in
     """
     if not pruning.prunes_in_decoder:
         return tokens, 0
-    left = round(visual * min(1.0, pruning.visual_token_num / patches))
-    return tokens - visual + left, load_method(pruning.pruning_method).FULL_LAYERS
+    left = round(visual * pruning.share_in_decoder(patches))
+    return tokens - visual + left, pruning.method.full_layers

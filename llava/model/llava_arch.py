@@ -7,24 +7,22 @@ Shapes: B prompts, I images, K crops of one image, N patches, T kept tokens, C v
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from itertools import accumulate, pairwise, repeat
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from transformers import Cache
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.mm_utils import unpad_image as unpad_image  # upstream's place
-from llava.model.anyres import join_crops
+from llava.errors import InputError
+from llava.model.encode import choose, encode, visual_tokens
 from llava.model.multimodal_projector.builder import build_vision_projector
-from llava.model.pruning_defaults import PruningDefaults, refuse_with_input_error
-from llava.model.question import Asking
+from llava.model.pruning_defaults import PruningDefaults
+from llava.model.question import QuestionViews
 from llava.model.splice import EmbeddedPrompts, splice, text_mask
 from llava.model.vision_setup import add_vision_modules, add_vision_tokens
-from llava.pruning import MergedTokens, PruningSettings, Views, VisualTokens, select
-from llava.utils import InputError
+from llava.pruning import MergedTokens, Settings, VisualTokens
+from llava.vision.pixels import unpad_image as unpad_image  # upstream's place
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +71,7 @@ class LlavaMetaModel:
         return prune_decoder(self, inputs_embeds, **kwargs)
 
 
-class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token_num, important_ratio
+class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visual_token_num, important_ratio
     """Mixin that adds image input to a causal language model: from pixels and ids to embedded prompts."""
 
     _has_warned = False  # of rounded pixels
@@ -88,9 +86,8 @@ class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token
         """Upstream's name of `vision_setup.add_vision_tokens`."""
         add_vision_tokens(self, model_args, tokenizer)
 
-    @refuse_with_input_error
     def encode_images(
-        self, pixels: torch.Tensor, pruning: PruningSettings | None = None, question: str = ""
+        self, pixels: torch.Tensor, pruning: Settings | None = None, question: str = ""
     ) -> VisualTokens | MergedTokens:
         """Encode, select, project crops.
 
@@ -102,22 +99,8 @@ class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token
         Returns: the kept tokens, projected: (K, T, D).
         Raises: InputError if the method cannot work on this tower.
         """
-        return self.choose(self.see(pixels), pruning or self.pruning, question)
-
-    def see(self, pixels: torch.Tensor) -> Views:
-        """What the vision tower says of crops (K, 3, height, width), and what would be projected of it."""
-        return self.get_vision_tower().encode(pixels).project_by(self.project)
-
-    @refuse_with_input_error
-    def choose(self, views: Views, pruning: PruningSettings, question: str = "") -> VisualTokens | MergedTokens:
-        """The kept tokens of crops, projected; arguments and errors are those of `encode_images`."""
-        tower = self.get_vision_tower()
-        if pruning.prunes_before_decoder and tower.select_feature != "patch":
-            raise InputError(f"pruning needs mm_vision_select_feature 'patch', not {tower.select_feature!r}")
-        if pruning.question_views:
-            views = self.ask(views, pruning, question)
-        chosen = select(views, pruning)  # [VisPruner]
-        return replace(chosen, tokens=self.project(chosen.tokens))
+        (crops,) = encode(self, [pixels])
+        return choose(self, crops.views, pruning or self.pruning, question)  # [VisPruner]
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """(K, T, C) of any device and dtype -> (K, T, D)."""
@@ -129,7 +112,7 @@ class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token
         self,
         images: torch.Tensor | list[torch.Tensor],
         image_sizes: list[tuple[int, int]] | None,
-        pruning: PruningSettings | None = None,
+        pruning: Settings | None = None,
         questions: list[str] | None = None,
     ) -> list[torch.Tensor]:
         """Visual tokens of each image, as the language model takes them: I tensors (length, D).
@@ -143,23 +126,10 @@ class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token
         pruning = pruning or self.pruning
         self._warn_of_rounded_pixels(images, pruning)
         has_crops = not isinstance(images, torch.Tensor) or images.ndim == 5
-        crops = [image.unsqueeze(0) if image.ndim == 3 else image for image in images]
-        chosen = self._choose_each(crops, pruning, repeat("") if questions is None else questions)
-        sizes = repeat(None) if image_sizes is None else image_sizes
-        return [self._join(own, size, len(of) if has_crops else None) for own, size, of in zip(chosen, sizes, crops)]
+        encoded = encode(self, images, image_sizes, has_crops)
+        return visual_tokens(self, encoded, pruning, questions)  # [VisPruner]
 
-    def see_images(self, images: list[torch.Tensor], pruning: PruningSettings) -> list[Views]:
-        """What the tower says of each image (3, h, w) or (K, 3, h, w), of which `embed_seen` makes visual tokens."""
-        self._warn_of_rounded_pixels(images, pruning)
-        return list(self._see_each([image.unsqueeze(0) if image.ndim == 3 else image for image in images]))
-
-    def embed_seen(
-        self, views: Views, image_size: tuple[int, int], has_crops: bool, pruning: PruningSettings, question: str
-    ) -> torch.Tensor:
-        """The visual tokens (length, D) that `embed_images` gives for an image and a question about it."""
-        return self._join(self.choose(views, pruning, question), image_size, len(views.features) if has_crops else None)
-
-    def _warn_of_rounded_pixels(self, images: torch.Tensor | list[torch.Tensor], pruning: PruningSettings) -> None:
+    def _warn_of_rounded_pixels(self, images: torch.Tensor | list[torch.Tensor], pruning: Settings) -> None:
         """Warn once of pixels that lost bits on the way to a tower that would have used them: nothing restores them."""
         rounded = {image.dtype for image in images} - {torch.float32, torch.float64}
         if rounded and pruning.prunes and self.get_vision_tower().dtype is torch.float32 and not self._has_warned:
@@ -168,45 +138,6 @@ class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token
                 "pixels of %s for a vision tower of float32: other visual tokens may be kept than of float32 pixels",
                 str(rounded.pop()).removeprefix("torch."),
             )
-
-    def _choose_each(
-        self, crops: list[torch.Tensor], pruning: PruningSettings, questions: Iterable[str]
-    ) -> list[VisualTokens | MergedTokens]:
-        """`encode_images` for each image's crops, in one batch where that cannot change what is kept."""
-        if self._sees_one_by_one or pruning.is_for_one_image:
-            return [self.choose(views, pruning, text) for views, text in zip(self._see_each(crops), questions)]
-        counts = [len(image) for image in crops]
-        chosen = self.choose(self.see(torch.cat(crops)), pruning)
-        tokens = chosen.tokens.split(counts)
-        if isinstance(chosen, MergedTokens):
-            return [MergedTokens(part) for part in tokens]
-        return [VisualTokens(*part) for part in zip(tokens, chosen.patches.split(counts))]
-
-    def _see_each(self, crops: list[torch.Tensor]) -> Iterator[Views]:
-        """`see` for each image's crops."""
-        if self._sees_one_by_one:
-            yield from map(self.see, crops)
-        else:
-            views, ends = self.see(torch.cat(crops)), [0, *accumulate(map(len, crops))]
-            yield from (views.of(slice(start, end)) for start, end in pairwise(ends))
-
-    @property
-    def _sees_one_by_one(self) -> bool:
-        """Whether every image is encoded by itself, as it is to answer in float32.
-
-        The size of a batch changes the last bits of the features, and the selection can turn on them, so that an answer
-        would depend on what else is in the batch.
-        """
-        return self.get_vision_tower().dtype is torch.float32 and not self.training
-
-    def _join(
-        self, chosen: VisualTokens | MergedTokens, image_size: tuple[int, int] | None, crops: int | None
-    ) -> torch.Tensor:
-        """The visual tokens of one image in one sequence (length, D); `crops` is None where none were cut."""
-        if crops is None:
-            return chosen.tokens[0]
-        newline = getattr(self.model, "image_newline", None)
-        return join_crops(chosen, self.config, self.get_vision_tower(), newline, image_size, crops)
 
     def prepare_inputs_labels_for_multimodal(
         self, input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes=None
@@ -289,7 +220,7 @@ class LlavaMetaForCausalLM(Asking, PruningDefaults):  # [VisPruner] visual_token
         images: torch.Tensor | list[torch.Tensor] | None,
         image_sizes: list[tuple[int, int]] | None,
         padding_side: str,
-        pruning: PruningSettings | None = None,
+        pruning: Settings | None = None,
         question: str | list[str] | None = None,
     ) -> EmbeddedPrompts:
         """Prompts with their images in place, padded on `padding_side`; the arguments are those of upstream's method.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from llava.utils import InputError
+from llava.errors import InputError
 
 # Keywords that cannot be followed, and why.
 _REFUSED = {

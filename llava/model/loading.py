@@ -1,23 +1,32 @@
 """A checkpoint folder -> a LLaVA model with its vision tower: for `builder` and the classes' `from_pretrained`."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from llava.constants import PATCH_MERGE_TYPES
-from llava.model.checkpoint import is_tuned, load_weights, published_model_type, split_tower
-from llava.model.folders import find_folder
-from llava.model.hf_format import is_hf, is_hf_folder, to_llava_config, to_llava_names
+from llava.checkpoints.folders import find_folder
+from llava.checkpoints.hf.config import is_hf, is_hf_folder, to_llava_config
+from llava.checkpoints.hf.names import to_llava_names
+from llava.checkpoints.schemas import GenerationFile, LlavaFile, check, read_checked
+from llava.checkpoints.weight_files import StateDict, read_projector, read_weights
+from llava.checkpoints.weights import is_tuned, load_weights, published_model_type, split_tower
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_PATCH_TOKEN,
+    PATCH_MERGE_TYPES,
+)
+from llava.errors import InputError, one_line
+from llava.files import read_json_object
 from llava.model.load_options import LoadOptions
 from llava.model.lora import is_lora, merge_lora, read_whole
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.placement import Placement, find_dtype, require_extras
-from llava.model.schemas import GenerationFile, LlavaFile, check, read_checked
-from llava.model.weight_files import StateDict, read_projector, read_weights
-from llava.utils import InputError, check_aspect_ratio, is_anyres, one_line, parse_grid_pinpoints, read_json_object
+from llava.vision.grids import check_aspect_ratio, is_anyres, parse_grid_pinpoints
 
 _ENDS_OF_TURNS = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>")
 logger = logging.getLogger(__name__)
@@ -46,7 +55,22 @@ def from_pretrained(cls: type[PreTrainedModel], name: str | Path, *args, **kwarg
     config = read_config(folder, cls, options.overrides)
     model = load_llava(cls, config, folder, placement)
     set_generation_defaults(model, None, folder)
+    model.load_tokenizer = partial(load_image_tokenizer, cls, folder, config)
     return model
+
+
+def load_image_tokenizer(cls: type[PreTrainedModel], folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    """A checkpoint's tokenizer with the tokens around images that some checkpoints use.
+
+    Raises InputError if the model of this config has no embeddings for them.
+    """
+    tokenizer = cls.read_tokenizer(folder)
+    tokens = [DEFAULT_IMAGE_PATCH_TOKEN] if config.mm_use_im_patch_token else []
+    tokens += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN] if config.mm_use_im_start_end else []
+    tokenizer.add_tokens(tokens, special_tokens=True)
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model embeddings for {config.vocab_size}")
+    return tokenizer
 
 
 def _require_class(folder: Path, cls: type[PreTrainedModel]) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from llava.model.checkpoint import find_not_finite, misfits
-from llava.model.folders import fetch_weights
-from llava.model.weight_files import StateDict, read_weight_file
-from llava.utils import InputError, list_some, one_line, read_json_object
+from llava.checkpoints.folders import fetch_weights
+from llava.checkpoints.weight_files import StateDict, read_weight_file
+from llava.checkpoints.weights import find_not_finite, misfits
+from llava.errors import InputError, list_some, one_line
+from llava.files import read_json_object
 
 CONFIG = "adapter_config.json"
 WHOLE = "non_lora_trainables.bin"

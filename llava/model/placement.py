@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import torch
 from transformers import BitsAndBytesConfig
 
-from llava.utils import InputError
+from llava.errors import InputError
 
 logger = logging.getLogger(__name__)
 

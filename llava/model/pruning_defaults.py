@@ -1,17 +1,12 @@
 """The pruning settings that a model holds for the calls that give none of their own."""
 
-import functools
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from llava.pruning import PruningError, PruningSettings
-from llava.utils import InputError
-
-_NAMES = tuple(field.name for field in fields(PruningSettings))
+from llava.pruning.settings import NAMES, Settings, take_settings
 
 
 def _default(name: str) -> property:
-    """The setting `name` as an attribute; what may be assigned is checked as in `PruningSettings`."""
+    """The setting `name` as an attribute; what may be assigned is checked as in `Settings`."""
 
     def read(self):
         return getattr(self.pruning, name)
@@ -19,38 +14,22 @@ def _default(name: str) -> property:
     def write(self, value) -> None:
         self.pruning = replace(self.pruning, **{name: value})
 
-    return property(read, write, doc=f"`PruningSettings.{name}`; a value that is none is a ValueError.")
+    return property(read, write, doc=f"`Settings.{name}`; an invalid value is a ValueError.")
 
 
 class PruningDefaults:
     """Mixin: `pruning` holds a model's settings, and each is an attribute that may be assigned between calls.
 
-    A call that takes settings as arguments (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
-    `budget_per`) uses these instead and leaves the model as it is, so that calls in several threads do not disturb each
-    other.
+    A call that takes settings as arguments (`visual_token_num`, ...) uses these instead and leaves the model as it is,
+    so that calls in several threads do not disturb each other.
     """
 
-    pruning = PruningSettings()
-    visual_token_num = _default("visual_token_num")
-    important_ratio = _default("important_ratio")
-    pruning_method = _default("pruning_method")
-    pruning_seed = _default("pruning_seed")
-    budget_per = _default("budget_per")
+    pruning = Settings()
 
-    def take_pruning(self, options: dict) -> PruningSettings:
+    def take_pruning(self, options: dict) -> Settings:
         """Remove the settings of a call from its keyword arguments: the model's own, less those that are given."""
-        given = {name: options.pop(name) for name in _NAMES if name in options}
-        return replace(self.pruning, **given) if given else self.pruning
+        return take_settings(options, self.pruning)
 
 
-def refuse_with_input_error(function: Callable) -> Callable:
-    """Make a method's PruningError an InputError, which every command reports in one line."""
-
-    @functools.wraps(function)
-    def wrapped(*args, **kwargs):
-        try:
-            return function(*args, **kwargs)
-        except PruningError as error:
-            raise InputError(str(error)) from error
-
-    return wrapped
+for _name in NAMES:
+    setattr(PruningDefaults, _name, _default(_name))

@@ -5,14 +5,16 @@ prompt template writes. It is the same however often the conversation goes on, s
 """
 
 import re
-from functools import cache, cached_property
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import AROUND_IMAGES, Conversation, SeparatorStyle, conv_templates, question_in
-from llava.pruning import PruningSettings, Views
+from llava.errors import InputError
+from llava.pruning import Settings, Views
 
 
 def questions_of(ids: torch.LongTensor, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -55,17 +57,30 @@ def _marks(template: Conversation) -> list[str]:
     return [template.sep, *template.roles]
 
 
-class Asking:
-    """Mixin: what a model with image input tells a pruning method of the question."""
+class QuestionViews:
+    """Mixin: what a model with image input tells a pruning method of the question.
 
-    @cached_property
+    Attributes:
+        load_tokenizer: gives the tokenizer where none was assigned; None where there is nothing to load it from.
+    """
+
+    load_tokenizer: Callable[[], PreTrainedTokenizerBase] | None = None
+    _tokenizer: PreTrainedTokenizerBase | None = None
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The language model's tokenizer, that of the checkpoint unless it was assigned."""
-        from llava.model.builder import complete
+        """The language model's tokenizer, which whoever loads the model hands in."""
+        if self._tokenizer is None:
+            if self.load_tokenizer is None:
+                raise InputError("the pruning method chooses by the question: assign the model's `tokenizer` first")
+            self._tokenizer = self.load_tokenizer()
+        return self._tokenizer
 
-        return complete(self).tokenizer
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
 
-    def ask(self, views: Views, pruning: PruningSettings, question: str) -> Views:
+    def with_question(self, views: Views, pruning: Settings, question: str) -> Views:
         """The views of crops, with those of a question that the method needs."""
         tower = self.get_vision_tower()
         sources = {
@@ -73,7 +88,7 @@ class Asking:
             "text_embeds": lambda: tower.text_side.embed_text(question, tower.device),
             "word_embeds": lambda: self.embed_words(question),
         }
-        return views.of(slice(None), **{name: sources[name] for name in pruning.question_views})
+        return views.with_question(**{name: sources[name] for name in pruning.question_views})
 
     @torch.no_grad()
     def embed_words(self, text: str) -> torch.Tensor:

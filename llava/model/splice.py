@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.utils import InputError
+from llava.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from llava.model.folders import find_folder
-from llava.utils import InputError, get_model_name_from_path, read_json_object
+from llava.checkpoints.folders import find_folder, get_model_name_from_path
+from llava.errors import InputError
+from llava.files import read_json_object
 
 
 def auto_upgrade(config: str | Path) -> None:

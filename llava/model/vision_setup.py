@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from llava.checkpoints.folders import find_folder
+from llava.checkpoints.weight_files import read_weight_file
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
-from llava.model.folders import find_folder
+from llava.errors import InputError, list_some
 from llava.model.multimodal_encoder.builder import open_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
-from llava.model.weight_files import read_weight_file
-from llava.utils import InputError, list_some
 
 _OPTIONS = ("mm_vision_select_layer", "mm_vision_select_feature", "mm_projector_type", "mm_patch_merge_type")
 

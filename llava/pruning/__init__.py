@@ -1,41 +1,46 @@
-"""The pruning methods: which visual tokens to keep of what a vision tower saw.
+"""The pruning methods: which visual tokens to keep of what a vision tower says.
 
-A leaf: tensors in, tensors out, no import from the rest of `llava`. `base` has what every method takes and returns,
-`registry` finds a method by name, and each method is one file. Names are imported when first used, since torch takes
-seconds to load and options need only the methods' names.
+A leaf: tensors in, tensors out, no import from the rest of `llava` but its error. `settings` says how much is kept,
+`views` and `tokens` are what a method takes and returns, `method` finds one, `methods` has one file each, `kernels`
+what they share. Names are imported when first used, since torch takes seconds to load and options need only the
+methods' names.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llava.pruning.base import MergedTokens, PruningSettings, Views, VisualTokens, keep_patches
     from llava.pruning.errors import PruningError
-    from llava.pruning.registry import METHOD_NAMES, load_method, method_label
+    from llava.pruning.method import METHOD_NAMES, Method, Wrapper, list_methods, load_method, method_label
+    from llava.pruning.methods.vispruner import select_visual_tokens
     from llava.pruning.selection import select
-    from llava.pruning.vispruner import select_visual_tokens
+    from llava.pruning.settings import Settings
+    from llava.pruning.tokens import MergedTokens, VisualTokens, highest, keep_patches
+    from llava.pruning.views import Views
 
 _HOMES = {
-    "MergedTokens": "base",
-    "PruningError": "errors",
-    "PruningSettings": "base",
-    "Views": "base",
-    "VisualTokens": "base",
-    "keep_patches": "base",
-    "METHOD_NAMES": "registry",
-    "load_method": "registry",
-    "method_label": "registry",
-    "select": "selection",
-    "select_visual_tokens": "vispruner",
+    "errors": ("PruningError",),
+    "method": ("METHOD_NAMES", "Method", "Wrapper", "list_methods", "load_method", "method_label"),
+    "methods.vispruner": ("select_visual_tokens",),
+    "selection": ("select",),
+    "settings": ("Settings",),
+    "tokens": ("MergedTokens", "VisualTokens", "highest", "keep_patches"),
+    "views": ("Views",),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_FORMER = {"PruningSettings": "Settings"}  # names that users' methods may import
 __all__ = [
     "METHOD_NAMES",
     "MergedTokens",
+    "Method",
     "PruningError",
-    "PruningSettings",
+    "Settings",
     "Views",
     "VisualTokens",
+    "Wrapper",
+    "highest",
     "keep_patches",
+    "list_methods",
     "load_method",
     "method_label",
     "select",
@@ -44,6 +49,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    own = _FORMER.get(name, name)
+    if own in _HOME_OF:
+        return getattr(import_module(f"{__name__}.{_HOME_OF[own]}"), own)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,7 @@
 """What a pruning method raises."""
 
+from llava.errors import InputError
 
-class PruningError(ValueError):
+
+class PruningError(InputError):
     """A method cannot do what it is asked. The message is one line that names the cause."""

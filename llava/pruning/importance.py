@@ -1,12 +1,27 @@
-"""How important each patch is to a vision tower without a [CLS] token: the attention that it receives.
+"""How important each patch is to a vision tower: the attention that [CLS] pays to it, or all that it receives.
 
-Mean over queries and heads, the rule of the authors of Zhang et al., arXiv 2412.01818, for such towers.
+Zhang et al., arXiv 2412.01818: the attention of [CLS] in section 3.2; for towers without [CLS] the rule of the paper's
+authors, the mean over queries and heads of the attention that a patch receives.
+
 Shapes: K crops, N patches, H heads.
 """
 
 import torch
 
 QUERIES_AT_ONCE = 256
+
+
+@torch.no_grad()
+def paid_by_cls(query: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
+    """(K, H, N) float32: the attention of [CLS] to the patches, after the softmax over all 1 + N keys.
+
+    Args:
+        query: (K, H, 1, head width), of [CLS].
+        keys: (K, H, 1 + N, head width), [CLS] first.
+        scale: of their products.
+    """
+    scores = (query @ keys.transpose(-1, -2)) * scale
+    return scores.softmax(dim=-1, dtype=torch.float32)[:, :, 0, 1:]
 
 
 @torch.no_grad()

@@ -2,8 +2,10 @@
 
 import sys
 
+from llava.cli import CommandParser, run_command
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import check_conv_mode
+from llava.errors import InputError
 from llava.eval.options import (
     add_compile_argument,
     add_generation_arguments,
@@ -11,7 +13,6 @@ from llava.eval.options import (
     generation_options,
     model_options,
 )
-from llava.utils import CommandParser, InputError, run_command
 
 
 def chat(args) -> None:
@@ -19,15 +20,15 @@ def chat(args) -> None:
 
     A message that cannot be answered is dropped with one line that says why, and the chat goes on.
     """
-    from llava.inference import Session, conv_mode_for
-    from llava.mm_utils import load_image
+    from llava.inference import Session
+    from llava.vision.pictures import load_image
 
     if args.conv_mode:
         check_conv_mode(args.conv_mode)
     options = generation_options(args)
     images = [load_image(args.image_file, as_displayed=True)]
     loaded = model_options(args).load()
-    session = Session(loaded, conv_mode_for(loaded.model, args.conv_mode))
+    session = Session(loaded, loaded.find_template(args.conv_mode, as_upstream=True))
     you, assistant = (role.strip() or "ASSISTANT" for role in session.conversation.roles)
     hint = " (an empty line ends the chat)"
     while message := _read(f"{you}{hint}: "):

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 
-from llava.utils import InputError
+from llava.errors import InputError
 
 MOST = 24  # each may hold a thread of the web server while it waits, which has 40
 

@@ -13,7 +13,9 @@ import socket
 import sys
 import tempfile
 
+from llava.cli import CommandParser, run_command
 from llava.conversation import check_conv_mode
+from llava.errors import InputError, one_line
 from llava.eval.options import (
     ModelOptions,
     add_crop_arguments,
@@ -23,9 +25,8 @@ from llava.eval.options import (
     generation_options,
     model_options,
 )
-from llava.pruning.base import PruningSettings
+from llava.pruning.settings import DEFAULTS
 from llava.serve.page.samples import BUNDLED
-from llava.utils import CommandParser, InputError, one_line, run_command
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -59,10 +60,8 @@ def make_app(service, about: str, allow_urls: bool = False):
     app.add_middleware(OwnHostOnly)
     if service.server is None:
         model = service.model
-        api = make_router(
-            model.engine, model.name, conv_mode=model.conv_mode, allow_urls=allow_urls, turn=service.queue
-        )
-        app.include_router(api)
+        options = {"template": model.template, "allow_urls": allow_urls, "turn": service.queue}
+        app.include_router(make_router(model.engine, model.name, **options))
     return gradio.mount_gradio_app(
         app,
         build_page(service, about),
@@ -84,8 +83,7 @@ def _model_options(args: argparse.Namespace) -> ModelOptions:
     """The model that is named, or else the bundled one. Raises InputError for what a server cannot be told."""
     if args.conv_mode:
         check_conv_mode(args.conv_mode)
-    defaults = PruningSettings()
-    given = [name for name in ("pruning_method", "budget_per") if getattr(args, name) != getattr(defaults, name)]
+    given = [name for name in ("pruning_method", "budget_per") if getattr(args, name) != DEFAULTS[name]]
     if args.server and (args.conv_mode or args.num_beams != 1 or given):
         raise InputError("with --server, conv-mode, num_beams, pruning_method and budget_per are the server's")
     if args.server and args.allow_urls:
@@ -109,8 +107,7 @@ def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tu
     if server is not None:
         return Service(local, server, model.pruning), f"{server.model} on {server.url}; {model.name} draws"
     where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
-    template = local.conv_mode.partition(":")[0]  # after it a folder, for a tokenizer's own
-    about = f"{model.name}, {local.patches} patches of a crop, {where}, template {template}"
+    about = f"{model.name}, {local.patches} patches of a crop, {where}, template {local.template.name}"
     return Service(local, None, model.pruning), about
 
 

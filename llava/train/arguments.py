@@ -1,13 +1,18 @@
 """The options of `python -m llava.train.train`: upstream LLaVA's, and those of transformers' Trainer."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 import transformers
 from transformers import HfArgumentParser
 
-from llava.train.option_checks import check_combinations, check_values
-from llava.utils import CommandParser, InputError, one_line
+from llava.cli import CommandParser
+from llava.conversation import conv_templates
+from llava.errors import InputError, one_line
+from llava.train.option_checks import check_values
+
+SAVE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_REQUIRED = ("output_dir", "model_name_or_path", "vision_tower", "data_path")
 
 
 @dataclass
@@ -79,13 +84,9 @@ class TrainingArguments(transformers.TrainingArguments):
     mm_projector_lr: float | None = field(
         default=None, metadata={"help": "learning rate of the projector; learning_rate if not given"}
     )
-    muon_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "train matrices except embeddings with Muon at this learning rate, the rest with --optim"},
-    )
     lora_enable: bool = field(
         default=False,
-        metadata={"help": "train low-rank changes of the decoder's matrices beside the projector, and write those"},
+        metadata={"help": "train low-rank changes of the decoder's matrices and the projector, and write those"},
     )
     lora_r: int = field(default=64, metadata={"help": "rank of the changes"})
     lora_alpha: int = field(default=16, metadata={"help": "the changes count lora_alpha / lora_r times"})
@@ -110,7 +111,9 @@ class TrainingArguments(transformers.TrainingArguments):
     )
 
     def __post_init__(self):
-        check_values(self)
+        if not self.output_dir:
+            raise InputError("--output_dir is needed")
+        check_values(vars(self), {each.name: each.default for each in fields(self)})
         if self.warmup_ratio:
             self.warmup_steps = self.warmup_ratio
         if not torch.accelerator.is_available():
@@ -130,11 +133,37 @@ def parse_arguments(
     Raises InputError for a bad value that shows without opening a file.
     """
     parser = _Parser((ModelArguments, DataArguments, TrainingArguments))
+    if unknown := parser.parse_known_args(args)[1]:  # named before the required option that it may be meant for
+        raise InputError(f"unrecognized arguments: {unknown[0]} (--help lists the options)")
     try:
         parsed = parser.parse_args_into_dataclasses(args)
     except InputError:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise InputError(f"the training options: {one_line(error)}") from error
-    check_combinations(*parsed)
+    _check_combinations(*parsed)
     return parsed
+
+
+def _check_combinations(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
+    """Raise InputError for a required option that is empty, an unknown choice, or options that exclude each other."""
+    given = vars(model_args) | vars(data_args) | vars(training_args)
+    for name in _REQUIRED:
+        if not given[name]:
+            raise InputError(f"--{name} is needed")
+    if model_args.version not in conv_templates:
+        raise InputError(f"unknown --version {model_args.version!r}; known: {', '.join(conv_templates)}")
+    if model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token:
+        raise InputError("training with mm_use_im_start_end or mm_use_im_patch_token is not supported")
+    if model_args.tune_mm_mlp_adapter and training_args.freeze_mm_mlp_adapter:
+        raise InputError("tune_mm_mlp_adapter trains the projector alone, which freeze_mm_mlp_adapter forbids")
+    if training_args.save_dtype not in SAVE_DTYPES:
+        raise InputError(f"unknown --save_dtype {training_args.save_dtype!r}: {', '.join(SAVE_DTYPES)}")
+    for name in ("tune_mm_mlp_adapter", "freeze_backbone"):
+        if training_args.lora_enable and given[name]:
+            raise InputError(f"--{name} and --lora_enable exclude each other")
+    if training_args.bits != 16:
+        if not training_args.lora_enable:
+            raise InputError(f"--bits {training_args.bits} freezes the language model: it needs --lora_enable True")
+        if training_args.fsdp or training_args.deepspeed:
+            raise InputError(f"--bits {training_args.bits} needs whole weights, which FSDP and DeepSpeed split")

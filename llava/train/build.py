@@ -6,19 +6,19 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from llava.mm_utils import read_grid_pinpoints
-from llava.model.checkpoint import is_tuned, load_weights, split_tower
+from llava.checkpoints.folders import find_folder
+from llava.checkpoints.hf.config import is_hf
+from llava.checkpoints.schemas import LlavaFile, read_checked
+from llava.checkpoints.weight_files import StateDict, read_weight_file, read_weights
+from llava.checkpoints.weights import is_tuned, load_weights, split_tower
+from llava.errors import InputError, list_some
 from llava.model.families import FAMILIES, Family, find_trained_family
-from llava.model.folders import find_folder
-from llava.model.hf_format import is_hf
 from llava.model.loading import check_picture_options, make_config, set_generation_defaults
 from llava.model.multimodal_encoder.builder import open_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
-from llava.model.schemas import LlavaFile, read_checked
-from llava.model.weight_files import StateDict, read_weight_file, read_weights
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.lora import add_lora, quantization, require_packages
-from llava.utils import InputError, list_some, parse_grid_pinpoints
+from llava.vision.grids import parse_grid_pinpoints, read_grid_pinpoints
 
 
 class TrainingPlan:
@@ -97,6 +97,7 @@ class TrainingPlan:
             self.tower.to(args.device)
         model.config.pad_token_id = tokenizer.pad_token_id
         set_generation_defaults(model, tokenizer, self.folder)
+        model.tokenizer = tokenizer
         model.model.vision_tower = self.tower
         if alone:
             model.requires_grad_(False)

@@ -12,11 +12,12 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedConfig
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.mm_utils import load_image, process_images
+from llava.errors import InputError
 from llava.model.anyres import count_merged_tokens
 from llava.train.labels import PromptTokenizer
 from llava.train.records import Record
-from llava.utils import InputError
+from llava.vision.pictures import load_image
+from llava.vision.pixels import process_images
 
 # The length of an image in characters of text when samples are compared: about 576 tokens.
 _IMAGE_CHARACTERS = 2300

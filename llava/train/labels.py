@@ -9,11 +9,10 @@ import re
 
 from transformers import PreTrainedTokenizerBase
 
+from llava.checkpoints.tokenizer import SPIECE_UNDERLINE, LlamaSentencePieceTokenizer, tokenizer_image_token
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import SeparatorStyle, get_conversation
-from llava.mm_utils import tokenizer_image_token
-from llava.model.tokenizer import SPIECE_UNDERLINE, LlamaSentencePieceTokenizer
-from llava.utils import InputError
+from llava.errors import InputError
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 

@@ -16,12 +16,11 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from llava.model.weight_files import read_weights
+from llava.checkpoints.weight_files import read_weights
+from llava.errors import InputError, one_line
 from llava.train.arguments import TrainingArguments
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
-from llava.train.muon import MuonWithRest, hidden_matrices
 from llava.train.sampler import EpochSampler
-from llava.utils import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -93,14 +92,12 @@ class LLaVATrainer(Trainer):
         return loader
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Trainer's optimizer, with `mm_projector_lr` for the projector and Muon for matrices if the options say so."""
+        """Trainer's optimizer, with `mm_projector_lr` for the projector if it is given."""
         is_new = self.optimizer is None
         with option_errors():
             super().create_optimizer(*(() if model is None else (model,)))
             if is_new and self.args.mm_projector_lr is not None:
                 self._set_projector_lr()
-            if is_new and self.args.muon_learning_rate is not None:
-                self._use_muon()
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
@@ -112,24 +109,13 @@ class LLaVATrainer(Trainer):
                     factor(num_training_steps)
         return scheduler
 
-    def _projector_weights(self) -> set[int]:
-        return {id(parameter) for name, parameter in self.model.named_parameters() if "mm_projector" in name}
-
     def _set_projector_lr(self) -> None:
-        projector = self._projector_weights()
+        projector = {id(parameter) for name, parameter in self.model.named_parameters() if "mm_projector" in name}
         for group in list(self.optimizer.param_groups):
             moved = [parameter for parameter in group["params"] if id(parameter) in projector]
             if moved:
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projector]
                 self.optimizer.add_param_group(group | {"params": moved, "lr": self.args.mm_projector_lr})
-
-    def _use_muon(self) -> None:
-        args, matrices = self.args, hidden_matrices(self.model)
-        if args.mm_projector_lr is not None:
-            projector = self._projector_weights()
-            matrices = [matrix for matrix in matrices if id(matrix) not in projector]
-        if matrices:
-            self.optimizer = MuonWithRest(matrices, self.optimizer, args.muon_learning_rate, args.weight_decay)
 
     def compute_loss(self, model: nn.Module, inputs: dict, *args, **kwargs):
         """Trainer's loss; also counts the samples that were cut."""

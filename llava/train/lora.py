@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from llava.checkpoints.weight_files import StateDict
+from llava.errors import InputError
 from llava.model.lora import ADAPTERS, NEEDS_PEFT, WHOLE
-from llava.model.weight_files import StateDict
 from llava.train.arguments import TrainingArguments
-from llava.utils import InputError
 
 _PREFIX = "base_model.model."  # what peft puts in front of the model's own names
 _ADAPTER = ".default."  # the name of the adapter, which the files leave out

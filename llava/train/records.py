@@ -5,7 +5,8 @@ from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import SeparatorStyle, get_conversation
-from llava.utils import InputError, one_line, open_text, parse_json
+from llava.errors import InputError, one_line
+from llava.files import open_text, parse_json
 
 
 @dataclass(frozen=True, slots=True)

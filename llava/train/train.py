@@ -1,31 +1,24 @@
 """Train LLaVA in two stages: first the projector on captions, then projector and language model on instructions.
 
 Liu et al., "Improved Baselines with Visual Instruction Tuning", arXiv 2310.03744. The options are upstream's.
-`llava.train.training` does the work; it is imported after the option names have been checked.
+`llava.train.training` does the work; importing it takes seconds, and comes after `run_command` has set up the process.
 """
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
-
-from llava.train.option_names import check_names
-from llava.utils import run_command
-
-if TYPE_CHECKING:
-    from transformers import TrainerCallback
+from llava.cli import run_command
 
 
-def train(args: list[str] | None = None, callbacks: list[TrainerCallback] | None = None) -> None:
-    """Check the option names on the command line, or in `args`, then call `training.train`."""
-    check_names(sys.argv[1:] if args is None else list(map(str, args)))
+def train(*args, **options) -> None:
+    """See `llava.train.training.train`."""
     from llava.train import training
 
-    training.train(args, callbacks)
+    training.train(*args, **options)
 
 
-def main(callbacks: list[TrainerCallback] | None = None) -> None:
-    train(callbacks=callbacks)
+def main(**options) -> None:
+    """Train as the command line says. `options` are keywords of `training.train`."""
+    train(**options)
 
     import torch.distributed as dist
 

@@ -8,28 +8,33 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from llava.model.checkpoint import published_config, published_weights, save_checkpoint, write_json
-from llava.model.tokenizer import load_tokenizer
-from llava.model.weight_files import StateDict
-from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
+from llava.checkpoints.tokenizer import load_tokenizer
+from llava.checkpoints.weight_files import StateDict
+from llava.checkpoints.weights import published_config, published_weights, save_checkpoint
+from llava.errors import InputError
+from llava.files import write_json
+from llava.train.arguments import SAVE_DTYPES, ModelArguments, TrainingArguments, parse_arguments
 from llava.train.build import TrainingPlan
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.labels import PromptTokenizer
 from llava.train.llava_trainer import LLaVATrainer, write_errors
 from llava.train.lora import write_lora
-from llava.train.option_checks import SAVE_DTYPES
 from llava.train.records import read_records
-from llava.utils import InputError
 
 logger = logging.getLogger(__name__)
 
 
-def train(args: list[str] | None = None, callbacks: list[TrainerCallback] | None = None) -> None:
+def train(
+    args: list[str] | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+    trainer_class: type[LLaVATrainer] = LLaVATrainer,
+) -> None:
     """Train, and write the result to output_dir; resume from the newest checkpoint there if there is one.
 
     Args:
         args: options of the command line; those of `sys.argv` if None.
         callbacks: transformers' callbacks.
+        trainer_class: what trains, for instance with another optimizer.
 
     Raises InputError for bad input, before the language model is loaded where that is possible.
     """
@@ -55,7 +60,7 @@ def train(args: list[str] | None = None, callbacks: list[TrainerCallback] | None
         records, prompt_tokenizer, tower.image_processor, model.config, tower.num_patches_per_side
     )
     collator = DataCollatorForSupervisedDataset(tokenizer.pad_token_id)
-    trainer = LLaVATrainer(model, training_args, dataset, collator, callbacks)
+    trainer = trainer_class(model, training_args, dataset, collator, callbacks)
     checkpoint = trainer.newest_checkpoint()
     if checkpoint:
         logger.info("going on from %s", checkpoint)
@@ -73,7 +78,7 @@ def _run_steps(trainer: LLaVATrainer, checkpoint: str | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except InputError as error:  # a worker of the data loader puts its traceback in front of the message
-        raise InputError(str(error).strip().splitlines()[-1].removeprefix("llava.utils.InputError: ")) from error
+        raise InputError(str(error).strip().splitlines()[-1].removeprefix("llava.errors.InputError: ")) from error
     with write_errors(Path(trainer.args.output_dir)):
         trainer.save_state()
 

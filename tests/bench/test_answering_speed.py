@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from llava.bench import answering
 from llava.eval.questions import Question
+from scripts.benchmarks import answering
 from tests.eval.conftest import assert_one_line
 
 

@@ -1,20 +1,20 @@
 """The bench: every stage of every setting, arithmetic that a counter agrees with, and a report that can be read."""
 
 import json
-import time
+import sys
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import llava.bench.__main__ as bench
-from llava.bench import random_model, selection, selection_cost, shapes
+from llava.bench import random_model, shapes
 from llava.bench.measure import TIMES, make_job, measure
 from llava.bench.report import table
 from llava.model.flops import Decoder
-from llava.model.kv_cache import CACHE, cache_of
-from llava.pruning import PruningSettings, select_visual_tokens
-from llava.pruning.fastv import FULL_LAYERS
+from llava.pruning import Settings
+from llava.pruning.kv_cache import CACHE, cache_in
+from llava.pruning.methods.fastv import METHOD as FASTV
 from tests.eval.conftest import assert_one_line
 
 SMALL = shapes.Shape(32, 3, 2, 56, 48, 4, 4, 96, 300, 512)
@@ -46,7 +46,7 @@ def test_counted_arithmetic_is_the_counters(small):
     embeds = torch.randn(1, tokens, small.config.hidden_size)
     small.config._attn_implementation = "eager"
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        cache = cache_of(small(inputs_embeds=embeds, logits_to_keep=1, use_cache=True))
+        cache = cache_in(small(inputs_embeds=embeds, logits_to_keep=1, use_cache=True))
     assert decoder.prefill_flops(tokens) == count_flops(counter)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         small(inputs_embeds=embeds[:, :1], **{CACHE: cache}, use_cache=True)
@@ -58,14 +58,14 @@ def test_a_row_for_every_setting_with_every_stage(small):
     job = make_job(SMALL.image_size, 1, None, 10, small, 4)
     methods = ("vispruner", "random", "fastervlm", "divprune", "visionzip", "fastv")
     settings = [
-        PruningSettings(None, pruning_method="none"),
-        *(PruningSettings(8, pruning_method=name) for name in methods),
+        Settings(None, pruning_method="none"),
+        *(Settings(8, pruning_method=name) for name in methods),
     ]
     rows = measure(small, job, settings, rounds=2, warmup=1)
     assert [row["visual_tokens"] for row in rows] == [16] + 6 * [8]
     assert [row["prompt_tokens"] for row in rows] == [26, 18, 18, 18, 18, 18, 26]
     layers, step = SMALL.layers, 2 * SMALL.width * 4  # keys and values in four bytes
-    whole, pruned, fastv = 26 + 3, 18 + 3, FULL_LAYERS * (26 + 3) + (layers - FULL_LAYERS) * (18 + 3)
+    whole, pruned, fastv = 26 + 3, 18 + 3, FASTV.full_layers * (26 + 3) + (layers - FASTV.full_layers) * (18 + 3)
     sizes = [row["kv_cache_bytes"] for row in rows]
     assert sizes == [layers * whole * step, *[layers * pruned * step] * 5, fastv * step]
     for row in rows:
@@ -81,29 +81,22 @@ def test_methods_that_choose_by_the_question_are_asked_one(small):
     job = make_job(SMALL.image_size, 1, None, 10, small, 4)
     small.get_vision_tower().text_side = random_model.build_text_side(SMALL, small.device)
     methods = ("scope", "cdpruner", "holov", "mmtok")
-    rows = measure(small, job, [PruningSettings(8, pruning_method=name) for name in methods], rounds=1, warmup=0)
+    rows = measure(small, job, [Settings(8, pruning_method=name) for name in methods], rounds=1, warmup=0)
     assert [row["visual_tokens"] for row in rows] == [8] * 4
     assert all(row["selection"]["median"] > 0 for row in rows)
 
 
 def test_an_answer_is_its_first_token_and_the_further_ones(small):
     job = make_job(SMALL.image_size, 1, None, 10, small, 4)
-    (row,) = measure(small, job, [PruningSettings(4)], rounds=1, warmup=1)
+    (row,) = measure(small, job, [Settings(4)], rounds=1, warmup=1)
     first, each, answer = (row[name]["median"] for name in ("first token", "per token", "answer"))
     assert answer == pytest.approx(first + 3 * each)
-
-
-def test_what_takes_long_is_measured_as_long():
-    sleeps = {"short": lambda: None, "long": lambda: time.sleep(0.02)}
-    times = selection_cost.take_turns(sleeps, torch.device("cpu"), rounds=3, warmup=1)
-    assert times["long"]["least"] >= 20
-    assert times["short"]["least"] < 20
 
 
 def test_a_picture_in_crops():
     model = random_model.build(IN_CROPS, torch.device("cpu"), torch.float32, "sdpa")
     job = make_job(56, 5, (2, 2), 10, model, 2)
-    rows = measure(model, job, [PruningSettings(None, pruning_method="none"), PruningSettings(4)], rounds=1, warmup=0)
+    rows = measure(model, job, [Settings(None, pruning_method="none"), Settings(4)], rounds=1, warmup=0)
     assert [row["visual_tokens"] for row in rows] == [80, 20]
 
 
@@ -112,14 +105,14 @@ def test_prompts_in_a_batch_each_have_their_picture(small):
     for batch in (1, 3):
         job = make_job(SMALL.image_size, 1, None, 10, small, 2, batch)
         assert (len(job.pixels), len(job.input_ids), len(job.answer(small, 2))) == (batch, batch, batch)
-        (rows[batch],) = measure(small, job, [PruningSettings(4)], rounds=1, warmup=0)
+        (rows[batch],) = measure(small, job, [Settings(4)], rounds=1, warmup=0)
     assert rows[1]["visual_tokens"] == rows[3]["visual_tokens"] == 4
     for what in ("prefill_flops", "kv_cache_bytes"):
         assert rows[3][what] == 3 * rows[1][what]
 
 
 def test_the_command_writes_table_json_and_plot(call, checkpoints, monkeypatch, tmp_path):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib.backends.backend_agg")
     monkeypatch.setitem(shapes.SHAPES, "llava-tiny", SMALL)
     few = ["--device", "cpu", "--visual_token_num", 8, 4, "--rounds", 1, "--warmup", 0, "--answer-tokens", 2]
     code, out, _ = call(bench, "--shape", "llava-tiny", *few, "--layers", 2, "--output", tmp_path / "out")
@@ -136,6 +129,18 @@ def test_the_command_writes_table_json_and_plot(call, checkpoints, monkeypatch, 
     assert out.count("| divprune |") == out.count("| fastv |") == 2
 
 
+def test_a_plot_that_cannot_be_drawn_is_one_warning(call, monkeypatch, tmp_path):
+    for name in ("matplotlib", *(name for name in sys.modules if name.startswith("matplotlib."))):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    monkeypatch.setitem(shapes.SHAPES, "llava-tiny", SMALL)
+    few = ["--device", "cpu", "--visual_token_num", 4, "--rounds", 1, "--warmup", 0, "--answer-tokens", 2]
+    code, out, err = call(bench, "--shape", "llava-tiny", *few, "--output", tmp_path)
+    assert code == 0
+    assert out.count("| vispruner |") == 1
+    assert err == f"{tmp_path / 'bench.png'} is not drawn, that needs matplotlib: pip install -e '.[eval]'\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"bench.json", "bench.md"}
+
+
 def test_bad_input_is_one_line(call):
     assert_one_line(call(bench, "--shape", "llava-tiny", "--rounds", 0), "rounds at least 1")
     assert_one_line(call(bench, "--shape", "llava-tiny", "--batch-size", 0), "batch-size and layers must be at least 1")
@@ -144,25 +149,10 @@ def test_bad_input_is_one_line(call):
     assert_one_line(call(bench, "--model-path", "/nowhere", "--device", "cpu"), "no such checkpoint folder")
 
 
-def test_the_transcription_selects_what_the_selection_selects():
-    generator = torch.Generator().manual_seed(0)
-    features, attention = torch.randn(3, 90, 32, generator=generator), torch.rand(3, 90, generator=generator)
-    for number in (1, 20, 89):
-        expected = select_visual_tokens(features, attention, number)
-        assert selection_cost.transcription(features.double(), attention, number).equal(expected)
-
-
-def test_the_cost_of_pruning_itself_is_measured(call, monkeypatch, tmp_path):
+def test_an_output_that_cannot_be_written_is_named(call, monkeypatch):
     monkeypatch.setitem(shapes.SHAPES, "llava-tiny", SMALL)
-    few = ["--device", "cpu", "--patches", 60, "--channels", 16, "--visual_token_num", 10, "--rounds", 2]
-    code, out, _ = call(selection, *few, "--tower", "llava-tiny", "--output", tmp_path / "out.json")
-    assert code == 0
-    assert out.count("times as fast") == 2 * 3 + 2 * 2
-    found = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert list(found) == [f"{what}, batch {batch}" for what in ("selection", "tower") for batch in (1, 32)]
-    code, out, _ = call(selection, *few, "--batch-sizes", 2, "--methods")
-    assert code == 0
-    methods = [line.split()[0] for line in out.partition("methods, batch 2\n")[2].splitlines()]
-    assert methods[0] == "vispruner"
-    assert {"divprune", "scope", "cdpruner", "holov", "mmtok", "visionzip", "random"} < set(methods)
-    assert_one_line(call(selection, *few, "--rounds", 0), "at least 1")
+    few = ["--device", "cpu", "--visual_token_num", 4, "--rounds", 1, "--warmup", 0, "--answer-tokens", 2]
+    code, out, err = call(bench, "--shape", "llava-tiny", *few, "--output", "/dev/null/out")
+    assert code == 2
+    assert "| vispruner |" in out  # what was measured is shown all the same
+    assert err.startswith("error: ") and "/dev/null/out" in err

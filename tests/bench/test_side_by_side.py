@@ -1,16 +1,16 @@
-"""The four programs beside one another: the same prompts and tokens, each measured as a process of its own."""
+"""The four programs side by side: the same prompts and tokens, each measured as a process of its own."""
 
 import json
 from dataclasses import replace
 
 import pytest
 
-from llava.bench import side_by_side
-from llava.bench.side_by_side import ORIGINAL, OURS, PRUNED, UNPRUNED, Job, table
+from llava.errors import InputError
 from llava.eval.questions import read_question_file
 from llava.model.converting import convert_checkpoint
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
+from scripts.benchmarks import side_by_side
+from scripts.benchmarks.side_by_side import ORIGINAL, OURS, PRUNED, UNPRUNED, Job, table
 from tests.conftest import ROOT
 from tests.eval.conftest import assert_one_line
 
@@ -23,7 +23,7 @@ def job(tmp_path):
     convert_checkpoint(str(CKPT), tmp_path / "hf", "hf", 10**9)
     (question_file,) = SCENES.glob("*.jsonl")
     questions = read_question_file(question_file, SCENES / "train_images")[:12]
-    return Job(str(CKPT), str(tmp_path / "hf"), questions, "vicuna_v1", PruningSettings(8), 8, "cpu")
+    return Job(str(CKPT), str(tmp_path / "hf"), questions, "vicuna_v1", Settings(8), 8, "cpu")
 
 
 def test_pruned_ways_give_the_same_answers_and_the_unpruned_one_others(job):
@@ -33,6 +33,7 @@ def test_pruned_ways_give_the_same_answers_and_the_unpruned_one_others(job):
     assert all(answers[OURS])
 
 
+@pytest.mark.slow
 def test_a_process_reports_what_it_took(job):
     row = side_by_side.run_way(OURS, job)
     assert len(row["texts"]) == 12
@@ -61,6 +62,7 @@ def test_the_table_counts_equal_answers_and_compares_to_the_original(call, monke
     assert_one_line(call(side_by_side, *options, "--important_ratio", 2), "must be a number in [0, 1]")
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_named(job):
     with pytest.raises(InputError, match="this package: the process failed"):
         side_by_side.run_way(OURS, replace(job, folder="/nowhere"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.utils import run_command
+from llava.cli import run_command
 from tests.conftest import picture, write_jsonl
 
 pytest.register_assert_rewrite("tests.eval.converter_cases")

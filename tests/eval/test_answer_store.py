@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval import answers_lock
 from llava.eval.answers import AnswerStore, answer_line
 from llava.eval.benchmarks import BENCHMARKS
 from llava.eval.questions import Question
-from llava.utils import InputError
 from tests.eval.conftest import texts
 
 SETTINGS = {"visual_token_num": 16, "temperature": 0}

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.eval.answering import answer_questions, check_images
 from llava.eval.questions import Question
 from llava.inference import memory
-from llava.inference.pictures import open_image
-from llava.inference.request import single_turn_prompt
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.inference.images import open_image
+from llava.model import encode as door
+from llava.model.template import named_template
+from llava.pruning import Settings
 from tests.conftest import IMAGE, generate_alone, picture
 
 SIZES = [(200, 150), (90, 300), (400, 120), (168, 168)]
@@ -34,7 +35,7 @@ def questions(tmp_path) -> list[Question]:
 
 def asked_alone(loaded, question: Question, options: dict) -> str:
     image = [open_image(question.image, "")] if question.image is not None else []
-    prompt = single_turn_prompt(f"{IMAGE}\n" * len(image) + question.asked, "llava_v1")
+    prompt = named_template("llava_v1").prompt(f"{IMAGE}\n" * len(image) + question.asked)
     return generate_alone(loaded, prompt, image, **options)
 
 
@@ -145,15 +146,15 @@ def test_where_memory_runs_out_images_are_encoded_one_by_one(loaded, questions, 
     llava = loaded()
     options = {"do_sample": False, "max_new_tokens": 6}
     whole = list(answer_questions(llava, questions, "llava_v1", options, 7))
-    embed_images, sizes = llava[1].embed_images, []
+    run_tower, sizes = door.encode, []
 
-    def counted(images, *args):
+    def counted(model, images, *args):
         if len(images) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
         sizes.append(len(images))
-        return embed_images(images, *args)
+        return run_tower(model, images, *args)
 
-    monkeypatch.setattr(llava[1], "embed_images", counted)
+    monkeypatch.setattr(door, "encode", counted)
     assert list(answer_questions(llava, questions, "llava_v1", options, 7)) == whole
     assert sizes == [1, 1, 1]
 
@@ -181,7 +182,7 @@ def test_a_batch_is_as_large_as_memory_allows(loaded, monkeypatch):
     sizes = []
     for available in (1e12, 2e7, 1e7, 1e3):
         free["available"] = available
-        sizes.append(memory.default_batch_size(llava[1], PruningSettings(), 1, {"max_new_tokens": 16}))
+        sizes.append(memory.default_batch_size(llava[1], Settings(), 1, {"max_new_tokens": 16}))
     assert sizes[0] == 32
     assert sizes[0] > sizes[1] > sizes[2] > sizes[3] == 1
 

@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from llava.errors import InputError
 from llava.eval import bootstrap, eval_pope
 from llava.eval.bootstrap import DRAWS, draw_figures, interval
 from llava.eval.items import accuracy_items, make_items
-from llava.utils import InputError
 
 
 def accuracies(hits: np.ndarray, of_a_picture: int = 1) -> list:

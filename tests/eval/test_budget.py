@@ -8,6 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
+from llava.errors import InputError
 from llava.eval import budget
 from llava.eval.answering import answer_questions
 from llava.eval.benchmarks import find_benchmark
@@ -16,8 +17,7 @@ from llava.eval.budget_report import findings, markdown
 from llava.eval.budget_table import Budgets, Row
 from llava.eval.evaluation import evaluate, sample_scorer
 from llava.eval.questions import Question
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
 from tests.conftest import ROOT, picture, write_jsonl
 from tests.eval.conftest import assert_one_line
 
@@ -48,14 +48,14 @@ def test_the_answers_are_those_at_each_budget_alone(loaded, questions):
     assert [(row.tokens, row.ratio) for row in found.rows] == [(4, 0.2), (4, 0.8), (64, 0.2), (64, 0.8)]
     assert (found.unpruned.tokens, found.unpruned.ratio, found.unpruned.same) == (144, None, 12)
 
-    def ask(pruning: PruningSettings) -> list[str]:
+    def ask(pruning: Settings) -> list[str]:
         mode = found.about["template"]
         return [text for _, text in answer_questions(llava, found.questions, mode, GREEDY, 1, pruning=pruning)]
 
-    unpruned = ask(PruningSettings())
+    unpruned = ask(Settings())
     assert found.unpruned.answers == unpruned
     for row in found.rows:
-        assert row.answers == ask(PruningSettings(row.tokens, row.ratio))
+        assert row.answers == ask(Settings(row.tokens, row.ratio))
         assert row.same == [a == b for a, b in zip(row.answers, unpruned)].count(True)
         assert row.agreement == row.same / 12
     assert len({tuple(row.answers) for row in found.rows}) == 4
@@ -93,7 +93,7 @@ def test_the_default_budgets_are_shares_of_the_patches(loaded, questions):
 def test_methods_without_a_ratio_run_once_and_others_own_at_each(loaded, questions, tmp_path):
     own = tmp_path / "own.py"
     own.write_text(
-        "from llava.pruning.base import highest\n\n\ndef select(views, settings):\n"
+        "from llava.pruning.tokens import highest\n\n\ndef select(views, settings):\n"
         "    number = max(1, int(settings.visual_token_num * settings.important_ratio))\n"
         "    return views.keep(highest(views.importance, number))\n"
     )

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
 from llava.eval import answering, model_vqa_loader
 from llava.eval.answering import answer_each, answer_questions, make_requests
 from llava.eval.checks import check_headers, check_images, check_lengths, check_questions
 from llava.eval.questions import Question
-from llava.inference import pictures
+from llava.inference import images as pictures
 from llava.inference.request import Request
-from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import LoadedModel
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
 from tests.conftest import IMAGE, ROOT, picture
 from tests.eval.conftest import assert_one_line, texts
 
@@ -65,7 +65,7 @@ def test_pictures_inside_a_question_file_have_headers_too():
 @pytest.mark.parametrize("pruning", [(), (16,), (16, 0.5, "visionzip"), (16, 0.5, "fastv"), (16, 0.5, "random")])
 @pytest.mark.parametrize(("version", "language_model"), [("v1.5", "llama"), ("v1.6", "llama"), ("v1.6", "qwen")])
 def test_a_prompt_is_as_long_as_it_is_said_to_be(loaded, tmp_path, version, language_model, pruning, monkeypatch):
-    llava, pruning = LoadedModel(*loaded(version, language_model)), PruningSettings(*pruning)
+    llava, pruning = LoadedModel(*loaded(version, language_model)), Settings(*pruning)
     question = Question(3, "What? " * 50, tmp_path / "image.png", "")
     picture(300, 90).save(question.image)
     requests = make_requests([question], "llava_v1", llava.model.config, pruning)

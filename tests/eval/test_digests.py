@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.eval import digests, model_vqa_loader
 from llava.eval.digests import digest_files
 from llava.eval.options import AskingOptions, ModelOptions
 from llava.eval.questions import Question
-from llava.utils import InputError
 from tests.conftest import picture
 from tests.eval.conftest import assert_one_line
 

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 import llava.eval.__main__ as command
+from llava.errors import InputError
 from llava.eval import evaluate
 from llava.eval.benchmarks import BENCHMARKS
 from llava.eval.evaluation import BUNDLED_MODEL
-from llava.utils import InputError
 from tests.conftest import ROOT, load
 from tests.eval.conftest import assert_one_line
 
@@ -178,5 +178,5 @@ def test_options_are_read_without_torch(words):
     )
     assert done.returncode == (0 if "--help" in words else 2)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "llava.utils" in imported
+    assert "llava.errors" in imported
     assert not imported & {"torch", "transformers", "pandas", "matplotlib"}

@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval import eval_vqav2
 from llava.eval.answers import answer_line
 from llava.eval.benchmarks import BENCHMARKS, find_benchmark
 from llava.eval.evaluation import BUNDLED_DATA, finish
 from llava.eval.items import accuracy_items, make_items, read_items, write_items
-from llava.utils import InputError
 from tests.conftest import write_jsonl
 
 SCORED = [entry.name for entry in BENCHMARKS if entry.score is not None]

@@ -6,9 +6,10 @@ import time
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval import eval_mme, eval_pope, eval_science_qa
 from llava.eval.questions import read_mmbench_questions, read_question_file, read_science_questions
-from llava.utils import InputError, read_json_object
+from llava.files import read_json_object
 from tests.conftest import write_jsonl
 from tests.eval.conftest import assert_one_line
 from tests.eval.test_questions import encoded, write_table

@@ -7,9 +7,9 @@ from io import BytesIO
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval import answers, model_vqa, model_vqa_mmbench, model_vqa_science
 from llava.eval.questions import read_mmbench_questions, read_question_file, read_science_questions
-from llava.utils import InputError
 from tests.conftest import picture, write_jsonl
 from tests.eval.conftest import assert_one_line
 

@@ -5,10 +5,10 @@ import random
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval.answers import answer_line
 from llava.eval.benchmarks import BENCHMARKS, find_benchmark
 from llava.eval.evaluation import BUNDLED_DATA, sample_scorer
-from llava.utils import InputError
 
 GUESSES = ["yes", "no", "A", "B", "red", "circle", "city"]
 SCORED = [entry.name for entry in BENCHMARKS if entry.score is not None]

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval import model_vqa_loader, settings
 from llava.eval.answers import AnswerStore
 from llava.eval.benchmarks import find_benchmark
 from llava.eval.evaluation import answers_path
 from llava.eval.questions import Question
-from llava.pruning.base import PruningSettings
-from llava.utils import InputError
+from llava.pruning.settings import Settings
 from tests.eval.conftest import assert_one_line
 
 METHOD = """
@@ -85,18 +85,18 @@ def test_a_changed_picture_means_other_answers(call, ask, pope):
 def test_a_file_called_none_is_a_method_and_keeps_its_budget(tmp_path):
     (tmp_path / "none.py").write_text(METHOD)
     pope = find_benchmark("pope")
-    path = answers_path(pope, tmp_path, "llava-a", PruningSettings(8, pruning_method=str(tmp_path / "none.py")))
+    path = answers_path(pope, tmp_path, "llava-a", Settings(8, pruning_method=str(tmp_path / "none.py")))
     assert path.parts[-4:-1] == ("llava-a-none", "n_8", "r_0.5")
-    path = answers_path(pope, tmp_path, "llava-a", PruningSettings(8, pruning_method="none"))
+    path = answers_path(pope, tmp_path, "llava-a", Settings(8, pruning_method="none"))
     assert path.parts[-4:-1] == ("llava-a-none", "n_all", "r_0.5")
 
 
 def test_a_file_called_vispruner_is_not_filed_as_vispruner(tmp_path):
     (tmp_path / "vispruner.py").write_text(METHOD)
     pope = find_benchmark("pope")
-    path = answers_path(pope, tmp_path, "llava-a", PruningSettings(8, pruning_method=str(tmp_path / "vispruner.py")))
+    path = answers_path(pope, tmp_path, "llava-a", Settings(8, pruning_method=str(tmp_path / "vispruner.py")))
     assert path.parts[-4:-1] == ("llava-a-vispruner", "n_8", "r_0.5")
-    path = answers_path(pope, tmp_path, "llava-a", PruningSettings(8))
+    path = answers_path(pope, tmp_path, "llava-a", Settings(8))
     assert path.parts[-4:-1] == ("llava-a", "n_8", "r_0.5")
 
 

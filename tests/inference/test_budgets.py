@@ -4,23 +4,23 @@ import weakref
 
 import pytest
 
+from llava.errors import InputError
 from llava.inference import Engine, make_request
 from llava.inference.budgets import answer_at_each
-from llava.inference.pictures import SeenImageStream
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.inference.images import ImageStream
+from llava.pruning import Settings
 from tests.conftest import IMAGE, generate_alone, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
 PICTURES = [picture(seed=seed) for seed in range(3)]
 SETTINGS = [
-    PruningSettings(),
-    PruningSettings(16, 0.3),
-    PruningSettings(16, 0.7),
-    PruningSettings(4),
-    PruningSettings(16, pruning_method="visionzip"),
-    PruningSettings(16, pruning_method="mmtok"),
-    PruningSettings(16, pruning_method="fastv"),
+    Settings(),
+    Settings(16, 0.3),
+    Settings(16, 0.7),
+    Settings(4),
+    Settings(16, pruning_method="visionzip"),
+    Settings(16, pruning_method="mmtok"),
+    Settings(16, pruning_method="fastv"),
 ]
 
 
@@ -65,19 +65,18 @@ def test_the_tower_sees_every_image_once(loaded, encoded, batch_size):
 
 def test_what_the_tower_saw_is_kept_to_the_last_request(loaded, monkeypatch):
     llava, seen = loaded(), []
+    encode = llava[1].get_vision_tower().encode
 
-    def watch(pixels, view=llava[1].see):
-        views = view(pixels)
+    def watch(pixels):
+        views = encode(pixels)
         seen.append(weakref.ref(views))
         return views
 
-    monkeypatch.setattr(llava[1], "see", watch)
-    one, two = (
-        make_request("What?", [image], "llava_v1", llava[1].config, PruningSettings(4)) for image in PICTURES[:2]
-    )
-    stream, alive = SeenImageStream(llava, [one, two, one], 0), []
+    monkeypatch.setattr(llava[1].get_vision_tower(), "encode", watch)
+    one, two = (make_request("What?", [image], "llava_v1", llava[1].config, Settings(4)) for image in PICTURES[:2])
+    stream, alive = ImageStream(llava, [one, two, one], 0), []
     for request in (one, two, one):
-        stream.of([request])
+        stream.next_batch([request])
         alive.append([views() is not None for views in seen])
     assert alive == [[True], [True, False], [False, False]]
 

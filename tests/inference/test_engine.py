@@ -8,20 +8,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llava.inference import Engine, Request, conv_mode_for, make_request, memory
+from llava.errors import InputError
+from llava.inference import Engine, Request, make_request, memory
 from llava.inference.streaming import Draw, PromptTooLong
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
 from tests.conftest import IMAGE, generate_alone, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
 FIRST, SECOND = picture(200, 150, 1), picture(90, 300, 2)
 SETTINGS = [
     None,
-    PruningSettings(),
-    PruningSettings(16),
-    PruningSettings(16, pruning_method="fastv"),
-    PruningSettings(8),
+    Settings(),
+    Settings(16),
+    Settings(16, pruning_method="fastv"),
+    Settings(8),
 ]
 
 
@@ -59,7 +59,7 @@ def test_a_completion_tells_how_long_its_prompt_was(loaded):
     llava = loaded()
     llava[1].visual_token_num = 16
     first, *_, text, _ = Engine(llava, 4).answer(requests_of(llava), **GREEDY)
-    with_all = next(Engine(llava).answer(requests_of(llava, PruningSettings()), **GREEDY))
+    with_all = next(Engine(llava).answer(requests_of(llava, Settings()), **GREEDY))
     assert (first.num_visual_tokens, with_all.num_visual_tokens, text.num_visual_tokens) == ((16,), (144,), ())
     assert with_all.prompt_tokens - first.prompt_tokens == 144 - 16
     assert text.prompt_tokens == len(llava[0](requests_of(llava)[5].prompt).input_ids)
@@ -79,9 +79,7 @@ def test_an_image_may_be_a_picture_a_file_or_bytes(loaded, tmp_path):
 
 def test_what_requests_begin_with_is_computed_once_for_a_batch(loaded, encoded, decoded):
     llava = loaded()
-    requests = [
-        make_request(text, [FIRST], "llava_v1", llava[1].config, PruningSettings(16)) for text in ("A?", "B?", "C?")
-    ]
+    requests = [make_request(text, [FIRST], "llava_v1", llava[1].config, Settings(16)) for text in ("A?", "B?", "C?")]
     crops, tokens = encoded(llava[1]), decoded(llava[1])
     texts = [said.text for said in Engine(llava, 3).answer(requests, do_sample=False, max_new_tokens=1)]
     length = len(llava[0](requests[0].prompt.partition(IMAGE)[0]).input_ids) + 16
@@ -168,11 +166,11 @@ def test_where_the_cpu_has_no_memory_left_batches_get_smaller(loaded, monkeypatc
 @pytest.mark.parametrize(
     ("settings", "number"),
     [
-        (PruningSettings(), 8),
-        (PruningSettings(16, pruning_method="none"), 8),
-        (PruningSettings(16, pruning_method="fastv"), 8),
-        (PruningSettings(16, pruning_method="vispruner"), 9),
-        (PruningSettings(16, pruning_method="divprune"), 9),
+        (Settings(), 8),
+        (Settings(16, pruning_method="none"), 8),
+        (Settings(16, pruning_method="fastv"), 8),
+        (Settings(16, pruning_method="vispruner"), 9),
+        (Settings(16, pruning_method="divprune"), 9),
     ],
 )
 def test_batches_are_as_large_as_what_enters_the_prefill_allows(loaded, monkeypatch, settings, number):
@@ -190,23 +188,22 @@ def test_batches_are_as_large_as_what_enters_the_prefill_allows(loaded, monkeypa
 
 def test_an_image_in_crops_counts_as_many_tokens_as_it_may_have(loaded):
     model = loaded("v1.6")[1]
-    assert memory.most_visual_tokens(model, PruningSettings()) == 5 * 144
-    assert memory.most_visual_tokens(model, PruningSettings(16)) == 5 * 16
+    assert memory.most_visual_tokens(model, Settings()) == 5 * 144
+    assert memory.most_visual_tokens(model, Settings(16)) == 5 * 16
 
 
 def test_the_template_is_the_models_and_another_is_named(loaded, caplog):
-    mistral = loaded("v1.6", "mistral")[1]
-    assert conv_mode_for(mistral) == "mistral_instruct"
-    assert (conv_mode_for(loaded("v1.6", "qwen")[1]), conv_mode_for(loaded()[1])) == ("qwen_1_5", "llava_v1")
-    assert conv_mode_for(loaded()[1], "vicuna_v1") == "vicuna_v1"  # which differs in the system message alone
+    mistral = loaded("v1.6", "mistral")
+    assert mistral.template.name == "mistral_instruct"
+    assert loaded().find_template("llava_v1").name == "llava_v1"  # which differs in the system message alone
     assert not caplog.records
-    assert conv_mode_for(mistral, "llava_v1") == "llava_v1"
+    assert mistral.find_template("llava_v1").name == "llava_v1"
     assert "llava_v1 is not the template of llava-v1.6-mistral-tiny-random, which is mistral_instruct" in caplog.text
 
 
 def test_a_stream_knows_its_counts_and_why_it_ended(loaded):
     llava = loaded()
-    request, engine = requests_of(llava, PruningSettings(16))[0], Engine(llava)
+    request, engine = requests_of(llava, Settings(16))[0], Engine(llava)
     (completion,) = engine.answer([request], **GREEDY)
     stream = engine.stream(request, **GREEDY)
     assert (stream.prompt_tokens, stream.text, stream.finish_reason) == (completion.prompt_tokens, "", None)

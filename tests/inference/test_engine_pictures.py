@@ -8,25 +8,25 @@ import pytest
 import torch
 from PIL import Image
 
+from llava.errors import InputError
 from llava.eval.answering import make_requests
 from llava.eval.questions import Question
 from llava.inference import Engine, make_request
-from llava.inference.pictures import VisualTokenStream, encode_images, open_image
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.inference.images import ImageStream, choose_tokens, encode_images, open_image
+from llava.pruning import Settings
 from tests.conftest import encode, picture, with_orientation, writing
 
-EVERYTHING = PruningSettings()
+EVERYTHING = Settings()
 
 
 def tokens(llava: tuple, *images) -> list[torch.Tensor]:
-    return encode_images(llava, images, EVERYTHING, "the message")
+    return choose_tokens(llava[1], encode_images(llava, images, "the message"), EVERYTHING)
 
 
 def stream(llava: tuple, requests: list) -> list[torch.Tensor]:
     """The visual tokens of requests with one image each."""
-    visual = VisualTokenStream(llava, requests, 0)
-    return [visual.of([request])[0][0] for request in requests]
+    images = ImageStream(llava, requests, 0)
+    return [images.next_batch([request])[0][0] for request in requests]
 
 
 def test_what_a_user_asks_about_is_as_displayed(loaded):

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
 from llava.inference import Engine, Request
 from llava.inference.likelihood import answer_losses
-from llava.mm_utils import process_images, tokenizer_image_token
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
+from llava.vision.pixels import process_images
 from tests.conftest import ROOT, load, picture
 
 PROMPT = "USER: <image>\nWhat is this? ASSISTANT:"
@@ -32,7 +33,7 @@ def losses_by_forward(loaded, prompt: str, image, answers, **settings) -> list[f
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_losses_are_those_of_forward_with_labels(loaded, version, batch_size):
     model, image = loaded(version), picture()
-    requests = [Request(PROMPT, (image,), PruningSettings(4), as_displayed=False)] * len(ANSWERS)
+    requests = [Request(PROMPT, (image,), Settings(4), as_displayed=False)] * len(ANSWERS)
     found = list(answer_losses(Engine(model, batch_size), requests, [PROMPT + answer for answer in ANSWERS]))
     expected = losses_by_forward(model, PROMPT, image, ANSWERS, visual_token_num=4)
     assert [loss for loss, _ in found] == pytest.approx(expected, rel=1e-4)
@@ -42,10 +43,10 @@ def test_losses_are_those_of_forward_with_labels(loaded, version, batch_size):
 def test_settings_and_numbers_of_images_may_differ(loaded):
     model, image = loaded(), picture()
     requests = [
-        Request(PROMPT, (image,), PruningSettings(4)),
+        Request(PROMPT, (image,), Settings(4)),
         Request(PROMPT, (image,)),
         Request("USER: hello ASSISTANT:"),
-        Request(PROMPT, (image,), PruningSettings(4)),
+        Request(PROMPT, (image,), Settings(4)),
     ]
     answered = [request.prompt + ANSWERS[0] for request in requests]
     together = [loss for loss, _ in answer_losses(Engine(model, 4), requests, answered)]
@@ -58,7 +59,7 @@ def test_the_greedy_answer_is_told():
     """By the bundled model, whose answers are words; a random one's may be tokens that no text gives."""
     bundled = load(ROOT / "playground" / "checkpoints" / "llava-tiny")
     image = ROOT / "playground" / "data" / "scenes" / "gqa" / "data" / "images" / "n100000.jpg"
-    request = Request(PROMPT, (image,), PruningSettings(32))
+    request = Request(PROMPT, (image,), Settings(32))
     (given,) = Engine(bundled).answer([request], do_sample=False, max_new_tokens=8)
     answered = [f"{PROMPT} {text}</s>" for text in (given.text, f"not {given.text}", "yes and no")]
     found = list(answer_losses(Engine(bundled), [request] * 3, answered))
@@ -69,9 +70,9 @@ def test_the_greedy_answer_is_told():
 @pytest.mark.parametrize(
     ("answered", "pruning", "message"),
     [
-        (PROMPT, PruningSettings(4), "the prompt has an answer without a token"),
-        (PROMPT + ANSWERS[0], PruningSettings(4, pruning_method="fastv"), "fastv drops tokens on the way"),
-        (PROMPT + " word" * 5000, PruningSettings(4), "the prompt is longer than the context"),
+        (PROMPT, Settings(4), "the prompt has an answer without a token"),
+        (PROMPT + ANSWERS[0], Settings(4, pruning_method="fastv"), "fastv drops tokens on the way"),
+        (PROMPT + " word" * 5000, Settings(4), "the prompt is longer than the context"),
     ],
 )
 def test_what_has_no_loss_is_refused(loaded, answered, pruning, message):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.inference import Engine, Request, Session, make_request
-from llava.inference.pictures import VisualTokenStream
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.inference.images import ImageStream
+from llava.pruning import Settings
 from tests.conftest import IMAGE, generate_alone, load, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
@@ -23,13 +23,13 @@ ASKED = [
 
 
 def requests_of(llava: tuple, method: str, number: int = 12) -> list[Request]:
-    pruning = PruningSettings(number, pruning_method=method)
+    pruning = Settings(number, pruning_method=method)
     return [make_request(text, images, "llava_v1", llava[1].config, pruning) for text, images in ASKED]
 
 
 def visual_tokens(llava: tuple, requests: list[Request]) -> list[list[torch.Tensor]]:
-    stream = VisualTokenStream(llava, requests, 0)
-    return [tokens for request in requests for tokens in stream.of([request])]
+    stream = ImageStream(llava, requests, 0)
+    return [tokens for request in requests for tokens in stream.next_batch([request])]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -79,7 +79,7 @@ def test_the_beginning_of_prompts_is_shared_by_the_same_question_alone(loaded, d
 @pytest.mark.parametrize("method", METHODS)
 def test_a_caller_may_say_what_is_asked(loaded, method):
     _, model, *_ = llava = loaded()
-    pruning, text = PruningSettings(12, pruning_method=method), ASKED[1][0]
+    pruning, text = Settings(12, pruning_method=method), ASKED[1][0]
     prompt, other = (make_request(t, [FIRST], "llava_v1", model.config).prompt for t in (text, "What?"))
     read, said = (generate_embeds(llava, p, pruning, q) for p, q in ((prompt, None), (other, text)))
     assert torch.equal(read, said)
@@ -89,9 +89,10 @@ def test_a_caller_may_say_what_is_asked(loaded, method):
         generate_embeds(llava, other, pruning, ["What?", "Why?"])
 
 
-def generate_embeds(llava: tuple, prompt: str, pruning: PruningSettings, question) -> torch.Tensor:
+def generate_embeds(llava: tuple, prompt: str, pruning: Settings, question) -> torch.Tensor:
     """The visual tokens that a prompt about the first picture is given."""
-    from llava.mm_utils import process_images, tokenizer_image_token
+    from llava.checkpoints.tokenizer import tokenizer_image_token
+    from llava.vision.pixels import process_images
 
     tokenizer, model, image_processor, _ = llava
     ids = tokenizer_image_token(prompt, tokenizer, return_tensors="pt").unsqueeze(0)
@@ -103,7 +104,7 @@ def generate_embeds(llava: tuple, prompt: str, pruning: PruningSettings, questio
 @pytest.mark.parametrize("method", METHODS)
 def test_a_conversation_goes_by_the_question_that_came_with_the_image(loaded, encoded, method):
     llava = loaded()
-    pruning = PruningSettings(12, pruning_method=method)
+    pruning = Settings(12, pruning_method=method)
     session, images, crops = Session(llava, pruning=pruning), [], encoded(llava[1])
     for text, new in [("What is it?", [FIRST]), ("Why?", []), (f"And {IMAGE} here?", [SECOND]), ("Are you sure?", [])]:
         images += new
@@ -119,7 +120,7 @@ def test_a_conversation_goes_by_the_question_that_came_with_the_image(loaded, en
 def test_half_precision_shares_the_encoding_of_a_batch(checkpoints, method):
     llava = load(checkpoints(), dtype=torch.bfloat16)
     requests = requests_of(llava, method)[:4]
-    visual = VisualTokenStream(llava, requests, 0).of(requests)
+    visual = ImageStream(llava, requests, 0).next_batch(requests)
     assert [len(tokens) for images in visual for tokens in images] == [12] * 4
     assert visual[0][0] is visual[2][0]
     assert not torch.equal(visual[0][0], visual[1][0])

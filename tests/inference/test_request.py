@@ -9,8 +9,8 @@ LIGHT = """
 import sys
 from llava.eval import answering
 from llava.inference.request import Request
-from llava.pruning import PruningSettings
-Request("What is in <image>?", ("a.png",), PruningSettings(16))
+from llava.pruning import Settings
+Request("What is in <image>?", ("a.png",), Settings(16))
 assert not {"torch", "transformers"} & set(sys.modules)
 """
 

@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.inference import Session
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
 from tests.conftest import IMAGE, generate_alone, load, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 7}
@@ -25,7 +25,7 @@ def asked_at_once(llava: tuple, session: Session, images: list, **options) -> st
 @pytest.mark.parametrize(("version", "family"), FAMILIES)
 def test_every_turn_is_answered_as_all_of_it_at_once(loaded, encoded, decoded, version, family, budget):
     llava = loaded(version, family)
-    session, images, lengths = Session(llava, pruning=PruningSettings(budget)), [], []
+    session, images, lengths = Session(llava, pruning=Settings(budget)), [], []
     crops, tokens = encoded(llava[1]), decoded(llava[1])
     for text, new in TURNS:
         images += new
@@ -70,7 +70,7 @@ def test_beams_compute_the_history_again_but_no_picture(loaded, encoded):
 def test_what_keeps_no_whole_cache_computes_the_history_again_but_no_picture(loaded, encoded, compile_decoding):
     llava = loaded()
     method = "vispruner" if compile_decoding else "fastv"
-    session, images = Session(llava, pruning=PruningSettings(16, pruning_method=method)), []
+    session, images = Session(llava, pruning=Settings(16, pruning_method=method)), []
     llava[1].compile_decoding = compile_decoding
     try:
         for text, new in TURNS:
@@ -102,7 +102,7 @@ def test_a_window_that_slides_changes_no_answer(make_checkpoint, encoded, window
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_turn_that_fails_leaves_the_session_as_it_was(loaded, monkeypatch, stream, tmp_path):
     llava = loaded()
-    session = Session(llava, pruning=PruningSettings(16))
+    session = Session(llava, pruning=Settings(16))
 
     def ask(text, images=()) -> str:
         return "".join(session.stream(text, images, **GREEDY)) if stream else session.ask(text, images, **GREEDY)
@@ -174,7 +174,7 @@ def test_an_answer_with_the_image_token_in_it_stands_for_no_image(loaded):
 
 def test_sessions_of_one_model_do_not_disturb_each_other(loaded):
     llava = loaded()
-    first, second = Session(llava, pruning=PruningSettings(16)), Session(llava, pruning=PruningSettings(48))
+    first, second = Session(llava, pruning=Settings(16)), Session(llava, pruning=Settings(48))
     for i, (text, new) in enumerate(TURNS):
         seen = [image for _, images in TURNS[: i + 1] for image in images]
         said = [session.ask(text, new, **GREEDY) for session in (first, second)]

@@ -10,11 +10,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.inference import Session, conv_mode_for, make_request
-from llava.inference.templates import choose_conv_mode, open_conversation
-from llava.mm_utils import tokenizer_image_token
-from llava.utils import InputError
+from llava.errors import InputError
+from llava.inference import Session, make_request
+from llava.model.template import chat_template_of, find_template
 from tests.conftest import load, picture
 
 TEMPLATE = (
@@ -37,11 +37,11 @@ def chatty(checkpoints, tmp_path):
 
 
 def test_an_unknown_language_model_is_asked_in_its_tokenizer_s_chat_template(chatty, caplog):
-    tokenizer, model, *_ = load(chatty)
     with caplog.at_level(logging.WARNING):
-        mode = conv_mode_for(model)
-    assert not caplog.records
-    prompt = make_request("What is it?", [picture()], mode, model.config).prompt
+        loaded = load(chatty)
+    assert "template" not in caplog.text
+    tokenizer, model, *_ = loaded
+    prompt = make_request("What is it?", [picture()], loaded.template, model.config).prompt
     assert prompt == "<s><|user|>\n<image>\nWhat is it?</s>\n<|assistant|>\n"
     ids = tokenizer_image_token(prompt, tokenizer)
     assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
@@ -61,23 +61,23 @@ def test_a_conversation_goes_on_in_the_chat_template(chatty):
 
 def test_a_file_beside_the_tokenizer_s_settings_is_its_chat_template(chatty):
     (chatty / "chat_template.jinja").write_text("{% for message in messages %}[{{ message.content }}]{% endfor %}")
-    conversation = open_conversation(f"chat_template:{chatty}")
+    conversation = chat_template_of(chatty).conversation()
     conversation.append_message(conversation.roles[0], "Hi")
     assert conversation.get_prompt() == "[Hi]"
 
 
 def test_what_has_no_chat_template_or_a_broken_one_is_refused(checkpoints, chatty):
     with pytest.raises(InputError, match="has no chat template"):
-        open_conversation(choose_conv_mode("llava-v1.5-7b", "llava", "chat_template", str(checkpoints())))
+        find_template("llava-v1.5-7b", "llava", "chat_template", checkpoints())
     (chatty / "chat_template.jinja").write_text("{% for message in messages %}")
-    conversation = open_conversation(f"chat_template:{chatty}")
+    conversation = chat_template_of(chatty).conversation()
     with pytest.raises(InputError, match="chat template cannot be followed"):
         conversation.get_prompt()
 
 
 def test_without_a_chat_template_the_guess_is_named(checkpoints, caplog):
     with caplog.at_level(logging.WARNING):
-        assert choose_conv_mode("llava-phi-3-mini", "llava_llama", model_path=str(checkpoints())) == "llava_v1"
+        assert find_template("llava-phi-3-mini", "llava_llama", None, checkpoints()).name == "vicuna_v1"
     assert "the template of llava-phi-3-mini is not known" in caplog.text and "--conv-mode" in caplog.text
 
 
@@ -99,11 +99,20 @@ def test_a_llama_3_is_asked_rightly(checkpoints, tmp_path):
     tower = (checkpoints() / config["mm_vision_tower"]).resolve()
     (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": str(tower)}))
 
-    loaded, model, *_ = load(folder)
-    mode = conv_mode_for(model)
-    assert mode == "llava_llama_3"
-    ids = tokenizer_image_token(make_request("hi", [picture()], mode, model.config).prompt, loaded)
+    llava = load(folder)
+    loaded, model, *_ = llava
+    assert llava.template.name == "llava_llama_3"
+    ids = tokenizer_image_token(make_request("hi", [picture()], llava.template, model.config).prompt, loaded)
     assert (ids[0], ids.count(bos), ids.count(IMAGE_TOKEN_INDEX)) == (bos, 1, 1)
     ends = [loaded.convert_tokens_to_ids(token) for token in ("<|start_header_id|>", "<|eot_id|>")]
     assert [ids.count(token) for token in ends] == [3, 2]
     assert ends[1] in model.generation_config.eos_token_id
+
+
+def test_the_default_is_that_of_the_published_figures_but_for_upstream_s_commands(loaded):
+    llava = loaded()
+    assert (llava.template.name, llava.find_template(as_upstream=True).name) == ("vicuna_v1", "llava_v1")
+    assert llava.template.conversation().system != llava.find_template(as_upstream=True).conversation().system
+    for version, family, name in (("v1.6", "mistral", "mistral_instruct"), ("v1.6", "qwen", "qwen_1_5")):
+        other = loaded(version, family)
+        assert {other.template.name, other.find_template(as_upstream=True).name} == {name}

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.mm_utils import process_images
+from llava.vision.pixels import process_images
 from tests.conftest import picture
 
 TOWER_KEY = "vision_model.encoder.layers.0.mlp.fc1.weight"

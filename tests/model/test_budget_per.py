@@ -3,14 +3,14 @@
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.inference import Engine, make_request, memory
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts.base import Picture
 from llava.integrations.transformers.prompts import kept_places
-from llava.mm_utils import process_images
-from llava.pruning import METHOD_NAMES, PruningError, PruningSettings, Views, select
-from llava.pruning.registry import NONE
-from llava.utils import InputError
+from llava.pruning import METHOD_NAMES, PruningError, Settings, Views, select
+from llava.pruning.method import NONE
+from llava.vision.pixels import process_images
 from tests.conftest import count_visual_tokens, generate_alone, picture
 
 REFUSED = ("visionzip", "fastv")
@@ -19,8 +19,8 @@ CROPS, PATCHES = 5, 20
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
 
 
-def of_image(number: int | None, method: str = "vispruner") -> PruningSettings:
-    return PruningSettings(number, pruning_method=method, budget_per="image")
+def of_image(number: int | None, method: str = "vispruner") -> Settings:
+    return Settings(number, pruning_method=method, budget_per="image")
 
 
 def draw(crops: int, patches: int) -> dict[str, torch.Tensor]:
@@ -42,7 +42,7 @@ def test_the_crops_are_one_list_of_patches_to_a_method(method):
     one_crop = {
         name: view.reshape(1, CROPS * PATCHES, *view.shape[2:]) for name, view in views.items() if name != "pixels"
     }
-    expected = select(Views(**one_crop, **question), PruningSettings(13, pruning_method=method))
+    expected = select(Views(**one_crop, **question), Settings(13, pruning_method=method))
     assert chosen.patches.tolist() == expected.patches.tolist()
     assert torch.equal(chosen.tokens, expected.tokens)
 
@@ -50,7 +50,7 @@ def test_the_crops_are_one_list_of_patches_to_a_method(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_one_crop_has_the_same_budget_either_way(method):
     views = Views(**draw(1, PATCHES), text_embeds=torch.ones(1, 8), word_embeds=torch.ones(2, 24))
-    both = [select(views, PruningSettings(7, 0.5, method, 0, per)).patches.tolist() for per in ("crop", "image")]
+    both = [select(views, Settings(7, 0.5, method, 0, per)).patches.tolist() for per in ("crop", "image")]
     assert both[0] == both[1]
 
 
@@ -73,7 +73,7 @@ def test_a_method_that_needs_each_crop_alone_is_refused_by_name(method):
     with pytest.raises(PruningError, match=f"budget_per: {method} cannot choose among all crops of an image"):
         of_image(8, method)
     with pytest.raises(ValueError, match="budget_per must be crop or image, got 'picture'"):
-        PruningSettings(8, budget_per="picture")
+        Settings(8, budget_per="picture")
 
 
 def test_hidden_states_are_of_one_crop():
@@ -91,7 +91,7 @@ def test_tokens_stand_where_their_patches_are(loaded, method, merge_type):
     pixels = process_images([image], image_processor, model.config)[0]
     pruning = of_image(40, method)
     kept = model.encode_images(pixels, pruning).patches[0].tolist()
-    tokens = model.encode_images(pixels, PruningSettings(pruning_method=NONE)).tokens
+    tokens = model.encode_images(pixels, Settings(pruning_method=NONE)).tokens
     newline, rows = model.model.image_newline if merge_type == "spatial_unpad" else None, {}
     expected = [tokens[0, patch] for patch in kept if patch < 144]
     for crop, patch in ((index // 144 - 1, index % 144) for index in kept if index >= 144):
@@ -140,9 +140,9 @@ def test_a_call_may_say_so_itself(loaded):
 
 
 def test_a_crop_s_patches_do_not_tell_that_a_picture_of_transformers_loses_none():
-    assert Budget.of(9).keeps_all_of(9)
-    assert not Budget.of(9, budget_per="image").keeps_all_of(9)
-    assert Budget.of(1.0, budget_per="image").keeps_all_of(9)
+    assert Budget.from_options(9).keeps_all_of(9)
+    assert not Budget.from_options(9, budget_per="image").keeps_all_of(9)
+    assert Budget.from_options(1.0, budget_per="image").keeps_all_of(9)
 
 
 @pytest.mark.parametrize(("budget", "number"), [(5, 5), (0.5, 14), (27, 27)])
@@ -150,7 +150,7 @@ def test_a_picture_of_transformers_keeps_its_budget(budget, number):
     views = Views(**draw(3, 9))
     places = torch.arange(27).view(3, 9) + 1  # behind a placeholder that is no patch's
     image = Picture(torch.rand(28, 24), views, places)
-    keep = kept_places(image, Budget.of(budget, budget_per="image"))
+    keep = kept_places(image, Budget.from_options(budget, budget_per="image"))
     assert keep[0]
     assert int(keep[1:].sum()) == number
     assert keep[1:].nonzero()[:, 0].tolist() == (

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel
 
+from llava.checkpoints.weights import TOWER_PREFIX
+from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import TOWER_PREFIX
-from llava.utils import InputError
 from tests.conftest import load, load_script
 from tests.model.conftest import TOWER_KEY, edit_json, edit_weights, logits
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.mm_utils import process_images
-from llava.model.kv_cache import CACHE, cache_of
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.errors import InputError
+from llava.pruning import Settings
+from llava.pruning.kv_cache import CACHE, cache_in
+from llava.vision.pixels import process_images
 from tests.conftest import picture
 
 PROMPT = torch.tensor([[1, 20, IMAGE_TOKEN_INDEX, 30, 40, 50]])
@@ -24,13 +24,13 @@ def model_and_image(loaded):
 
 def test_settings_of_a_call_hold_for_that_call_alone(model_and_image):
     model, image = model_and_image
-    for given in ({"visual_token_num": 8}, {"pruning": PruningSettings(8)}):
+    for given in ({"visual_token_num": 8}, {"pruning": Settings(8)}):
         assert model(PROMPT, **image, **given).logits.shape[1] == 5 + 8
         assert model(PROMPT, **image).logits.shape[1] == 5 + 144
     model.visual_token_num = 16
     assert model(PROMPT, **image, visual_token_num=None).logits.shape[1] == 5 + 144
     assert model(PROMPT, **image, pruning_method="none").logits.shape[1] == 5 + 144
-    assert model.pruning == PruningSettings(16)
+    assert model.pruning == Settings(16)
     of_the_model = model.generate(PROMPT, **image, do_sample=False, max_new_tokens=6)
     model.visual_token_num = None
     of_the_call = model.generate(PROMPT, **image, do_sample=False, max_new_tokens=6, visual_token_num=16)
@@ -56,12 +56,12 @@ def test_impossible_settings_of_a_call_are_named(model_and_image, given, named):
 @pytest.mark.parametrize("compile_decoding", [False, True])
 def test_threads_with_different_settings_do_not_disturb_each_other(model_and_image, compile_decoding):
     model, image = model_and_image
-    settings = [PruningSettings(n, ratio) for n in (4, 16, 60) for ratio in (0.0, 1.0)] + [
-        PruningSettings(16, pruning_method="fastv")
+    settings = [Settings(n, ratio) for n in (4, 16, 60) for ratio in (0.0, 1.0)] + [
+        Settings(16, pruning_method="fastv")
     ]
     model.compile_decoding = compile_decoding
 
-    def answer(pruning: PruningSettings) -> tuple:
+    def answer(pruning: Settings) -> tuple:
         options = {"do_sample": False, "max_new_tokens": 8, "return_dict_in_generate": True, "output_logits": True}
         output = model.generate(PROMPT, **image, pruning=pruning, **options)
         return output.sequences.tolist(), torch.stack(output.logits)
@@ -93,7 +93,7 @@ def test_a_call_with_labels_leaves_nothing_to_the_next(loaded):
     """Once a call with labels left the mask of the call before, which fastv then applied to another prompt."""
     _, model, image_processor, _ = loaded()
     pixels = process_images([picture(seed=i) for i in range(2)], image_processor, model.config)
-    fastv = PruningSettings(16, pruning_method="fastv")
+    fastv = Settings(16, pruning_method="fastv")
     expected = model.generate(PROMPT, images=pixels[:1], pruning=fastv, do_sample=False, max_new_tokens=8)
     state = dict(vars(model))
     two = torch.tensor([[1, IMAGE_TOKEN_INDEX, IMAGE_TOKEN_INDEX, 7]])
@@ -112,7 +112,7 @@ def test_an_image_behind_a_cache_gets_the_positions_behind_it(loaded, version, l
     before = torch.tensor([[1, 11, 12, 13]])
     expected = model(torch.cat([before, PROMPT[:, 1:]], dim=1), **given, visual_token_num=16).logits[0, -1]
 
-    cache = cache_of(model(before, use_cache=True))
+    cache = cache_in(model(before, use_cache=True))
     mask = {"mask of the ids": torch.ones(1, 5), "mask of everything": torch.ones(1, 4 + 5)}
     if masked in mask:
         given["attention_mask"] = mask[masked].long()
@@ -140,13 +140,13 @@ def test_what_would_be_ignored_is_refused(model_and_image):
         model(inputs_embeds=embeds, **image)
     with pytest.raises(InputError, match="generate computes the positions itself"):
         model.generate(PROMPT, **image, position_ids=torch.arange(6).unsqueeze(0), max_new_tokens=1)
-    fastv = {"pruning": PruningSettings(16, pruning_method="fastv")}
+    fastv = {"pruning": Settings(16, pruning_method="fastv")}
     for name in ("hidden_states", "attentions"):
         with pytest.raises(InputError, match=f"fastv drops tokens on the way: it gives no {name}"):
             model(PROMPT, **image, **fastv, **{f"output_{name}": True})
     with pytest.raises(InputError, match="fastv needs is_visual beside inputs_embeds"):
         model(inputs_embeds=embeds, **fastv)
-    filled = cache_of(model(torch.tensor([[1, 2]]), use_cache=True))
+    filled = cache_in(model(torch.tensor([[1, 2]]), use_cache=True))
     with pytest.raises(InputError, match="cannot go on from a cache that another method has filled"):
         model(PROMPT[:, 1:], **image, **fastv, **{CACHE: filled})
     with pytest.raises(InputError, match=r"attention_mask has shape \(1, 4\), the ids \(1, 6\)"):
@@ -155,7 +155,7 @@ def test_what_would_be_ignored_is_refused(model_and_image):
 
 def test_a_loop_of_forward_calls_decodes_as_generate_does(model_and_image):
     model, image = model_and_image
-    for pruning in (PruningSettings(16), PruningSettings(16, pruning_method="fastv")):
+    for pruning in (Settings(16), Settings(16, pruning_method="fastv")):
         expected = model.generate(PROMPT, **image, pruning=pruning, do_sample=False, max_new_tokens=5)[0].tolist()
         output = model(PROMPT, **image, pruning=pruning, use_cache=True)
         said = []
@@ -165,6 +165,6 @@ def test_a_loop_of_forward_calls_decodes_as_generate_does(model_and_image):
             mask = torch.ones(1, length + step + 1, dtype=torch.long)
             place = torch.tensor([[length + step]])
             ids = torch.tensor([said[-1:]])
-            given = {CACHE: cache_of(output), "attention_mask": mask, "position_ids": place}
+            given = {CACHE: cache_in(output), "attention_mask": mask, "position_ids": place}
             output = model(ids, pruning=pruning, use_cache=True, **given)
         assert said[: len(expected)] == expected

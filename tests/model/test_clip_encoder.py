@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from transformers import CLIPVisionModel
 
-from llava.mm_utils import process_images
+from llava.errors import InputError
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
-from llava.utils import InputError
+from llava.vision.pixels import process_images
 from tests.conftest import picture
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import CLIPModel
 
+from llava.errors import InputError
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
 from tests.conftest import ROOT, load, picture
 
 BUNDLED = ROOT / "playground" / "checkpoints" / "clip-vit-tiny-patch14-168"
@@ -99,4 +99,4 @@ def test_a_folder_without_a_text_side_is_refused_when_the_model_is_loaded(make_c
         load(folder, pruning_method="cdpruner")
     model = load(folder, pruning_method="mmtok")[1]
     with pytest.raises(InputError, match=reason):
-        model.encode_images(torch.zeros(1, 3, 168, 168), PruningSettings(8, pruning_method="cdpruner"), "What?")
+        model.encode_images(torch.zeros(1, 3, 168, 168), Settings(8, pruning_method="cdpruner"), "What?")

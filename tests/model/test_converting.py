@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from llava.mm_utils import process_images, tokenizer_image_token
+from llava.checkpoints.hf.tokenizer import write_hf_tokenizer
+from llava.checkpoints.tokenizer import LlamaSentencePieceTokenizer, load_tokenizer, tokenizer_image_token
+from llava.checkpoints.weight_files import read_weights
+from llava.errors import InputError
 from llava.model import converting
 from llava.model.converting import convert_checkpoint
-from llava.model.hf_tokenizer import write_hf_tokenizer
-from llava.model.tokenizer import LlamaSentencePieceTokenizer, load_tokenizer
-from llava.model.weight_files import read_weights
-from llava.pictures import read_picture
-from llava.utils import InputError
+from llava.vision.pictures import read_picture
+from llava.vision.pixels import process_images
 from tests.conftest import ROOT, load, picture
 from tests.hf_checkpoints import make_hf_checkpoint
 from tests.model.conftest import edit_json, edit_weights, logits

@@ -2,10 +2,11 @@
 
 import pytest
 
-from llava.mm_utils import process_images, tokenizer_image_token
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.model.flops import Decoder, tokens_later
-from llava.model.kv_cache import cache_of
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
+from llava.pruning.kv_cache import cache_in
+from llava.vision.pixels import process_images
 from tests.conftest import IMAGE, picture
 
 
@@ -14,12 +15,12 @@ from tests.conftest import IMAGE, picture
 @pytest.mark.parametrize(("version", "family"), [("v1.5", "llama"), ("v1.6", "qwen")])
 def test_the_cache_of_a_prompt_is_the_model_s(loaded, version, family, method, budget):
     tokenizer, model, image_processor, _ = loaded(version, family)
-    pruning, image = PruningSettings(budget, pruning_method=method), picture()
+    pruning, image = Settings(budget, pruning_method=method), picture()
     ids = tokenizer_image_token(f"{IMAGE}\nWhat is it?", tokenizer, return_tensors="pt").unsqueeze(0)
     sees = {"images": process_images([image], image_processor, model.config), "image_sizes": [image.size]}
     prompts = model.embed_prompts(ids, None, None, sees["images"], sees["image_sizes"], "left", pruning)
     done = model.generate(ids, **sees, pruning=pruning, max_new_tokens=1, do_sample=False, return_dict_in_generate=True)
-    layers = cache_of(done).layers
+    layers = cache_in(done).layers
     tokens, visual = prompts.longest, prompts.num_visual_tokens[0]
     later, full_layers = tokens_later(pruning, tokens, visual, model.get_vision_tower().num_patches)
     assert [layer.keys.shape[2] for layer in layers] == [tokens] * full_layers + [later] * (len(layers) - full_layers)

@@ -5,11 +5,11 @@ import torch
 
 from llava import LlavaLlamaForCausalLM
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.mm_utils import process_images
+from llava.errors import InputError
 from llava.model import LlavaMistralForCausalLM, LlavaQwenForCausalLM
 from llava.model.builder import LoadedModel
 from llava.model.families import FAMILIES, conv_mode_of, find_family
-from llava.utils import InputError
+from llava.vision.pixels import process_images
 from tests.conftest import load, picture
 
 CLASSES = [

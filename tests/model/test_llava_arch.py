@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.mm_utils import process_images
-from llava.pruning import vispruner
-from llava.utils import InputError
+from llava.errors import InputError
+from llava.pruning.methods import vispruner
+from llava.vision.pixels import process_images
 from tests.conftest import IMAGE, ask, count_visual_tokens, load, picture
 
 FAMILIES = [("v1.5", "llama"), ("v1.6", "llama"), ("v1.5", "mistral"), ("v1.6", "qwen")]

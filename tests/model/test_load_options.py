@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 from llava.model.families.llama import LlavaLlamaForCausalLM
-from llava.utils import InputError
 from tests.conftest import load
 
 

@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.inference.templates import choose_conv_mode
-from llava.mm_utils import get_anyres_image_grid_shape, process_images
+from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
-from llava.utils import InputError, parse_grid_pinpoints
+from llava.model.template import find_template
+from llava.vision.grids import get_anyres_image_grid_shape, parse_grid_pinpoints
+from llava.vision.pixels import process_images
 from tests.conftest import load, picture
 
 KEY = "model.layers.1.mlp.up_proj.weight"
@@ -252,7 +253,7 @@ def test_pinpoints_that_do_not_fit_the_tower_are_refused(checkpoints):
 )
 def test_a_model_of_an_unknown_template_is_named(caplog, name, mode, warns):
     with caplog.at_level(logging.WARNING):
-        assert choose_conv_mode(name, "llava_llama") == mode
+        assert find_template(name, "llava_llama", as_upstream=True).name == mode
     assert ("see --conv-mode" in caplog.text) is warns
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.conversation import conv_templates, question_in
-from llava.mm_utils import tokenizer_image_token
 from llava.model.question import questions_of
 from tests.conftest import IMAGE
 

@@ -10,15 +10,15 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import SiglipConfig, SiglipModel, SiglipVisionModel
 
+from llava.checkpoints.weights import save_checkpoint
+from llava.errors import InputError
 from llava.inference import Engine, make_request
 from llava.inference.memory import most_visual_tokens
-from llava.mm_utils import process_images
 from llava.model.anyres import count_merged_tokens
-from llava.model.checkpoint import save_checkpoint
 from llava.model.families.qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.multimodal_encoder.builder import open_vision_tower
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
+from llava.vision.pixels import process_images
 from tests.conftest import load, picture
 
 SIDE, WIDTH = 4, 32
@@ -147,7 +147,7 @@ def test_a_large_picture_is_interpolated_as_a_whole(onevision, size):
     pixels = process_images([image], loaded.image_processor, model.config)
     (tokens,) = model.embed_images(pixels, [image.size])
     assert len(tokens) == count_merged_tokens(image.size, model.config, SIDE, loaded.image_processor)
-    assert len(tokens) <= most_visual_tokens(model, PruningSettings()) + 3 * SIDE  # and newlines
+    assert len(tokens) <= most_visual_tokens(model, Settings()) + 3 * SIDE  # and newlines
     crops = torch.stack([model.encode_images(pixel[None]).tokens[0] for pixel in pixels[0]])
     whole, rest = crops[0], crops[1:]
     across, down = {(160, 150): (3, 3), (60, 50): (2, 1), (300, 60): (3, 1)}[size]

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from llava.pruning import select_visual_tokens
-from llava.pruning.duplicates import drop_duplicates, drop_duplicates_in_torch
-from llava.pruning.vispruner import cosine_similarity_matrix
+from llava.pruning.kernels.duplicates import drop_duplicates, drop_duplicates_in_torch
+from llava.pruning.methods.vispruner import cosine_similarity_matrix
 from tests.conftest import ROOT
 
 CHECK = """
 import torch
-from llava.pruning.{module} import drop_duplicates
-from llava.pruning.duplicates import MAX_DROPPED_PER_ROUND
-from llava.pruning.duplicates import drop_duplicates_in_torch as plain
-from llava.pruning.vispruner import cosine_similarity_matrix
+from llava.pruning.kernels.{module} import drop_duplicates
+from llava.pruning.kernels.duplicates import MAX_DROPPED_PER_ROUND
+from llava.pruning.kernels.duplicates import drop_duplicates_in_torch as plain
+from llava.pruning.methods.vispruner import cosine_similarity_matrix
 device = "cuda" if torch.cuda.is_available() and "{module}" == "duplicates_triton" else "cpu"
 checked = 0
 for seed, (batch, patches, keep) in enumerate({cases}):

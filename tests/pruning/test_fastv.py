@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.mm_utils import process_images
-from llava.model.kv_cache import CACHE, cache_of
-from llava.pruning import fastv
-from llava.utils import InputError
+from llava.errors import InputError
+from llava.pruning.kv_cache import CACHE, cache_in
+from llava.pruning.methods import fastv
+from llava.vision.pixels import process_images
 from tests.conftest import IMAGE, ask, load, picture
 
 FAMILIES = [("v1.5", "llama"), ("v1.5", "mistral"), ("v1.6", "qwen")]
@@ -23,7 +23,7 @@ def hide(model, dropped: torch.BoolTensor, prompt_length: int) -> list:
         allowed[:, :, :, :prompt_length] &= ~dropped[:, None, None]
         return args, kwargs | {"attention_mask": allowed}
 
-    layers = model.model.layers[fastv.FULL_LAYERS :]
+    layers = model.model.layers[fastv.METHOD.full_layers :]
     return [layer.register_forward_pre_hook(mask_of, with_kwargs=True) for layer in layers]
 
 
@@ -32,7 +32,7 @@ def full_rows(model, pixels, sizes) -> torch.Tensor:
     model.config._attn_implementation = "eager"
     weights = model(PROMPT, images=pixels, image_sizes=sizes, output_attentions=True).attentions
     model.config._attn_implementation = "sdpa"
-    return weights[fastv.FULL_LAYERS - 1][:, :, -1].mean(dim=1)
+    return weights[fastv.METHOD.full_layers - 1][:, :, -1].mean(dim=1)
 
 
 @pytest.mark.parametrize(("version", "language_model"), FAMILIES)
@@ -65,9 +65,9 @@ def test_caches_hold_what_each_layer_saw(loaded):
     pixels = process_images([picture()], image_processor, model.config)
     model.visual_token_num, model.pruning_method = 16, "fastv"
     output = model(PROMPT, images=pixels)
-    lengths = [layer.keys.shape[2] for layer in cache_of(output).layers]
-    assert lengths[: fastv.FULL_LAYERS] == [5 + 144] * fastv.FULL_LAYERS
-    assert set(lengths[fastv.FULL_LAYERS :]) == {5 + 16}
+    lengths = [layer.keys.shape[2] for layer in cache_in(output).layers]
+    assert lengths[: fastv.METHOD.full_layers] == [5 + 144] * fastv.METHOD.full_layers
+    assert set(lengths[fastv.METHOD.full_layers :]) == {5 + 16}
     assert output.logits.shape[1] == 5 + 16
     assert model.embed_prompts(PROMPT, None, None, pixels, None, "left").num_visual_tokens == [144]
 

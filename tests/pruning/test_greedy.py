@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from llava.pruning.greedy import farthest, most_covering, most_voluminous
+from llava.pruning.kernels.greedy import farthest, most_covering, most_voluminous
 from tests.conftest import ROOT
 
 CHECK = """
 import torch
-from llava.pruning import greedy_cpu, greedy_triton
-from llava.pruning.cosine import cosines, rounded, unit_vectors
+from llava.pruning.kernels import greedy_cpu, greedy_triton
+from llava.pruning.kernels.cosine import cosines, rounded, unit_vectors
 device = "cuda" if torch.cuda.is_available() else "cpu"
 checked = 0
 for seed, (images, rows, patches, number) in enumerate({cases}):

@@ -11,7 +11,7 @@ triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from llava.pruning import duplicates_triton, greedy_triton  # noqa: E402
+from llava.pruning.kernels import duplicates_triton, greedy_triton  # noqa: E402
 
 GENERATIONS = (80, 90, 100)  # A100, H100 and H200, B200
 WARPS = 16

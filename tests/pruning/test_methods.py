@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llava.pruning import METHOD_NAMES, PruningSettings, VisualTokens, divprune, visionzip
-from llava.pruning.registry import NONE
+from llava.pruning import METHOD_NAMES, Settings, VisualTokens
+from llava.pruning.method import NONE
+from llava.pruning.methods import divprune, visionzip
 from tests.conftest import IMAGE, ask, count_visual_tokens, load, picture
 
-BEFORE = [name for name in METHOD_NAMES if PruningSettings(16, pruning_method=name).prunes_before_decoder]
+BEFORE = [name for name in METHOD_NAMES if Settings(16, pruning_method=name).prunes_before_decoder]
 
 
 @pytest.fixture(scope="module")

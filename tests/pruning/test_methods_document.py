@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from tests.conftest import ROOT, load, picture
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "methods.md").read_text(), re.DOTALL)
@@ -47,6 +47,6 @@ def test_the_call_of_the_document_is_a_call(loaded, tmp_path, monkeypatch):
     call = "\n".join(block_with("model.generate(").splitlines()[1:])
     names = {"model": model, "input_ids": input_ids, "pixels": pixels}
     exec(call, names)
-    pruning = PruningSettings(64, pruning_method="rows.py")
+    pruning = Settings(64, pruning_method="rows.py")
     expected = model.generate(input_ids, images=pixels, max_new_tokens=64, pruning=pruning)
     assert names["output_ids"].tolist() == expected.tolist()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from llava.pruning import PruningError, PruningSettings, Views, select
-from llava.pruning.holov import quotas
+from llava.pruning import PruningError, Settings, Views, select
+from llava.pruning.methods.holov import quotas
 from tests.data import plain
 
 METHODS = ("scope", "cdpruner", "holov", "mmtok")
@@ -32,7 +32,7 @@ def kept(method: str, crops: list[dict], number: int, dtype: torch.dtype = torch
     features = arrays.pop("features")
     seen, importance = arrays.pop("clip_features", features), arrays.pop("cls_attention", None)
     views = Views(seen, importance=importance, projected=features, **arrays)
-    return select(views, PruningSettings(number, pruning_method=method)).patches.tolist()
+    return select(views, Settings(number, pruning_method=method)).patches.tolist()
 
 
 def expected(method: str, crop: dict, number: int) -> list[int]:
@@ -160,4 +160,4 @@ def test_a_question_without_words_leaves_the_patches_to_cover():
 @pytest.mark.parametrize(("method", "view"), [("cdpruner", "image_embeds"), ("mmtok", "word_embeds")])
 def test_a_view_that_is_not_there_is_named(method, view):
     with pytest.raises(PruningError, match=f"(gives no|method needs) {view}"):
-        select(Views(torch.rand(1, 9, 4), projected=torch.rand(1, 9, 4)), PruningSettings(2, pruning_method=method))
+        select(Views(torch.rand(1, 9, 4), projected=torch.rand(1, 9, 4)), Settings(2, pruning_method=method))

@@ -5,8 +5,9 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llava.pruning import PruningSettings, Views, select, select_visual_tokens, vispruner
-from llava.pruning.duplicates import drop_duplicates
+from llava.pruning import Settings, Views, select, select_visual_tokens
+from llava.pruning.kernels.duplicates import drop_duplicates
+from llava.pruning.methods import vispruner
 
 
 def random_input(batch: int = 1, patches: int = 144, channels: int = 32, seed: int = 0) -> tuple:
@@ -123,10 +124,10 @@ def test_an_impossible_budget_is_named(budget, ratio, named):
 
 def test_no_budget_means_no_pruning():
     features, attention = random_input(2)
-    chosen = select(Views(features, importance=attention), PruningSettings(None))
+    chosen = select(Views(features, importance=attention), Settings(None))
     assert torch.equal(chosen.tokens, features)
     assert chosen.patches.tolist() == [list(range(144))] * 2
-    assert not PruningSettings(None).prunes
+    assert not Settings(None).prunes
 
 
 def test_shapes_that_do_not_belong_together_are_refused():

@@ -10,7 +10,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.serve.page.local_model import LocalModel
 from llava.serve.page.service import Service
 from tests.conftest import picture
@@ -96,6 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def model_server():
+    pytest.importorskip("openai", reason="the extra demo is not installed: see scripts/test_web.sh")
     server = ModelServer()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -109,7 +110,7 @@ def service_of(loaded):
 
     def get(version: str = "v1.5", language_model: str = "llama", server=None) -> Service:
         model = LocalModel(loaded(version, language_model), "tiny", None, GREEDY)
-        return Service(model, server, PruningSettings(16))
+        return Service(model, server, Settings(16))
 
     return get
 

@@ -10,7 +10,7 @@ pytest.importorskip("gradio", reason="the extra demo is not installed: see scrip
 
 from fastapi.testclient import TestClient
 
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.serve.page.controls import fitting_controls, setting_controls
 from llava.serve.web import make_app
 
@@ -83,7 +83,7 @@ def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_pa
 
 
 def test_every_setting_has_a_control(service_of):
-    names = [field.name for field in fields(PruningSettings)]
+    names = [field.name for field in fields(Settings)]
     controls = setting_controls(service_of())
     assert list(controls) == names
     assert {name: controls[name].value for name in names} == asdict(service_of().settings)
@@ -93,9 +93,7 @@ def test_every_setting_has_a_control(service_of):
 
 def test_controls_fit_the_method_and_the_budget(service_of):
     def fitting(*values) -> dict:
-        return dict(
-            zip((field.name for field in fields(PruningSettings)), fitting_controls(service_of("v1.6"), *values))
-        )
+        return dict(zip((field.name for field in fields(Settings)), fitting_controls(service_of("v1.6"), *values)))
 
     for method, reads_ratio, reads_seed in [("vispruner_stable", True, False), ("random", False, True)]:
         updates = fitting(16, 0.5, method, 0, "crop")

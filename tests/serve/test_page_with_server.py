@@ -5,11 +5,12 @@ import threading
 
 import pytest
 
-from llava.pruning import PruningSettings
+from llava.errors import InputError
+from llava.pruning import Settings
 from llava.serve.page.vllm_server import VllmServer
-from llava.utils import InputError
 from tests.conftest import picture
 
+pytest.importorskip("openai", reason="the extra demo is not installed: see scripts/test_web.sh")
 GREEDY = {"do_sample": False, "max_new_tokens": 9}
 
 
@@ -30,7 +31,7 @@ def test_its_model_is_asked_for(model_server, end):
 
 def test_an_answer_streams_with_the_budget_of_the_request(model_server):
     chat = VllmServer(model_server.url, GREEDY).chat(picture(200, 150), 576)
-    said, (text, figures) = collect(chat.stream("What is it?", PruningSettings(64, 0.25)))
+    said, (text, figures) = collect(chat.stream("What is it?", Settings(64, 0.25)))
     assert "".join(said) == text == "1 texts, (200, 150), 64 tokens"
     assert len(said) == 6
     assert (figures.prompt_tokens, figures.answer_tokens) == (70, 6)
@@ -43,7 +44,7 @@ def test_an_answer_streams_with_the_budget_of_the_request(model_server):
 def test_a_conversation_is_sent_whole_and_the_picture_with_its_first_question(model_server):
     chat = VllmServer(model_server.url, GREEDY).chat(picture(200, 150), 576)
     for question in ("What is it?", "Why?"):
-        first, _ = collect(chat.stream(question, PruningSettings(64)))
+        first, _ = collect(chat.stream(question, Settings(64)))
     assert "".join(first).startswith("3 texts, (200, 150)")  # two questions and an answer
     messages = model_server.bodies[1]["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]
@@ -55,7 +56,7 @@ def test_a_conversation_is_sent_whole_and_the_picture_with_its_first_question(mo
 
 def test_sampling_is_passed_on(model_server):
     options = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 5}
-    collect(VllmServer(model_server.url, options).chat(picture(), 576).stream("What?", PruningSettings(8)))
+    collect(VllmServer(model_server.url, options).chat(picture(), 576).stream("What?", Settings(8)))
     body = model_server.bodies[0]
     assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.7, 0.9, 5)
 
@@ -66,19 +67,19 @@ def test_sampling_is_passed_on(model_server):
 )
 def test_what_the_server_cannot_answer_is_told_and_the_conversation_goes_on(model_server, question, named):
     chat = VllmServer(model_server.url, GREEDY).chat(picture(200, 150), 576)
-    collect(chat.stream("What is it?", PruningSettings(64)))
+    collect(chat.stream("What is it?", Settings(64)))
     with pytest.raises(InputError, match=named):
-        collect(chat.stream(question, PruningSettings(64)))
-    said, _ = collect(chat.stream("Why?", PruningSettings(64)))
+        collect(chat.stream(question, Settings(64)))
+    said, _ = collect(chat.stream("Why?", Settings(64)))
     assert "".join(said).startswith("3 texts")
 
 
 def test_an_answer_that_is_left_early_closes_the_connection(model_server):
     chat = VllmServer(model_server.url, GREEDY).chat(picture(), 576)
-    pieces = chat.stream("What is it?", PruningSettings(64))
+    pieces = chat.stream("What is it?", Settings(64))
     next(pieces)
     pieces.close()
-    assert "".join(collect(chat.stream("And?", PruningSettings(64)))[0]).startswith("1 texts")
+    assert "".join(collect(chat.stream("And?", Settings(64)))[0]).startswith("1 texts")
 
 
 @pytest.mark.parametrize(

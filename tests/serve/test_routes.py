@@ -16,14 +16,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llava.eval.evaluation import published_conv_mode
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
 from llava.inference import Engine, Session, make_request
-from llava.inference.request import single_turn_prompt
-from llava.mm_utils import load_image, process_images, tokenizer_image_token
-from llava.pruning import METHOD_NAMES, PruningSettings
+from llava.model.template import named_template
+from llava.pruning import METHOD_NAMES, Settings
 from llava.serve.queue import Queue
-from llava.serve.template import served_conv_mode
-from llava.utils import InputError
+from llava.vision.pictures import load_image
+from llava.vision.pixels import process_images
 from tests.conftest import ROOT, encode, load, picture
 
 _WHY = "the HTTP API is not installed: pip install -e '.[demo]' openai"
@@ -59,8 +59,9 @@ class Turn:
 def serving(loaded: tuple, name: str, allow_urls: bool = False, places: int = 2, turn=None):
     """A server of this model, in a thread: its port, its turn, a client of it, and the passes of its decoder."""
     app, turn, passes = fastapi.FastAPI(), Turn(places) if turn is None else turn, []
-    conv_mode = served_conv_mode(loaded[1])
-    app.include_router(routes.make_router(Engine(loaded), name, conv_mode=conv_mode, allow_urls=allow_urls, turn=turn))
+    app.include_router(
+        routes.make_router(Engine(loaded), name, template=loaded.template, allow_urls=allow_urls, turn=turn)
+    )
     hook = loaded[1].model.layers[0].register_forward_hook(lambda _, inputs, out: passes.append(inputs[0].shape[1]))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_keep_alive=600))
     thread = threading.Thread(target=server.run)
@@ -161,10 +162,7 @@ def number_generated(tiny: tuple, request, budget: int) -> int:
 @pytest.mark.parametrize("budget", [16, 48])
 def test_greedy_answers_are_the_engine_s(server, tiny, budget):
     model, questions = tiny[1], some_questions()
-    requests = [
-        make_request(text, [data], served_conv_mode(model), model.config, PruningSettings(budget))
-        for text, data in questions
-    ]
+    requests = [make_request(text, [data], tiny.template, model.config, Settings(budget)) for text, data in questions]
     for request, (text, data), completion in zip(requests, questions, Engine(tiny).answer(requests, do_sample=False)):
         reply = ask(server, user(text, data), extra_body={"visual_token_num": budget})
         new = number_generated(tiny, request, budget)
@@ -190,7 +188,7 @@ def test_greedy_answers_are_the_engine_s(server, tiny, budget):
 def test_what_a_session_says_over_several_turns_and_pictures(server, tiny):
     first, second, third = (data for _, data in some_questions()[1:4])
     turns = [("What is it?", (first,)), ("Is it red?", ()), (DESCRIBE, (second, third)), ("Are you sure?", ())]
-    session, messages = Session(tiny, served_conv_mode(tiny[1]), PruningSettings(16)), []
+    session, messages = Session(tiny, tiny.template, Settings(16)), []
     for text, pictures in turns:
         marked = "<image>\n" * len(pictures) + text
         said = session.ask(marked, pictures, do_sample=False, max_new_tokens=20)
@@ -204,8 +202,7 @@ def test_what_a_session_says_over_several_turns_and_pictures(server, tiny):
 
 def test_the_template_is_that_of_the_published_figures(server, tiny):
     text, data = some_questions()[0]
-    mode = published_conv_mode("llava-tiny", tiny[1].config.model_type, tiny[1].config.name_or_path)
-    prompt = single_turn_prompt(f"<image>\n{text}", mode)
+    prompt = named_template("vicuna_v1").prompt(f"<image>\n{text}")
     assert "between a curious user" in prompt
     ids = tokenizer_image_token(prompt, tiny[0])
     reply = ask(server, user(text, data), extra_body={"visual_token_num": 16})
@@ -214,10 +211,10 @@ def test_the_template_is_that_of_the_published_figures(server, tiny):
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_every_method_gives_the_engine_s_answers_or_is_refused_by_name(server, tiny, method):
-    pruning = PruningSettings(8, pruning_method=method)
+    pruning = Settings(8, pruning_method=method)
     fields = {"visual_token_num": 8, "pruning_method": method}
     asked = some_questions()[3:]
-    requests = [make_request(text, [data], served_conv_mode(tiny[1]), tiny[1].config, pruning) for text, data in asked]
+    requests = [make_request(text, [data], tiny.template, tiny[1].config, pruning) for text, data in asked]
     try:
         said = list(Engine(tiny).answer(requests, do_sample=False))
     except InputError:
@@ -232,8 +229,8 @@ def test_every_method_gives_the_engine_s_answers_or_is_refused_by_name(server, t
 
 
 def test_a_method_that_chooses_by_the_question_sees_the_question(server, tiny):
-    (text, data), pruning = some_questions()[0], PruningSettings(4, pruning_method="mmtok")
-    request = make_request(text, [data], served_conv_mode(tiny[1]), tiny[1].config, pruning)
+    (text, data), pruning = some_questions()[0], Settings(4, pruning_method="mmtok")
+    request = make_request(text, [data], tiny.template, tiny[1].config, pruning)
     requests = [request, replace(request, question="")]
     seen, blind = (said.text for said in Engine(tiny).answer(requests, do_sample=False))
     assert seen != blind
@@ -477,7 +474,7 @@ def test_remote_pictures_are_fetched_only_where_that_is_allowed(server, tiny, pi
         monkeypatch.setattr("llava.serve.api.routes.MOST_FETCHED", 2 * len(PNG) - 1)
         with pytest.raises(openai.BadRequestError, match="the images behind the URLs have more than"):
             ask(open_server, twice)
-        monkeypatch.setattr("llava.download.MOST_BYTES", len(PNG) - 1)
+        monkeypatch.setattr("llava.vision.download.MOST_BYTES", len(PNG) - 1)
         with pytest.raises(openai.BadRequestError, match=r"cannot read the image http.*/a.png: it has more than"):
             ask(open_server, message)
 

@@ -4,8 +4,8 @@ import importlib.util
 
 import pytest
 
-from llava.pictures import read_picture
 from llava.serve.page.samples import samples
+from llava.vision.pictures import read_picture
 
 
 def test_the_bundled_scenes_can_be_chosen():

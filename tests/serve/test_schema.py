@@ -7,11 +7,10 @@ import pytest
 
 from llava.conversation import conv_templates, get_conversation
 from llava.inference import Session
-from llava.inference.templates import open_conversation
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
+from llava.pruning.settings import NAMES
 from llava.serve.api.messages import Layout
-from llava.serve.api.schema import SETTINGS, ChatError, ChatRequest, read_request
-from llava.serve.template import served_conv_mode
+from llava.serve.api.schema import ChatError, ChatRequest, read_request
 from tests.conftest import load
 
 PIC = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -30,12 +29,12 @@ def read(messages="Hi", **fields) -> ChatRequest:
 
 
 @pytest.fixture
-def lay_out(model):
+def lay_out(loaded):
     """lay_out(messages) -> the prompt and the pictures' addresses; in the model's template if no other is named."""
 
     def get(messages, conv_mode: str | None = None, allow_urls: bool = False) -> tuple:
-        template = open_conversation(served_conv_mode(model, conv_mode))
-        return Layout(model.config, template, allow_urls).lay_out(read(messages).messages)
+        template = loaded().find_template(conv_mode)
+        return Layout(loaded().model.config, template, allow_urls).lay_out(read(messages).messages)
 
     return get
 
@@ -68,7 +67,7 @@ def test_pictures_stand_in_front_of_the_text_unless_it_places_them(lay_out):
 
 
 def test_turns_are_laid_out_as_a_session_lays_them_out(loaded, lay_out):
-    session = Session(loaded(), served_conv_mode(loaded()[1]))
+    session = Session(loaded())
     answers = [session.ask(text, do_sample=False, max_new_tokens=4) for text in ("What?", "Why so?")]
     turns = [("user", "What?"), ("assistant", answers[0]), ("user", "Why so?")]
     assert lay_out(turns)[0] == session.last.prompt
@@ -101,8 +100,8 @@ def test_a_chat_template_gets_the_system_message(checkpoints, tmp_path):
         json.dumps(config | {"mm_vision_tower": str((checkpoints() / config["mm_vision_tower"]).resolve())})
     )
     (folder / "chat_template.jinja").write_text("{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}")
-    model = load(folder)[1]
-    layout = Layout(model.config, open_conversation(served_conv_mode(model)), allow_urls=False)
+    llava = load(folder)
+    layout = Layout(llava.model.config, llava.template, allow_urls=False)
     turns = [("system", "Be brief."), ("user", [text("Hi"), PIC]), ("assistant", "Ho"), ("user", "Well?")]
     assert layout.lay_out(read(turns).messages)[0] == (
         "[system: Be brief.][user: <image>\nHi][assistant: Ho][user: Well?]"
@@ -110,21 +109,21 @@ def test_a_chat_template_gets_the_system_message(checkpoints, tmp_path):
 
 
 def test_the_settings_of_a_request_are_its_own_and_else_the_model_s():
-    default = PruningSettings(16, 0.25, "vispruner", 3)
+    default = Settings(16, 0.25, "vispruner", 3)
     for fields in ({}, {"visual_token_num": None, "mm_processor_kwargs": None}, {"mm_processor_kwargs": {}}):
         assert read(**fields).pruning(default) == default
     given = {"visual_token_num": 8, "important_ratio": 1, "pruning_method": "random"}
     halves = {"visual_token_num": 8, "mm_processor_kwargs": given}
     for fields in (given, {"mm_processor_kwargs": given}, halves):
-        assert read(**fields).pruning(default) == PruningSettings(8, 1, "random", 3)
+        assert read(**fields).pruning(default) == Settings(8, 1, "random", 3)
 
 
 def test_every_setting_may_be_given():
     given = {"visual_token_num": 8, "important_ratio": 0.1, "pruning_method": "random", "pruning_seed": 5}
     given |= {"budget_per": "image"}
-    assert given.keys() == set(SETTINGS)
-    assert read(**given).pruning(PruningSettings()) == PruningSettings(**given)
-    assert read(mm_processor_kwargs=given).pruning(PruningSettings()) == PruningSettings(**given)
+    assert given.keys() == set(NAMES)
+    assert read(**given).pruning(Settings()) == Settings(**given)
+    assert read(mm_processor_kwargs=given).pruning(Settings()) == Settings(**given)
 
 
 def test_what_changes_nothing_is_taken():
@@ -186,7 +185,7 @@ def test_what_changes_nothing_is_taken():
 )
 def test_a_field_that_cannot_be_followed_is_refused_by_name(fields, param):
     with pytest.raises(ChatError) as refused:
-        read(**fields).pruning(PruningSettings())
+        read(**fields).pruning(Settings())
     assert (refused.value.param, refused.value.status) == (param, 400)
     assert param in str(refused.value)
 
@@ -197,9 +196,9 @@ def test_a_method_in_a_file_is_the_owner_s_to_name(tmp_path):
     mine.write_text("def select(views, settings):\n    return views.keep_all()\n")
     asked = read(pruning_method=str(mine))
     with pytest.raises(ChatError) as refused:
-        asked.pruning(PruningSettings())
+        asked.pruning(Settings())
     assert refused.value.param == "pruning_method"
-    own = PruningSettings(8, pruning_method=str(mine))
+    own = Settings(8, pruning_method=str(mine))
     assert asked.pruning(own) == own
 
 

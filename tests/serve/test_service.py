@@ -7,31 +7,30 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from llava.errors import InputError
 from llava.inference import Session
+from llava.model.encode import choose
 from llava.model.flops import Decoder
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from llava.serve.page.selection_view import kept_patches
 from llava.serve.page.service import Service
 from llava.serve.page.transcript import Exchange
 from llava.serve.page.visitors import Visitors
-from llava.utils import InputError
 from tests.conftest import generate_alone, picture
 from tests.serve.conftest import GREEDY
 from tests.serve.test_drawing import Drawing
 
-SIXTEEN = PruningSettings(16)
+SIXTEEN = Settings(16)
 
 
-def ask(
-    service: Service, key: str, question: str, pruning: PruningSettings = SIXTEEN, compare: bool = False
-) -> Exchange:
+def ask(service: Service, key: str, question: str, pruning: Settings = SIXTEEN, compare: bool = False) -> Exchange:
     """The exchange that the question becomes."""
     for _ in service.ask(key, question, pruning, compare):
         pass
     return service.visitors.get(key).exchanges[-1]
 
 
-def alone(service: Service, file, prompt: str, pruning: PruningSettings) -> str:
+def alone(service: Service, file, prompt: str, pruning: Settings) -> str:
     """What the model answers to a whole prompt about a picture, without the page."""
     return generate_alone(service.model.loaded, prompt, [Image.open(file)], pruning=pruning, **GREEDY)
 
@@ -43,11 +42,11 @@ def test_a_picture_is_encoded_once_for_all_drawings_and_questions(service_of, pi
     service.take_picture("me", picture_file, "picture.png")
     assert len(crops) == 1
     for number in (1, 5, 16, 100, 144):
-        service.draw_kept("me", PruningSettings(number))
+        service.draw_kept("me", Settings(number))
     service.draw_importance("me")
     ask(service, "me", "What is it?", compare=True)
-    ask(service, "me", "Why?", PruningSettings(32, 0.2), compare=True)
-    ask(service, "me", "Are you sure?", PruningSettings(8, pruning_method="divprune"))
+    ask(service, "me", "Why?", Settings(32, 0.2), compare=True)
+    ask(service, "me", "Are you sure?", Settings(8, pruning_method="divprune"))
     assert len(crops) == 1
 
 
@@ -55,9 +54,9 @@ def test_the_drawn_patches_are_those_that_the_model_keeps(service_of, picture_fi
     service = service_of("v1.6")
     service.take_picture("me", picture_file, "picture.png")
     seen = service.visitors.get("me").encoded
-    for pruning in (SIXTEEN, PruningSettings(16, 0.0), PruningSettings(16, 1.0), PruningSettings(9, 0.3)):
+    for pruning in (SIXTEEN, Settings(16, 0.0), Settings(16, 1.0), Settings(9, 0.3)):
         kept = kept_patches(service.model.model, seen.views, pruning)
-        patches = service.model.model.encode_images(seen.pixels, pruning).patches
+        patches = service.model.model.encode_images(seen.views.pixels, pruning).patches
         assert [sorted(crop.important | crop.others) for crop in kept] == patches.tolist()
         most = seen.views.importance.topk(int(pruning.visual_token_num * pruning.important_ratio), dim=1).indices
         assert [set(crop.important) for crop in kept] == [set(row) for row in most.tolist()]
@@ -72,10 +71,10 @@ def test_a_budget_for_all_crops_together_is_drawn_where_its_patches_lie(service_
     service = service_of("v1.6")
     service.take_picture("me", picture_file, "picture.png")
     encoded = service.visitors.get("me").encoded
-    pruning = PruningSettings(40, 0.25, method, budget_per="image")
-    html, crops = service.draw_kept("me", pruning), len(encoded.pixels)
+    pruning = Settings(40, 0.25, method, budget_per="image")
+    html, crops = service.draw_kept("me", pruning), len(encoded.views.pixels)
     kept = kept_patches(service.model.model, encoded.views, pruning)
-    (patches,) = service.model.model.choose(encoded.views, pruning).patches.tolist()
+    (patches,) = choose(service.model.model, encoded.views, pruning).patches.tolist()
     assert len(kept) == crops > 1
     drawn = [i * 144 + patch for i, crop in enumerate(kept) for patch in sorted(crop.important | crop.others)]
     assert drawn == patches
@@ -91,14 +90,14 @@ def test_a_budget_for_all_crops_together_is_drawn_where_its_patches_lie(service_
 def test_methods_whose_tokens_are_no_patches_say_so(service_of, picture_file):
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
-    assert "language model" in service.draw_kept("me", PruningSettings(16, pruning_method="fastv"))
-    assert "merges patches" in service.draw_kept("me", PruningSettings(16, pruning_method="visionzip"))
-    assert "first question" in service.draw_kept("me", PruningSettings(16, pruning_method="mmtok"))
+    assert "language model" in service.draw_kept("me", Settings(16, pruning_method="fastv"))
+    assert "merges patches" in service.draw_kept("me", Settings(16, pruning_method="visionzip"))
+    assert "first question" in service.draw_kept("me", Settings(16, pruning_method="mmtok"))
     for method in ("random", "fastervlm", "divprune"):
-        drawing = Drawing(service.draw_kept("me", PruningSettings(16, pruning_method=method)))
+        drawing = Drawing(service.draw_kept("me", Settings(16, pruning_method=method)))
         assert [len(squares) for squares in drawing.squares("other")] == [16]
         assert not drawing.squares("important")
-    assert "Every patch is kept" in service.draw_kept("me", PruningSettings(16, pruning_method="none"))
+    assert "Every patch is kept" in service.draw_kept("me", Settings(16, pruning_method="none"))
 
 
 def test_an_answer_streams_and_is_the_models(service_of, picture_file):
@@ -109,17 +108,17 @@ def test_an_answer_streams_and_is_the_models(service_of, picture_file):
     assert "running" in shown[0]
     assert "running" not in shown[-1]
     exchange = service.visitors.get("me").exchanges[0]
-    session = Session(service.model.loaded, service.model.conv_mode, SIXTEEN)
+    session = Session(service.model.loaded, pruning=SIXTEEN)
     assert exchange.pruned.text == session.ask("What is it?", [picture_file], **GREEDY)
-    assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, PruningSettings())
+    assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, Settings())
     assert exchange.pruned.text != exchange.unpruned.text
 
 
 def test_the_conversation_goes_on_when_the_settings_change(service_of, picture_file):
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
-    settings = [SIXTEEN, SIXTEEN, PruningSettings(48), PruningSettings(8, pruning_method="fastv"), SIXTEEN]
-    session = Session(service.model.loaded, service.model.conv_mode, SIXTEEN)
+    settings = [SIXTEEN, SIXTEEN, Settings(48), Settings(8, pruning_method="fastv"), SIXTEEN]
+    session = Session(service.model.loaded, pruning=SIXTEEN)
     new = []
     for i, pruning in enumerate(settings):
         exchange = ask(service, "me", f"What is number {i}?", pruning, compare=i in (2, 3))
@@ -131,7 +130,7 @@ def test_the_conversation_goes_on_when_the_settings_change(service_of, picture_f
         # In a session of its own, whose answers are those to the whole conversation, whatever came beside it.
         assert exchange.pruned.text == session.last.text
         if exchange.unpruned.is_asked:
-            assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, PruningSettings())
+            assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, Settings())
         new.append(exchange.pruned.figures.computed_tokens == exchange.pruned.figures.prompt_tokens)
     assert new == [True, False, True, True, True]
 
@@ -141,14 +140,14 @@ def test_the_conversation_goes_on_when_the_settings_change(service_of, picture_f
 def test_the_figures_are_those_of_the_answer(service_of, picture_file, version, method):
     service = service_of(version)
     service.take_picture("me", picture_file, "picture.png")
-    pruning = PruningSettings(16, pruning_method=method)
+    pruning = Settings(16, pruning_method=method)
     expected = ask(service, "me", "What is it?", pruning).unpruned.figures
     service.visitors.get("me").start_over()
     exchange = ask(service, "me", "What is it?", pruning, compare=True)
     pruned, unpruned = exchange.pruned.figures, exchange.unpruned.figures
     assert (unpruned.visual_tokens, unpruned.prompt_tokens) == (expected.visual_tokens, expected.prompt_tokens)
     assert (unpruned.kv_cache_bytes, unpruned.prefill_flops) == (expected.kv_cache_bytes, expected.prefill_flops)
-    whole = len(service.visitors.get("me").encoded.visual_tokens(PruningSettings()))
+    whole = service.model.count_visual_tokens(service.visitors.get("me").encoded, Settings())
     assert unpruned.visual_tokens == whole
     assert pruned.visual_tokens < whole / 5
     assert unpruned.prefill_flops == Decoder.of(service.model.model.config).prefill_flops(unpruned.prompt_tokens)
@@ -162,7 +161,7 @@ def test_the_cache_is_as_large_as_the_figures_say(service_of, picture_file, load
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
     figures = ask(service, "me", "What is it?").pruned.figures
-    session = Session(service.model.loaded, service.model.conv_mode, SIXTEEN)
+    session = Session(service.model.loaded, pruning=SIXTEEN)
     session.ask("What is it?", [picture_file], do_sample=False, max_new_tokens=1)
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in session._cache.layers)
     assert figures.kv_cache_bytes == held
@@ -170,13 +169,13 @@ def test_the_cache_is_as_large_as_the_figures_say(service_of, picture_file, load
 
 def test_visitors_with_other_budgets_do_not_disturb_each_other(service_of, tmp_path):
     service = service_of()
-    settings = [PruningSettings(4), PruningSettings(16, 0.0), PruningSettings(48), PruningSettings(16, 1.0)]
+    settings = [Settings(4), Settings(16, 0.0), Settings(48), Settings(16, 1.0)]
     questions = ["What is it?", "Why?"]
     expected, files = [], []
     for i, pruning in enumerate(settings):
         files.append(tmp_path / f"{i}.png")
         picture(seed=i).save(files[-1])
-        session = Session(service.model.loaded, service.model.conv_mode, pruning)
+        session = Session(service.model.loaded, pruning=pruning)
         first = session.ask(questions[0], [files[-1]], **GREEDY)
         expected.append([first, session.ask(questions[1], **GREEDY)])
     said, failed = {}, []
@@ -188,7 +187,7 @@ def test_visitors_with_other_budgets_do_not_disturb_each_other(service_of, tmp_p
             for question in questions:
                 answers.append(ask(service, str(i), question, settings[i]).pruned.text)
                 for number in (3, 30):
-                    service.draw_kept(str(i), PruningSettings(number))
+                    service.draw_kept(str(i), Settings(number))
             said[i] = answers
         except Exception as error:
             failed.append(error)
@@ -319,7 +318,7 @@ def test_a_visitor_chooses_among_what_is_offered(service_of, tmp_path):
     def chosen(tokens, ratio, method) -> dict:
         return {"visual_token_num": tokens, "important_ratio": ratio, "pruning_method": method}
 
-    assert service.pruning(**chosen(9, 0.25, "divprune")) == PruningSettings(9, 0.25, "divprune")
+    assert service.pruning(**chosen(9, 0.25, "divprune")) == Settings(9, 0.25, "divprune")
     own = tmp_path / "own.py"
     own.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     bad = [(None, 0.5, "vispruner"), (0, 0.5, "vispruner"), (16.5, 0.5, "vispruner"), ("16", 0.5, "vispruner")]
@@ -328,7 +327,7 @@ def test_a_visitor_chooses_among_what_is_offered(service_of, tmp_path):
         with pytest.raises(ValueError, match=r"T has|visual_token_num|important_ratio|not offered"):
             service.pruning(**chosen(*values))
     assert not (tmp_path / "ran").exists()
-    given = Service(service.model, None, PruningSettings(1000, pruning_method=str(own)))  # by who serves the page
+    given = Service(service.model, None, Settings(1000, pruning_method=str(own)))  # by who serves the page
     assert given.pruning(**chosen(16, 0.5, str(own))).pruning_method == str(own)
     assert given.settings.visual_token_num == 144
 
@@ -390,7 +389,7 @@ def test_a_server_answers_and_a_model_beside_it_draws(service_of, picture_file, 
 def test_a_server_alone_says_that_nothing_can_be_drawn(picture_file, model_server):
     from llava.serve.page.vllm_server import VllmServer
 
-    service = Service(None, VllmServer(model_server.url, GREEDY), PruningSettings())
+    service = Service(None, VllmServer(model_server.url, GREEDY), Settings())
     assert (service.patches, service.settings.visual_token_num) == (576, 64)
     service.take_picture("me", picture_file, "picture.png")
     assert "--model-path" in service.draw_kept("me", SIXTEEN)
@@ -408,6 +407,6 @@ def test_tokens_of_merged_patches_are_not_taken_for_patches(service_of, picture_
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
     views = service.visitors.get("me").encoded.views
-    assert kept_patches(service.model.model, views, PruningSettings(16, pruning_method="visionzip")) is None
-    every = kept_patches(service.model.model, views, PruningSettings(500))
+    assert kept_patches(service.model.model, views, Settings(16, pruning_method="visionzip")) is None
+    every = kept_patches(service.model.model, views, Settings(500))
     assert [sorted(crop.others) for crop in every] == [list(range(144))]

@@ -11,10 +11,10 @@ from safetensors import safe_open
 from llava.eval.answering import answer_questions
 from llava.eval.eval_science_qa import read_problems
 from llava.eval.eval_textvqa import read_labels as read_textvqa_labels
-from scripts.tiny.clip.quality import measure
-from scripts.tiny.evaluate.kinds import kinds, truths
-from scripts.tiny.evaluate.scores import read_benchmarks, score_all
-from scripts.tiny.scenes import COMPANIONS, SHAPES, evaluation_scenes
+from playground.tiny.clip.quality import measure
+from playground.tiny.evaluate.kinds import kinds, truths
+from playground.tiny.evaluate.scores import read_benchmarks, score_all
+from playground.tiny.scenes import COMPANIONS, SHAPES, evaluation_scenes
 from tests.conftest import ROOT, load
 
 DATA = ROOT / "playground" / "data" / "scenes"

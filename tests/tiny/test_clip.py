@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scripts.tiny.clip import __main__ as command
-from scripts.tiny.clip import training
-from scripts.tiny.clip.data import CaptionedScenes, change_one_detail, draw_patches, draw_region
-from scripts.tiny.clip.losses import contrastive_loss, patch_loss
-from scripts.tiny.clip.model import embed_regions, embed_scenes, make_model, make_tokenizer, position_code
-from scripts.tiny.drawing import draw_scene
-from scripts.tiny.patches import words_of_patches
-from scripts.tiny.scenes import make_scene, training_scenes
+from playground.tiny.clip import __main__ as command
+from playground.tiny.clip import training
+from playground.tiny.clip.data import CaptionedScenes, change_one_detail, draw_patches, draw_region
+from playground.tiny.clip.losses import contrastive_loss, patch_loss
+from playground.tiny.clip.model import embed_regions, embed_scenes, make_model, make_tokenizer, position_code
+from playground.tiny.drawing import draw_scene
+from playground.tiny.patches import words_of_patches
+from playground.tiny.scenes import make_scene, training_scenes
 
 
 def test_a_wrong_caption_is_wrong_in_one_thing():

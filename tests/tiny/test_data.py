@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from llava.train.records import Record
-from scripts.tiny.data import list_turns, lookup_turns, record, short_answer
-from scripts.tiny.language_model.lessons import DRILL, FIRST_MIX, LISTS, STEPS, lessons
-from scripts.tiny.language_model.model import make_llama, make_tokenizer
-from scripts.tiny.language_model.training import Conversations
-from scripts.tiny.patches import words_of_patches
-from scripts.tiny.questions import Question
-from scripts.tiny.scenes import training_scenes
+from playground.tiny.data import list_turns, lookup_turns, record, short_answer
+from playground.tiny.language_model.lessons import DRILL, FIRST_MIX, LISTS, STEPS, lessons
+from playground.tiny.language_model.model import make_llama, make_tokenizer
+from playground.tiny.language_model.training import Conversations
+from playground.tiny.patches import words_of_patches
+from playground.tiny.questions import Question
+from playground.tiny.scenes import training_scenes
 
 SCENES = list(training_scenes(40))
 

@@ -3,12 +3,12 @@
 import pytest
 
 from llava.eval.answering import answer_questions
-from scripts.tiny import benchmarks
-from scripts.tiny.evaluate import run
-from scripts.tiny.evaluate.kinds import truths
-from scripts.tiny.evaluate.run import answer_all
-from scripts.tiny.evaluate.scores import read_benchmarks, score_all
-from scripts.tiny.evaluate.settings import BUDGETS, RIVALS, SEEDS, Setting, rows_of_table, table
+from playground.tiny import benchmarks
+from playground.tiny.evaluate import run
+from playground.tiny.evaluate.kinds import truths
+from playground.tiny.evaluate.run import answer_all
+from playground.tiny.evaluate.scores import read_benchmarks, score_all
+from playground.tiny.evaluate.settings import BUDGETS, RIVALS, SEEDS, Setting, rows_of_table, table
 from tests.conftest import load
 
 

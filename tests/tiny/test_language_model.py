@@ -8,16 +8,16 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from llava.checkpoints.tokenizer import load_tokenizer
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.model.tokenizer import load_tokenizer
-from llava.utils import InputError
-from scripts.tiny.data import write
-from scripts.tiny.language_model import __main__ as command
-from scripts.tiny.language_model import training
-from scripts.tiny.language_model.model import make_llama
-from scripts.tiny.language_model.training import LlamaWithPatchWords
-from scripts.tiny.patches import draw_shown_patches, words_of_patches
-from scripts.tiny.scenes import make_scene
+from llava.errors import InputError
+from playground.tiny.data import write
+from playground.tiny.language_model import __main__ as command
+from playground.tiny.language_model import training
+from playground.tiny.language_model.model import make_llama
+from playground.tiny.language_model.training import LlamaWithPatchWords
+from playground.tiny.patches import draw_shown_patches, words_of_patches
+from playground.tiny.scenes import make_scene
 
 
 def test_a_patch_is_the_sum_of_the_embeddings_of_its_words():

@@ -4,20 +4,29 @@ import random
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
+from llava.checkpoints.weight_files import read_weights
 from llava.eval.answering import answer_questions
-from llava.model.weight_files import read_weights
 from llava.train.train import train
-from scripts.tiny.data import in_words, option_turns, write
-from scripts.tiny.evaluate.scores import read_benchmarks
-from scripts.tiny.letters import __main__ as command
-from scripts.tiny.letters.fixed import FixedParts
-from scripts.tiny.letters.grow import NEW
-from scripts.tiny.scenes import training_scenes
+from playground.tiny.data import in_words, option_turns, write
+from playground.tiny.evaluate.scores import read_benchmarks
+from playground.tiny.letters import __main__ as command
+from playground.tiny.letters.fixed import FixedParts
+from playground.tiny.letters.grow import NEW
+from playground.tiny.muon import MuonTrainer
+from playground.tiny.scenes import training_scenes
 from tests.conftest import ROOT, load
 
 BUNDLE = ROOT / "playground" / "checkpoints"
 OPTIONS = "A. red\nB. blue\nC. 绿色"
+
+
+class Rates(TrainerCallback):
+    """Records the learning rates that a training begins with."""
+
+    def on_train_begin(self, args, state, control, optimizer=None, **_):
+        self.values = {group["initial_lr"] for group in optimizer.optimizer.param_groups}
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +92,12 @@ def test_training_leaves_what_was_put_in_alone(grown, data, tmp_path):
         f"--model_name_or_path={grown}", f"--vision_tower={BUNDLE / 'clip-vit-tiny-patch14-168'}", "--version=v1",
         f"--data_path={data / 'letters.json'}", f"--image_folder={data / 'images'}", f"--output_dir={tmp_path / 'out'}",
         "--mm_projector_type=mlp2x_gelu", "--mm_vision_select_layer=-2", "--image_aspect_ratio=pad",
-        "--per_device_train_batch_size=4", "--max_steps=2", "--learning_rate=1e-3", "--muon_learning_rate=3e-3",
+        "--per_device_train_batch_size=4", "--max_steps=2", "--learning_rate=1e-3",
         "--model_max_length=2048", "--save_dtype=float32", "--report_to=none",
     ]  # fmt: skip
-    train(arguments, callbacks=[FixedParts()])
+    rates = Rates()
+    train(arguments, [FixedParts(), rates], MuonTrainer)
+    assert rates.values == {1e-3, 3e-3}  # of the matrices by Muon, and of the rest
     before, after = read_weights(grown), read_weights(tmp_path / "out")
     embeddings = "model.embed_tokens.weight"
     assert torch.equal(before[embeddings][:, -NEW:], after[embeddings][:, -NEW:])

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from scripts.tiny import questions as q
-from scripts.tiny.data import conversation, record
-from scripts.tiny.drawing import draw_scene
-from scripts.tiny.patches import object_patches
-from scripts.tiny.scenes import COLORS, SIZE, Scene, Sign, Thing, evaluation_scenes, make_scene, training_scenes
+from playground.tiny import questions as q
+from playground.tiny.data import conversation, record
+from playground.tiny.drawing import draw_scene
+from playground.tiny.patches import object_patches
+from playground.tiny.scenes import COLORS, SIZE, Scene, Sign, Thing, evaluation_scenes, make_scene, training_scenes
 from tests.conftest import ROOT
 
 RED_STAR = Thing("star", "red", "large", 40, 40, 40)
@@ -71,8 +71,8 @@ def test_the_patches_that_are_shown_depend_on_the_scene_alone():
     """Not on Python's hash seed, which differs from process to process."""
     code = """if True:
         from random import Random
-        from scripts.tiny.patches import draw_shown_patches
-        from scripts.tiny.scenes import make_scene
+        from playground.tiny.patches import draw_shown_patches
+        from playground.tiny.scenes import make_scene
         print([draw_shown_patches(make_scene(seed), Random(seed), 0.4, 0.08) for seed in range(20)])
     """
     outputs = {

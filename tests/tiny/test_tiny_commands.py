@@ -1,4 +1,4 @@
-"""The commands of scripts/tiny and make_random_checkpoint.py: help at once, and bad input in one line."""
+"""The commands of playground/tiny and make_random_checkpoint.py: help at once, and bad input in one line."""
 
 import os
 import subprocess
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from llava.errors import InputError
+from tests.conftest import ROOT, load_script
 
-TINY = ROOT / "scripts" / "tiny"
+TINY = ROOT / "playground" / "tiny"
 FILES = [path for path in TINY.rglob("*.py") if "run_command(" in path.read_text()]
 MODULES = sorted(path.parent.name if path.name == "__main__.py" else path.stem for path in FILES)
 # Runs a command where importing torch or transformers fails.
@@ -43,7 +44,10 @@ def assert_refused(done: subprocess.CompletedProcess, named: str) -> None:
     assert named in done.stderr
 
 
-@pytest.mark.parametrize("name", [*(f"scripts.tiny.{name}" for name in MODULES), "scripts/make_random_checkpoint.py"])
+COMMANDS = [*(f"playground.tiny.{name}" for name in MODULES), "scripts/make_random_checkpoint.py"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_there_without_torch_whose_import_takes_seconds(name):
     done = run_without_torch(name, "--help")
     assert done.returncode == 0, done.stderr
@@ -53,14 +57,14 @@ def test_help_is_there_without_torch_whose_import_takes_seconds(name):
 @pytest.mark.parametrize(
     ("command", "args", "named"),
     [
-        ("scripts.tiny.data", ("--output", "/x", "--scenes", "0"), "an integer of at least 1, got '0'"),
-        ("scripts.tiny.data", ("--output", "/dev/null/x", "--scenes", "1"), "cannot make the folder /dev/null/x"),
-        ("scripts.tiny.benchmarks", ("--output", "/dev/null/x"), "cannot make the folder /dev/null/x"),
-        ("scripts.tiny.benchmarks", ("--outpt", "/x"), "--output"),
-        ("scripts.tiny.clip", ("--images", "/x", "--output", "/x", "--scenes", "many"), "got 'many'"),
-        ("scripts.tiny.evaluate", ("--processes", "0"), "--processes: must be an integer of at least 1, got '0'"),
-        ("scripts.tiny.letters", ("--model", "/x", "--mdel", "/x"), "--data, --output"),
-        ("scripts.tiny.language_model", ("--batch-size", "-1"), "at least 1, got '-1'"),
+        ("playground.tiny.data", ("--output", "/x", "--scenes", "0"), "an integer of at least 1, got '0'"),
+        ("playground.tiny.data", ("--output", "/dev/null/x", "--scenes", "1"), "cannot make the folder /dev/null/x"),
+        ("playground.tiny.benchmarks", ("--output", "/dev/null/x"), "cannot make the folder /dev/null/x"),
+        ("playground.tiny.benchmarks", ("--outpt", "/x"), "--output"),
+        ("playground.tiny.clip", ("--images", "/x", "--output", "/x", "--scenes", "many"), "got 'many'"),
+        ("playground.tiny.evaluate", ("--processes", "0"), "--processes: must be an integer of at least 1, got '0'"),
+        ("playground.tiny.letters", ("--model", "/x", "--mdel", "/x"), "--data, --output"),
+        ("playground.tiny.language_model", ("--batch-size", "-1"), "at least 1, got '-1'"),
         ("scripts/make_random_checkpoint.py", ("/x", "--version", "v7"), "invalid choice: 'v7'"),
         ("scripts/make_random_checkpoint.py", ("/dev/null/x",), "cannot make the folder /dev/null/x"),
     ],
@@ -69,18 +73,12 @@ def test_bad_options_are_one_line_without_torch(command, args, named):
     assert_refused(run_without_torch(command, *args), named)
 
 
-def test_a_random_checkpoint_that_exists_is_named_and_stays(checkpoints):
+def test_a_random_checkpoint_that_exists_is_named_and_stays(checkpoints, monkeypatch):
     folder = checkpoints()
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "make_random_checkpoint.py", folder.parent],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert_refused(done, f"{folder} exists already")
+    monkeypatch.setattr(sys, "argv", ["make_random_checkpoint", str(folder.parent)])
+    with pytest.raises(InputError, match=f"{folder} exists already"):
+        load_script("make_random_checkpoint").main()
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -93,11 +91,11 @@ def test_random_checkpoints_share_a_folder_and_its_tower(make_checkpoint):
     assert tower.read_bytes() == before
 
 
-def test_train_tiny_explains_itself_and_takes_no_arguments():
-    recipe = ["bash", ROOT / "scripts" / "train_tiny.sh"]
+def test_the_making_explains_itself_and_takes_no_arguments():
+    recipe = ["bash", TINY / "make.sh"]
     explained = subprocess.run([*recipe, "--help"], capture_output=True, text=True, check=False)
     refused = subprocess.run([*recipe, "--scenes"], capture_output=True, text=True, check=False)
     assert explained.returncode == 0
-    assert explained.stdout.startswith("Make the bundled model and benchmarks: bash scripts/train_tiny.sh\n")
+    assert explained.stdout.startswith("Make the bundled model and benchmarks: bash playground/tiny/make.sh\n")
     assert explained.stdout.endswith("(playground).\n")
     assert_refused(refused, "it takes no arguments")

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
+from llava.checkpoints.weight_files import read_weights
 from llava.constants import DEFAULT_IMAGE_TOKEN as IMAGE
-from llava.model.weight_files import read_weights
 from tests.conftest import ROOT, load_script, picture
 
 PROJECTOR = {f"model.mm_projector.{name}" for name in ("0.bias", "0.weight", "2.bias", "2.weight")}

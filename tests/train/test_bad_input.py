@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from llava.errors import InputError
 from llava.train.train import train
-from llava.utils import InputError
 from tests.conftest import IMAGE
 from tests.train.conftest import INSTRUCTIONS, conversation, run_module
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_one_line_and_code_2_for_bad_input(command):
     done = run_module("llava.train.train", *command("stage2", data=[INSTRUCTIONS[0] | {"image": "none.png"}]))
     assert done.returncode == 2

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from llava.errors import InputError
 from llava.train.train import train
-from llava.utils import InputError
 from tests.train.conftest import Stop, assert_equal, output_dir, weights_of
 
 

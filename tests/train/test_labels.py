@@ -4,13 +4,12 @@ import json
 
 import pytest
 
+from llava.checkpoints.tokenizer import load_tokenizer, tokenizer_image_token
 from llava.constants import DEFAULT_IMAGE_TOKEN as IMAGE
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import get_conversation
-from llava.mm_utils import tokenizer_image_token
-from llava.model.tokenizer import load_tokenizer
+from llava.errors import InputError
 from llava.train.labels import PromptTokenizer, build_prompt
-from llava.utils import InputError
 
 CONVERSATIONS = [
     ((f"{IMAGE}\nIs there a dog?", "Yes"),),

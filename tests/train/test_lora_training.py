@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from llava.checkpoints.weight_files import read_weights
+from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
-from llava.model.weight_files import read_weights
 from llava.train.train import train
-from llava.utils import InputError
 from tests.test_scripts import run_recipe
 from tests.train.conftest import INSTRUCTIONS, PROJECTOR, Losses, Stop, assert_equal, output_dir
 
@@ -31,7 +31,7 @@ def load_with_base(folder, base):
     return load_pretrained_model(str(folder), str(base), "llava-lora", device="cpu").model
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_loss_falls_and_the_result_loads_onto_its_base(needs_peft, command, starting_point, bf16):
     losses, base = Losses(), starting_point / "vicuna"
     options = command("stage2", max_steps=25, save_strategy="no", bf16=bf16, **LORA)
@@ -69,6 +69,7 @@ class Layers(TrainerCallback):
         self.classes = Counter(type(module).__name__ for module in model.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "layer"), [(4, "Linear4bit"), (8, "Linear8bitLt")])
 def test_on_quantized_weights(needs_peft, command, starting_point, bits, layer):
     pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes (the extra `quant`)")
@@ -85,7 +86,6 @@ def test_on_quantized_weights(needs_peft, command, starting_point, bits, layer):
 REFUSED = [
     ({"bits": 4}, "needs --lora_enable True"),
     ({"lora_enable": True, "freeze_backbone": True}, "--freeze_backbone and --lora_enable exclude each other"),
-    ({"lora_enable": True, "muon_learning_rate": 0.1}, "--muon_learning_rate and --lora_enable"),
     ({"lora_enable": True, "lora_bias": "all"}, "lora_bias is 'all'"),
     ({"lora_enable": True, "lora_r": 0}, "lora_r is 0"),
     ({"lora_enable": True, "lora_dropout": 1}, "lora_dropout is 1"),
@@ -108,6 +108,7 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(command, monkeypatc
         train(command("stage2", lora_enable=True, **options))
 
 
+@pytest.mark.slow
 def test_the_recipe_writes_upstream_s_layout(needs_peft, starting_point, tmp_path):
     (tmp_path / "data.json").write_text(json.dumps(INSTRUCTIONS))
     settings = {

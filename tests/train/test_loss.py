@@ -5,10 +5,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.mm_utils import process_images
 from llava.model.anyres import count_merged_tokens
 from llava.train.data import count_kept_ids
 from llava.train.sampler import EpochSampler
+from llava.vision.pixels import process_images
 from tests.conftest import load, picture
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from llava.errors import InputError
 from llava.train.train import train
-from llava.utils import InputError
 from tests.train.conftest import Losses
 
 BEFORE_LOADING = [
@@ -12,7 +12,6 @@ BEFORE_LOADING = [
     ("learning_rate", -1, "greater than or equal to 0"),
     ("mm_projector_lr", "nan", "finite"),
     ("mm_projector_lr", -1, "greater than or equal to 0"),
-    ("muon_learning_rate", -1, "greater than or equal to 0"),
     ("weight_decay", "nan", "finite"),
     ("adam_beta1", "nan", "finite"),
     ("adam_beta2", 1, "less than 1"),
@@ -110,3 +109,27 @@ def test_a_whole_checkpoint_as_the_projector_is_refused_in_a_short_line(command,
     with pytest.raises(InputError, match="does not fit the model") as error:
         train(command("stage2", pretrain_mm_mlp_adapter=starting_point / "vicuna" / "model.safetensors"))
     assert len(str(error.value)) < 800
+
+
+def test_help_says_what_an_option_takes_and_what_it_is_by_default(capsys):
+    with pytest.raises(SystemExit) as end:
+        train(["--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for said in ("learning rate of the projector", "float16, bfloat16 or float32 (default: float16)"):
+        assert said in text
+    assert "{linear,cosine," in text  # an option of transformers' Trainer
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["--output_dirr", "x"], "unrecognized arguments: --output_dirr"),
+        (["--learning-rat=1"], "--output_dir is needed"),
+        ([], "--output_dir is needed"),
+        (["--output_dir", "x", "--data_path", "y"], "--model_name_or_path is needed"),
+    ],
+)
+def test_a_mistyped_or_missing_option_is_named(args, named):
+    with pytest.raises(InputError, match=named):
+        train(args)

@@ -2,13 +2,15 @@
 
 import json
 
+import pytest
 import torch
 
-from llava.model.weight_files import read_weights
+from llava.checkpoints.weight_files import read_weights
 from tests.test_scripts import run_recipe
 from tests.train.conftest import CAPTIONS, INSTRUCTIONS
 
 
+@pytest.mark.slow
 def test_both_stages_run_one_after_the_other_and_extra_options_come_last(starting_point, tmp_path):
     settings = {
         "MODEL": starting_point / "vicuna",

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from llava.constants import DEFAULT_IMAGE_TOKEN as IMAGE
+from llava.errors import InputError
 from llava.train.records import read_records
-from llava.utils import InputError
 from tests.train.conftest import CAPTIONS, INSTRUCTIONS, conversation
 
 

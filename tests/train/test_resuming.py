@@ -4,17 +4,24 @@ import signal
 
 import pytest
 
-from llava.model.weight_files import read_weights
+from llava.checkpoints.weight_files import read_weights
 from llava.train.train import train
 from tests.eval.runs import processes_of, start, wait_for
 from tests.train.conftest import Losses, Stop, assert_equal, output_dir, weights_of
 
 
-@pytest.mark.parametrize(("stage", "stop"), [("stage1", 3), ("stage2", 3), ("stage2", 2), ("stage2", 5)])
+@pytest.mark.parametrize(
+    ("stage", "stop"),
+    [
+        ("stage1", 3),
+        ("stage2", 5),
+        pytest.param("stage2", 3, marks=pytest.mark.slow),
+        pytest.param("stage2", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(command, stage, stop):
     """Two steps an epoch, a checkpoint every 2: stops inside and at the end of an epoch, at and after a checkpoint."""
     options = {
-        **({"muon_learning_rate": 0.01} if stop == 2 else {}),
         "group_by_modality_length": stop == 5,
         "dataloader_num_workers": int(stop == 2),
         "save_steps": 1 if stop == 3 else 2,
@@ -73,6 +80,7 @@ def test_a_run_that_lacks_only_its_result_writes_it_without_another_step(command
     assert_equal(read_weights(output_dir(options)), weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 def test_the_workers_of_a_killed_training_end_with_it_and_it_goes_on(command, sign):
     """The loader's workers are processes, each of which sees within seconds that its parent has gone."""

@@ -5,7 +5,7 @@ import inspect
 import torch
 
 from llava.conversation import check_conv_mode
-from llava.utils import InputError
+from llava.errors import InputError
 
 DTYPES = ("float16", "bfloat16", "float32")
 

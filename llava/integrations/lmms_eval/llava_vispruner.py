@@ -1,17 +1,16 @@
 """`lmms_eval --model llava_vispruner`: LLaVA with its visual tokens pruned."""
 
+from llava.checkpoints.folders import get_model_name_from_path
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import question_in
-from llava.eval.evaluation import published_conv_mode
+from llava.errors import InputError
 from llava.inference import Engine, Request
 from llava.inference.likelihood import answer_losses
 from llava.inference.request import mark_images
-from llava.inference.templates import choose_conv_mode, open_conversation
 from llava.integrations.lmms_eval.arguments import check_conv_template, read_batch_size, read_dtype, refuse_unknown
 from llava.integrations.lmms_eval.base import Message, PrunedModel
 from llava.model.builder import load_pretrained_model
-from llava.pruning import PruningSettings
-from llava.utils import InputError, get_model_name_from_path
+from llava.pruning.settings import take_settings, takes_settings
 
 
 class LlavaVisPruner(PrunedModel):
@@ -20,24 +19,20 @@ class LlavaVisPruner(PrunedModel):
     Pixels are float32 up to the vision tower: pixels of half precision change what is kept.
     """
 
+    @takes_settings
     def __init__(
         self,
         pretrained: str | None = None,
-        visual_token_num: int | None = None,
-        important_ratio: float = 0.5,
-        pruning_method: str = "vispruner",
-        pruning_seed: int = 0,
         conv_template: str | None = None,
         batch_size: int | str | None = None,
         device: str | None = None,
         dtype: str | None = None,
-        budget_per: str = "crop",
-        **unknown,
+        **settings,
     ) -> None:
         """
         Args:
             pretrained: checkpoint folder or hub id.
-            visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `PruningSettings`.
+            settings: those of `llava.pruning.Settings`, by name.
             conv_template: the prompt template, or "chat_template" for the tokenizer's own; the one of the checkpoint's
                 published figures if None.
             batch_size: requests answered at once; as many as memory allows if None or "auto".
@@ -46,10 +41,10 @@ class LlavaVisPruner(PrunedModel):
 
         Raises InputError or ValueError, naming the argument, before weights are loaded.
         """
-        refuse_unknown("llava_vispruner", type(self), unknown)
+        pruning = take_settings(settings)
+        refuse_unknown("llava_vispruner", type(self), settings)
         if not isinstance(pretrained, str):
             raise InputError("llava_vispruner needs the model argument pretrained: a checkpoint folder or hub id")
-        pruning = PruningSettings(visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per)
         check_conv_template(conv_template)
         torch_dtype = read_dtype(dtype)
         super().__init__(read_batch_size(batch_size))
@@ -57,10 +52,7 @@ class LlavaVisPruner(PrunedModel):
         loaded = load_pretrained_model(pretrained, None, name, device=self.own_device(device), torch_dtype=torch_dtype)
         loaded.model.pruning = pruning
         self.config = loaded.model.config
-        if conv_template is None:
-            self.conv_template = published_conv_mode(name, self.config.model_type, pretrained)
-        else:
-            self.conv_template = choose_conv_mode(name, self.config.model_type, conv_template, pretrained)
+        self.template = loaded.find_template(conv_template) if conv_template else loaded.template
         self.engine: Engine | None = Engine(loaded, self.batch_size)
 
     def answer(self, messages: list[Message], options: dict) -> list[str]:
@@ -88,7 +80,4 @@ class LlavaVisPruner(PrunedModel):
         text, pictures = message.text, len(message.pictures)
         if pictures and DEFAULT_IMAGE_TOKEN not in text:
             text = " ".join([DEFAULT_IMAGE_TOKEN] * pictures) + f"\n{text}"
-        conversation = open_conversation(self.conv_template)
-        conversation.append_message(conversation.roles[0], mark_images(text, pictures, self.config, message.name))
-        conversation.append_message(conversation.roles[1], answer)
-        return conversation.get_prompt()
+        return self.template.prompt(mark_images(text, pictures, self.config, message.name), answer)

@@ -8,13 +8,15 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.inference.pictures import open_image
+from llava.errors import InputError, one_line
+from llava.files import read_text
+from llava.inference.images import open_image
 from llava.inference.request import check_placeholders
 from llava.integrations.lmms_eval.arguments import read_batch_size, read_dtype, refuse_unknown
 from llava.integrations.lmms_eval.base import Message, PrunedModel
 from llava.integrations.transformers import prune
 from llava.integrations.transformers.budget import Budget
-from llava.utils import InputError, one_line, read_text
+from llava.pruning.settings import NAMES, takes_settings
 
 PROMPTS_AT_ONCE = 8  # where batch_size is "auto"
 
@@ -22,24 +24,21 @@ PROMPTS_AT_ONCE = 8  # where batch_size is "auto"
 class PrunedHf(PrunedModel):
     """A model that `llava.integrations.transformers.prune` takes, asked in its processor's chat template."""
 
+    @takes_settings
     def __init__(
         self,
         pretrained: str | None = None,
         visual_token_num: int | float | None = None,
-        important_ratio: float = 0.5,
-        pruning_method: str = "vispruner",
-        pruning_seed: int = 0,
         chat_template: str | None = None,
         batch_size: int | str | None = None,
         device: str | None = None,
         dtype: str | None = None,
-        budget_per: str = "crop",
-        **unknown,
+        **settings,
     ) -> None:
         """
         Args:
             pretrained: checkpoint folder or hub id in transformers' layout.
-            visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `prune`.
+            visual_token_num, settings: see `prune`.
             chat_template: a file of Jinja in place of the processor's own template.
             batch_size: prompts answered at once; 8 if None or "auto".
             device: "cuda" (the CPU where there is no GPU), "cuda:N" or "cpu".
@@ -48,12 +47,11 @@ class PrunedHf(PrunedModel):
         Raises InputError or ValueError, naming the argument, before weights are loaded, and InputError for what cannot
         be loaded or is no model that can be pruned.
         """
-        refuse_unknown("pruned_hf", type(self), unknown)
+        others = {name: settings.pop(name) for name in NAMES if name in settings}
+        refuse_unknown("pruned_hf", type(self), settings)
         if not isinstance(pretrained, str):
             raise InputError("pruned_hf needs the model argument pretrained: a checkpoint folder or hub id")
-        others = {"important_ratio": important_ratio, "pruning_method": pruning_method, "pruning_seed": pruning_seed}
-        others["budget_per"] = budget_per
-        Budget.of(visual_token_num, **others)
+        Budget.from_options(visual_token_num, **others)
         self._template = None if chat_template is None else read_text(Path(chat_template), "chat template")
         wanted = read_dtype(dtype)
         super().__init__(read_batch_size(batch_size) or PROMPTS_AT_ONCE)

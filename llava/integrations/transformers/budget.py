@@ -1,13 +1,11 @@
 """How many visual tokens a pruned model keeps: a number of each crop, or a share of its patches."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
-from llava.pruning import PruningSettings
-from llava.pruning.base import IMAGE
-from llava.utils import InputError
-
-SETTING_NAMES = tuple(field.name for field in fields(PruningSettings))
+from llava.errors import InputError
+from llava.pruning import Settings
+from llava.pruning.settings import IMAGE, take_settings
 
 
 @dataclass(frozen=True)
@@ -18,12 +16,12 @@ class Budget:
         visual_token_num: visual tokens of each crop, an integer >= 1, or a share, a float in (0, 1]; None keeps all.
         pruning: the other settings, with no number.
 
-    Raises ValueError, naming the setting, for another value, and InputError for a method that prunes inside the
-    language model or chooses by the question.
+    Raises ValueError for an invalid value; the message names the setting. InputError for a method that prunes inside
+    the language model or chooses by the question.
     """
 
     visual_token_num: int | float | None
-    pruning: PruningSettings
+    pruning: Settings
 
     def __post_init__(self) -> None:
         number = self.visual_token_num
@@ -31,7 +29,7 @@ class Budget:
             if not 0 < number <= 1:
                 raise InputError(f"visual_token_num must be an integer or a share in (0, 1], got {number!r}")
         else:
-            PruningSettings(visual_token_num=number)
+            Settings(visual_token_num=number)
         asked = replace(self.pruning, visual_token_num=1)
         if asked.question_views:
             raise InputError(
@@ -45,9 +43,12 @@ class Budget:
             )
 
     @classmethod
-    def of(cls, visual_token_num: int | float | None, **others) -> "Budget":
-        """A budget; `others` are the other settings of `PruningSettings`."""
-        return cls(visual_token_num, PruningSettings(**others))
+    def from_options(cls, visual_token_num: int | float | None, **others) -> "Budget":
+        """A budget; `others` are the other settings of `Settings`."""
+        budget = cls(visual_token_num, take_settings(others))
+        if others:
+            raise TypeError(f"there is no setting {next(iter(others))!r}")
+        return budget
 
     def changed(self, given: dict) -> "Budget":
         """This budget with some of its settings replaced, by name."""
@@ -58,7 +59,7 @@ class Budget:
     @property
     def prunes(self) -> bool:
         """Whether there is a budget and a method that heeds it."""
-        return self.visual_token_num is not None and self.pruning.pruning_method != "none"
+        return self.visual_token_num is not None and replace(self.pruning, visual_token_num=1).prunes
 
     def keeps_all_of(self, patches: int) -> bool:
         """Whether crops of so many patches, and smaller ones, are known to lose none."""
@@ -66,7 +67,7 @@ class Budget:
             return self.visual_token_num == 1.0 and isinstance(self.visual_token_num, float)
         return not self.prunes or self._number(patches) >= patches
 
-    def settings(self, patches: int, crops: int = 1) -> PruningSettings:
+    def settings(self, patches: int, crops: int = 1) -> Settings:
         """The settings for a picture of crops of so many patches. A share is rounded; at least one token is kept."""
         choice = patches * crops if self.pruning.budget_per == IMAGE else patches
         return replace(self.pruning, visual_token_num=self._number(choice))

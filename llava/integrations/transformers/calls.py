@@ -6,8 +6,9 @@ Shapes: B prompts, L tokens of the longest.
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from llava.errors import InputError
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts.base import Host, Picture, join
 from llava.integrations.transformers.prompts import (
@@ -19,9 +20,8 @@ from llava.integrations.transformers.prompts import (
     behind,
     prune_prompts,
 )
-from llava.utils import InputError
-
-_CACHES = ("cache", "past_key_values")  # the argument's name from transformers 5.24 on, and before
+from llava.model.encode import encodes_one_by_one
+from llava.pruning.kv_cache import cache_in
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,6 @@ class Call:
         """What its cache holds of pruned prompts; None if that is nothing."""
         cached = getattr(cache_in(self.given), ATTRIBUTE, None)
         return cached.up_to(self.past) if cached is not None and self.past else None
-
-
-def cache_in(given: dict) -> Cache | None:
-    """The cache among the arguments of a call."""
-    return next((given[name] for name in _CACHES if given.get(name) is not None), None)
 
 
 def prompts_of_generate(call: Call) -> Prompts | None:
@@ -150,11 +145,7 @@ def _prune(call: Call, written: Written) -> Prompts:
 
 
 def encode_pictures(model: PreTrainedModel, host: Host, token: int, parts: list[dict]) -> list[Picture]:
-    """The pictures whose arguments are `parts`, as `host.split` makes them.
-
-    To answer in float32 every picture is encoded by itself: the size of a batch changes the last bits of the features,
-    and the selection can turn on them, so that an answer would depend on what else is in the batch.
-    """
-    one_by_one = model.dtype is torch.float32 and not model.training
+    """The pictures whose arguments are `parts`, as `host.split` makes them: see `encodes_one_by_one`."""
+    one_by_one = encodes_one_by_one(model.dtype, model.training)
     groups = [[part] for part in parts] if one_by_one else [parts] * bool(parts)
     return [picture for group in groups for picture in host.encode(model, token, join(group))]

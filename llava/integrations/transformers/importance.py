@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from llava.pruning.importance import received
+from llava.pruning.importance import paid_by_cls, received
 
 
 class Seen:
@@ -61,8 +61,7 @@ def cls_attention(attention: nn.Module, hidden_states: torch.Tensor) -> torch.Te
         hidden_states: (K, M, C), its input, [CLS] first.
     """
     query, keys = _project(attention, "q", hidden_states[:, :1]), _project(attention, "k", hidden_states)
-    scores = (query @ keys.transpose(-1, -2)) * attention.scale
-    return scores.softmax(dim=-1, dtype=torch.float32)[:, :, 0, 1:].mean(dim=1)
+    return paid_by_cls(query, keys, attention.scale).mean(dim=1)
 
 
 @torch.no_grad()

@@ -12,10 +12,10 @@ import torch
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
+from llava.errors import InputError
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts.base import Picture
-from llava.pruning import PruningError, VisualTokens, select
-from llava.utils import InputError
+from llava.pruning import PruningError, select
 
 IGNORED_LABEL = -100
 ATTRIBUTE = "pruned_prompts"  # of a cache: the prompts that it holds
@@ -267,7 +267,7 @@ def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
     crops, patches, _ = picture.views.features.shape
     settings = budget.settings(patches, crops)
     chosen = select(picture.views, settings)
-    if not isinstance(chosen, VisualTokens):
+    if not chosen.has_places:
         raise PruningError(f"the pruning method {settings.pruning_method} merges patches, so that they have no places")
     keep = torch.ones(len(picture.tokens), dtype=torch.bool, device=picture.places.device)
     keep[picture.places[picture.places >= 0]] = False

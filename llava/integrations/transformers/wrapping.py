@@ -12,17 +12,20 @@ import inspect
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import MethodType
+from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedModel
 
-from llava.integrations.transformers.budget import SETTING_NAMES, Budget
-from llava.integrations.transformers.calls import Call, cache_in, prompts_of_forward, prompts_of_generate
+from llava.integrations.transformers.budget import Budget
+from llava.integrations.transformers.calls import Call, prompts_of_forward, prompts_of_generate
 from llava.integrations.transformers.generation import Restorer
 from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import ATTRIBUTE, Prompts
-from llava.model.pruning_defaults import refuse_with_input_error
+from llava.pruning.kv_cache import cache_in
+from llava.pruning.settings import NAMES as SETTING_NAMES
+from llava.pruning.settings import takes_settings
 
 _STATE = "_visual_token_pruning"
 _PROMPTS = "pruned_prompts"
@@ -41,14 +44,8 @@ class _State:
         return self.own[name] if name in self.own else getattr(type(model), name).__get__(model)
 
 
-def prune(
-    model: PreTrainedModel,
-    visual_token_num: int | float | None,
-    important_ratio: float = 0.5,
-    pruning_method: str = "vispruner",
-    pruning_seed: int = 0,
-    budget_per: str = "crop",
-) -> PreTrainedModel:
+@takes_settings
+def prune(model: PreTrainedModel, visual_token_num: int | float | None, **settings: Any) -> PreTrainedModel:
     """Make a model of transformers keep few visual tokens of each picture (Zhang et al., arXiv 2412.01818).
 
     Each setting may also be an argument of a single `generate` or `forward`, and a second `prune` replaces them all.
@@ -57,25 +54,16 @@ def prune(
         model: one of the classes in `docs/plug.md`.
         visual_token_num: visual tokens to keep of each crop or frame, an integer >= 1, or their share, a float in
             (0, 1]; None gives the model back as it was.
-        important_ratio: share of them, in [0, 1], that are chosen for their importance.
-        pruning_method: a method of `llava.pruning` that chooses patches.
-        pruning_seed: the seed of what a method draws at random.
-        budget_per: whether the number or share is of each "crop" or frame, or of all those of an "image" together.
+        settings: the others of `llava.pruning.Settings`, such as `pruning_method`, a method that chooses patches.
 
     Returns: the model.
 
     Raises InputError for a model that is not known, with the list of those that are, and for a method that cannot work
-    on transformers' models; ValueError, naming the setting, for a value that is none.
+    on transformers' models; ValueError for an invalid value; the message names the setting.
     """
     if visual_token_num is None:
         return unprune(model)
-    budget = Budget.of(
-        visual_token_num,
-        important_ratio=important_ratio,
-        pruning_method=pruning_method,
-        pruning_seed=pruning_seed,
-        budget_per=budget_per,
-    )
+    budget = Budget.from_options(visual_token_num, **settings)
     if (state := vars(model).get(_STATE)) is not None:
         state.budget = budget
         return model
@@ -102,7 +90,6 @@ def _forward_of(original):
     """The function that becomes `forward`, with the signature of the model's own and the settings of a call."""
     names = list(inspect.signature(original).parameters)
 
-    @refuse_with_input_error
     def forward(self, *args, **kwargs):
         given = {**dict(zip(names, args)), **kwargs}
         settings = {name: given.pop(name) for name in SETTING_NAMES if name in given}
@@ -134,7 +121,6 @@ def _generate_of(original):
 
     @functools.wraps(original)
     @torch.no_grad()
-    @refuse_with_input_error
     def generate(
         self,
         inputs=None,

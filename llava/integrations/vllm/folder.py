@@ -8,31 +8,24 @@ from pathlib import Path
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.checkpoints.hf.chat_template import to_chat_template
+from llava.checkpoints.hf.config import to_hf_config, to_hf_processor
+from llava.checkpoints.hf.tokenizer import image_and_pad, write_hf_tokenizer
+from llava.checkpoints.schemas import GenerationFile, read_checked, read_image_processor_values
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.checkpoints.weight_files import WEIGHT_FILES, find_weight_files, read_weights
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import CHAT_TEMPLATE
-from llava.eval.evaluation import published_conv_mode
-from llava.inference.request import single_turn_prompt
-from llava.inference.templates import choose_conv_mode, open_conversation
+from llava.errors import InputError, one_line
+from llava.files import read_json_object, write_json
 from llava.integrations.vllm import ARCHITECTURE, TOWER_FOLDER
-from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import CheckedFolder
-from llava.model.checkpoint import write_json
 from llava.model.converting import WeightSource, fitting_tower
-from llava.model.hf_chat_template import to_chat_template
-from llava.model.hf_format import to_hf_config, to_hf_processor
-from llava.model.hf_tokenizer import image_and_pad, write_hf_tokenizer
 from llava.model.loading import stop_at_turns, uses_tower_inside
 from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.model.schemas import GenerationFile, read_checked, read_image_processor_values
-from llava.model.weight_files import WEIGHT_FILES, find_weight_files, read_weights
-from llava.utils import (
-    InputError,
-    get_model_name_from_path,
-    is_anyres,
-    one_line,
-    parse_grid_pinpoints,
-    read_json_object,
-)
+from llava.model.template import Template, find_template
+from llava.vision.grids import is_anyres, parse_grid_pinpoints
 
 _PAPERS_GRID = "--mm_patch_merge_type spatial --image_grid_pinpoints '[[672, 672]]'"
 
@@ -53,12 +46,12 @@ def prepare(
     if (target.exists() or target.is_symlink()) and not (overwrite and _is_prepared(target)):
         raise InputError(f"{target} exists already: remove it, or choose another folder")
     checked = CheckedFolder.of(source, overrides=overrides)
-    conv_mode = _choose_template(source, checked, conv_mode)
+    chosen = _choose_template(source, checked, conv_mode)
     part = target.with_name(target.name + ".part")
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        _write(checked, part, conv_mode)
+        _write(checked, part, chosen)
         if target.exists():
             shutil.rmtree(target)
         part.rename(target)
@@ -73,18 +66,17 @@ def _is_prepared(folder: Path) -> bool:
     return path.exists() and read_json_object(path, "config").get("architectures") == [ARCHITECTURE]
 
 
-def _choose_template(source: str, checked: CheckedFolder, wanted: str | None) -> str:
+def _choose_template(source: str, checked: CheckedFolder, wanted: str | None) -> Template:
     """The prompt template. Raises InputError for a tokenizer's own, which is not LLaVA's way to mark pictures."""
-    asked = get_model_name_from_path(source), checked.config.model_type
-    mode = choose_conv_mode(*asked, wanted, source) if wanted else published_conv_mode(*asked, source)
-    if mode.startswith(CHAT_TEMPLATE):
+    template = find_template(get_model_name_from_path(source), checked.config.model_type, wanted, source)
+    if template.name == CHAT_TEMPLATE:
         raise InputError(
             f"{source} has the chat template of its tokenizer, which says nothing of pictures: --conv-mode"
         )
-    return mode
+    return template
 
 
-def _write(checked: CheckedFolder, target: Path, conv_mode: str) -> None:
+def _write(checked: CheckedFolder, target: Path, asked: Template) -> None:
     folder, config = checked.folder, checked.config
     _refuse(config)
     tower = build_vision_tower(config, folder, delay_load=True)
@@ -92,7 +84,7 @@ def _write(checked: CheckedFolder, target: Path, conv_mode: str) -> None:
     values = _to_config(config, read_json_object(folder / "config.json", "config"), tower, image)
     images, processor = to_hf_processor(values, read_image_processor_values(Path(tower.vision_tower_name)), False)
     write_hf_tokenizer(checked.tokenizer, folder, target, "LlavaProcessor", config.max_position_embeddings)
-    template = _chat_template(checked.tokenizer, target, conv_mode, image)
+    template = _chat_template(checked.tokenizer, target, asked, image)
     source = WeightSource(checked)
     values["tower_folder"] = _link_weights(source, config, folder, tower, target)
     values["unknown_token"] = _unknown_token(checked.tokenizer)
@@ -136,21 +128,21 @@ def _unknown_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return next((number for number in (tokenizer.unk_token_id, tokenizer.bos_token_id) if number is not None), 0)
 
 
-def _chat_template(tokenizer: PreTrainedTokenizerBase, target: Path, conv_mode: str, image: int) -> str:
+def _chat_template(tokenizer: PreTrainedTokenizerBase, target: Path, asked: Template, image: int) -> str:
     """The prompt template as Jinja, with the BOS that vLLM leaves to it.
 
     Raises InputError if the tokenizer that was written to `target` does not make the checkpoint's own ids of a prompt.
     """
-    template = to_chat_template(open_conversation(conv_mode))
+    template = to_chat_template(asked.conversation())
     written = PreTrainedTokenizerFast.from_pretrained(target)
-    prompt = single_turn_prompt(f"{DEFAULT_IMAGE_TOKEN}\nIs there a dog? (yes/no) 12", conv_mode)
+    prompt = asked.prompt(f"{DEFAULT_IMAGE_TOKEN}\nIs there a dog? (yes/no) 12")
     wanted = tokenizer_image_token(prompt, tokenizer, image)
     # Some tokenizers put a space in front of a text, but not behind a BOS that is written in it.
     bos = tokenizer.bos_token or ""
     for begin in ("", bos, f"{bos} "):
         if written(begin + prompt, add_special_tokens=False).input_ids == wanted:
             return f"{{{{- {json.dumps(begin)} -}}}}\n{template}" if begin else template
-    raise InputError(f"the tokenizer cannot be written for vLLM: it makes other ids of a prompt in {conv_mode}")
+    raise InputError(f"the tokenizer cannot be written for vLLM: it makes other ids of a prompt in {asked.name}")
 
 
 def _link_weights(source: WeightSource, config: PreTrainedConfig, folder: Path, tower, target: Path) -> bool:

@@ -26,6 +26,7 @@ from vllm.model_executor.models.utils import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
+from llava.checkpoints.hf.names import published_name_patterns
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.integrations.vllm import TOWER_FOLDER
 from llava.integrations.vllm.processing import (
@@ -33,24 +34,20 @@ from llava.integrations.vllm.processing import (
     VisPrunerLlavaMultiModalProcessor,
     VisPrunerLlavaProcessingInfo,
 )
-from llava.integrations.vllm.settings import count_tokens, unpack
+from llava.integrations.vllm.settings import unpack
 from llava.integrations.vllm.tower import encode, use_plain_kernels
-from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import merge_crops
-from llava.pruning import MergedTokens, PruningError, PruningSettings, VisualTokens, select
+from llava.model.encode import encodes_one_by_one
+from llava.pruning import MergedTokens, PruningError, Settings, VisualTokens, select
+from llava.vision.grids import get_anyres_image_grid_shape
 
 _CROPS_TOGETHER = 16  # encoded at once: vLLM counts the tokens that are kept, which says little of a tower's memory
-# What the names of weights begin with, in LLaVA's layout and in those of transformers' classes -> in this model.
+# Names of weights in either layout -> in this model, which has those of llava-hf's files. None: what it does not have.
 _NAMES = {
     r"(rotary_emb\.inv_freq|position_ids)$": None,
     r"^vision_tower\.(text_model\.|text_projection|visual_projection|logit_scale)": None,  # the rest of a whole CLIP
     r"^(model\.)?image_newline$": None,  # `spatial` has none
-    r"^(model\.)?vision_tower\.(vision_tower\.)?(vision_model\.)?": "vision_tower.vision_model.",
-    r"^model\.mm_projector\.0\.": "multi_modal_projector.linear_1.",
-    r"^model\.mm_projector\.2\.": "multi_modal_projector.linear_2.",
-    r"^model\.multi_modal_projector\.": "multi_modal_projector.",
-    r"^(model\.language_model|language_model\.model|model)\.(?=embed_tokens|layers|norm)": "language_model.model.",
-    r"^lm_head\.": "language_model.lm_head.",
+    **published_name_patterns(),
 }
 
 
@@ -106,8 +103,8 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
                 prefix=maybe_prefix(prefix, "vision_tower"),
             )
             self.multi_modal_projector = Projector(config, quant_config, maybe_prefix(prefix, "multi_modal_projector"))
-        self.is_exact = model_config.dtype is torch.float32
-        if self.is_exact:
+        self.encodes_one_by_one = encodes_one_by_one(model_config.dtype, training=False)
+        if self.encodes_one_by_one:
             use_plain_kernels(self.vision_tower)
         with self._mark_language_model(vllm_config):
             self.language_model = init_vllm_registered_model(
@@ -129,41 +126,37 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
         images = list(zip(kwargs["pixel_values"], sizes, rows, strict=True))
         return [tokens for batch, settings in self._batches(images) for tokens in self._embed(batch, settings)]
 
-    def _batches(self, images: list[tuple]) -> Iterator[tuple[list[tuple], PruningSettings]]:
-        """Images that are encoded at once, in order: of the same settings, and in float32 each by itself.
-
-        There the size of a batch changes the last bits of the features, and the selection can turn on them, so that
-        an answer would depend on what else the server is asked.
-        """
+    def _batches(self, images: list[tuple]) -> Iterator[tuple[list[tuple], Settings]]:
+        """Images that are encoded at once, in order: of the same settings, and one by one where that is the rule."""
         for settings, group in groupby(images, lambda image: image[2]):
             batch, crops = [], 0
             for image in group:
                 number = len(image[0])
-                if batch and (self.is_exact or crops + number > _CROPS_TOGETHER):
+                if batch and (self.encodes_one_by_one or crops + number > _CROPS_TOGETHER):
                     yield batch, settings
                     batch, crops = [], 0
                 batch.append(image)
                 crops += number
             yield batch, settings
 
-    def _embed(self, images: list[tuple], settings: PruningSettings) -> list[torch.Tensor]:
+    def _embed(self, images: list[tuple], settings: Settings) -> list[torch.Tensor]:
         """Encode, select, project and join the crops of images with these settings."""
         numbers = [len(pixels) for pixels, *_ in images]
         views = encode(self.vision_tower, torch.cat([pixels for pixels, *_ in images]))
         chosen = select(views.project_by(self.multi_modal_projector), settings)
-        expected = count_tokens(settings, views.features.shape[1])
+        expected = settings.kept(views.features.shape[1])
         if chosen.tokens.shape[1] != expected:  # the prompt has so many placeholders
             raise PruningError(
                 f"the pruning method {settings.pruning_method} must return {expected} visual tokens of each crop for "
                 f"vLLM, not {chosen.tokens.shape[1]}"
             )
         chosen = replace(chosen, tokens=self.multi_modal_projector(chosen.tokens))
-        return [self._join(part, image[1]) for part, image in zip(_split(chosen, numbers), images, strict=True)]
+        return [self._join(part, image[1]) for part, image in zip(chosen.split(numbers), images, strict=True)]
 
     def _join(self, chosen: VisualTokens | MergedTokens, size: tuple[int, int]) -> torch.Tensor:
         """One sequence (K * T, D) of the tokens (K, T, D) of an image of `size` (W, H)."""
         config = self.config
-        if config.mm_patch_merge_type != "spatial" or len(chosen.tokens) == 1 or isinstance(chosen, MergedTokens):
+        if config.mm_patch_merge_type != "spatial" or len(chosen.tokens) == 1 or not chosen.has_places:
             return chosen.tokens.flatten(0, 1)
         vision = config.vision_config
         grid = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, vision.image_size)
@@ -202,11 +195,3 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
-
-
-def _split(chosen: VisualTokens | MergedTokens, numbers: list[int]) -> list[VisualTokens | MergedTokens]:
-    """The tokens of a batch, image by image."""
-    tokens = chosen.tokens.split(numbers)
-    if isinstance(chosen, MergedTokens):
-        return [MergedTokens(part) for part in tokens]
-    return [VisualTokens(*parts) for parts in zip(tokens, chosen.patches.split(numbers), strict=True)]

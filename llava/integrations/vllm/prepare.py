@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from llava.model.folders import find_folder
-from llava.utils import CommandParser, read_grid_pinpoints, run_command
+from llava.checkpoints.folders import find_folder
+from llava.cli import CommandParser, run_command
+from llava.vision.grids import read_grid_pinpoints
 
 
 def main() -> None:

@@ -16,13 +16,12 @@ from vllm.multimodal.processing import (
     PromptUpdate,
 )
 
+from llava.checkpoints.folders import find_folder
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.integrations.vllm.processor import VisPrunerLlavaProcessor
-from llava.integrations.vllm.settings import count_tokens, read_settings
-from llava.mm_utils import get_anyres_image_grid_shape
-from llava.model.folders import find_folder
-from llava.pruning import PruningSettings
-from llava.utils import is_anyres
+from llava.integrations.vllm.settings import read_settings
+from llava.pruning import Settings
+from llava.vision.grids import get_anyres_image_grid_shape, is_anyres
 
 
 class VisPrunerLlavaProcessingInfo(BaseProcessingInfo):
@@ -32,7 +31,7 @@ class VisPrunerLlavaProcessingInfo(BaseProcessingInfo):
         return self.ctx.get_hf_config(LlavaConfig)
 
     def get_hf_processor(self, **kwargs: object) -> VisPrunerLlavaProcessor:
-        """The processor, one for all settings. Raises InputError for settings that are none: vLLM tells the client."""
+        """The processor, one for all settings. Raises InputError for invalid settings: vLLM tells the client."""
         self.settings(kwargs)
         return self._processor
 
@@ -41,7 +40,7 @@ class VisPrunerLlavaProcessingInfo(BaseProcessingInfo):
         folder = find_folder(self.model_id, "checkpoint")
         return VisPrunerLlavaProcessor.from_folder(folder, self.get_tokenizer(), self.get_hf_config())
 
-    def settings(self, given: Mapping[str, object]) -> PruningSettings:
+    def settings(self, given: Mapping[str, object]) -> Settings:
         """The settings of a request with these `mm_processor_kwargs`."""
         return read_settings(given, self.ctx.get_mm_config().mm_processor_kwargs)
 
@@ -54,9 +53,9 @@ class VisPrunerLlavaProcessingInfo(BaseProcessingInfo):
         vision = self.get_hf_config().vision_config
         return (vision.image_size // vision.patch_size) ** 2
 
-    def get_num_image_tokens(self, *, image_width: int, image_height: int, settings: PruningSettings) -> int:
+    def get_num_image_tokens(self, *, image_width: int, image_height: int, settings: Settings) -> int:
         """Visual tokens of a picture of this size."""
-        return self._crops((image_width, image_height)) * count_tokens(settings, self.patches)
+        return settings.kept(self.patches, self._crops((image_width, image_height)))
 
     def _crops(self, size: tuple[int, int]) -> int:
         """Crops of a picture of `size` (W, H)."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from transformers import BatchFeature, LlavaConfig, LlavaProcessor, PreTrainedTokenizerBase
 
+from llava.checkpoints.schemas import read_image_processor_values
 from llava.integrations.vllm.settings import pack, read_settings
-from llava.mm_utils import process_images
 from llava.model.multimodal_encoder.clip_encoder import CLIPTowerImageProcessor
-from llava.model.schemas import read_image_processor_values
-from llava.pruning.base import PruningSettings
+from llava.pruning.settings import takes_settings
+from llava.vision.pixels import process_images
 
 
 class VisPrunerLlavaProcessor(LlavaProcessor):
@@ -32,31 +33,28 @@ class VisPrunerLlavaProcessor(LlavaProcessor):
         processor.model_config = config
         return processor
 
+    @takes_settings
     def __call__(
         self,
         images: Image.Image | list[Image.Image],
         *,
-        visual_token_num: int | None = None,
-        important_ratio: float = 0.5,
-        pruning_method: str = PruningSettings.pruning_method,
-        pruning_seed: int = 0,
         return_tensors: str = "pt",
+        **settings: Any,
     ) -> BatchFeature:
         """
         Args:
             images: one or several.
-            visual_token_num, important_ratio, pruning_method, pruning_seed: see `PruningSettings`.
+            settings: those of `llava.pruning.Settings`, by name.
 
         Returns: of each of n images
             pixel_values: (K, 3, H, W) float32, its K crops; a tensor (n, K, 3, H, W) where all have as many.
             image_sizes: (n, 2) int64, width and height.
-            pruning_settings: (n, 4) int64, see `settings.pack`.
+            pruning_settings: (n, settings) int64, see `settings.pack`.
 
-        Raises InputError for settings that are none, and a picture that cannot be used.
+        Raises InputError for invalid settings, and a picture that cannot be used.
         """
-        server = {"pruning_method": pruning_method}  # who calls this in Python may name any method
-        given = {"visual_token_num": visual_token_num, "important_ratio": important_ratio, "pruning_seed": pruning_seed}
-        settings = read_settings(given, server)
+        server = {name: settings[name] for name in ("pruning_method",) if name in settings}  # in Python it may be any
+        pruning = read_settings(settings, server)
         images = [images] if isinstance(images, Image.Image) else list(images)
         pixels = process_images(images, self.image_processor, self.model_config)
         if isinstance(pixels, torch.Tensor) and pixels.ndim == 4:
@@ -64,6 +62,6 @@ class VisPrunerLlavaProcessor(LlavaProcessor):
         features = {
             "pixel_values": pixels,
             "image_sizes": torch.tensor([image.size for image in images]),
-            "pruning_settings": pack(settings).expand(len(images), -1).contiguous(),
+            "pruning_settings": pack(pruning).expand(len(images), -1).contiguous(),
         }
         return BatchFeature(features)

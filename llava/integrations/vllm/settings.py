@@ -7,44 +7,49 @@ other patches in float16. So a setting that is no integer travels as the bits of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 
-from llava.pruning import METHOD_NAMES, PruningSettings, Views, load_method, select
-from llava.utils import InputError, one_line
+from llava.errors import InputError, one_line
+from llava.pruning import METHOD_NAMES, Settings, Views, load_method, select
+from llava.pruning.settings import DEFAULTS, NAMES
 
-SETTING_NAMES = ("visual_token_num", "important_ratio", "pruning_method", "pruning_seed")
-_KEEP_ALL = 0
+_ABSENT = -(2**63)  # stands for None
 _OF_SERVER = -1  # a method that is no name of the registry
 _LARGEST = 2**63 - 1
 
 
-def read_settings(given: Mapping[str, object], of_server: Mapping[str, object] | None = None) -> PruningSettings:
+def read_settings(given: Mapping[str, object], of_server: Mapping[str, object] | None = None) -> Settings:
     """The settings that a request's `mm_processor_kwargs` name over those of the server.
 
     A request may choose among the methods of `llava.pruning`; a file or module, which would run in the server, only
     the server's own settings may name.
 
-    Raises InputError, naming the setting, for a value that is none, an unknown name, and a method that does not choose
-    as many visual tokens as it is asked for, from what a tower sees of a picture.
+    Raises InputError for an invalid value or an unknown name, and for a method that does not choose as many visual
+    tokens as it is asked for from what a tower says of a picture; the message names the setting.
     """
     of_server = of_server or {}
-    if unknown := (given.keys() | of_server.keys()) - set(SETTING_NAMES):
-        known = ", ".join(SETTING_NAMES)
+    if unknown := (given.keys() | of_server.keys()) - set(NAMES):
+        known = ", ".join(NAMES)
         raise InputError(f"mm_processor_kwargs has {min(map(str, unknown))!r}: it takes {known}")
     values = {**of_server, **given}
-    method = values.get("pruning_method", PruningSettings.pruning_method)
+    method = values.get("pruning_method", Settings.pruning_method)
     if method not in METHOD_NAMES and method != of_server.get("pruning_method"):
         raise InputError(f"pruning_method of a request must be one of {', '.join(METHOD_NAMES)}, got {method!r}")
     try:
-        settings = PruningSettings(**values)
+        settings = Settings(**values)
     except ValueError as error:
         raise InputError(str(error)) from error
+    if settings.budget_per != DEFAULTS["budget_per"]:
+        raise InputError("budget_per: vLLM must know the visual tokens of each picture before; it takes 'crop' alone")
     if cause := _why_not(method):
         raise InputError(f"the pruning method {method} cannot work in vLLM: {cause}")
-    if abs(settings.pruning_seed) > _LARGEST:
-        raise InputError(f"pruning_seed must fit into 64 bits, got {settings.pruning_seed}")
+    for name, value in vars(settings).items():
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise InputError(f"{name} must fit into 64 bits, got {value}")
     return settings
 
 
@@ -63,42 +68,49 @@ def _why_not(method: str) -> str | None:
         pixels=draw(2, 3, 112, 112),
         projected=draw(2, 64, 12),
     )
-    settings = PruningSettings(16, pruning_method=method)
+    settings = Settings(16, pruning_method=method)
     try:
-        if not hasattr(load_method(method), "select"):
+        if load_method(method).in_decoder:
             return "it drops visual tokens inside the language model, which is vLLM's own"
         number = select(views, settings).tokens.shape[1]
     except Exception as error:  # whatever the user's code raises
         return one_line(error)
-    wanted = count_tokens(settings, 64)
+    wanted = settings.kept(64)
     return None if number == wanted else f"it gives {number} visual tokens of a crop where {wanted} are wanted"
 
 
-def count_tokens(settings: PruningSettings, patches: int) -> int:
-    """How many visual tokens a crop of so many patches has."""
-    return min(settings.visual_token_num, patches) if settings.prunes_before_decoder else patches
+def pack(settings: Settings) -> torch.LongTensor:
+    """(settings,) int64: integers as they are, numbers as the bits of a float64, names as their place among all."""
+    return torch.tensor([_to_integer(own, getattr(settings, own.name)) for own in fields(Settings)])
 
 
-def pack(settings: PruningSettings) -> torch.LongTensor:
-    """(4,) int64: the budget, the bits of the ratio, the method and the seed."""
-    budget, method = settings.visual_token_num, settings.pruning_method
-    ratio = torch.tensor(float(settings.important_ratio), dtype=torch.float64).view(torch.int64)
-    return torch.tensor(
-        [
-            _KEEP_ALL if budget is None else min(budget, _LARGEST),
-            int(ratio),
-            METHOD_NAMES.index(method) if method in METHOD_NAMES else _OF_SERVER,
-            settings.pruning_seed,
-        ]
-    )
-
-
-def unpack(row: torch.LongTensor, of_server: Mapping[str, object] | None = None) -> PruningSettings:
+def unpack(row: torch.LongTensor, of_server: Mapping[str, object] | None = None) -> Settings:
     """The settings of a row that `pack` made; a method that the registry does not name is the server's."""
-    budget, _, method, seed = row.tolist()
-    return PruningSettings(
-        visual_token_num=None if budget == _KEEP_ALL else budget,
-        important_ratio=row[1].view(torch.float64).item(),
-        pruning_method=of_server["pruning_method"] if method == _OF_SERVER else METHOD_NAMES[method],
-        pruning_seed=seed,
-    )
+    values = {own.name: _from_integer(own, number) for own, number in zip(fields(Settings), row.tolist(), strict=True)}
+    if values["pruning_method"] is None:
+        values["pruning_method"] = of_server["pruning_method"]
+    return Settings(**values)
+
+
+def _names_of(own) -> tuple[str, ...]:
+    """The values of a setting that is a name."""
+    return METHOD_NAMES if own.name == "pruning_method" else own.metadata["choices"]
+
+
+def _to_integer(own, value: Any) -> int:
+    if value is None:
+        return _ABSENT
+    if own.metadata["kind"] is float:
+        return int(torch.tensor(float(value), dtype=torch.float64).view(torch.int64))
+    if own.metadata["kind"] is str:
+        names = _names_of(own)
+        return names.index(value) if value in names else _OF_SERVER
+    return value
+
+
+def _from_integer(own, number: int) -> Any:
+    if own.metadata["kind"] is float:
+        return torch.tensor(number).view(torch.float64).item()
+    if own.metadata["kind"] is str:
+        return None if number == _OF_SERVER else _names_of(own)[number]
+    return None if number == _ABSENT else number

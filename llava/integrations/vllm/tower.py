@@ -14,6 +14,7 @@ from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.models.clip import CLIPEncoderLayer, CLIPVisionModel
 
 from llava.pruning import Views
+from llava.pruning.importance import paid_by_cls
 
 
 class _SelectedLayer:
@@ -35,9 +36,7 @@ class _SelectedLayer:
 
     def importance(self) -> torch.Tensor:
         """(K, N) float32: the attention of [CLS] to the patches, mean over heads."""
-        query, keys = self._queries_and_keys
-        scores = (query @ keys.transpose(-1, -2)) * self.layer.self_attn.scale
-        return self._over_ranks(scores.softmax(dim=-1, dtype=torch.float32)[:, :, 0, 1:].mean(dim=1))
+        return self._over_ranks(paid_by_cls(*self._queries_and_keys, self.layer.self_attn.scale).mean(dim=1))
 
     def mean_keys(self) -> torch.Tensor:
         """(K, 1 + N, head width): the keys, mean over heads."""

@@ -1,12 +1,8 @@
 """What a model family is made of."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-from llava.model.tokenizer import load_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -21,7 +17,6 @@ class Family:
         named_conv_modes: (part of a checkpoint's name, template) of those that have another.
         projector_keys: what the names of the weights begin with that stage 1 trains, and stage 2 too.
         backbone_keys: what the names of the weights begin with that `freeze_backbone` leaves as they are.
-        load_tokenizer: from a checkpoint's folder.
     """
 
     config_class: type[PreTrainedConfig]
@@ -32,7 +27,6 @@ class Family:
     language_models: tuple[str, ...] = ()
     projector_keys: tuple[str, ...] = ("model.mm_projector.", "model.image_newline")
     backbone_keys: tuple[str, ...] = ("model.",)
-    load_tokenizer: Callable[[Path], PreTrainedTokenizerBase] = load_tokenizer
 
     def __post_init__(self) -> None:
         AutoConfig.register(self.config_class.model_type, self.config_class)

@@ -6,13 +6,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from llava.checkpoints.tokenizer import load_tokenizer
+from llava.errors import InputError
 from llava.model.answer_loss import training_loss
-from llava.model.client_calls import check_attentions, check_embeds, check_modalities
-from llava.model.kv_cache import CACHE, ReusedCache, can_be_static, take_cache
+from llava.model.argument_checks import check_attentions, check_embeds, check_modalities
+from llava.model.kv_cache import ReusedCache, can_be_static
 from llava.model.llava_arch import LlavaMetaForCausalLM
-from llava.model.pruning_defaults import refuse_with_input_error
-from llava.pruning import PruningSettings, load_method
-from llava.utils import InputError
+from llava.pruning import Settings
+from llava.pruning.kv_cache import CACHE, take_cache
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
     """
 
     model_class: type[nn.Module]
+    read_tokenizer = staticmethod(load_tokenizer)  # from a checkpoint's folder; a family may have another
 
     def __init__(self, config):
         PreTrainedModel.__init__(self, config)
@@ -46,7 +48,6 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
 
         return from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs)
 
-    @refuse_with_input_error
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -63,7 +64,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         return_dict: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         is_visual: torch.BoolTensor | None = None,
-        pruning: PruningSettings | None = None,
+        pruning: Settings | None = None,
         cache=None,
         modalities: str | list[str] | None = None,
         question: str | list[str] | None = None,
@@ -117,7 +118,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
 
     def _decoder_pruning(
         self,
-        pruning: PruningSettings,
+        pruning: Settings,
         is_visual: torch.BoolTensor | None,
         input_ids: torch.LongTensor | None,
         options: dict,
@@ -135,9 +136,8 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             is_visual = torch.zeros_like(input_ids, dtype=torch.bool)
         if is_visual is None:
             raise InputError(f"{pruning.pruning_method} needs is_visual beside inputs_embeds")
-        share = min(1.0, pruning.visual_token_num / self.get_vision_tower().num_patches)
-        method = load_method(pruning.pruning_method)
-        return {"prune_decoder": method.prune_decoder, "is_visual": is_visual, "visual_share": share}
+        share = pruning.share_in_decoder(self.get_vision_tower().num_patches)
+        return {"prune_decoder": pruning.method.prune_decoder, "is_visual": is_visual, "visual_share": share}
 
     @torch.no_grad()
     def generate(
@@ -188,7 +188,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         attention_mask: torch.LongTensor,
         length: int,
         is_visual: torch.BoolTensor | None = None,
-        pruning: PruningSettings | None = None,
+        pruning: Settings | None = None,
         **kwargs,
     ) -> torch.LongTensor:
         """Answer prompts of at most `length` tokens that are embedded already; the rest as `generate`.
@@ -220,7 +220,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         return super().generate(**kwargs)
 
 
-def _refuse(pruning: PruningSettings, labels, inputs_embeds, images) -> None:
+def _refuse(pruning: Settings, labels, inputs_embeds, images) -> None:
     """Raise InputError for arguments of `forward` that do not go together."""
     if labels is not None and pruning.prunes_in_decoder:
         raise InputError(f"{pruning.pruning_method} drops tokens on the way: there is no loss with labels")

@@ -9,10 +9,11 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
-from llava.model.folders import find_folder
+from llava.checkpoints.folders import find_folder
+from llava.checkpoints.schemas import tower_model_type
+from llava.errors import InputError
+from llava.files import read_json_object
 from llava.model.multimodal_encoder.vision_tower import VisionTower
-from llava.model.schemas import tower_model_type
-from llava.utils import InputError, read_json_object
 
 _TOWERS: tuple[type[VisionTower], ...] = tuple(
     import_module(f"{__package__}.{module.name}").TOWER

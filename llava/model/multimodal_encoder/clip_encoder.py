@@ -11,10 +11,11 @@ from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import ChannelDimension, PILImageResampling
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from llava.errors import InputError
 from llava.model.multimodal_encoder.clip_text import TextSide
 from llava.model.multimodal_encoder.vision_tower import VisionTower
 from llava.pruning import Views
-from llava.utils import InputError
+from llava.pruning.importance import paid_by_cls
 
 
 class CLIPTowerImageProcessor(CLIPImageProcessorPil):
@@ -40,7 +41,7 @@ class CLIPTowerImageProcessor(CLIPImageProcessorPil):
         return self.shorter_side if is_one_size and self.resample != PILImageResampling.NEAREST else None
 
     def resize(self, image: np.ndarray, size, resample=None, **kwargs) -> np.ndarray:
-        """Resize (3, height, width) in width first: see `mm_utils.resize_width_first`."""
+        """Resize (3, height, width) in width first: see `pixels.resize_width_first`."""
         if size.shortest_edge and not size.longest_edge:
             height, width = get_resize_output_image_size(
                 image, size.shortest_edge, default_to_square=False, input_data_format=ChannelDimension.FIRST
@@ -90,8 +91,7 @@ class _SelectedLayer:
         """(K, H, N) float32: attention of [CLS] to the patches, after the softmax over all 1 + N keys."""
         attention = self.layer.self_attn
         query = self._split_heads(attention.q_proj(self._normed[:, :1]))
-        scores = (query @ self._keys.transpose(-1, -2)) * attention.scale
-        return scores.softmax(dim=-1, dtype=torch.float32)[:, :, 0, 1:]
+        return paid_by_cls(query, self._keys, attention.scale)
 
     def importance(self) -> torch.Tensor:  # [VisPruner]
         """(K, N) float32: that attention, mean over heads."""

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from llava.model.checkpoint import load_weights
-from llava.model.tokenizer import load_tokenizer
-from llava.model.weight_files import read_weights
-from llava.utils import InputError, one_line, read_json_object
+from llava.checkpoints.tokenizer import load_tokenizer
+from llava.checkpoints.weight_files import read_weights
+from llava.checkpoints.weights import load_weights
+from llava.errors import InputError, one_line
+from llava.files import read_json_object
 
 _TEXT_KEYS = ("text_model.", "text_projection.")
 _VISUAL_PROJECTION = "visual_projection.weight"

@@ -9,10 +9,10 @@ import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from llava.errors import InputError
 from llava.model.multimodal_encoder.vision_tower import VisionTower
 from llava.pruning import Views
 from llava.pruning.importance import received
-from llava.utils import InputError
 
 
 class SigLipTowerImageProcessor(SiglipImageProcessorPil):
@@ -35,7 +35,7 @@ class SigLipTowerImageProcessor(SiglipImageProcessorPil):
         return self.side
 
     def resize(self, image: np.ndarray, size, resample=None, **kwargs) -> np.ndarray:
-        """Resize (3, height, width) in width first: see `mm_utils.resize_width_first`."""
+        """Resize (3, height, width) in width first: see `pixels.resize_width_first`."""
         image = super().resize(image, type(size)(height=image.shape[1], width=size.width), resample, **kwargs)
         return super().resize(image, size, resample, **kwargs)
 

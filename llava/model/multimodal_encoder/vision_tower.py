@@ -9,11 +9,12 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from llava.model.checkpoint import load_tower_weights
-from llava.model.folders import find_folder
-from llava.model.schemas import VisionFile, check, read_image_processor_values, tower_model_type
+from llava.checkpoints.folders import find_folder
+from llava.checkpoints.schemas import VisionFile, check, read_image_processor_values, tower_model_type
+from llava.checkpoints.weights import load_tower_weights
+from llava.errors import InputError, one_line
+from llava.files import read_json_object
 from llava.pruning import Views
-from llava.utils import InputError, one_line, read_json_object
 
 
 class VisionTower(nn.Module):

@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-from llava.utils import InputError
+from llava.errors import InputError
 
 MOST_LAYERS = 16  # published projectors have two
 

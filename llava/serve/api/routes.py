@@ -14,18 +14,18 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from llava.download import fetch, without_login
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError, one_line
 from llava.inference.engine import Engine
 from llava.inference.request import Request as Question
 from llava.inference.streaming import AnswerStream, Draw, PromptTooLong
-from llava.inference.templates import open_conversation
-from llava.mm_utils import tokenizer_image_token
-from llava.pictures import is_data_uri
+from llava.model.template import Template
 from llava.pruning import PruningError
 from llava.serve.api.messages import Layout
 from llava.serve.api.schema import ChatError, ChatRequest, read_request
 from llava.serve.queue import QueueFull
-from llava.utils import InputError, one_line
+from llava.vision.download import fetch, without_login
+from llava.vision.pictures import is_data_uri
 
 try:
     from fastapi import APIRouter, Request, Response
@@ -43,23 +43,21 @@ logger = logging.getLogger(__name__)
 
 
 def make_router(
-    engine: Engine, model_name: str, *, conv_mode: str, allow_urls: bool, turn: AbstractContextManager
+    engine: Engine, model_name: str, *, template: Template, allow_urls: bool, turn: AbstractContextManager
 ) -> APIRouter:
     """The API of a model, to be included in an app before what that mounts at `/`.
 
     Args:
         engine: answers; the model's pruning settings hold where a request names none.
         model_name: what clients call the model.
-        conv_mode: the prompt template.
+        template: of the prompts.
         allow_urls: whether pictures may be http(s) URLs, which this machine then fetches, its own network included.
         turn: entered while an answer is made, from a thread of its own: it limits how many are made at once.
-
-    Raises InputError for an unknown template.
     """
     router, model = APIRouter(route_class=_Route), engine.model
-    layout, default = Layout(model.config, open_conversation(conv_mode), allow_urls), model.pruning
+    layout, default = Layout(model.config, template, allow_urls), model.pruning
     card = {"id": model_name, "object": "model", "created": int(time.time()), "owned_by": "llava"}
-    card["max_model_len"] = engine.loaded[3]
+    card["max_model_len"] = engine.loaded.context_len
 
     def read(body: bytes) -> tuple[ChatRequest, Question]:
         chat = read_request(body)
@@ -163,7 +161,7 @@ def _draw(chat: ChatRequest, defaults: dict) -> Draw | None:
 
 def _check_room(engine: Engine, length: int, wanted: int | None) -> None:
     """Raise ChatError unless the answer to a prompt of so many tokens may have those that are wanted, or one."""
-    context = engine.loaded[3]
+    context = engine.loaded.context_len
     if (left := context - length) < (wanted or 1):
         answer = f" and the answer may take {wanted}" if wanted else ""
         raise ChatError(
@@ -281,7 +279,7 @@ def _error_body(error: Exception) -> tuple[int, dict]:
         status, kind, code = 429, "requests", "rate_limit_exceeded"
     elif isinstance(error, PromptTooLong):
         param, code = "messages", "context_length_exceeded"
-    elif isinstance(error.__cause__, PruningError):  # a method that this model cannot serve
+    elif isinstance(error, PruningError):  # a method that this model cannot serve
         param = "pruning_method"
     elif not isinstance(error, InputError):
         logger.error("a chat request failed", exc_info=error)

@@ -5,16 +5,16 @@ A field that is not known is refused by name, unless it is empty or asks for wha
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
-from llava.pruning import METHOD_NAMES, PruningSettings
-from llava.utils import InputError
+from llava.errors import InputError
+from llava.pruning import METHOD_NAMES, Settings
+from llava.pruning.settings import NAMES
 
 MOST_STOPS = 16
-SETTINGS = tuple(field.name for field in fields(PruningSettings))
 # Book-keeping of OpenAI's, which changes no answer.
 _NOTHING_TO_DO = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 _ALREADY_SO = {
@@ -94,8 +94,8 @@ class StreamOptions(_Fields):
     include_usage: bool = False
 
 
-# Their values are checked by PruningSettings itself.
-PruningFields = create_model("PruningFields", __base__=_Fields, **dict.fromkeys(SETTINGS, (Any, None)))
+# Their values are checked by Settings itself.
+PruningFields = create_model("PruningFields", __base__=_Fields, **dict.fromkeys(NAMES, (Any, None)))
 
 
 class ChatRequest(PruningFields):
@@ -156,7 +156,7 @@ class ChatRequest(PruningFields):
         """The longest answer in tokens; None for what the context has room for."""
         return self.max_tokens or self.max_completion_tokens
 
-    def pruning(self, default: PruningSettings) -> PruningSettings:
+    def pruning(self, default: Settings) -> Settings:
         """The settings of the request: `default`, less those that are given. Raises ChatError for an invalid one."""
         given = _given(self.mm_processor_kwargs) | _given(self)
         # The server's owner may name a file with a method; a client could run any code so.
@@ -170,7 +170,7 @@ class ChatRequest(PruningFields):
 
 def _given(values: PruningFields | None) -> dict[str, Any]:
     """The settings that are there."""
-    settings = {} if values is None else {name: getattr(values, name) for name in SETTINGS}
+    settings = {} if values is None else {name: getattr(values, name) for name in NAMES}
     return {name: value for name, value in settings.items() if value is not None}
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import gradio as gr
 
-from llava.pruning import PruningSettings
-from llava.serve.page.controls import SETTING_NAMES, fitting_controls, setting_controls
+from llava.errors import InputError
+from llava.pruning import Settings
+from llava.serve.page.controls import fitting_controls, setting_controls
 from llava.serve.page.samples import samples
 from llava.serve.page.service import Service
 from llava.serve.page.transcript import notice_html
-from llava.utils import InputError
 
 MOST_UPLOAD = "20mb"
 QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star in the image?"]
@@ -165,9 +165,9 @@ class _Page:
         except ValueError as error:  # InputError is one
             yield *self.service.transcript(key), _notice(error), question
 
-    def _pruning(self, chosen: Sequence) -> PruningSettings:
+    def _pruning(self, chosen: Sequence) -> Settings:
         """The settings of the controls' values. Raises ValueError for an invalid one."""
-        return self.service.pruning(**dict(zip(SETTING_NAMES, chosen, strict=True)))
+        return self.service.pruning(**dict(zip(self.settings, chosen, strict=True)))
 
     def _take_upload(self, sent: dict | None, request: gr.Request) -> tuple:
         try:

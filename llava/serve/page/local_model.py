@@ -10,17 +10,17 @@ from transformers import StoppingCriteria
 
 from llava.conversation import Conversation
 from llava.inference import Engine, Session
+from llava.inference.images import choose_tokens, encode_images
 from llava.inference.memory import most_visual_tokens
-from llava.inference.pictures import SeenPicture
-from llava.mm_utils import get_anyres_image_grid_shape
+from llava.model.builder import LoadedModel
+from llava.model.encode import Encoded
 from llava.model.flops import Decoder, tokens_later
-from llava.pruning import PruningSettings
-from llava.pruning.registry import NONE
+from llava.pruning import Settings
+from llava.pruning.method import NONE
 from llava.serve.page.drawing import Sheet
 from llava.serve.page.selection_view import Kept, kept_patches
 from llava.serve.page.transcript import Figures
-from llava.serve.template import served_conv_mode
-from llava.utils import is_anyres
+from llava.vision.grids import get_anyres_image_grid_shape, is_anyres
 
 
 class TokenTimes(StoppingCriteria):
@@ -46,11 +46,11 @@ class LocalModel:
     Attributes:
         name: what it is called.
         engine: of the loaded model.
-        conv_mode: the prompt template.
+        template: the prompt template.
         patches: N of a crop.
     """
 
-    def __init__(self, loaded: tuple, name: str, conv_mode: str | None, options: dict) -> None:
+    def __init__(self, loaded: LoadedModel, name: str, conv_mode: str | None, options: dict) -> None:
         """
         Args:
             loaded: what `load_pretrained_model` returned.
@@ -61,13 +61,13 @@ class LocalModel:
         Raises InputError for an unknown template.
         """
         self.loaded, self.name, self.options = loaded, name, options
-        self.model, self.engine = loaded[1], Engine(loaded)
-        self.conv_mode = served_conv_mode(self.model, conv_mode)
+        self.model, self.engine = loaded.model, Engine(loaded)
+        self.template = loaded.find_template(conv_mode) if conv_mode else loaded.template
         self.patches = self.model.get_vision_tower().num_patches
 
-    def encode(self, image: Image.Image) -> SeenPicture:
+    def encode(self, image: Image.Image) -> Encoded:
         """Encode a picture. Raises InputError if that cannot be done."""
-        return SeenPicture(self.loaded, image, "your picture")
+        return encode_images(self.loaded, [image], "your picture")[0]
 
     @property
     def cuts_crops(self) -> bool:
@@ -77,25 +77,29 @@ class LocalModel:
     @property
     def most_tokens(self) -> int:
         """The visual tokens of a picture in as many crops as may be."""
-        return most_visual_tokens(self.model, PruningSettings())
+        return most_visual_tokens(self.model, Settings())
 
-    def kept(self, encoded: SeenPicture, pruning: PruningSettings) -> list[Kept] | None:
+    def kept(self, encoded: Encoded, pruning: Settings) -> list[Kept] | None:
         """See `kept_patches`."""
         return kept_patches(self.model, encoded.views, pruning)
 
-    def sheet(self, encoded: SeenPicture) -> Sheet:
+    def sheet(self, encoded: Encoded) -> Sheet:
         """How the crops of a picture lie."""
         tower = self.model.get_vision_tower()
-        if len(encoded.pixels) == 1:
+        if len(encoded.views.pixels) == 1:
             return Sheet(tower.num_patches_per_side)
         grid = get_anyres_image_grid_shape(encoded.size, self.model.config.image_grid_pinpoints, tower.image_size)
         return Sheet(tower.num_patches_per_side, *grid)
 
-    def chat(self, encoded: SeenPicture) -> "LocalChat":
+    def count_visual_tokens(self, encoded: Encoded, pruning: Settings) -> int:
+        """How many visual tokens a picture has with these settings."""
+        return len(choose_tokens(self.model, [encoded], pruning)[0])
+
+    def chat(self, encoded: Encoded) -> "LocalChat":
         """A conversation about a picture."""
         return LocalChat(self, encoded)
 
-    def arithmetic(self, prompt_tokens: int, visual_tokens: int, pruning: PruningSettings) -> dict[str, int]:
+    def arithmetic(self, prompt_tokens: int, visual_tokens: int, pruning: Settings) -> dict[str, int]:
         """KV cache and FLOPs of a prompt as it enters the language model."""
         config = self.model.config
         decoder = Decoder.of(config)
@@ -116,13 +120,13 @@ class LocalChat:
     question the unpruned answer can be had too, after the same history. One call at a time.
     """
 
-    def __init__(self, model: LocalModel, encoded: SeenPicture) -> None:
+    def __init__(self, model: LocalModel, encoded: Encoded) -> None:
         self._model, self._encoded = model, encoded
         self._session: Session | None = None  # of the last question that was answered
         self._unpruned: Session | None = None
         self._history: Conversation | None = None  # before that question; None where it was the first
 
-    def stream(self, question: str, pruning: PruningSettings) -> Generator[str, None, tuple[str, Figures]]:
+    def stream(self, question: str, pruning: Settings) -> Generator[str, None, tuple[str, Figures]]:
         """The answer piece by piece; returns all of it, and what it took.
 
         Raises InputError; the conversation is then as it was.
@@ -141,7 +145,7 @@ class LocalChat:
     def unpruned_figures(self) -> Figures:
         """Of the last question without pruning, what arithmetic tells."""
         pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
-        last, visual = self._session.last, len(self._encoded.visual_tokens(pruning))
+        last, visual = self._session.last, self._model.count_visual_tokens(self._encoded, pruning)
         prompt = last.prompt_tokens - sum(last.num_visual_tokens) + visual
         return Figures(prompt_tokens=prompt, **self._model.arithmetic(prompt, visual, pruning))
 
@@ -152,13 +156,13 @@ class LocalChat:
                 session.drop_cache()
 
     def _ask(
-        self, question: str, pruning: PruningSettings, held: Session | None, history: Conversation | None
+        self, question: str, pruning: Settings, held: Session | None, history: Conversation | None
     ) -> Generator[str, None, tuple[Session, Figures]]:
         """Ask in a session with these settings and this history: in `held`, if it has these settings."""
         start, times = time.perf_counter(), TokenTimes()
         images = []
         if history is None:
-            session, images = Session(self._model.loaded, self._model.conv_mode, pruning), [self._encoded]
+            session, images = Session(self._model.loaded, self._model.template, pruning), [self._encoded]
         elif held is not None and held.pruning == pruning:
             session = held
         else:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from llava.pruning import MergedTokens, PruningSettings, Views, method_label
-from llava.pruning.base import IMAGE
-from llava.pruning.vispruner import important_patches
+from llava.model.encode import choose
+from llava.pruning import MergedTokens, Settings, Views, load_method, method_label
+from llava.pruning.methods.vispruner import VisPruner, important_patches
+from llava.pruning.settings import IMAGE
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,13 @@ class Kept:
     others: frozenset[int]
 
 
-def reads_ratio(method: str) -> bool:
-    """Whether a method divides its budget by `important_ratio`."""
-    return method in ("vispruner", "vispruner_stable")
-
-
-def reads_seed(method: str) -> bool:
-    """Whether a method draws at random, by `pruning_seed`."""
-    return method == "random"
+def chooses_important(pruning: Settings) -> bool:
+    """Whether the method keeps some patches for their importance and the rest for something else."""
+    return isinstance(load_method(pruning.pruning_method), VisPruner)
 
 
 @torch.inference_mode()
-def kept_patches(model, views: Views, pruning: PruningSettings) -> list[Kept] | None:
+def kept_patches(model, views: Views, pruning: Settings) -> list[Kept] | None:
     """What the method of `pruning` keeps of each crop; None where its tokens are not patches, or not chosen yet.
 
     `views` are those of the K crops of one image, by the model's tower. Raises InputError if the method cannot work on
@@ -42,15 +38,15 @@ def kept_patches(model, views: Views, pruning: PruningSettings) -> list[Kept] | 
     """
     if pruning.prunes_in_decoder or pruning.question_views:
         return None
-    chosen = model.choose(views, pruning)
+    chosen = choose(model, views, pruning)
     if isinstance(chosen, MergedTokens):
         return None
     crops, patches, _ = views.features.shape
     every = _by_crop(chosen.patches, crops, patches)
     important = [frozenset[int]()] * crops
-    if chosen.patches.numel() < crops * patches and reads_ratio(pruning.pruning_method):
-        seen = views.together() if pruning.budget_per == IMAGE else views
-        important = _by_crop(important_patches(seen, pruning), crops, patches)
+    if chosen.patches.numel() < crops * patches and chooses_important(pruning):
+        whole = views.together() if pruning.budget_per == IMAGE else views
+        important = _by_crop(important_patches(whole, pruning), crops, patches)
     return [Kept(first, all_of_crop - first) for first, all_of_crop in zip(important, every)]
 
 
@@ -65,7 +61,7 @@ def _between(numbers: Iterable[int], first: int, end: int) -> frozenset[int]:
     return frozenset(number - first for number in numbers if first <= number < end)
 
 
-def why_not_drawn(pruning: PruningSettings) -> str:
+def why_not_drawn(pruning: Settings) -> str:
     """Why `kept_patches` of these settings is None."""
     name = method_label(pruning.pruning_method)
     if pruning.prunes_in_decoder:

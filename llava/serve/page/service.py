@@ -9,19 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.pictures import picture_size, read_picture
-from llava.pruning import PruningError, PruningSettings, method_label
-from llava.pruning.base import CROP, IMAGE
-from llava.pruning.registry import METHOD_NAMES, NONE
+from llava.errors import InputError
+from llava.pruning import PruningError, Settings, method_label
+from llava.pruning.method import METHOD_NAMES, NONE
+from llava.pruning.settings import CROP, IMAGE
 from llava.serve.page import drawing
-from llava.serve.page.selection_view import reads_ratio, why_not_drawn
+from llava.serve.page.selection_view import chooses_important, why_not_drawn
 from llava.serve.page.transcript import Answer, Exchange, Figures, figures_html, transcript_html
 from llava.serve.page.visitors import Visitor, Visitors
 from llava.serve.queue import Queue
-from llava.utils import InputError
+from llava.vision.pictures import picture_size, read_picture
 
 if TYPE_CHECKING:
-    from llava.inference.pictures import SeenPicture
+    from llava.model.encode import Encoded
     from llava.serve.page.local_model import LocalModel
     from llava.serve.page.vllm_server import VllmServer
 
@@ -48,7 +48,7 @@ class Service:
         visitors: what is kept of whom; a visitor's key is that of the browser's session.
     """
 
-    def __init__(self, model: LocalModel | None, server: VllmServer | None, settings: PruningSettings) -> None:
+    def __init__(self, model: LocalModel | None, server: VllmServer | None, settings: Settings) -> None:
         """`settings` are those to begin with; without a budget that is a ninth of the visual tokens, as 64 of 576."""
         self.model, self.server = model, server
         self.patches = PATCHES if model is None else model.patches
@@ -57,7 +57,7 @@ class Service:
         self.methods = tuple(dict.fromkeys([*METHOD_NAMES, settings.pruning_method]))
         self.queue, self.visitors = Queue(), Visitors()
 
-    def pruning(self, **values: object) -> PruningSettings:
+    def pruning(self, **values: object) -> Settings:
         """The settings that a visitor chose. Raises ValueError for any that are invalid, or not offered.
 
         A method is a file or a module that is imported: whoever visits must not name another one.
@@ -97,11 +97,13 @@ class Service:
         encoded = self.visitors.get(key).encoded
         if encoded is None:
             return ""
-        processor = self.model.loaded[2]
-        crops = drawing.crop_images(encoded.pixels.float().numpy(), processor.image_mean, processor.image_std)
+        processor = self.model.loaded.image_processor
+        crops = drawing.crop_images(
+            encoded.views.pixels.float().cpu().numpy(), processor.image_mean, processor.image_std
+        )
         return drawing.picture_source(crops, self.model.sheet(encoded).side)
 
-    def draw_kept(self, key: str, pruning: PruningSettings) -> str:
+    def draw_kept(self, key: str, pruning: Settings) -> str:
         """HTML of the picture with what is kept of it. Raises InputError if the method cannot work on the tower."""
         encoded, title = self.visitors.get(key).encoded, "Kept patches"
         if encoded is None:
@@ -114,7 +116,7 @@ class Service:
         whose = " of each crop" if pruning.budget_per == CROP else " of all crops together"
         words = f"{number} of {len(counted) * self.patches}" + (whose if sheet.crops > 1 else "")
         label = f"The picture with its kept patches, {words}, chosen by {method_label(pruning.pruning_method)}"
-        names = "important", "diverse" if reads_ratio(pruning.pruning_method) else "kept"
+        names = "important", "diverse" if chooses_important(pruning) else "kept"
         legend = drawing.kept_legend(counted, self.patches, names)
         return drawing.panel(title, words, drawing.draw_kept(sheet, kept, label), legend)
 
@@ -144,7 +146,7 @@ class Service:
             exchange.unpruned.is_asked &= exchange.unpruned.is_done
         visitor.exchanges = [exchange for exchange in visitor.exchanges if exchange.pruned.is_done]
 
-    def ask(self, key: str, question: str, pruning: PruningSettings, compare: bool) -> Iterator[Shown]:
+    def ask(self, key: str, question: str, pruning: Settings, compare: bool) -> Iterator[Shown]:
         """Answer a question, with `compare` without pruning too: what `transcript` returns, again and again.
 
         Raises InputError if it cannot be answered. On error, or if the generator is closed early, the conversation is
@@ -171,9 +173,7 @@ class Service:
         length = len(self.queue)
         return f"Queue: {length - 1} waiting, 1 answering" if length else "Queue: empty"
 
-    def _answer(
-        self, key: str, visitor: Visitor, question: str, pruning: PruningSettings, compare: bool
-    ) -> Iterator[Shown]:
+    def _answer(self, key: str, visitor: Visitor, question: str, pruning: Settings, compare: bool) -> Iterator[Shown]:
         """Add the exchange to the conversation and fill it in; one that has no answer in the end is taken out again."""
         chat, encoded = visitor.chat, visitor.encoded
         every = f"all {self.patches} tokens"
@@ -204,8 +204,8 @@ class Service:
         exchange: Exchange,
         answer: Answer,
         pieces: Generator[str, None, tuple[str, Figures]],
-        encoded: SeenPicture | None,
-        pruning: PruningSettings,
+        encoded: Encoded | None,
+        pruning: Settings,
     ) -> Iterator[Shown]:
         """Add the pieces of an exchange's answer as they come, and in the end what it took, unless it is stopped."""
         with closing(pieces):
@@ -220,16 +220,16 @@ class Service:
             else:
                 return
         if self.server is not None and encoded is not None and figures.prompt_tokens is not None:
-            visual = len(encoded.visual_tokens(pruning))
+            visual = self.model.count_visual_tokens(encoded, pruning)
             figures = replace(figures, **self.model.arithmetic(figures.prompt_tokens, visual, pruning))
         answer.figures, answer.is_done = figures, True
 
-    def _label(self, pruning: PruningSettings) -> str:
+    def _label(self, pruning: Settings) -> str:
         """What an answer with these settings is called."""
         if pruning.pruning_method == NONE:
             return f"all {self.patches} tokens, none pruned"
         how = "" if self.server is not None else f", {method_label(pruning.pruning_method)}"
-        ratio = f" {pruning.important_ratio:g}" if reads_ratio(pruning.pruning_method) and not self.server else ""
+        ratio = f" {pruning.important_ratio:g}" if pruning.method.reads_ratio and not self.server else ""
         most, whose = self.most_tokens(pruning.budget_per), "" if pruning.budget_per == CROP else " of all crops"
         number = f"{min(pruning.visual_token_num, most)}" + (f" of {most}" if pruning.budget_per == CROP else "")
         return f"{number} tokens{whose}{how}{ratio}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from llava.serve.page.transcript import Exchange
 
 if TYPE_CHECKING:
-    from llava.inference.pictures import SeenPicture
+    from llava.model.encode import Encoded
     from llava.serve.page.local_model import LocalChat
     from llava.serve.page.vllm_server import ServerChat
 
@@ -26,7 +26,7 @@ class Visitor:
     `encoded` is None where no model is here to encode it; the others are None where no picture was chosen yet.
     """
 
-    encoded: SeenPicture | None = None
+    encoded: Encoded | None = None
     open_chat: Callable[[], LocalChat | ServerChat] | None = None
     chat: LocalChat | ServerChat | None = None
     exchanges: list[Exchange] = field(default_factory=list)

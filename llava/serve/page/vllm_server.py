@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from llava.pruning import PruningSettings
+from llava.errors import InputError, one_line
+from llava.pruning import Settings
 from llava.serve.page.drawing import data_uri
 from llava.serve.page.transcript import Figures
-from llava.utils import InputError, one_line
 
 PATIENCE = 120  # seconds without a byte
 SETTINGS = ("visual_token_num", "important_ratio")  # that a request may have: the others are the server's
@@ -106,7 +106,7 @@ class ServerChat:
         self._messages: list[dict] = []
         self._history: list[dict] = []  # before the last question
 
-    def stream(self, question: str, pruning: PruningSettings) -> Generator[str, None, tuple[str, Figures]]:
+    def stream(self, question: str, pruning: Settings) -> Generator[str, None, tuple[str, Figures]]:
         """The answer piece by piece; returns all of it, and what it took.
 
         Raises InputError; the conversation is then as it was.

@@ -12,10 +12,12 @@ pytest.importorskip("lmms_eval.evaluator", reason="lmms-eval is not installed he
 from lmms_eval.api.instance import Instance
 from lmms_eval.models import get_model, list_available_models
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.errors import InputError
 from llava.eval.options import decoding
 from llava.inference import Engine, make_request
-from llava.mm_utils import process_images, tokenizer_image_token
-from llava.utils import InputError
+from llava.model import encode as door
+from llava.vision.pixels import process_images
 from tests.conftest import picture
 from tests.integrations.lmms_eval.conftest import MODEL, ROOT, TASKS
 
@@ -54,13 +56,13 @@ def pruned():
 @pytest.fixture
 def encoded(pruned, monkeypatch):
     """The pixels that the vision tower is given, image by image."""
-    pixels, embed_images = [], pruned.engine.model.embed_images
+    pixels, run_tower = [], door.encode
 
-    def count(images, *args):
+    def count(model, images, *args):
         pixels.extend(images)
-        return embed_images(images, *args)
+        return run_tower(model, images, *args)
 
-    monkeypatch.setattr(pruned.engine.model, "embed_images", count)
+    monkeypatch.setattr(door, "encode", count)
     return pixels
 
 

@@ -3,9 +3,11 @@
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.inference.request import make_request
-from llava.mm_utils import load_image, process_images, tokenizer_image_token
+from llava.vision.pictures import load_image
+from llava.vision.pixels import process_images
 from tests.conftest import ROOT
 
 LLAVA = ROOT / "playground" / "checkpoints" / "llava-tiny"

@@ -6,7 +6,7 @@ from bundled import DATA, LLAVA, in_hf_layout, inputs_of
 
 from llava.eval.answering import answer_questions
 from llava.integrations.transformers import prune
-from scripts.tiny.evaluate.scores import read_benchmarks
+from playground.tiny.evaluate.scores import read_benchmarks
 from tests.conftest import load
 
 GREEDY = {"do_sample": False, "max_new_tokens": 16}

@@ -10,9 +10,9 @@ from llava.integrations.transformers import prune
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.prompts import kept_places
-from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import merge_crops
 from llava.pruning import keep_patches, select_visual_tokens
+from llava.vision.grids import get_anyres_image_grid_shape
 
 BY_NAME = {case.name: case for case in CASES}
 SIDE, PATCHES = 56, 4  # of a crop, in pixels and in patches
@@ -39,7 +39,7 @@ def test_what_is_left_of_a_picture_is_what_the_package_makes_of_it(size):
     kept = select_visual_tokens(picture.views.features, picture.views.importance, 5)
     tokens = model.model.multi_modal_projector(keep_patches(picture.views.features, kept))
     expected = merge_crops(tokens, kept, (across, down), PATCHES, size[::-1], model.model.image_newline)
-    left = picture.tokens[kept_places(picture, Budget.of(5))]
+    left = picture.tokens[kept_places(picture, Budget.from_options(5))]
     torch.testing.assert_close(left, expected)
 
 
@@ -69,7 +69,7 @@ def test_a_token_that_is_scaled_down_is_that_of_the_nearest_patch(grid):
 def test_newlines_stay_and_fewer_tokens_do_where_a_picture_is_scaled_down():
     model = BY_NAME["onevision image"].model()
     picture = encode(model, (6 * SIDE, 6 * SIDE), 37)
-    keep = kept_places(picture, Budget.of(4))
+    keep = kept_places(picture, Budget.from_options(4))
     patches = picture.places[picture.places >= 0]
     others = torch.ones(len(picture.tokens), dtype=torch.bool)
     others[patches] = False

@@ -11,8 +11,8 @@ from kinds import BY_NAME, CACHE, GREEDY, answer
 from transformers import DynamicCache, LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from llava.errors import InputError
 from llava.integrations.transformers import prune, unprune
-from llava.utils import InputError
 
 
 def test_beams(pruned):

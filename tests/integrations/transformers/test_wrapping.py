@@ -8,9 +8,9 @@ import transformers
 from host_cases import CASES, IMAGE, batch, prompt
 from kinds import BY_NAME, KINDS, answer
 
+from llava.errors import InputError
 from llava.integrations.transformers import prune, unprune
 from llava.integrations.transformers.hosts import known_hosts
-from llava.utils import InputError
 
 each_kind = pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
 

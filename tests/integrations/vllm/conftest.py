@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from llava.eval import evaluate
-from llava.inference.request import single_turn_prompt
 from llava.integrations.vllm.folder import prepare
+from llava.model.template import named_template
 
 ROOT = Path(__file__).parents[3]
 MODEL = ROOT / "playground" / "checkpoints" / "llava-tiny"
@@ -39,7 +39,7 @@ def questions(benchmark: str) -> list[tuple[Path, str]]:
 
 
 def as_prompt(text: str, images: int = 1) -> str:
-    return single_turn_prompt("<image>\n" * images + text, CONV_MODE)
+    return named_template(CONV_MODE).prompt("<image>\n" * images + text)
 
 
 def request(image: Path, text: str, **settings) -> dict:
@@ -138,13 +138,13 @@ def ask_package():
     """The package's own answers to requests of `offline`, by its engine."""
     from llava.inference import Engine, Request
     from llava.model.builder import load_pretrained_model
-    from llava.pruning import PruningSettings
+    from llava.pruning import Settings
 
     engine = Engine(load_pretrained_model(str(MODEL), None, MODEL.name, device="cpu"))
 
     def ask(requests: list[dict], **server) -> list[str]:
         asked = [
-            Request(each["prompt"], tuple(each["images"]), PruningSettings(**server | each.get("settings", {})))
+            Request(each["prompt"], tuple(each["images"]), Settings(**server | each.get("settings", {})))
             for each in requests
         ]
         return [completion.text for completion in engine.answer(asked, max_new_tokens=16, do_sample=False)]

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llava.pruning import PruningSettings
+from llava.pruning import Settings
 from tests.integrations.vllm.conftest import NO_VLLM, questions, request
 
 pytest.importorskip("vllm.version", reason=NO_VLLM)
 
-SETTINGS = [PruningSettings(16)] * 5 + [PruningSettings(32)] * 2 + [PruningSettings(16)]
+SETTINGS = [Settings(16)] * 5 + [Settings(32)] * 2 + [Settings(16)]
 
 
-def batches(is_exact: bool, crops: list[int], settings: list[PruningSettings]) -> list[list[int]]:
+def batches(is_exact: bool, crops: list[int], settings: list[Settings]) -> list[list[int]]:
     """The places of the pictures of each batch."""
     from llava.integrations.vllm.model import VisPrunerLlavaForConditionalGeneration as Model
 
@@ -26,7 +26,7 @@ def batches(is_exact: bool, crops: list[int], settings: list[PruningSettings]) -
 def test_half_precision_encodes_pictures_of_the_same_settings_together():
     assert batches(False, [1] * 8, SETTINGS) == [[0, 1, 2, 3, 4], [5, 6], [7]]
     assert batches(False, [5] * 8, SETTINGS) == [[0, 1, 2], [3, 4], [5, 6], [7]]
-    assert batches(False, [20, 1, 1], [PruningSettings(8)] * 3) == [[0], [1, 2]]
+    assert batches(False, [20, 1, 1], [Settings(8)] * 3) == [[0], [1, 2]]
 
 
 def test_float32_encodes_every_picture_by_itself():

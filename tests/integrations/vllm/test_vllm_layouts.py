@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from llava.inference.request import single_turn_prompt
 from llava.integrations.vllm.folder import prepare
 from llava.model.converting import convert_checkpoint
-from llava.pruning import PruningSettings
+from llava.model.template import named_template
+from llava.pruning import Settings
 from tests.conftest import ask, load, load_script, picture
 from tests.integrations.vllm.conftest import MODEL, NO_VLLM, questions, request
 
@@ -33,14 +33,14 @@ def asked(tmp_path):
     for seed, size in enumerate([(200, 150), (120, 300), (168, 168), (400, 90)]):
         image, file = picture(*size, seed=seed), tmp_path / f"{seed}.png"
         image.save(file)
-        made.append((file, image, single_turn_prompt(f"<image>\nIs there a dog {seed}?", "vicuna_v1")))
+        made.append((file, image, named_template("vicuna_v1").prompt(f"<image>\nIs there a dog {seed}?")))
     return made
 
 
 def own_ids(checkpoint, asked, visual_token_num: int, **config) -> list[list[int]]:
     """The package's greedy answers as token ids."""
     loaded = load(checkpoint, **config)
-    loaded[1].pruning = PruningSettings(visual_token_num)
+    loaded[1].pruning = Settings(visual_token_num)
     return [ask(loaded, [prompt], [image], NEW)[0] for _, image, prompt in asked]
 
 

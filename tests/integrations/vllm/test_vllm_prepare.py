@@ -6,12 +6,12 @@ import shutil
 import pytest
 from transformers import AutoTokenizer, LlavaConfig
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.conversation import get_conversation
+from llava.errors import InputError
 from llava.integrations.vllm.folder import prepare
-from llava.mm_utils import tokenizer_image_token
 from llava.model.converting import convert_checkpoint
 from llava.model.families import find_family
-from llava.utils import InputError
 from tests.conftest import ROOT
 from tests.integrations.vllm.conftest import MODEL, run_python
 from tests.model.conftest import edit_json, edit_weights

@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlavaConfig, LlavaProcessor
 
+from llava.errors import InputError
 from llava.integrations.vllm.folder import prepare
 from llava.integrations.vllm.processor import VisPrunerLlavaProcessor
 from llava.integrations.vllm.settings import unpack
-from llava.mm_utils import process_images
-from llava.pruning import PruningSettings
-from llava.utils import InputError
+from llava.pruning import Settings
+from llava.vision.pixels import process_images
 from tests.conftest import load, picture
 
 SIZES = [(200, 150), (90, 300), (168, 168)]
@@ -40,8 +40,8 @@ def test_settings_are_of_every_picture(prepared):
     features = processor([picture(), picture(seed=1)], visual_token_num=7, important_ratio=0.8, pruning_seed=5)
     assert features["pixel_values"].shape == (2, 1, 3, 168, 168)
     settings = [unpack(row) for row in features["pruning_settings"]]
-    assert settings == [PruningSettings(7, 0.8, "vispruner", 5)] * 2
-    assert unpack(processor(picture())["pruning_settings"][0]) == PruningSettings()
+    assert settings == [Settings(7, 0.8, "vispruner", 5)] * 2
+    assert unpack(processor(picture())["pruning_settings"][0]) == Settings()
 
 
 @pytest.mark.parametrize("settings", [{"visual_token_num": 0}, {"important_ratio": 2}, {"pruning_method": "fastv"}])

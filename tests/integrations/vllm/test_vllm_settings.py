@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
-from llava.integrations.vllm.settings import count_tokens, pack, read_settings, unpack
-from llava.pruning import METHOD_NAMES, PruningSettings, Views, select
-from llava.utils import InputError
+from llava.errors import InputError
+from llava.integrations.vllm.settings import pack, read_settings, unpack
+from llava.pruning import METHOD_NAMES, Settings, Views, select
 
 PATCHES = 20
 
@@ -47,15 +47,15 @@ def test_the_methods_of_patches_and_of_merged_tokens_can_work():
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_gives_as_many_tokens_as_are_counted(method, views):
     for number in (None, *range(1, PATCHES + 3)):
-        settings = PruningSettings(number, pruning_method=method)
-        assert select(views, settings).tokens.shape[1] == count_tokens(settings, PATCHES)
+        settings = Settings(number, pruning_method=method)
+        assert select(views, settings).tokens.shape[1] == settings.kept(PATCHES)
 
 
 @pytest.mark.parametrize("ratio", [0, 0.1, 0.3, 0.8, 1 / 3, 1])
 @pytest.mark.parametrize("method", METHODS)
 def test_settings_come_back_as_they_were(ratio, method):
     for number, seed in ((None, 0), (1, -1), (576, 2**63 - 1)):
-        settings = PruningSettings(number, ratio, method, seed)
+        settings = Settings(number, ratio, method, seed)
         assert unpack(pack(settings)) == settings
 
 
@@ -67,16 +67,16 @@ def test_a_file_of_the_server_comes_back(tmp_path):
     )
     server = {"pruning_method": str(file), "visual_token_num": 4}
     settings = read_settings({"important_ratio": 1}, server)
-    assert unpack(pack(settings), server) == settings == PruningSettings(4, 1, str(file))
+    assert unpack(pack(settings), server) == settings == Settings(4, 1, str(file))
     with pytest.raises(InputError, match="of a request must be one of"):
         read_settings({"pruning_method": str(file)}, {})
 
 
 def test_a_request_goes_before_the_server():
     server = {"visual_token_num": 64, "important_ratio": 0.25}
-    assert read_settings({}, server) == PruningSettings(64, 0.25)
-    assert read_settings({"visual_token_num": 16}, server) == PruningSettings(16, 0.25)
-    assert read_settings({}, None) == PruningSettings()
+    assert read_settings({}, server) == Settings(64, 0.25)
+    assert read_settings({"visual_token_num": 16}, server) == Settings(16, 0.25)
+    assert read_settings({}, None) == Settings()
 
 
 @pytest.mark.parametrize(

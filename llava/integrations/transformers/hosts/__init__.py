@@ -7,8 +7,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from llava.errors import InputError
 from llava.integrations.transformers.hosts.base import Host
-from llava.utils import InputError
 
 
 @lru_cache

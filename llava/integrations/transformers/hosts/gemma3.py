@@ -17,7 +17,7 @@ class Gemma3Host(Host):
         with run_of(model.model.vision_tower, -1, "full") as run:
             tokens = model.model.get_image_features(pixels).pooler_output
         views = Views(tokens, importance=lambda: pool_mean(run.importance(), stride), pixels=pixels, projected=tokens)
-        return [whole_crops(tokens[i], views.of(slice(i, i + 1))) for i in range(len(pixels))]
+        return [whole_crops(tokens[i], views.crops(slice(i, i + 1))) for i in range(len(pixels))]
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         return model.config.mm_tokens_per_image

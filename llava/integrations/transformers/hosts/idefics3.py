@@ -43,7 +43,7 @@ class Idefics3Host(Host):
             return sums / shuffle(is_patch.unsqueeze(-1), factor).sum(dim=-1).clamp(min=1)
 
         views = Views(tokens, importance=importance, pixels=pixels.flatten(0, 1), projected=tokens)
-        return [whole_crops(tokens[i], views.of(slice(i, i + 1))) for i in range(len(tokens))]
+        return [whole_crops(tokens[i], views.crops(slice(i, i + 1))) for i in range(len(tokens))]
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         patch = model.config.vision_config.patch_size

@@ -17,7 +17,7 @@ class InternVLHost(Host):
         with run_of(model.model.vision_tower, *options.values()) as run:
             tokens = model.model.get_image_features(pixels, **options).pooler_output
         views = Views(tokens, importance=lambda: self.importance(model, run), pixels=pixels, projected=tokens)
-        return [whole_crops(tokens[i], views.of(slice(i, i + 1))) for i in range(len(pixels))]
+        return [whole_crops(tokens[i], views.crops(slice(i, i + 1))) for i in range(len(pixels))]
 
     def importance(self, model: PreTrainedModel, run: TowerRun):
         """(K, n) float32: mean over the patches of a token, which the host's own shuffle puts together."""

@@ -17,7 +17,7 @@ class LlavaHost(Host):
         with run_of(model.model.vision_tower, *options.values()) as run:
             tokens = model.model.get_image_features(pixel_values=pixels, **options).pooler_output
         views = run.views(pixels, torch.stack(list(tokens)))
-        return [whole_crops(tokens[i], views.of(slice(i, i + 1))) for i in range(len(pixels))]
+        return [whole_crops(tokens[i], views.crops(slice(i, i + 1))) for i in range(len(pixels))]
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         return patches_per_crop(model.model.vision_tower)

@@ -11,10 +11,10 @@ import torch
 from transformers import PreTrainedModel
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
 
+from llava.errors import InputError
 from llava.integrations.transformers.hosts.base import Host, Picture
 from llava.integrations.transformers.hosts.llava import read_options
 from llava.integrations.transformers.hosts.vit import patches_per_crop, run_of
-from llava.utils import InputError
 
 
 class LlavaNextHost(Host):
@@ -33,7 +33,7 @@ class LlavaNextHost(Host):
         views.project_by(model.model.multi_modal_projector)
         pictures, start = [], 0
         for tokens, count, size in zip(output.pooler_output, counts, sizes):
-            own = views.of(slice(start, start + count))
+            own = views.crops(slice(start, start + count))
             pictures.append(Picture(tokens, own, self.places(model, count, size, options).to(tokens.device)))
             start += count
         return pictures

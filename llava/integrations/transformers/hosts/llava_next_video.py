@@ -40,7 +40,7 @@ class LlavaNextVideoHost(LlavaNextHost):
             projected=tokens,
         )
         parts = [slice(i * frames, (i + 1) * frames) for i in range(videos)]
-        return [whole_crops(tokens[part], views.of(part)) for part in parts]
+        return [whole_crops(tokens[part], views.crops(part)) for part in parts]
 
     def channels(self, model: PreTrainedModel) -> int:
         """D."""

@@ -54,7 +54,7 @@ class LlavaOnevisionHost(LlavaNextHost):
         )
         places = torch.arange(tokens.shape[1] - 1, device=tokens.device).view(frames, -1)
         parts = [slice(i * frames, (i + 1) * frames) for i in range(videos)]
-        return [Picture(own, views.of(part), places) for own, part in zip(tokens, parts)]
+        return [Picture(own, views.crops(part), places) for own, part in zip(tokens, parts)]
 
     def more_options(self, given: dict) -> dict:
         options = {"vision_aspect_ratio": given.get("vision_aspect_ratio")}

@@ -31,7 +31,7 @@ class VideoLlavaHost(Host):
         with run_of(model.model.image_tower, *options.values()) as run:
             tokens = model.model.get_image_features(pixels, **options).pooler_output
         views = run.views(pixels, tokens)
-        return [whole_crops(tokens[i], views.of(slice(i, i + 1))) for i in range(len(pixels))]
+        return [whole_crops(tokens[i], views.crops(slice(i, i + 1))) for i in range(len(pixels))]
 
     def encode_videos(self, model: PreTrainedModel, pixels: torch.Tensor, layers: int | list[int]) -> list[Picture]:
         """Videos (I, frames, 3, height, width)."""
@@ -42,7 +42,7 @@ class VideoLlavaHost(Host):
         views = run.views(pixels.flatten(0, 1), tokens[:, :, 1:].flatten(0, 1))
         places = torch.arange(tokens[0, ..., 0].numel(), device=tokens.device).view(frames, -1)[:, 1:]
         parts = [slice(i * frames, (i + 1) * frames) for i in range(videos)]
-        return [Picture(own.flatten(0, 1), views.of(part), places) for own, part in zip(tokens, parts)]
+        return [Picture(own.flatten(0, 1), views.crops(part), places) for own, part in zip(tokens, parts)]
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         return patches_per_crop(model.model.image_tower)

@@ -20,7 +20,7 @@ class VipLlavaHost(LlavaHost):
         with run_of(model.model.vision_tower, layers, "default") as run:
             tokens = model.model.get_image_features(pixel_values=pixels, **{name: layers}).pooler_output
         views = run.views(pixels, torch.stack(list(tokens)))
-        return [whole_crops(tokens[i], views.of(slice(i, i + 1))) for i in range(len(pixels))]
+        return [whole_crops(tokens[i], views.crops(slice(i, i + 1))) for i in range(len(pixels))]
 
 
 HOST = VipLlavaHost()

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from llava.errors import InputError
 from llava.integrations.transformers.importance import Seen, cls_attention, received_attention, watching
 from llava.pruning import Views
-from llava.utils import InputError
 
 _HAS_CLS = {
     "clip_vision_model": True,

@@ -1,0 +1,72 @@
+"""From a name to a checkpoint's folder. This file imports neither torch nor transformers."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+from llava.errors import InputError, one_line
+
+# What a folder says of itself, and its weights in the formats that are read, the first that it has.
+_SETTINGS = ["*.json", "*.jinja", "*.model", "*.txt"]
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+_ON_A_BASE = ["mm_projector.bin", "adapter_model.safetensors", "adapter_model.bin", "non_lora_trainables.bin"]
+_SNAPSHOT = re.compile(r"models--(?P<name>[\w.-]+)/snapshots/(?P<revision>[0-9a-f]+)")
+
+
+def find_folder(name: str, what: str, relative_to: Path | None = None, cache_dir: str | None = None) -> Path:
+    """The local folder that `name` means: a path relative to `relative_to`, a path, or a hub id.
+
+    Of a hub id all but the weights is downloaded: those follow where they are read (`fetch_weights`), once what the
+    folder says of itself was found good. It goes to `cache_dir`, or where the checkpoint `relative_to` was downloaded
+    to, or to the library's own place. Raises InputError, calling it `what`, if it is none of these.
+    """
+    candidates = [relative_to / name] if relative_to else []
+    for folder in [*candidates, Path(name)]:
+        if folder.is_dir():
+            return folder
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+        raise InputError(f"no such {what} folder: {candidates[0] if candidates else name}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_SETTINGS, cache_dir=cache_dir or _cache_of(relative_to)))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} {name}: no such folder, and as a hub id: {one_line(error)}") from error
+
+
+def is_on_hub(folder: Path) -> bool:
+    """Whether `find_folder` gave this folder for a hub id."""
+    return _SNAPSHOT.fullmatch("/".join(folder.parts[-3:])) is not None
+
+
+def _cache_of(folder: Path | None) -> Path | None:
+    """The cache that `find_folder` downloaded a folder to; None for any other folder."""
+    return folder.parents[2] if folder is not None and is_on_hub(folder) else None
+
+
+def fetch_weights(folder: Path) -> None:
+    """Download the weights of a hub id whose folder `find_folder` gave; for any other folder do nothing.
+
+    Raises InputError if they cannot be downloaded.
+    """
+    found = _SNAPSHOT.fullmatch("/".join(folder.parts[-3:]))
+    if found is None:
+        return
+    from huggingface_hub import snapshot_download
+
+    name = found["name"].replace("--", "/")
+    fetch = partial(snapshot_download, name, revision=found["revision"], cache_dir=_cache_of(folder))
+    try:
+        fetch(allow_patterns=_ON_A_BASE)
+        for weights in _WEIGHTS:
+            fetch(allow_patterns=[weights])
+            if any(folder.glob(weights)):
+                return
+    except (OSError, ValueError) as error:
+        raise InputError(f"the weights of {name} cannot be downloaded: {one_line(error)}") from error
+
+
+def get_model_name_from_path(model_path: str) -> str:
+    """The checkpoint's name: the last part of its path, with the run's in front of a `checkpoint-N`."""
+    *parents, name = str(model_path).strip("/").split("/")
+    return f"{parents[-1]}_{name}" if name.startswith("checkpoint-") and parents else name

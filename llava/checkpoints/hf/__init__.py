@@ -1,0 +1,1 @@
+"""The layout of transformers' own LLaVA classes (llava-hf/...) <-> LLaVA's."""

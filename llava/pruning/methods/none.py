@@ -1,0 +1,5 @@
+"""No pruning: every patch becomes a visual token."""
+
+from llava.pruning.method import Method
+
+METHOD = Method()

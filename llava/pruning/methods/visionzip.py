@@ -1,0 +1,73 @@
+"""VisionZip: the tokens with the most attention, and what is left merged by the similarity of its keys.
+
+Yang et al., "VisionZip: Longer is Better but Not Necessary in Vision Language Models", CVPR 2025, arXiv 2412.04467.
+Dominant tokens: [CLS] and the patches with the highest sum over heads of softmax(q_h [CLS] K_h^T / sqrt(d)).
+Contextual tokens: of the rest every s-th one, x_t, plus the mean of those x_j whose keys are most similar to its own.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from llava.pruning.method import Method
+from llava.pruning.settings import Settings
+from llava.pruning.tokens import MergedTokens, highest, keep_patches
+from llava.pruning.views import Views
+
+
+@dataclass(frozen=True)
+class VisionZip(Method):
+    """`contextual_share` of the tokens is contextual."""
+
+    contextual_share: float = 10 / 64
+    merges = True
+    each_crop_alone = True  # it reads hidden states and keys, with the [CLS] of each crop
+
+    def select(self, views: Views, settings: Settings) -> MergedTokens:
+        tower = views.hidden_states, views.importance, views.keys
+        return MergedTokens(zip_tokens(*tower, settings.visual_token_num, self.contextual_share))
+
+
+METHOD = VisionZip()
+
+
+def zip_tokens(
+    hidden_states: torch.Tensor,
+    cls_attention: torch.Tensor,
+    keys: torch.Tensor,
+    number: int,
+    contextual_share: float = 10 / 64,
+) -> torch.Tensor:
+    """Dominant tokens, [CLS] first, then contextual ones: 54 + 10 of 64.
+
+    Args:
+        hidden_states: (K, 1 + N, C) of the selected layer, [CLS] first.
+        cls_attention: (K, N), summed over heads, or their mean, which orders the patches alike.
+        keys: (K, 1 + N, head width) of that layer, averaged over heads.
+        number: T, the tokens of each crop.
+        contextual_share: the share of them that is contextual, rounded.
+
+    Returns:
+        (K, T, C).
+    """
+    crops, patches = cls_attention.shape
+    contextual_num = round(contextual_share * number)
+    dominant_num = number - contextual_num - 1  # besides [CLS]
+    dominant = highest(cls_attention, dominant_num)
+    features = hidden_states[:, 1:]
+    first = torch.cat([hidden_states[:, :1], keep_patches(features, dominant)], dim=1)
+    if contextual_num == 0:
+        return first
+
+    is_rest = torch.ones(crops, patches, dtype=torch.bool, device=dominant.device).scatter(1, dominant, False)
+    rest = is_rest.nonzero()[:, 1].view(crops, -1)
+    metric = F.normalize(keep_patches(keys[:, 1:], rest).float(), dim=-1)
+    states = keep_patches(features, rest)
+    step = max(1, rest.shape[1] // contextual_num)
+    target = torch.arange(0, rest.shape[1], step, device=rest.device)[:contextual_num]
+    joining = torch.ones(rest.shape[1], dtype=torch.bool, device=rest.device).index_fill(0, target, False)
+    closest = (metric[:, joining] @ metric[:, target].transpose(1, 2)).argmax(dim=2)
+    joins = F.one_hot(closest, len(target)).to(states.dtype)
+    mean = (joins.transpose(1, 2) @ states[:, joining]) / joins.sum(dim=1).clamp(min=1).unsqueeze(-1)
+    return torch.cat([first, states[:, target] + mean], dim=1)

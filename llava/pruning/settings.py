@@ -1,0 +1,240 @@
+"""`Settings`: everything that says which visual tokens are kept, stated once.
+
+Keywords, command-line options, the recipes' environment, JSON of requests, names of folders and the page's controls are
+derived from the fields. A new setting is a field here, and what heeds it. This file does not import torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from typing import Any
+
+from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, Method, PerImage, check_pruning_method, load_method
+
+CROP, IMAGE = "crop", "image"
+BUDGETS_PER = (CROP, IMAGE)
+
+
+def setting(default: Any, kind: Callable[[str], Any], help: str, **more: Any) -> Any:
+    """A field of `Settings`.
+
+    Args:
+        kind: what makes a value of text: `int`, `float` or `str`.
+        help: for the command line and the page.
+        more: `check`, which raises ValueError, naming the setting, for an invalid value; `choices`; `least` and `most`,
+            which bound a number; `suffix`, from a value that is not the default to what folder names add for it.
+    """
+    return field(default=default, metadata={"kind": kind, "help": help, **more})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many visual tokens one call keeps, and how they are chosen.
+
+    Attributes:
+        visual_token_num: T, an integer >= 1; None keeps all.
+        important_ratio: VisPruner's share of T in [0, 1] that is chosen by [CLS] attention.
+        pruning_method: a name, file or module that `method.load_method` takes.
+        pruning_seed: the seed of what a method draws at random.
+        budget_per: whether T counts per "crop" or per "image". Per image, a method is given the patches of all crops as
+            one list.
+
+    Raises ValueError for an invalid value; the message names the setting. PruningError for a method that cannot take
+    the crops of an image together.
+    """
+
+    visual_token_num: int | None = setting(None, int, "visual tokens kept of each crop, or image (all)", least=1)
+    important_ratio: float = setting(0.5, float, "share of them chosen by [CLS] attention", least=0, most=1)
+    pruning_method: str = setting(
+        VISPRUNER,
+        str,
+        f"how they are chosen: {', '.join(METHOD_NAMES)}, a .py file or a package.module",
+        check=check_pruning_method,
+    )
+    pruning_seed: int = setting(0, int, "seed of the method random")
+    budget_per: str = setting(
+        CROP,
+        str,
+        "whether visual_token_num counts per crop, or per image over all its crops",
+        choices=BUDGETS_PER,
+        suffix=lambda value: f"_per_{value}",
+    )
+
+    def __post_init__(self) -> None:
+        for own in fields(self):
+            _check(own, getattr(self, own.name))
+        if self.budget_per == IMAGE and self.prunes:
+            _ = self.method
+
+    @property
+    def method(self) -> Method:
+        """The method, with its budget per image where that is asked for; an edited file is read again."""
+        method = load_method(self.pruning_method)
+        return PerImage(method, self.pruning_method) if self.budget_per == IMAGE else method
+
+    @property
+    def prunes(self) -> bool:
+        """Whether there is a budget and a method that heeds it."""
+        return self.visual_token_num is not None and self.pruning_method != NONE
+
+    @property
+    def prunes_in_decoder(self) -> bool:
+        """Whether visual tokens are dropped inside the language model, so that its prefill begins with all of them."""
+        return self.prunes and self.method.in_decoder
+
+    @property
+    def prunes_before_decoder(self) -> bool:
+        """Whether fewer visual tokens enter the language model than there are patches."""
+        return self.prunes and not self.prunes_in_decoder
+
+    @property
+    def question_views(self) -> tuple[str, ...]:
+        """What the method reads of the question; if anything, what it keeps of an image is for one question."""
+        return self.method.needs if self.prunes else ()
+
+    @property
+    def is_for_one_image(self) -> bool:
+        """Whether the method has to be asked for one image at a time."""
+        return self.prunes and self.method.one_image_at_a_time
+
+    def kept(self, patches: int, crops: int = 1) -> int:
+        """Visual tokens with which an image enters the language model, of so many crops with so many patches each.
+
+        What joins the crops may drop tokens on padding and add newlines after that.
+        """
+        if not self.prunes_before_decoder:
+            return crops * patches
+        if self.budget_per == IMAGE:
+            return min(self.visual_token_num, crops * patches)
+        return crops * min(self.visual_token_num, patches)
+
+    def share_in_decoder(self, patches: int) -> float:
+        """The share of the visual tokens that a method inside the decoder leaves, of crops of so many patches."""
+        return min(1.0, self.visual_token_num / patches) if self.prunes_in_decoder else 1.0
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """The settings that decide what is kept: a method does not read those of others, which have their defaults."""
+        method, values = load_method(self.pruning_method), asdict(self)
+        unread = [("important_ratio", method.reads_ratio), ("pruning_seed", method.draws_at_random)]
+        for name, is_read in [*unread, ("budget_per", self.prunes), ("visual_token_num", self.pruning_method != NONE)]:
+            if not is_read:
+                values[name] = DEFAULTS[name]
+        return values
+
+    @property
+    def suffix(self) -> str:
+        """What the names of folders add for settings that are not the default's, such as `_per_image`."""
+        changed = [own for own in fields(self) if self.prunes and getattr(self, own.name) != own.default]
+        return "".join(own.metadata["suffix"](getattr(self, own.name)) for own in changed if "suffix" in own.metadata)
+
+
+NAMES = tuple(own.name for own in fields(Settings))
+DEFAULTS = {own.name: own.default for own in fields(Settings)}
+
+
+def take_settings(options: dict, default: Settings | None = None) -> Settings:
+    """Remove the settings of a call from its keyword arguments: the default, less those that are given."""
+    given = {name: options.pop(name) for name in NAMES if name in options}
+    default = default or Settings()
+    return replace(default, **given) if given else default
+
+
+def takes_settings(function: Callable) -> Callable:
+    """Let a function that takes `**settings` take each by name or, where all it takes is positional, by position too.
+
+    Its signature then has every setting with its default.
+    """
+    signature = inspect.signature(function)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
+    names = [name for name in NAMES if name not in signature.parameters]
+    by_position = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in own)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
+    named = [inspect.Parameter(name, kind, default=DEFAULTS[name]) for name in names]
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        more = args[len(own) :] if by_position else ()
+        if len(more) > len(names):
+            raise TypeError(f"{function.__name__}() takes {len(own) + len(names)} positional arguments at most")
+        return function(*args[: len(args) - len(more)], **dict(zip(names, more)), **kwargs)
+
+    wrapper.__signature__ = signature.replace(parameters=[*own, *named])
+    return wrapper
+
+
+def add_settings_arguments(
+    parser: argparse.ArgumentParser, several: Iterable[str] = (), less: Iterable[str] = ()
+) -> None:
+    """An option for each setting but those in `less`; those in `several` take one value or more, as a list."""
+    for own in fields(Settings):
+        if own.name in less:
+            continue
+        default = own.default
+        ends = "" if default is None else f" ({default})"
+        more: dict[str, Any] = {"nargs": "+", "default": [default]} if own.name in several else {"default": default}
+        if own.metadata.get("choices"):
+            more["choices"] = own.metadata["choices"]
+        parser.add_argument(f"--{own.name}", type=_parser_of(own), help=f"{own.metadata['help']}{ends}", **more)
+
+
+def settings_from(options: Mapping[str, Any] | argparse.Namespace) -> Settings:
+    """The settings among options by name; the defaults of those that are not there."""
+    values = options if isinstance(options, Mapping) else vars(options)
+    return Settings(**{name: values[name] for name in NAMES if name in values})
+
+
+def _parser_of(own: Field) -> Callable[[str], Any]:
+    """What makes a value of text on the command line."""
+
+    def parse(text: str) -> Any:
+        try:
+            value: Any = own.metadata["kind"](text)
+        except ValueError:
+            value = text  # which is then named
+        try:
+            _check(own, value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix(own.name).lstrip(": ")) from None
+        return value
+
+    parse.__name__ = own.name
+    return parse
+
+
+def _check(own: Field, value: Any) -> None:
+    """Raise ValueError, naming the setting, for an invalid value of it."""
+    kind, metadata = own.metadata["kind"], own.metadata
+    if value is None and own.default is None:
+        return
+    if kind is int and not _is_integer(value):
+        raise ValueError(f"{own.name} must be an integer, got {value!r}")
+    least, most = metadata.get("least"), metadata.get("most")
+    if most is not None:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not least <= value <= most:
+            raise ValueError(f"{own.name} must be a number in [{least}, {most}], got {value!r}")
+    elif least is not None and value < least:
+        raise ValueError(f"{own.name} must be at least {least}, got {value}")
+    if metadata.get("choices") and value not in metadata["choices"]:
+        raise ValueError(f"{own.name} must be {' or '.join(metadata['choices'])}, got {value!r}")
+    if "check" in metadata:
+        metadata["check"](value)
+
+
+def _is_integer(value: object) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
+def check_budget(visual_token_num: int | None, important_ratio: float) -> None:
+    """Raise ValueError unless `visual_token_num` is None or an integer >= 1 and `important_ratio` is in [0, 1]."""
+    Settings(visual_token_num, important_ratio)

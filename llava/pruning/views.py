@@ -1,0 +1,140 @@
+"""What every pruning method is given: `Views`, what a vision tower says of crops.
+
+Shapes: K crops, N patches, T kept tokens, C vision channels, D model channels. This file does not import torch, so that
+command-line options can be checked without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llava.pruning.errors import PruningError
+from llava.pruning.tokens import VisualTokens, keep_patches
+
+if TYPE_CHECKING:
+    import torch
+
+    Source = torch.Tensor | Callable[[], torch.Tensor]
+
+
+class View:
+    """One view, computed when it is first read, with its shape and meaning."""
+
+    def __init__(self, doc: str, *, together: Callable | None = None, of_question: bool = False) -> None:
+        """`together` makes the view of K crops that of one; None where there is no such view."""
+        self.__doc__, self.together, self.of_question = doc, together, of_question
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, views: Views | None, owner: type | None = None):
+        if views is None:
+            return self
+        source = views._sources.get(self.name)
+        if source is None and self.of_question:
+            raise PruningError(
+                f"the pruning method needs {self.name}, but no question was asked here, or its NEEDS lack it"
+            )
+        if source is None:
+            raise PruningError(f"this vision tower gives no {self.name}, which the pruning method needs")
+        if callable(source):
+            source = views._sources[self.name] = source()
+        return source
+
+
+def _in_one_list(of_patches: torch.Tensor) -> torch.Tensor:
+    """(K, N, ...) of crops -> (1, K N, ...)."""
+    return of_patches.flatten(0, 1).unsqueeze(0)
+
+
+class Views:
+    """What the vision tower says of K crops in the layer that LLaVA reads, and what is asked about them.
+
+    `features` are (K, N, C). Every other view may be given as a function, which is called when a method first reads the
+    view. A view that the tower does not have is a PruningError that names it.
+    """
+
+    importance = View(
+        """(K, N) float32: how important each patch is.
+
+        From CLIP the attention of [CLS] to it, mean over heads; without [CLS] the attention that it receives, mean over
+        queries and heads.
+        """,
+        together=_in_one_list,
+    )
+    hidden_states = View("(K, 1 + N, C): all tokens of the layer, [CLS] first.")
+    keys = View("(K, 1 + N, head width): the layer's keys, mean over heads, [CLS] first.")
+    pixels = View(
+        "(K, 3, height, width): what the tower was given; (1, K, 3, height, width) of crops together.",
+        together=lambda pixels: pixels.unsqueeze(0),
+    )
+    projected = View("(K, N, D): the features as the language model would see them.", together=_in_one_list)
+    image_embeds = View("(K, N, E): CLIP's embeddings of the patches, comparable to texts'.", together=_in_one_list)
+    question = View("What is asked about the image, as text.", of_question=True)
+    text_embeds = View("(M, E): CLIP's embeddings of the question, of M pieces of 77 tokens.", of_question=True)
+    word_embeds = View("(m, D): the language model's embeddings of the question's tokens.", of_question=True)
+
+    def __init__(self, features: torch.Tensor, **sources: Source | str | None) -> None:
+        """`sources` are the other views by name. Raises TypeError for a name that is no view."""
+        if unknown := sources.keys() - VIEWS.keys():
+            raise TypeError(f"there is no view {min(unknown)!r}: {', '.join(VIEWS)}")
+        self.features = features
+        self._sources = {name: source for name, source in sources.items() if source is not None}
+
+    def _made(self, make: Callable, names: list[str]) -> dict[str, Callable]:
+        """Sources for other views: what `make` makes of each of these, when it is read."""
+        return {name: lambda name=name: make(name) for name in names if name in self._sources}
+
+    def _of_question(self) -> dict:
+        return {name: self._sources[name] for name in QUESTION_VIEWS if name in self._sources}
+
+    def project_by(self, project: Callable[[torch.Tensor], torch.Tensor]) -> Views:
+        """Let methods read the features `projected`: `project` takes (K, N, C) to (K, N, D). Returns these views."""
+        features = self.features  # not by way of self: a circle would keep all views until the garbage collector comes
+        self._sources["projected"] = lambda: project(features)
+        return self
+
+    def with_question(self, **of_question: Source | str) -> Views:
+        """These views, with those of a question by name (`QUESTION_VIEWS`) in place of those here."""
+        return self.crops(slice(None), **of_question)
+
+    def crops(self, crops: slice, **of_question: Source | str) -> Views:
+        """The views of some of the crops; what is computed for them is computed for all, and once."""
+        parts = self._made(lambda name: getattr(self, name)[crops], CROP_VIEWS)
+        return Views(self.features[crops], **parts, **(self._of_question() | of_question))
+
+    @staticmethod
+    def joined(images: list[Views]) -> Views:
+        """The views of several images' crops as those of one batch, one image after the other; none of a question."""
+        import torch
+
+        shared = [name for name in CROP_VIEWS if all(name in image._sources for image in images)]
+        parts = images[0]._made(lambda name: torch.cat([getattr(image, name) for image in images]), shared)
+        return Views(torch.cat([image.features for image in images]), **parts)
+
+    def together(self) -> Views:
+        """The views of K crops as those of one crop with K N patches.
+
+        There are no `hidden_states` and `keys`, whose [CLS] tokens are one of each crop.
+        """
+        joinable = [name for name in CROP_VIEWS if VIEWS[name].together]
+        parts = self._made(lambda name: VIEWS[name].together(getattr(self, name)), joinable)
+        return Views(_in_one_list(self.features), **parts, **self._of_question())
+
+    def keep(self, patches: torch.LongTensor) -> VisualTokens:
+        """The features of `patches` (K, T), indices in any order, as visual tokens in raster order."""
+        patches = patches.sort(dim=1).values
+        return VisualTokens(keep_patches(self.features, patches), patches)
+
+    def keep_all(self) -> VisualTokens:
+        """Every patch."""
+        import torch
+
+        crops, patches, _ = self.features.shape
+        return VisualTokens(self.features, torch.arange(patches, device=self.features.device).expand(crops, -1))
+
+
+VIEWS: dict[str, View] = {name: view for name, view in vars(Views).items() if isinstance(view, View)}
+QUESTION_VIEWS = tuple(name for name, view in VIEWS.items() if view.of_question)
+CROP_VIEWS = [name for name in VIEWS if name not in QUESTION_VIEWS]

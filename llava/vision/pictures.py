@@ -1,0 +1,180 @@
+"""Picture files, URLs and encoded pictures -> RGB images, within limits."""
+
+import re
+import stat
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from llava.errors import InputError, one_line
+from llava.vision.download import fetch, read_data_uri, without_login
+
+# Pillow's own limit on pixels, twice MAX_IMAGE_PIXELS, says nothing about a picture of one pixel by a hundred million.
+MOST_SIDE = 65_535  # what a JPEG can have
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+PictureSource = str | Path | bytes | BinaryIO | Image.Image
+
+
+def read_picture(source: PictureSource, name: str | None = None, as_displayed: bool = False) -> Image.Image:
+    """A picture as RGB, fully decoded.
+
+    Args:
+        source: a local file; or, as `str`, an http(s) URL of up to 32 MB and 30 seconds, or a `data:` URI of up to
+            32 MB; or an encoded picture; or an image.
+        name: what messages call it; the file or address if None.
+        as_displayed: see `to_rgb`.
+
+    Raises InputError, naming it, if it is missing, not a file, truncated, not a picture, longer than 65,535 pixels
+    along one side, or of more pixels than Pillow takes (about 179 million).
+    """
+    try:
+        if isinstance(source, Image.Image):
+            return to_rgb(source, as_displayed)
+        with Image.open(_open(source)) as image:
+            return to_rgb(image, as_displayed)
+    except Exception as error:  # of any class: Pillow's decoders pass on what they come across in a broken file
+        raise InputError(f"cannot read the image {name or _name(source)}: {_cause(error)}") from error
+
+
+def load_image(image_file: PictureSource, as_displayed: bool = False) -> Image.Image:
+    """Open a local file, an http(s) URL or a `data:` URI as an RGB image, fully decoded.
+
+    The pixels are upstream's, as they are stored, and transparency is dropped; with `as_displayed` they are turned as
+    EXIF says and lie on white. Raises InputError, naming the file; see `read_picture`.
+    """
+    return read_picture(image_file, as_displayed=as_displayed)
+
+
+def picture_size(source: PictureSource, name: str | None = None) -> tuple[int, int]:
+    """Width and height of a picture as it is stored, from its header. Raises InputError as `read_picture` does."""
+    try:
+        with Image.open(_open(source)) as image:
+            _refuse_too_long(image)
+            return image.size
+    except Exception as error:  # as above
+        raise InputError(f"cannot read the image {name or _name(source)}: {_cause(error)}") from error
+
+
+def _refuse_too_long(image: Image.Image) -> None:
+    if max(image.size) > MOST_SIDE:
+        width, height = image.size
+        raise InputError(f"{width} x {height} pixels, but a side has at most {MOST_SIDE}")
+
+
+def to_rgb(image: Image.Image, as_displayed: bool = False) -> Image.Image:
+    """An image as RGB, three times 8 bits.
+
+    As upstream's `convert("RGB")`, but grey of more than 8 bits is scaled instead of clipped: that of 16 bits (I;16,
+    and I in PNG and PNM) keeps its upper 8; other values (I, F) are taken as of the smallest of the ranges [0, 1]
+    (F alone), [0, 255], [0, 65535] and [0, their largest] that holds them.
+
+    Args:
+        image: of any mode and size; an animation gives its current frame.
+        as_displayed: also turned as its EXIF orientation says, and on white where it is transparent. Otherwise the
+            pixels are as they are stored and transparency is dropped: upstream's benchmarks have them so.
+
+    Raises InputError if the image is longer than 65,535 pixels along one side.
+    """
+    _refuse_too_long(image)
+    image.load()  # before its EXIF is read: Pillow turns a TIFF itself then
+    turn = _TURNS.get(_orientation(image)) if as_displayed else None
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _to_8_bits(image)
+    elif image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())
+    if as_displayed and image.has_transparency_data:
+        layer = image.convert("RGBA")
+        rgb = Image.new("RGB", image.size, "white")
+        rgb.paste(layer, mask=layer)
+    else:
+        rgb = image.convert("RGB")
+    if as_displayed:
+        rgb = rgb if turn is None else rgb.transpose(turn)
+        rgb.info = {}  # else a second call would turn it once more
+    return rgb
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """How an image is to be turned, in EXIF's numbers; None where its EXIF is broken, which its pixels need not be."""
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except Exception:
+        return None
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """A grey image of mode I, F or I;16 as L, or as LA where one of its values stands for transparency."""
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image), posinf=0, neginf=0)
+    else:
+        values = np.asarray(image.convert("I"))
+    largest = values.max(initial=0)
+    if image.mode not in ("I", "F") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        grey = values >> 8
+    elif 255 < largest <= 65535:
+        grey = values // 256
+    elif largest > 65535:
+        grey = values.astype(np.float32) * np.float32(255 / largest) + np.float32(0.5)
+    else:
+        grey = values * np.float32(255) + np.float32(0.5) if image.mode == "F" and largest <= 1 else values
+    eight = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        eight.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return eight
+
+
+def _open(source: str | Path | bytes | BinaryIO) -> Path | BinaryIO:
+    """What Pillow can open. Raises OSError or ValueError."""
+    if isinstance(source, bytes | bytearray):
+        return BytesIO(source)
+    if hasattr(source, "read"):
+        return source
+    if is_data_uri(source):
+        return BytesIO(read_data_uri(source))
+    if isinstance(source, str) and _SCHEME.match(source):
+        return BytesIO(fetch(source))
+    path = Path(source)
+    # Opening a pipe waits for its other end, and a device never ends.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a file" if not path.is_dir() else "it is a folder")
+    return path
+
+
+def is_data_uri(source: object) -> bool:
+    """Whether a source is a `data:` URI, which is never to be repeated in a message."""
+    return isinstance(source, str) and source[:5].lower() == "data:"
+
+
+def _name(source: PictureSource) -> str:
+    """What a message calls a source whose owner has no name for it: never its contents."""
+    if is_data_uri(source):
+        return "of a data: URI"
+    if not isinstance(source, str | Path):
+        return getattr(source, "filename", "") or "that was given"
+    text = str(source)
+    text = without_login(text) if _SCHEME.match(text) else text
+    return text if len(text) <= 300 else f"{text[:100]}... ({len(text)} characters)"
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not a picture of a known format"
+    if isinstance(error, MemoryError):
+        return "it takes too much memory"
+    # strerror: the full text of an OSError repeats the path, however long.
+    return getattr(error, "strerror", None) or one_line(error)

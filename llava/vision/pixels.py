@@ -1,0 +1,146 @@
+"""Pictures -> the vision tower's pixels, without large images on the way. Names and signatures are upstream LLaVA's."""
+
+import math
+
+import torch
+from PIL import Image
+
+from llava.errors import InputError
+from llava.vision.grids import is_anyres, parse_grid_pinpoints, select_best_resolution, unpad_box
+from llava.vision.pictures import read_picture
+
+MOST_PIXELS = 178_956_970  # of an image on the way: as many as Pillow takes at most from a file
+_STRIP = 2**22  # pixels of a strip
+
+
+def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Image.Image:
+    """Centre the image on a square of its longer side, filled with `background_color`."""
+    width, height = pil_img.size
+    if width == height:
+        return pil_img
+    side = max(width, height)
+    square = Image.new(pil_img.mode, (side, side), background_color)
+    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def resize_to_square(image: Image.Image, image_processor, color: tuple[int, ...] | None = None) -> Image.Image:
+    """The part of an RGB image that the tower sees, at its resolution, bit for bit as the processor makes it.
+
+    That is the whole image on a square of `color`, or without one its central square. Neither the square of its longer
+    side (12.8 GB for 1000 x 30000) nor, for the central square, all of it at the tower's scale is made. A processor
+    that does not scale and crop to one size gets the square, or the image, unchanged.
+
+    Raises InputError for an image that would have more than 178,956,970 pixels on the way: at the tower's scale where
+    it is not padded, or as a square where the processor is such a one.
+    """
+    longer, shorter = max(image.size), min(image.size)
+    side = image_processor.central_square if color is None else image_processor.padded_square
+    edge = image_processor.shorter_side
+    pixels = edge**2 * longer // shorter if color is None else longer**2 if side is None else 0
+    if pixels > MOST_PIXELS:
+        raise InputError(f"{image.width} x {image.height} pixels would become {pixels} on the way to the vision tower")
+    if side is None:
+        return image if color is None else expand2square(image, color)
+    if color is None:
+        canvas, scaled = image.size, tuple(int(side * length / shorter) for length in image.size)
+    else:
+        canvas, scaled = (longer, longer), (side, side)
+    # Pillow resizes all rows, rounds them to 8 bits, and then resizes columns with the same arithmetic. Rows of padding
+    # stay the colour that they are: their weights add up to 1 within 2**-23 each, of which there are too few to matter.
+    for axis in (0, 1):
+        image = _resize_rows(image, canvas[axis], scaled[axis], side, image_processor.resample, color)
+        image = image.transpose(Image.Transpose.TRANSPOSE)
+    return image
+
+
+def _resize_rows(
+    image: Image.Image, canvas: int, scaled: int, side: int, resample: int, color: tuple[int, ...] | None
+) -> Image.Image:
+    """The middle `side` pixels of each row, centred on a row of `canvas` pixels of `color` and resized to `scaled`."""
+    width, height = image.size
+    left, start = (canvas - width) // 2, (scaled - side) // 2
+    result = Image.new("RGB", (side, height))
+    lines = max(1, _STRIP // max(canvas, scaled))
+    for top in range(0, height, lines):
+        bottom = min(height, top + lines)
+        strip = image.crop((0, top, width, bottom))
+        if canvas != width:
+            padded = Image.new("RGB", (canvas, bottom - top), color)
+            padded.paste(strip, (left, 0))
+            strip = padded
+        strip = strip.resize((scaled, bottom - top), resample)
+        result.paste(strip.crop((start, 0, start + side, bottom - top)), (0, top))
+    return result
+
+
+def resize_width_first(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize to (W, H), in width first and in height then, as Pillow did before release 13.
+
+    Later releases take the order that costs less, which changes the last bits where a picture shrinks more in height.
+    """
+    return image.resize((size[0], image.height)).resize(size)
+
+
+def resize_and_pad_image(image: Image.Image, target_resolution: tuple[int, int]) -> Image.Image:
+    """Scale the image into `target_resolution` (W, H), centred on black."""
+    target_width, target_height = target_resolution
+    scale_w, scale_h = target_width / image.width, target_height / image.height
+    if scale_w < scale_h:
+        new_size = (target_width, min(math.ceil(image.height * scale_w), target_height))
+    else:
+        new_size = (min(math.ceil(image.width * scale_h), target_width), target_height)
+    padded = Image.new("RGB", (target_width, target_height), (0, 0, 0))
+    padded.paste(
+        resize_width_first(image, new_size), ((target_width - new_size[0]) // 2, (target_height - new_size[1]) // 2)
+    )
+    return padded
+
+
+def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
+    """Cut the image into squares of `patch_size` pixels, row by row."""
+    return [
+        image.crop((left, top, left + patch_size, top + patch_size))
+        for top in range(0, image.height, patch_size)
+        for left in range(0, image.width, patch_size)
+    ]
+
+
+def unpad_image(tensor: torch.Tensor, original_size: tuple[int, int]) -> torch.Tensor:
+    """The part of (C, height, width) in which the picture of `original_size` (W, H) lies inside its padding."""
+    top, bottom, left, right = unpad_box(tensor.shape[2], tensor.shape[1], original_size)
+    return tensor[:, top:bottom, left:right]
+
+
+def process_anyres_image(image: Image.Image, processor, grid_pinpoints: list | str) -> torch.Tensor:
+    """The whole image at the tower's resolution, then its crops row by row: (crops, 3, H, W) float32."""
+    best_resolution = select_best_resolution(image.size, parse_grid_pinpoints(grid_pinpoints, processor.side))
+    crops = divide_to_patches(resize_and_pad_image(image, best_resolution), processor.side)
+    views = [resize_width_first(image, (processor.side, processor.side)), *crops]
+    return torch.cat([processor.preprocess(view, return_tensors="pt")["pixel_values"] for view in views])
+
+
+def process_images(images: list[Image.Image], image_processor, model_cfg) -> torch.Tensor | list[torch.Tensor]:
+    """Turn images into the vision tower's pixels, as the checkpoint's `image_aspect_ratio` says.
+
+    Images that are not RGB become it as in `load_image`.
+
+    Returns float32: (B, 3, H, W) for `pad` and plain; (B, crops, 3, H, W) for `anyres`, or a list of
+    (crops, 3, H, W) where the images have different numbers of crops.
+
+    Raises InputError if one cannot be decoded, or is too large; see `pictures.read_picture`.
+    """
+    images = [read_picture(image) if isinstance(image, Image.Image) else image for image in images]
+    aspect_ratio = getattr(model_cfg, "image_aspect_ratio", None)
+    if is_anyres(aspect_ratio):
+        pixels = [process_anyres_image(image, image_processor, model_cfg.image_grid_pinpoints) for image in images]
+    elif aspect_ratio == "pad":
+        mean_color = tuple(int(x * 255) for x in image_processor.image_mean)
+        squares = (resize_to_square(image, image_processor, mean_color) for image in images)
+        pixels = [image_processor.preprocess(image, return_tensors="pt")["pixel_values"][0] for image in squares]
+    else:
+        squares = [resize_to_square(image, image_processor) for image in images]
+        return image_processor.preprocess(squares, return_tensors="pt")["pixel_values"]
+    if all(x.shape == pixels[0].shape for x in pixels):
+        return torch.stack(pixels)
+    return pixels

@@ -1,0 +1,57 @@
+"""The figure: which patches the bundled model keeps."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from docs.examples import draw_selection as script
+from llava.errors import InputError
+from llava.vision.pixels import process_images
+from tests.conftest import ROOT, load
+
+SCENE = ROOT / "playground" / "data" / "scenes" / "mm-vet" / "images" / "v1_0.jpg"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load(ROOT / "playground" / "checkpoints" / "llava-tiny")
+
+
+def test_the_outlined_patches_are_those_that_the_model_keeps(tiny):
+    _, model, image_processor, _ = tiny
+    image = Image.open(SCENE)
+    pixels = process_images([image], image_processor, model.config)
+    model.visual_token_num = 16
+    kept = model.encode_images(pixels).patches
+    model.visual_token_num = None
+    important, diverse = script.kept_patches(model, pixels, 16)
+    assert len(important) == len(diverse) == 8
+    assert important | diverse == set(kept[0].tolist())
+
+
+def test_patches_are_outlined_where_they_lie():
+    drawn = np.asarray(script.outline(Image.new("RGB", (168, 168), "gray"), 12, {13}, {143}))
+    for color, box in ((script.IMPORTANT, (42, 84)), (script.DIVERSE, (462, 504))):
+        rows, columns = np.nonzero((drawn == color).all(axis=-1))
+        assert (rows.min(), rows.max() + 1) == (columns.min(), columns.max() + 1) == box
+
+
+def test_a_figure_has_a_panel_for_every_budget_and_only_square_pictures(tiny):
+    figure = script.draw_figure(tiny, Image.open(SCENE), "vicuna_v1", "What does the sign say?", [32, 16])
+    assert figure.width == 3 * script.PANEL + 2 * script.GAP
+    with pytest.raises(InputError, match="square"):
+        script.draw_figure(tiny, Image.new("RGB", (200, 100)), "vicuna_v1", "What does the sign say?", [32])
+
+
+@pytest.mark.parametrize("budget", ["0", "-1", "many"])
+def test_a_budget_that_cannot_be_is_one_line(budget):
+    options = [sys.executable, "docs/examples/draw_selection.py", "--budgets", budget]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(options, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: argument --budgets: must be an integer of at least 1")
+    assert len(done.stderr.splitlines()) == 1
