@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.cli import run_command
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.model.builder import load_pretrained_model
 from llava.pruning import Settings
@@ -76,6 +77,16 @@ def loaded(checkpoints):
         return cache[key]
 
     return get
+
+
+def run_main(module, monkeypatch, capsys, *args) -> tuple[int, str, str]:
+    """A command's exit code, stdout and stderr, in this process."""
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, args)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run_command(module.main)
+    said = capsys.readouterr()
+    return ended.value.code, said.out, said.err
 
 
 def picture(width: int = 200, height: int = 150, seed: int = 0) -> Image.Image:

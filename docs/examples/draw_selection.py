@@ -25,11 +25,11 @@ IMPORTANT, DIVERSE = (222, 40, 30), (30, 90, 230)
 def kept_patches(model, pixels: torch.Tensor, budget: int) -> tuple[set[int], set[int]]:
     """Important and diverse patches of one picture (1, 3, H, W), as numbers in raster order."""
     from llava.pruning import select
-    from llava.pruning.methods.vispruner import important_patches
+    from llava.pruning.methods.vispruner import METHOD as VISPRUNER_METHOD
 
     views, pruning = model.get_vision_tower().encode(pixels), Settings(budget, model.important_ratio)
     kept = set(select(views, pruning).patches[0].tolist())
-    important = set(important_patches(views, pruning)[0].tolist())
+    important = set(VISPRUNER_METHOD.important(views, pruning)[0].tolist())
     return important, kept - important
 
 

@@ -6,7 +6,7 @@ from llava.conversation import check_conv_mode
 from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, model_options
 
 
-def eval_model(args) -> str:
+def eval_model(args, as_upstream: bool = True) -> str:
     """Answer `args.query` about the images of `args.image_file`, print and return the answer.
 
     `args` may be made by hand, with upstream's attributes alone. Raises InputError for what cannot be answered.
@@ -25,7 +25,7 @@ def eval_model(args) -> str:
     check_placeholders(query, len(files), "the query")
     images = [load_image(file, as_displayed=True) for file in files]
     loaded = model_options(args).load()
-    template = loaded.find_template(args.conv_mode, as_upstream=True)
+    template = loaded.find_template(args.conv_mode, as_upstream)
     request = make_request(query, images, template, loaded.model.config)
     text = next(Engine(loaded, batch_size=1).answer([request], **options)).text
     print(text)
@@ -43,15 +43,16 @@ def split_image_files(text: str, sep: str) -> list[str]:
     return files
 
 
-def main() -> None:
+def main(as_upstream: bool = True) -> None:
     parser = CommandParser(description=__doc__)
     add_model_arguments(parser)
     parser.add_argument("--image-file", required=True, help="file, URL or data: URI; several are separated by --sep")
     parser.add_argument("--query", required=True, help="the question; <image> in it marks where each image belongs")
     parser.add_argument("--sep", default=",", help="separator between image files (,)")
-    parser.add_argument("--conv-mode", help="prompt template (upstream's of the checkpoint: llava_v1 of LLaVA-1.5)")
+    default = "upstream's: llava_v1 for LLaVA-1.5" if as_upstream else "that of the checkpoint's published figures"
+    parser.add_argument("--conv-mode", help=f"prompt template ({default})")
     add_generation_arguments(parser, temperature=0.2, max_new_tokens=512)
-    eval_model(parser.parse_args())
+    eval_model(parser.parse_args(), as_upstream)
 
 
 if __name__ == "__main__":

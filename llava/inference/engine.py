@@ -4,18 +4,24 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 
+import PIL.Image
 import torch
 
+from llava.checkpoints.folders import get_model_name_from_path
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.errors import InputError
 from llava.inference.images import ImageStream, choose_tokens, encode_images, questions_about
 from llava.inference.memory import default_batch_size, is_out_of_memory, refuse_too_large
 from llava.inference.prefix_sharing import generate_batch
-from llava.inference.request import Completion, Request
+from llava.inference.request import Completion, Request, make_request
+from llava.inference.session import Session
 from llava.inference.streaming import AnswerStream, Event, PromptTooLong
-from llava.model.builder import LoadedModel, as_loaded
+from llava.model.builder import LoadedModel, as_loaded, load_pretrained_model
+from llava.pruning.settings import Settings, take_settings
 
+Image = str | Path | bytes | PIL.Image.Image
 logger = logging.getLogger(__name__)
 
 
@@ -32,8 +38,69 @@ class Engine:
         self.loaded, self.batch_size, self.num_workers = as_loaded(loaded), batch_size, num_workers
         self.tokenizer, self.model, *_ = self.loaded
 
-    def answer(self, requests: Iterable[Request], **options) -> Iterator[Completion]:
-        """The completion of each request, in order, as they are made; `options` are transformers' generation options.
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_path: str | Path,
+        model_base: str | None = None,
+        *,
+        batch_size: int | None = None,
+        num_workers: int = 0,
+        **options,
+    ) -> "Engine":
+        """The engine of a checkpoint.
+
+        Args:
+            model_path, model_base: folders or hub ids, as `load_pretrained_model` takes them.
+            batch_size, num_workers: those of an engine.
+            options: what else `load_pretrained_model` takes: the settings of `llava.pruning.Settings`, such as
+                `visual_token_num`, and `device`, `dtype`, `load_4bit` and others.
+
+        Raises InputError, naming what is wrong with the checkpoint or an option.
+        """
+        name = get_model_name_from_path(str(model_path))
+        return cls(load_pretrained_model(str(model_path), model_base, name, **options), batch_size, num_workers)
+
+    def ask(self, question: str, images: Image | Sequence[Image] = (), **options) -> str:
+        """The answer to one question about an image, several or none.
+
+        Args:
+            question, images: as in `request`.
+            options: transformers' generation options, and settings of this question by name.
+
+        Raises InputError as `answer` and `request` do.
+        """
+        return next(self.answer([(question, images)], **options)).text
+
+    def request(
+        self, question: str, images: Image | Sequence[Image] = (), pruning: Settings | None = None, **more
+    ) -> Request:
+        """What asks a question in the checkpoint's prompt template.
+
+        Args:
+            question: `<image>` in it marks where each image belongs; without that, images come first.
+            images: a file, an http(s) URL, a `data:` URI, a PIL image or an encoded image, or a list of these.
+            pruning: the settings of this request; the model's own if None.
+            more: the other arguments of `make_request`, `name` and `as_displayed`.
+
+        Raises InputError if there are not as many images as `<image>`.
+        """
+        several = list(images) if isinstance(images, list | tuple) else [images]
+        return make_request(question, several, self.loaded.template, self.model.config, pruning, **more)
+
+    def session(self, conv_mode: str | None = None, **settings) -> Session:
+        """A conversation with this model; `settings` are those of `llava.pruning.Settings` by name.
+
+        Raises InputError for an unknown template, TypeError for an unknown setting.
+        """
+        return Session(self.loaded, conv_mode, replace(self.model.pruning, **settings))
+
+    def answer(self, requests: Iterable[Request | tuple], **options) -> Iterator[Completion]:
+        """The completion of each request, in order, as they are made.
+
+        Args:
+            requests: `Request`s, or (question, images) as `ask` takes them.
+            options: transformers' generation options, and settings by name for requests that have none of their own.
 
         An image is encoded once for requests near one another, whatever their settings, and what requests with the same
         settings begin with passes through the language model once for those of a batch. For a method that chooses by
@@ -44,8 +111,9 @@ class Engine:
         Raises InputError if an image cannot be read, a prompt is longer than the context, a pruning method cannot
         work, or one request takes too much memory.
         """
-        requests = [replace(request, pruning=request.pruning or self.model.pruning) for request in requests]
-        yield from self._answer(requests, options)
+        default = take_settings(options, self.model.pruning)
+        asked = (request if isinstance(request, Request) else self.request(*request) for request in requests)
+        yield from self._answer([replace(request, pruning=request.pruning or default) for request in asked], options)
 
     def _answer(self, requests: list[Request], options: dict) -> Iterator[Completion]:
         """As `answer`, of requests that have their settings."""

@@ -30,11 +30,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llava.pruning.errors import PruningError
 from llava.pruning.tokens import MergedTokens, VisualTokens
 from llava.pruning.views import QUESTION_VIEWS, Views
+
+if TYPE_CHECKING:
+    import torch
 
 VISPRUNER, NONE = "vispruner", "none"
 FACTS = ("needs", "reads_ratio", "draws_at_random", "merges", "in_decoder", "each_crop_alone", "one_image_at_a_time")
@@ -68,6 +71,10 @@ class Method:
         """The visual tokens of K crops, for `Settings` that prune. One inside the decoder keeps all of them here."""
         return views.keep_all()
 
+    def important(self, views: Views, settings: Any) -> torch.LongTensor | None:
+        """(K, number) int64: those of the kept patches that are kept for their importance; None for no such parts."""
+        return None
+
 
 @dataclass(frozen=True)
 class Wrapper(Method):
@@ -95,7 +102,13 @@ class PerImage(Wrapper):
             raise PruningError(f"budget_per: {self.name} cannot choose among all crops of an image")
 
     def select(self, views: Views, settings: Any) -> VisualTokens | MergedTokens:
-        return self.method.select(views.together() if len(views.features) > 1 else views, settings)
+        return self.method.select(self._together(views), settings)
+
+    def important(self, views: Views, settings: Any) -> torch.LongTensor | None:
+        return self.method.important(self._together(views), settings)
+
+    def _together(self, views: Views) -> Views:
+        return views.together() if len(views.features) > 1 else views
 
 
 class _FromModule(Method):

@@ -27,7 +27,8 @@ def setting(default: Any, kind: Callable[[str], Any], help: str, **more: Any) ->
         kind: what makes a value of text: `int`, `float` or `str`.
         help: for the command line and the page.
         more: `check`, which raises ValueError, naming the setting, for an invalid value; `choices`; `least` and `most`,
-            which bound a number; `suffix`, from a value that is not the default to what folder names add for it.
+            which bound a number; `label`, for the page; `suffix`, from a value that is not the default to what folder
+            names add for it.
     """
     return field(default=default, metadata={"kind": kind, "help": help, **more})
 
@@ -48,20 +49,24 @@ class Settings:
     the crops of an image together.
     """
 
-    visual_token_num: int | None = setting(None, int, "visual tokens kept of each crop, or image (all)", least=1)
+    visual_token_num: int | None = setting(
+        None, int, "visual tokens kept of each crop, or image (all)", least=1, label="Visual tokens (T)"
+    )
     important_ratio: float = setting(0.5, float, "share of them chosen by [CLS] attention", least=0, most=1)
     pruning_method: str = setting(
         VISPRUNER,
         str,
         f"how they are chosen: {', '.join(METHOD_NAMES)}, a .py file or a package.module",
         check=check_pruning_method,
+        label="Method",
     )
-    pruning_seed: int = setting(0, int, "seed of the method random")
+    pruning_seed: int = setting(0, int, "seed of the method random", label="Seed")
     budget_per: str = setting(
         CROP,
         str,
         "whether visual_token_num counts per crop, or per image over all its crops",
         choices=BUDGETS_PER,
+        label="T counts per",
         suffix=lambda value: f"_per_{value}",
     )
 

@@ -15,7 +15,7 @@ from llava.eval.options import (
 )
 
 
-def chat(args) -> None:
+def chat(args, as_upstream: bool = True) -> None:
     """Ask, answer as it is generated, and again, with all that was said before.
 
     A message that cannot be answered is dropped with one line that says why, and the chat goes on.
@@ -28,7 +28,7 @@ def chat(args) -> None:
     options = generation_options(args)
     images = [load_image(args.image_file, as_displayed=True)]
     loaded = model_options(args).load()
-    session = Session(loaded, loaded.find_template(args.conv_mode, as_upstream=True))
+    session = Session(loaded, loaded.find_template(args.conv_mode, as_upstream))
     you, assistant = (role.strip() or "ASSISTANT" for role in session.conversation.roles)
     hint = " (an empty line ends the chat)"
     while message := _read(f"{you}{hint}: "):
@@ -72,19 +72,18 @@ def _read(prompt: str) -> str:
         return ""
 
 
-def main() -> None:
+def main(as_upstream: bool = True) -> None:
     parser = CommandParser(description=__doc__)
     add_model_arguments(parser)
     add_compile_argument(parser)
     parser.add_argument("--image-file", required=True, help="file, URL or data: URI")
-    parser.add_argument(
-        "--conv-mode", help="prompt template (upstream's for the checkpoint's name: llava_v1 for LLaVA-1.5)"
-    )
+    default = "upstream's: llava_v1 for LLaVA-1.5" if as_upstream else "that of the checkpoint's published figures"
+    parser.add_argument("--conv-mode", help=f"prompt template ({default})")
     parser.add_argument(
         "--debug", action="store_true", help="also print each prompt, its visual tokens and the tokens computed anew"
     )
     add_generation_arguments(parser, temperature=0.2, max_new_tokens=512)
-    chat(parser.parse_args())
+    chat(parser.parse_args(), as_upstream)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from llava.eval.options import (
     generation_options,
     model_options,
 )
-from llava.pruning.settings import DEFAULTS
+from llava.pruning.settings import Settings
 from llava.serve.page.samples import BUNDLED
 
 
@@ -60,8 +60,8 @@ def make_app(service, about: str, allow_urls: bool = False):
     app.add_middleware(OwnHostOnly)
     if service.server is None:
         model = service.model
-        options = {"template": model.template, "allow_urls": allow_urls, "turn": service.queue}
-        app.include_router(make_router(model.engine, model.name, **options))
+        api = make_router(model.engine, model.name, template=model.template, allow_urls=allow_urls, turn=service.queue)
+        app.include_router(api)
     return gradio.mount_gradio_app(
         app,
         build_page(service, about),
@@ -83,7 +83,8 @@ def _model_options(args: argparse.Namespace) -> ModelOptions:
     """The model that is named, or else the bundled one. Raises InputError for what a server cannot be told."""
     if args.conv_mode:
         check_conv_mode(args.conv_mode)
-    given = [name for name in ("pruning_method", "budget_per") if getattr(args, name) != DEFAULTS[name]]
+    defaults = Settings()
+    given = [name for name in ("pruning_method", "budget_per") if getattr(args, name) != getattr(defaults, name)]
     if args.server and (args.conv_mode or args.num_beams != 1 or given):
         raise InputError("with --server, conv-mode, num_beams, pruning_method and budget_per are the server's")
     if args.server and args.allow_urls:
@@ -107,7 +108,8 @@ def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tu
     if server is not None:
         return Service(local, server, model.pruning), f"{server.model} on {server.url}; {model.name} draws"
     where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
-    about = f"{model.name}, {local.patches} patches of a crop, {where}, template {local.template.name}"
+    template = local.template.name
+    about = f"{model.name}, {local.patches} patches of a crop, {where}, template {template}"
     return Service(local, None, model.pruning), about
 
 

@@ -78,7 +78,8 @@ def _run_steps(trainer: LLaVATrainer, checkpoint: str | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except InputError as error:  # a worker of the data loader puts its traceback in front of the message
-        raise InputError(str(error).strip().splitlines()[-1].removeprefix("llava.errors.InputError: ")) from error
+        name = f"{InputError.__module__}.{InputError.__qualname__}: "
+        raise InputError(str(error).strip().splitlines()[-1].removeprefix(name)) from error
     with write_errors(Path(trainer.args.output_dir)):
         trainer.save_state()
 

@@ -23,7 +23,7 @@ from docs.examples.photographs.measure import (
 from llava.errors import InputError
 from llava.model.multimodal_encoder.builder import open_vision_tower
 from llava.pruning import Settings
-from llava.pruning.methods.vispruner import important_patches
+from llava.pruning.methods.vispruner import METHOD as VISPRUNER_METHOD
 from tests.conftest import picture
 
 LAYERS = 3
@@ -157,7 +157,7 @@ def test_every_method_that_needs_pictures_alone_keeps_patches(folder):
     assert all(len(set(patches)) == 8 and patches.max() < 36 for patches in kept.values())
     assert left_out.keys() >= {"fastv", "visionzip", "cdpruner", "mmtok"}
     assert not left_out.keys() & kept.keys()
-    important = set(important_patches(views, Settings(8))[0].tolist())
+    important = set(VISPRUNER_METHOD.important(views, Settings(8))[0].tolist())
     assert len(important) == 4
     assert important <= set(kept["vispruner"]) & set(kept["fastervlm"])
 

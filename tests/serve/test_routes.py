@@ -19,7 +19,6 @@ import torch
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.errors import InputError
 from llava.inference import Engine, Session, make_request
-from llava.model.template import named_template
 from llava.pruning import METHOD_NAMES, Settings
 from llava.serve.queue import Queue
 from llava.vision.pictures import load_image
@@ -188,7 +187,7 @@ def test_greedy_answers_are_the_engine_s(server, tiny, budget):
 def test_what_a_session_says_over_several_turns_and_pictures(server, tiny):
     first, second, third = (data for _, data in some_questions()[1:4])
     turns = [("What is it?", (first,)), ("Is it red?", ()), (DESCRIBE, (second, third)), ("Are you sure?", ())]
-    session, messages = Session(tiny, tiny.template, Settings(16)), []
+    session, messages = Session(tiny, pruning=Settings(16)), []
     for text, pictures in turns:
         marked = "<image>\n" * len(pictures) + text
         said = session.ask(marked, pictures, do_sample=False, max_new_tokens=20)
@@ -202,7 +201,7 @@ def test_what_a_session_says_over_several_turns_and_pictures(server, tiny):
 
 def test_the_template_is_that_of_the_published_figures(server, tiny):
     text, data = some_questions()[0]
-    prompt = named_template("vicuna_v1").prompt(f"<image>\n{text}")
+    prompt = tiny.template.prompt(f"<image>\n{text}")
     assert "between a curious user" in prompt
     ids = tokenizer_image_token(prompt, tiny[0])
     reply = ask(server, user(text, data), extra_body={"visual_token_num": 16})
@@ -226,6 +225,21 @@ def test_every_method_gives_the_engine_s_answers_or_is_refused_by_name(server, t
     for (text, data), completion in zip(asked, said):
         reply = ask(server, user(text, data), extra_body=fields)
         assert (text_of(reply), reply.usage.prompt_tokens) == (completion.text, completion.prompt_tokens)
+
+
+def test_a_method_that_the_model_cannot_serve_is_refused_by_name(make_checkpoint):
+    folder = make_checkpoint()
+    (config,) = folder.parent.glob("clip-*/config.json")
+    values = json.loads(config.read_text())
+    del values["text_config"]  # a tower without its text side
+    config.write_text(json.dumps(values))
+    with serving(load(folder), "vision") as vision:
+        for stream in (False, True):
+            with pytest.raises(openai.BadRequestError) as refused:
+                fields = {"visual_token_num": 8, "pruning_method": "cdpruner"}
+                ask(vision, user("What?", PNG), stream=stream, extra_body=fields)
+            assert refused.value.param == "pruning_method"
+            assert "cdpruner" in refused.value.message
 
 
 def test_a_method_that_chooses_by_the_question_sees_the_question(server, tiny):

@@ -8,9 +8,8 @@ import pytest
 from llava.conversation import conv_templates, get_conversation
 from llava.inference import Session
 from llava.pruning import Settings
-from llava.pruning.settings import NAMES
 from llava.serve.api.messages import Layout
-from llava.serve.api.schema import ChatError, ChatRequest, read_request
+from llava.serve.api.schema import SETTINGS, ChatError, ChatRequest, read_request
 from tests.conftest import load
 
 PIC = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -29,12 +28,12 @@ def read(messages="Hi", **fields) -> ChatRequest:
 
 
 @pytest.fixture
-def lay_out(loaded):
+def lay_out(model, loaded):
     """lay_out(messages) -> the prompt and the pictures' addresses; in the model's template if no other is named."""
 
     def get(messages, conv_mode: str | None = None, allow_urls: bool = False) -> tuple:
-        template = loaded().find_template(conv_mode)
-        return Layout(loaded().model.config, template, allow_urls).lay_out(read(messages).messages)
+        template = loaded().find_template(conv_mode) if conv_mode else loaded().template
+        return Layout(model.config, template.conversation(), allow_urls).lay_out(read(messages).messages)
 
     return get
 
@@ -101,7 +100,7 @@ def test_a_chat_template_gets_the_system_message(checkpoints, tmp_path):
     )
     (folder / "chat_template.jinja").write_text("{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}")
     llava = load(folder)
-    layout = Layout(llava.model.config, llava.template, allow_urls=False)
+    layout = Layout(llava.model.config, llava.template.conversation(), allow_urls=False)
     turns = [("system", "Be brief."), ("user", [text("Hi"), PIC]), ("assistant", "Ho"), ("user", "Well?")]
     assert layout.lay_out(read(turns).messages)[0] == (
         "[system: Be brief.][user: <image>\nHi][assistant: Ho][user: Well?]"
@@ -121,7 +120,7 @@ def test_the_settings_of_a_request_are_its_own_and_else_the_model_s():
 def test_every_setting_may_be_given():
     given = {"visual_token_num": 8, "important_ratio": 0.1, "pruning_method": "random", "pruning_seed": 5}
     given |= {"budget_per": "image"}
-    assert given.keys() == set(NAMES)
+    assert given.keys() == set(SETTINGS)
     assert read(**given).pruning(Settings()) == Settings(**given)
     assert read(mm_processor_kwargs=given).pruning(Settings()) == Settings(**given)
 

@@ -108,7 +108,7 @@ def test_an_answer_streams_and_is_the_models(service_of, picture_file):
     assert "running" in shown[0]
     assert "running" not in shown[-1]
     exchange = service.visitors.get("me").exchanges[0]
-    session = Session(service.model.loaded, pruning=SIXTEEN)
+    session = Session(service.model.loaded, service.model.template, SIXTEEN)
     assert exchange.pruned.text == session.ask("What is it?", [picture_file], **GREEDY)
     assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, Settings())
     assert exchange.pruned.text != exchange.unpruned.text
@@ -118,7 +118,7 @@ def test_the_conversation_goes_on_when_the_settings_change(service_of, picture_f
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
     settings = [SIXTEEN, SIXTEEN, Settings(48), Settings(8, pruning_method="fastv"), SIXTEEN]
-    session = Session(service.model.loaded, pruning=SIXTEEN)
+    session = Session(service.model.loaded, service.model.template, SIXTEEN)
     new = []
     for i, pruning in enumerate(settings):
         exchange = ask(service, "me", f"What is number {i}?", pruning, compare=i in (2, 3))
@@ -161,7 +161,7 @@ def test_the_cache_is_as_large_as_the_figures_say(service_of, picture_file, load
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
     figures = ask(service, "me", "What is it?").pruned.figures
-    session = Session(service.model.loaded, pruning=SIXTEEN)
+    session = Session(service.model.loaded, service.model.template, SIXTEEN)
     session.ask("What is it?", [picture_file], do_sample=False, max_new_tokens=1)
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in session._cache.layers)
     assert figures.kv_cache_bytes == held
@@ -175,7 +175,7 @@ def test_visitors_with_other_budgets_do_not_disturb_each_other(service_of, tmp_p
     for i, pruning in enumerate(settings):
         files.append(tmp_path / f"{i}.png")
         picture(seed=i).save(files[-1])
-        session = Session(service.model.loaded, pruning=pruning)
+        session = Session(service.model.loaded, service.model.template, pruning)
         first = session.ask(questions[0], [files[-1]], **GREEDY)
         expected.append([first, session.ask(questions[1], **GREEDY)])
     said, failed = {}, []

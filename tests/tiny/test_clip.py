@@ -113,6 +113,7 @@ def test_a_picture_may_find_another_caption_with_the_same_words():
     assert same < different
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
     for scene in training_scenes(24):

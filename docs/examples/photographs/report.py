@@ -23,7 +23,7 @@ from docs.examples.photographs.measure import (
 from docs.examples.photographs.photographs import PHOTOGRAPHS, Photograph, patch_shares, share_on_object
 from llava.pruning import Settings
 from llava.pruning.method import VISPRUNER
-from llava.pruning.methods.vispruner import important_patches
+from llava.pruning.methods.vispruner import METHOD as VISPRUNER_METHOD
 
 if TYPE_CHECKING:
     from llava.pruning import Views
@@ -125,7 +125,7 @@ def panels(seen: Seen, budget: int, side: int) -> list[Panel]:
         ),
         Panel(heat_map(attention, side), "[CLS] attention", f"{_percent(seen, attention)} on the object"),
     ]
-    important = set(important_patches(seen.views, Settings(budget))[0].tolist())
+    important = set(VISPRUNER_METHOD.important(seen.views, Settings(budget))[0].tolist())
     for name, patches in kept_patches(seen.views, budget)[0].items():
         colors = dict.fromkeys(map(int, patches), KEPT)
         if name == VISPRUNER:

@@ -3,9 +3,10 @@
     from llava.integrations.transformers import prune
     model = prune(LlavaForConditionalGeneration.from_pretrained("llava-hf/llava-1.5-7b-hf"), visual_token_num=64)
 
-The processor stays as it is. `docs/plug.md` has the table of models.
+or for the length of a block: `with pruned(model, 64): ...`. The processor stays as it is. `docs/plug.md` has the table
+of models.
 """
 
-from llava.integrations.transformers.wrapping import prune, unprune
+from llava.integrations.transformers.wrapping import prune, pruned, unprune
 
-__all__ = ["prune", "unprune"]
+__all__ = ["prune", "pruned", "unprune"]

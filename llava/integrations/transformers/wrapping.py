@@ -9,7 +9,8 @@ Shapes: B prompts, L tokens of the longest.
 
 import functools
 import inspect
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -84,6 +85,24 @@ def unprune(model: PreTrainedModel) -> PreTrainedModel:
             delattr(model, name)
         vars(model).update(state.own)
     return model
+
+
+@takes_settings
+@contextmanager
+def pruned(model: PreTrainedModel, visual_token_num: int | float | None, **settings: Any) -> Iterator[PreTrainedModel]:
+    """`prune` for the length of a `with` block: afterwards the model is as it was, pruned otherwise or not at all.
+
+    The arguments and errors are those of `prune`.
+    """
+    state = vars(model).get(_STATE)
+    before = None if state is None else state.budget
+    try:
+        yield prune(model, visual_token_num, **settings)
+    finally:
+        if before is None:
+            unprune(model)
+        else:
+            vars(prune(model, before.visual_token_num))[_STATE].budget = before
 
 
 def _forward_of(original):

@@ -31,13 +31,11 @@ class VisPruner(Method):
         number, ratio = settings.visual_token_num, settings.important_ratio
         return views.keep(select_visual_tokens(views.features, views.importance, number, ratio, self.in_raster_order))
 
+    def important(self, views: Views, settings: Settings) -> torch.LongTensor:
+        return highest(views.importance.float(), int(settings.visual_token_num * settings.important_ratio))
+
 
 METHOD = VisPruner()
-
-
-def important_patches(views: Views, settings: Settings) -> torch.LongTensor:
-    """(K, int(T * important_ratio)) int64, ascending: those of the kept patches that are kept for their importance."""
-    return highest(views.importance.float(), int(settings.visual_token_num * settings.important_ratio))
 
 
 def select_visual_tokens(

@@ -9,7 +9,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, SeparatorStyle
 from llava.errors import InputError
 from llava.inference.request import check_placeholders, mark_images
-from llava.model.template import ChatTemplateConversation, Template
+from llava.model.template import ChatTemplateConversation
 from llava.serve.api.schema import ChatError, Message, dotted
 
 _SYSTEM = ("system", "developer")
@@ -21,12 +21,12 @@ class Layout:
 
     Attributes:
         config: the model's.
-        template: the model's.
+        template: an empty conversation.
         allow_urls: whether pictures may be http(s) URLs.
     """
 
     config: object
-    template: Template
+    template: Conversation
     allow_urls: bool
 
     def lay_out(self, messages: list[Message]) -> tuple[str, tuple[str, ...]]:
@@ -34,7 +34,7 @@ class Layout:
 
         Raises ChatError, naming the message, for what has no place in the template or cannot be shown.
         """
-        conversation, pictures = self.template.conversation(), []
+        conversation, pictures = self.template.copy(), []
         has_system = messages[0].role in _SYSTEM
         for i, message in enumerate(messages):
             urls = self._urls(message, i)

@@ -5,16 +5,16 @@ A field that is not known is refused by name, unless it is empty or asks for wha
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from llava.errors import InputError
 from llava.pruning import METHOD_NAMES, Settings
-from llava.pruning.settings import NAMES
 
 MOST_STOPS = 16
+SETTINGS = tuple(field.name for field in fields(Settings))
 # Book-keeping of OpenAI's, which changes no answer.
 _NOTHING_TO_DO = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 _ALREADY_SO = {
@@ -95,7 +95,7 @@ class StreamOptions(_Fields):
 
 
 # Their values are checked by Settings itself.
-PruningFields = create_model("PruningFields", __base__=_Fields, **dict.fromkeys(NAMES, (Any, None)))
+PruningFields = create_model("PruningFields", __base__=_Fields, **dict.fromkeys(SETTINGS, (Any, None)))
 
 
 class ChatRequest(PruningFields):
@@ -170,7 +170,7 @@ class ChatRequest(PruningFields):
 
 def _given(values: PruningFields | None) -> dict[str, Any]:
     """The settings that are there."""
-    settings = {} if values is None else {name: getattr(values, name) for name in NAMES}
+    settings = {} if values is None else {name: getattr(values, name) for name in SETTINGS}
     return {name: value for name, value in settings.items() if value is not None}
 
 

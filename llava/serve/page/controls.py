@@ -1,4 +1,4 @@
-"""The page's controls for the pruning settings: one for each field of `Settings`, as that describes itself."""
+"""The page's controls for the pruning settings: one for each field of `Settings`, as its type and value say."""
 
 from __future__ import annotations
 
@@ -7,47 +7,45 @@ from dataclasses import Field, fields
 import gradio as gr
 
 from llava.pruning import Settings, load_method, method_label
+from llava.pruning.settings import NAMES
 from llava.serve.page.service import Service
 from llava.serve.page.vllm_server import SETTINGS
 
-_LABELS = {"visual_token_num": "Visual tokens (T)", "pruning_method": "Method"}  # of the others the name
-_INFO = {"visual_token_num": "kept of each crop", "pruning_method": None}  # of the others the help of the command line
-
 
 def setting_controls(service: Service) -> dict[str, gr.components.Component]:
-    """A control for each setting, in the order of the fields; those that change nothing here are hidden."""
-    return {own.name: _control(own, service) for own in fields(Settings)}
+    """A control for each setting, in the order of the fields; those that cannot be chosen here are hidden."""
+    return {field.name: _control(field, service) for field in fields(Settings)}
 
 
-def _control(own: Field, service: Service) -> gr.components.Component:
-    name, value, facts = own.name, getattr(service.settings, own.name), own.metadata
-    words = {"label": _LABELS.get(name, name), "info": _INFO.get(name, facts["help"]), "elem_id": name}
+def _control(field: Field, service: Service) -> gr.components.Component:
+    name, value, metadata = field.name, getattr(service.settings, field.name), field.metadata
+    words = {"label": metadata.get("label", name), "info": metadata["help"], "elem_id": name}
     words["visible"] = _is_offered(name, service)
     if name == "pruning_method":
-        return gr.Dropdown([(method_label(method), method) for method in service.methods], value=value, **words)
-    if "choices" in facts:
-        return gr.Dropdown(list(facts["choices"]), value=value, **words)
+        choices = [(method_label(method), method) for method in service.methods]
+        return gr.Dropdown(choices, value=value, **words | {"info": None})
+    if metadata.get("choices"):
+        return gr.Dropdown(list(metadata["choices"]), value=value, **words)
     if name == "visual_token_num":
         return gr.Slider(1, service.most_tokens(service.settings.budget_per), value, step=1, **words)
-    if facts["kind"] is float and "most" in facts:
-        is_read = name != "important_ratio" or service.settings.method.reads_ratio
-        return gr.Slider(facts["least"], facts["most"], value, step=0.05, interactive=is_read, **words)
-    return gr.Number(value, precision=0 if facts["kind"] is int else None, **words)
+    if "most" in metadata:
+        is_read = name != "important_ratio" or load_method(service.settings.pruning_method).reads_ratio
+        return gr.Slider(metadata["least"], metadata["most"], value, step=0.05, interactive=is_read, **words)
+    return gr.Number(value, precision=0 if metadata["kind"] is int else None, **words)
 
 
 def _is_offered(name: str, service: Service) -> bool:
     if service.server is not None:
         return name in SETTINGS
-    if name == "pruning_seed":
-        return service.settings.method.draws_at_random
-    return name != "budget_per" or service.model.cuts_crops
+    method = load_method(service.settings.pruning_method)
+    return {"pruning_seed": method.draws_at_random, "budget_per": service.model.cuts_crops}.get(name, True)
 
 
 def fitting_controls(service: Service, *values: object) -> list:
     """How the controls change with the settings that were chosen, in the order of the fields."""
-    chosen = dict(zip((own.name for own in fields(Settings)), values, strict=True))
-    updates = dict.fromkeys(chosen, gr.skip())
-    if chosen["pruning_method"] in service.methods:
+    chosen = dict(zip(NAMES, values, strict=True))
+    updates = dict.fromkeys(NAMES, gr.skip())
+    if chosen["pruning_method"] in service.methods:  # a visitor who names another file or module must not have it run
         method = load_method(chosen["pruning_method"])
         updates["important_ratio"] = gr.update(interactive=method.reads_ratio)
         updates["pruning_seed"] = gr.update(visible=method.draws_at_random)

@@ -10,6 +10,7 @@ import gradio as gr
 
 from llava.errors import InputError
 from llava.pruning import Settings
+from llava.pruning.settings import NAMES
 from llava.serve.page.controls import fitting_controls, setting_controls
 from llava.serve.page.samples import samples
 from llava.serve.page.service import Service
@@ -167,7 +168,7 @@ class _Page:
 
     def _pruning(self, chosen: Sequence) -> Settings:
         """The settings of the controls' values. Raises ValueError for an invalid one."""
-        return self.service.pruning(**dict(zip(self.settings, chosen, strict=True)))
+        return self.service.pruning(**dict(zip(NAMES, chosen, strict=True)))
 
     def _take_upload(self, sent: dict | None, request: gr.Request) -> tuple:
         try:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from llava.model.encode import choose
-from llava.pruning import MergedTokens, Settings, Views, load_method, method_label
-from llava.pruning.methods.vispruner import VisPruner, important_patches
-from llava.pruning.settings import IMAGE
+from llava.pruning import Settings, Views, method_label
 
 
 @dataclass(frozen=True)
@@ -24,11 +22,6 @@ class Kept:
     others: frozenset[int]
 
 
-def chooses_important(pruning: Settings) -> bool:
-    """Whether the method keeps some patches for their importance and the rest for something else."""
-    return isinstance(load_method(pruning.pruning_method), VisPruner)
-
-
 @torch.inference_mode()
 def kept_patches(model, views: Views, pruning: Settings) -> list[Kept] | None:
     """What the method of `pruning` keeps of each crop; None where its tokens are not patches, or not chosen yet.
@@ -39,14 +32,13 @@ def kept_patches(model, views: Views, pruning: Settings) -> list[Kept] | None:
     if pruning.prunes_in_decoder or pruning.question_views:
         return None
     chosen = choose(model, views, pruning)
-    if isinstance(chosen, MergedTokens):
+    if not chosen.has_places:
         return None
     crops, patches, _ = views.features.shape
     every = _by_crop(chosen.patches, crops, patches)
-    important = [frozenset[int]()] * crops
-    if chosen.patches.numel() < crops * patches and chooses_important(pruning):
-        whole = views.together() if pruning.budget_per == IMAGE else views
-        important = _by_crop(important_patches(whole, pruning), crops, patches)
+    is_pruned = chosen.patches.numel() < crops * patches
+    found = pruning.method.important(views, pruning) if is_pruned else None
+    important = [frozenset[int]()] * crops if found is None else _by_crop(found, crops, patches)
     return [Kept(first, all_of_crop - first) for first, all_of_crop in zip(important, every)]
 
 

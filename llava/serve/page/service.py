@@ -14,7 +14,7 @@ from llava.pruning import PruningError, Settings, method_label
 from llava.pruning.method import METHOD_NAMES, NONE
 from llava.pruning.settings import CROP, IMAGE
 from llava.serve.page import drawing
-from llava.serve.page.selection_view import chooses_important, why_not_drawn
+from llava.serve.page.selection_view import why_not_drawn
 from llava.serve.page.transcript import Answer, Exchange, Figures, figures_html, transcript_html
 from llava.serve.page.visitors import Visitor, Visitors
 from llava.serve.queue import Queue
@@ -98,9 +98,8 @@ class Service:
         if encoded is None:
             return ""
         processor = self.model.loaded.image_processor
-        crops = drawing.crop_images(
-            encoded.views.pixels.float().cpu().numpy(), processor.image_mean, processor.image_std
-        )
+        pixels = encoded.views.pixels.float().cpu().numpy()
+        crops = drawing.crop_images(pixels, processor.image_mean, processor.image_std)
         return drawing.picture_source(crops, self.model.sheet(encoded).side)
 
     def draw_kept(self, key: str, pruning: Settings) -> str:
@@ -116,7 +115,7 @@ class Service:
         whose = " of each crop" if pruning.budget_per == CROP else " of all crops together"
         words = f"{number} of {len(counted) * self.patches}" + (whose if sheet.crops > 1 else "")
         label = f"The picture with its kept patches, {words}, chosen by {method_label(pruning.pruning_method)}"
-        names = "important", "diverse" if chooses_important(pruning) else "kept"
+        names = "important", "diverse" if any(crop.important for crop in kept) else "kept"
         legend = drawing.kept_legend(counted, self.patches, names)
         return drawing.panel(title, words, drawing.draw_kept(sheet, kept, label), legend)
 

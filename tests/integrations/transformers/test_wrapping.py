@@ -10,6 +10,7 @@ from kinds import BY_NAME, KINDS, answer
 
 from llava.errors import InputError
 from llava.integrations.transformers import prune, unprune
+from llava.integrations.transformers import pruned as pruned_for_a_block
 from llava.integrations.transformers.hosts import known_hosts
 
 each_kind = pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
@@ -82,6 +83,26 @@ def test_settings_change_between_calls_and_in_one_call(llava):
     options = {"visual_token_num": 8, "important_ratio": 1.0}
     assert torch.equal(answer(model, inputs, **options), fastervlm)
     assert torch.equal(answer(model, inputs), answer(prune(case.model(), 3), inputs))
+
+
+def test_a_block_prunes_and_gives_back(llava):
+    case, model = llava
+    unprune(model)
+    inputs = prompt(case, 1)
+    whole = answer(model, inputs)
+    with pruned_for_a_block(model, 3) as inside:
+        assert inside is model
+        three = answer(model, inputs)
+        with pruned_for_a_block(model, 8, pruning_method="fastervlm"):
+            eight = answer(model, inputs)
+        assert torch.equal(answer(model, inputs), three)
+        with pytest.raises(RuntimeError), pruned_for_a_block(model, None):
+            assert torch.equal(answer(model, inputs), whole)
+            raise RuntimeError("what a user's block raises")
+        assert torch.equal(answer(model, inputs), three)
+    assert torch.equal(answer(model, inputs), whole)
+    assert "forward" not in vars(model)
+    assert torch.equal(answer(prune(model, 8, pruning_method="fastervlm"), inputs), eight)
 
 
 @pytest.mark.parametrize("method", ["vispruner", "fastervlm", "divprune", "random"])
