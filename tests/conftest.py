@@ -79,14 +79,22 @@ def loaded(checkpoints):
     return get
 
 
-def run_main(module, monkeypatch, capsys, *args) -> tuple[int, str, str]:
-    """A command's exit code, stdout and stderr, in this process."""
-    monkeypatch.setattr(sys, "argv", ["command", *map(str, args)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        run_command(module.main)
-    said = capsys.readouterr()
-    return ended.value.code, said.out, said.err
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """call(module, *arguments) -> exit code, stdout and stderr of a command, in this process."""
+
+    def run(module, *args, stdin: list[str] | None = None) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, args)])
+        if stdin is not None:
+            lines = iter(stdin)
+            monkeypatch.setattr("builtins.input", lambda _: next(lines))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run_command(module.main)
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return run
 
 
 def picture(width: int = 200, height: int = 150, seed: int = 0) -> Image.Image:

@@ -10,7 +10,7 @@ import llava
 from llava import Engine, Settings, __main__
 from llava.errors import InputError
 from llava.inference import make_request
-from tests.conftest import IMAGE, generate_alone, load, picture, run_main
+from tests.conftest import IMAGE, generate_alone, load, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
 
@@ -80,28 +80,26 @@ def test_names_are_given_on_first_use():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
-def test_the_command_lists_its_commands_and_refuses_others(capsys, monkeypatch):
-    code, out, _ = run_main(__main__, monkeypatch, capsys, "--help")
+def test_the_command_lists_its_commands_and_refuses_others(call):
+    code, out, _ = call(__main__, "--help")
     assert code == 0
     for name in __main__.COMMANDS:
         assert f"\n  {name} " in out
-        code, help_text, _ = run_main(__main__, monkeypatch, capsys, name, "--help")
+        code, help_text, _ = call(__main__, name, "--help")
         assert (code, help_text.startswith(f"usage: llava {name} ")) == (0, True)
-    code, out, error = run_main(__main__, monkeypatch, capsys, "aks")
+    code, out, error = call(__main__, "aks")
     assert (code, out, error.count("\n")) == (2, "", 1)
     assert "'aks'" in error
 
 
-def test_its_ask_is_in_the_published_template_and_upstream_s_in_its_own(capsys, monkeypatch, checkpoints, tmp_path):
+def test_its_ask_is_in_the_published_template_and_upstream_s_in_its_own(call, checkpoints, tmp_path):
     picture().save(tmp_path / "a.png")
     options = ["--model-path", checkpoints(), "--image-file", tmp_path / "a.png", "--query", "What is it?"]
     options += ["--device", "cpu", "--temperature", "0", "--max_new_tokens", "6", "--visual_token_num", "16"]
     engine = Engine.from_pretrained(checkpoints(), visual_token_num=16, device="cpu")
     prompt = engine.loaded.find_template(as_upstream=True).prompt(f"{IMAGE}\nWhat is it?")
     as_upstream = generate_alone(engine.loaded, prompt, [picture()], **GREEDY)
-    assert run_main(__main__, monkeypatch, capsys, "ask", *options)[1].strip() == engine.ask(
-        "What is it?", picture(), **GREEDY
-    )
+    assert call(__main__, "ask", *options)[1].strip() == engine.ask("What is it?", picture(), **GREEDY)
     from llava.eval import run_llava
 
-    assert run_main(run_llava, monkeypatch, capsys, *options)[1].strip() == as_upstream
+    assert call(run_llava, *options)[1].strip() == as_upstream

@@ -12,6 +12,7 @@ import inspect
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, Method, PerImage, check_pruning_method, load_method
@@ -87,7 +88,7 @@ class Settings:
         """Whether there is a budget and a method that heeds it."""
         return self.visual_token_num is not None and self.pruning_method != NONE
 
-    @property
+    @cached_property  # so that a step of generation that is compiled finds it
     def prunes_in_decoder(self) -> bool:
         """Whether visual tokens are dropped inside the language model, so that its prefill begins with all of them."""
         return self.prunes and self.method.in_decoder
@@ -97,7 +98,7 @@ class Settings:
         """Whether fewer visual tokens enter the language model than there are patches."""
         return self.prunes and not self.prunes_in_decoder
 
-    @property
+    @cached_property
     def question_views(self) -> tuple[str, ...]:
         """What the method reads of the question; if anything, what it keeps of an image is for one question."""
         return self.method.needs if self.prunes else ()

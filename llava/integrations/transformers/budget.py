@@ -16,8 +16,8 @@ class Budget:
         visual_token_num: visual tokens of each crop, an integer >= 1, or a share, a float in (0, 1]; None keeps all.
         pruning: the other settings, with no number.
 
-    Raises ValueError for an invalid value; the message names the setting. InputError for a method that prunes inside
-    the language model or chooses by the question.
+    Raises ValueError for an invalid value; the message names the setting. InputError for a method that merges
+    patches, prunes inside the language model or chooses by the question.
     """
 
     visual_token_num: int | float | None
@@ -35,6 +35,11 @@ class Budget:
             raise InputError(
                 f"the pruning method {self.pruning.pruning_method} chooses by the question, which transformers' models "
                 "do not tell apart from the rest of a prompt"
+            )
+        if asked.prunes and asked.method.merges:
+            raise InputError(
+                f"the pruning method {self.pruning.pruning_method} merges patches, so that they have no places among "
+                "the placeholders of transformers' models"
             )
         if asked.prunes_in_decoder:
             raise InputError(
