@@ -8,5 +8,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/evaluation.sh"
 if [ $# -lt 1 ] || [ $# -gt 2 ] || [ -z "${1// /}" ]; then refuse "usage: bash $0 \"TOKENS...\" [RATIO]"; fi
 family=$(family_of "$CKPT")
 # shellcheck disable=SC2086  # the words of lists
-evaluate "$family" ${BENCHMARKS:-all} --skip-missing --visual_token_num $1 --important_ratio "${2:-0.5}" \
-    --pruning_method "${PRUNING_METHOD:-vispruner}"
+evaluate "$family" ${BENCHMARKS:-all} --skip-missing --visual_token_num $1 --important_ratio "${2:-0.5}"

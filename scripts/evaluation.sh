@@ -23,9 +23,10 @@ family_of() {
     esac
 }
 
-# evaluate FAMILY ARGUMENTS : the command, with the arguments and what the environment says
+# evaluate FAMILY ARGUMENTS : the command, with the arguments and what the environment says: each pruning setting that is no
+# argument by its name in capitals, such as PRUNING_METHOD, BUDGET_PER and PRUNING_SEED
 evaluate() {
-    local name family=$1 crops=()
+    local name variable family=$1 crops=() settings=()
     shift
     for name in NUM_MACHINES MACHINE_RANK NUM_PROCESSES; do
         [[ ${!name:-0} =~ ^[0-9]+$ ]] || refuse "$name must be a number, got '${!name}'"
@@ -37,7 +38,11 @@ evaluate() {
     source "$ROOT/scripts/python.sh"
     # The paper's setting of LLaVA-1.6: every picture in five crops, joined without newlines.
     [ "$family" = v1_5 ] || crops=(--mm_patch_merge_type spatial --image_grid_pinpoints '[[672, 672]]')
-    exec "$PYTHON" -m llava.eval "$@" --model-path "$CKPT" "${crops[@]}" --budget_per "${BUDGET_PER:-crop}" \
+    for name in $("$PYTHON" -c 'from llava.pruning.settings import NAMES; print(*NAMES)'); do
+        variable=${name^^}
+        [[ " $* " == *" --$name "* ]] || [ -z "${!variable:-}" ] || settings+=("--$name" "${!variable}")
+    done
+    exec "$PYTHON" -m llava.eval "$@" --model-path "$CKPT" "${crops[@]}" "${settings[@]}" \
         ${DATA_DIR:+--data-dir "$DATA_DIR"} ${OUT_DIR:+--out-dir "$OUT_DIR"} ${BATCH_SIZE:+--batch-size "$BATCH_SIZE"} \
         ${OVERWRITE:+--overwrite} ${NUM_PROCESSES:+--num-processes "$NUM_PROCESSES"} \
         ${NUM_MACHINES:+--num-machines "$NUM_MACHINES"} ${MACHINE_RANK:+--machine-rank "$MACHINE_RANK"} \

@@ -1,6 +1,7 @@
 """The recipes: what they refuse by themselves, what they call, and two of them from end to end."""
 
 import json
+import sys
 
 import pytest
 
@@ -13,9 +14,9 @@ RECIPES = ["gqa", "mmbench", "mmbench_cn", "mme", "mmvet", "pope", "seed", "sqa"
 
 @pytest.fixture
 def called(tmp_path):
-    """Run a recipe with a Python that prints its arguments; returns them."""
+    """Run a recipe with a Python that prints its arguments instead of running a module; returns them."""
     python = tmp_path / "python"
-    python.write_text('#!/usr/bin/env bash\n[ "$1" = -c ] || printf "%s\\n" "$@"\n')
+    python.write_text(f'#!/usr/bin/env bash\n[ "$1" != -c ] || exec {sys.executable} "$@"\nprintf "%s\\n" "$@"\n')
     python.chmod(0o755)
 
     def run(recipe: str, *args, **settings) -> list[str]:
@@ -55,6 +56,7 @@ def test_settings_come_from_the_environment(called):
         "OUT_DIR": "out",
         "PRUNING_METHOD": "fastv",
         "BUDGET_PER": "image",
+        "PRUNING_SEED": "3",
         "BATCH_SIZE": "4",
         "NUM_PROCESSES": "2",
         "NUM_MACHINES": "2",
@@ -64,6 +66,7 @@ def test_settings_come_from_the_environment(called):
     }
     options = options_of(called("v1_5/eval/pope.sh", 16, **settings, OVERWRITE=1, SKIP_MISSING=1))
     renamed = {"CKPT": "--model-path", "PRUNING_METHOD": "--pruning_method", "BUDGET_PER": "--budget_per"}
+    renamed["PRUNING_SEED"] = "--pruning_seed"
     for name, value in settings.items():
         assert options[renamed.get(name, f"--{name.lower().replace('_', '-')}")] == [value]
     assert options["--overwrite"] == options["--skip-missing"] == []
