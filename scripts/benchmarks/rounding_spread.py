@@ -22,16 +22,15 @@ from typing import TYPE_CHECKING
 
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
-from llava.eval.files import write_json
-from llava.eval.options import pruning_method, visual_token_num
-from llava.files import atomic_writer
+from llava.files import atomic_writer, write_json
+from llava.options import pruning_method, visual_token_num
 from llava.pruning.method import METHOD_NAMES
 
 if TYPE_CHECKING:
     import torch
 
     from llava.eval.benchmarks import Benchmark
-    from llava.eval.questions import Question
+    from llava.eval.benchmarks.questions import Question
     from llava.inference import Request
     from llava.pruning import Settings, Views
 
@@ -74,7 +73,7 @@ class Asked:
 
     @classmethod
     def from_benchmark(cls, loaded: tuple, benchmark: Benchmark, data_dir: Path) -> Asked:
-        from llava.eval.answering import make_requests
+        from llava.eval.run.answering import make_requests
         from llava.inference.images import open_image
         from llava.model.encode import encode
         from llava.vision.pixels import process_images
@@ -108,7 +107,7 @@ class Asked:
 
     def score(self, kept: list[Patches]) -> float:
         """The benchmark's first figure when these patches are kept for the questions."""
-        from llava.eval.answers import answer_line
+        from llava.eval.run.answers import answer_line
 
         new = [i for i, patches in enumerate(kept) if (i, patches) not in self.answers]
         for start in range(0, len(new), BATCH):

@@ -13,7 +13,7 @@ from pathlib import Path
 from llava.bench.shapes import SHAPES
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
-from llava.eval.files import write_json
+from llava.files import write_json
 
 
 def main() -> None:

@@ -26,9 +26,9 @@ from llava.checkpoints.folders import find_folder, get_model_name_from_path
 from llava.cli import CommandParser, run_command
 from llava.conversation import get_conversation
 from llava.errors import InputError
-from llava.eval.files import write_json
-from llava.eval.options import important_ratio, visual_token_num
-from llava.eval.questions import Question, read_question_file
+from llava.eval.benchmarks.questions import Question, read_question_file
+from llava.files import write_json
+from llava.options import important_ratio, visual_token_num
 from llava.pruning import Settings
 from scripts.benchmarks.answering import choose_questions
 
@@ -66,7 +66,7 @@ def transformers_way(way: str, job: Job) -> Answer:
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from llava.eval.answering import make_requests
+    from llava.eval.run.answering import make_requests
     from llava.integrations.transformers import prune
     from llava.model.builder import CheckedFolder
 
@@ -94,7 +94,7 @@ def llava_way(way: str, job: Job) -> Answer:
     """This package: as the original's evaluation works, or as its own does."""
     from dataclasses import replace
 
-    from llava.eval.answering import answer_questions
+    from llava.eval.run.answering import answer_questions
     from llava.model.builder import load_pretrained_model
 
     original = way == ORIGINAL

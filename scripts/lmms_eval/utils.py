@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset
 from PIL import Image
 
-from llava.eval.eval_textvqa import question_key, question_of
+from llava.eval.benchmarks.textvqa import question_key, question_of
 
 DATA = Path(__file__).parents[2] / "playground" / "data" / "scenes"
 

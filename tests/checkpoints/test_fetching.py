@@ -10,8 +10,10 @@ import huggingface_hub.constants
 import pytest
 
 from llava.errors import InputError
-from llava.eval.options import AskingOptions, ModelOptions
+from llava.eval.run.settings import Decisive
 from llava.model.builder import load_pretrained_model
+from llava.options import AskingOptions, ModelOptions
+from llava.pruning import Settings
 from tests.conftest import load_script
 from tests.model.conftest import edit_json
 
@@ -132,7 +134,7 @@ def test_no_weights_come_of_what_is_refused(hub, case):
     with pytest.raises(InputError, match=named):
         load_from_hub()
     with pytest.raises(InputError, match=named):
-        ModelOptions("org/llava", device="cpu").settings(ASKING, [])
+        Decisive(ModelOptions("org/llava", device="cpu"), ASKING, "llava_v1", []).settings(Settings())
     assert weights_sent(hub) == []
 
 

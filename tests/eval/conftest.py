@@ -9,7 +9,7 @@ import pytest
 from llava.cli import run_command
 from tests.conftest import picture, write_jsonl
 
-pytest.register_assert_rewrite("tests.eval.converter_cases")
+pytest.register_assert_rewrite("tests.eval.benchmarks.converter_cases")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def call(monkeypatch, capsys):
 @pytest.fixture
 def case(request, tmp_path, call):
     """One converter, named by the parameter, with a folder of input for it."""
-    from tests.eval.converter_cases import Case
+    from tests.eval.benchmarks.converter_cases import Case
 
     return Case(request.param, tmp_path, call)
 
@@ -65,3 +65,9 @@ def assert_one_line(result: tuple[int, str, str], named: str) -> None:
 def texts(file: Path) -> list[tuple]:
     """The id and the text of each answer in a file."""
     return [(row["question_id"], row["text"]) for row in map(json.loads, file.read_text().splitlines())]
+
+
+def table_of(markdown: str) -> list[list[str]]:
+    """The cells of a Markdown table, header first, without the line below it."""
+    lines = [line.strip("|").split("|") for line in markdown.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines[:1] + lines[2:]]

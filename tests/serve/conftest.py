@@ -96,6 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def model_server():
+    pytest.importorskip("openai", reason="the extra demo is not installed: see scripts/test_web.sh")
     server = ModelServer()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server

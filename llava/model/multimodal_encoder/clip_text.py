@@ -16,6 +16,7 @@ from llava.checkpoints.weight_files import read_weights
 from llava.checkpoints.weights import load_weights
 from llava.errors import InputError, one_line
 from llava.files import read_json_object
+from llava.pruning.errors import PruningError
 
 _TEXT_KEYS = ("text_model.", "text_projection.")
 _VISUAL_PROJECTION = "visual_projection.weight"
@@ -40,13 +41,13 @@ class TextSide:
     def read(cls, folder: Path, channels: int) -> "TextSide":
         """That of a CLIP folder whose vision tower has so many channels.
 
-        Raises InputError, naming the folder, if it has none or one that does not fit.
+        Raises PruningError, naming the folder, if it has none, InputError for one that does not fit.
         """
         values = read_json_object(folder / "config.json", "config")
         weights = read_weights(folder)
         text = values.get("text_config")
         if not isinstance(text, dict) or _VISUAL_PROJECTION not in weights:
-            raise InputError(
+            raise PruningError(
                 f"the vision tower {folder} has no text tower and projections, which the pruning method needs: "
                 "a folder of the whole CLIP has them"
             )

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from llava.eval.answering import answer_questions
-from llava.eval.files import write_json
-from llava.eval.questions import Question
-from llava.eval.ranks import by_image
+from llava.eval.benchmarks.questions import Question, by_image
+from llava.eval.run.answering import answer_questions
+from llava.files import write_json
 from llava.model.builder import load_pretrained_model
 from playground.tiny.evaluate.kinds import kinds, kinds_table
 from playground.tiny.evaluate.scores import read_benchmarks, score_all
