@@ -63,6 +63,7 @@ def copy(tmp_path):
     return folder, run
 
 
+@pytest.mark.slow
 def test_a_family_is_one_file(copy, checkpoints, tmp_path):
     folder, run = copy
     example = next(block for block in BLOCKS if "FAMILY = Family(" in block)
@@ -73,6 +74,7 @@ def test_a_family_is_one_file(copy, checkpoints, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_benchmark_is_one_file(copy, checkpoints, tmp_path):
     folder, run = copy
     example = next(block for block in BLOCKS if 'name="colours"' in block)
@@ -133,6 +135,7 @@ print(views.values.shape == views.hidden_states.shape, views.crops(slice(1, 2)).
 """
 
 
+@pytest.mark.slow
 def test_a_setting_is_three_files(copy, checkpoints):
     folder, run = copy
     field, heeds = (block for block in BLOCKS if "outliers" in block)
@@ -149,6 +152,7 @@ def test_a_setting_is_three_files(copy, checkpoints):
     assert _changed(folder) == ["pruning/methods/fastervlm.py", "pruning/settings.py"]
 
 
+@pytest.mark.slow
 def test_a_view_is_two_files(copy, checkpoints):
     folder, run = copy
     view = next(block for block in BLOCKS if "values = View(" in block)
