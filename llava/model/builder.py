@@ -117,7 +117,7 @@ def load_pretrained_model(
     options = LoadOptions.from_keywords(kwargs)
     bits = options.quantization_config, load_8bit, load_4bit
     placement = Placement.from_options(device_map, device, options.dtype, attn_implementation, *bits)
-    checked = CheckedFolder.of(str(model_path), model_base, options.overrides, options.cache_dir)
+    checked = CheckedFolder.read(str(model_path), model_base, options.overrides, options.cache_dir)
     if is_lora(checked.folder) and placement.quantization_config:
         raise InputError("LoRA is merged before a model is quantized: see scripts/merge_lora_weights.py")
     folder, tokenizer, config = checked.folder, checked.tokenizer, checked.config
@@ -147,7 +147,7 @@ class CheckedFolder:
     tokenizer: PreTrainedTokenizerBase
 
     @classmethod
-    def of(
+    def read(
         cls,
         model_path: str,
         model_base: str | None = None,

@@ -58,7 +58,7 @@ def convert_checkpoint(source: str, target: Path, layout: str, max_shard_size: i
     """
     if target.exists() or target.is_symlink():
         raise InputError(f"{target} exists already: remove it, or choose another folder")
-    checked = CheckedFolder.of(source)
+    checked = CheckedFolder.read(source)
     if is_hf_folder(checked.folder) == (layout == "hf"):
         raise InputError(f"{checked.folder} is in this layout already")
     part = target.with_name(target.name + ".part")

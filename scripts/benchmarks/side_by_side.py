@@ -77,7 +77,7 @@ def transformers_way(way: str, job: Job) -> Answer:
         settings = {"important_ratio": job.pruning.important_ratio}
         model = prune(model, visual_token_num=job.pruning.visual_token_num, **settings)
 
-    config = CheckedFolder.of(job.folder).config
+    config = CheckedFolder.read(job.folder).config
 
     def answer_one(question: Question) -> str:
         prompt = make_requests([question], job.conv_mode, config)[0].prompt
