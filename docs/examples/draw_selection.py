@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
-from llava.options import ModelOptions, visual_token_num
+from llava.inference.options import ModelOptions, visual_token_num
 from llava.pruning.settings import Settings
 
 if TYPE_CHECKING:

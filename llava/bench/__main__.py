@@ -16,7 +16,7 @@ from llava.cli import CommandParser, run_command
 from llava.constants import PATCH_MERGE_TYPES
 from llava.errors import InputError
 from llava.files import atomic_writer, write_json
-from llava.options import add_compile_argument, pruning_grid
+from llava.inference.options import add_compile_argument, pruning_grid
 from llava.pruning.method import NONE
 from llava.pruning.settings import Settings, add_settings_arguments
 from llava.vision.grids import is_anyres

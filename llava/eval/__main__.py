@@ -21,7 +21,7 @@ from llava.eval.evaluation import BUNDLED_MODEL, DATA, Run, default_data_dir, di
 from llava.eval.report.summary import summarize
 from llava.eval.run.processes import GOES_ON, environment_of_child
 from llava.eval.run.source import OnDisk
-from llava.options import (
+from llava.inference.options import (
     add_asking_arguments,
     add_crop_arguments,
     add_generation_arguments,

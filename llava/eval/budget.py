@@ -24,7 +24,7 @@ from llava.eval.benchmarks.questions import Question, read_question_file
 from llava.eval.report.budget_report import markdown, write_files
 from llava.eval.report.budget_table import Budgets, make_row
 from llava.eval.run.checks import check_headers, check_lengths, check_questions
-from llava.options import (
+from llava.inference.options import (
     AskingOptions,
     add_asking_arguments,
     add_crop_arguments,

@@ -20,7 +20,7 @@ from llava.eval.run.ranks import Ranks
 from llava.eval.run.settings import heeded
 from llava.eval.run.source import InMemory, ModelSource, OnDisk
 from llava.files import write_json
-from llava.options import AskingOptions, ModelOptions, decoding, pruning_grid
+from llava.inference.options import AskingOptions, ModelOptions, decoding, pruning_grid
 from llava.pruning.method import METHOD_NAMES, VISPRUNER, method_file, method_label
 from llava.pruning.settings import Settings, takes_settings
 

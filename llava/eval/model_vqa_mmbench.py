@@ -3,7 +3,7 @@
 from llava.cli import run_command
 from llava.eval.benchmarks.questions import LETTER_SENTENCE, read_mmbench_questions
 from llava.eval.run.jobs import answer_from_command_line
-from llava.options import question_parser
+from llava.inference.options import question_parser
 
 
 def main() -> None:

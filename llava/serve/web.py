@@ -16,7 +16,7 @@ import tempfile
 from llava.cli import CommandParser, run_command
 from llava.conversation import check_conv_mode
 from llava.errors import InputError, one_line
-from llava.options import (
+from llava.inference.options import (
     ModelOptions,
     add_crop_arguments,
     add_generation_arguments,

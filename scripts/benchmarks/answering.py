@@ -20,7 +20,7 @@ from llava.conversation import get_conversation
 from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question, read_question_file
 from llava.files import write_json
-from llava.options import add_generation_arguments, add_model_arguments, generation_options, model_options
+from llava.inference.options import add_generation_arguments, add_model_arguments, generation_options, model_options
 
 if TYPE_CHECKING:
     from llava.inference import Request

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
 from llava.files import atomic_writer, write_json
-from llava.options import pruning_method, visual_token_num
+from llava.inference.options import pruning_method, visual_token_num
 from llava.pruning.method import METHOD_NAMES
 
 if TYPE_CHECKING:

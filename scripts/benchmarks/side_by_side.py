@@ -28,7 +28,7 @@ from llava.conversation import get_conversation
 from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question, read_question_file
 from llava.files import write_json
-from llava.options import important_ratio, visual_token_num
+from llava.inference.options import important_ratio, visual_token_num
 from llava.pruning import Settings
 from scripts.benchmarks.answering import choose_questions
 

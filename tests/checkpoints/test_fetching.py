@@ -11,8 +11,8 @@ import pytest
 
 from llava.errors import InputError
 from llava.eval.run.settings import Decisive
+from llava.inference.options import AskingOptions, ModelOptions
 from llava.model.builder import load_pretrained_model
-from llava.options import AskingOptions, ModelOptions
 from llava.pruning import Settings
 from tests.conftest import load_script
 from tests.model.conftest import edit_json

@@ -10,9 +10,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
+from llava.inference.options import ModelOptions
 from llava.model.builder import load_pretrained_model
 from llava.model.template import find_template
-from llava.options import ModelOptions
 from llava.vision.pixels import process_images
 from tests.conftest import ask, load, picture
 from tests.hf_checkpoints import GRID, IMAGE, ROWS, SIDE, copy_with, make_hf_checkpoint

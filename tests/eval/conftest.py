@@ -1,32 +1,13 @@
 """What the tests of the commands share: calling one, and what bad input must look like."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from llava.cli import run_command
 from tests.conftest import picture, write_jsonl
 
 pytest.register_assert_rewrite("tests.eval.benchmarks.converter_cases")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command's module with arguments; returns exit code, stdout and stderr."""
-
-    def run(module, *args, stdin: list[str] | None = None) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, args)])
-        if stdin is not None:
-            lines = iter(stdin)
-            monkeypatch.setattr("builtins.input", lambda _: next(lines))
-        with pytest.raises(SystemExit) as ended:
-            run_command(module.main)
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

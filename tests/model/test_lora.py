@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from llava.checkpoints.weight_files import read_weights
 from llava.errors import InputError
+from llava.inference.options import ModelOptions
 from llava.model.builder import load_pretrained_model
-from llava.options import ModelOptions
 from tests.conftest import ask, load, load_script, picture
 from tests.model.conftest import edit_json, logits
 

@@ -22,7 +22,7 @@ from llava.eval.report.score_table import (
     write_scores,
 )
 from llava.files import atomic_writer
-from llava.options import pruning_method
+from llava.inference.options import pruning_method
 from llava.pruning.method import method_label
 
 

@@ -23,7 +23,7 @@ from llava.eval.run.checks import check_headers, check_lengths, check_questions,
 from llava.eval.run.ranks import COMING, Progress, Ranks, share
 from llava.eval.run.source import ModelSource, OnDisk, SettingsAt
 from llava.files import write_json
-from llava.options import AskingOptions, asking_options, model_options
+from llava.inference.options import AskingOptions, asking_options, model_options
 from llava.pruning.settings import CROP, IMAGE, Settings
 
 if TYPE_CHECKING:

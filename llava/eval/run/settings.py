@@ -16,7 +16,7 @@ from llava.checkpoints.folders import fetch_weights, find_folder, get_model_name
 from llava.eval.benchmarks.questions import Question
 from llava.eval.run.stamps import digest_files, digest_texts, stamp_files
 from llava.files import read_json_object
-from llava.options import AskingOptions, ModelOptions
+from llava.inference.options import AskingOptions, ModelOptions
 from llava.pruning.method import method_file
 from llava.pruning.settings import DEFAULTS as PRUNING_DEFAULTS
 from llava.pruning.settings import Settings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from llava.checkpoints.folders import get_model_name_from_path
 from llava.eval.benchmarks.questions import Question
-from llava.options import AskingOptions, ModelOptions
+from llava.inference.options import AskingOptions, ModelOptions
 from llava.pruning.settings import Settings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from llava.eval.benchmarks.questions import Question
 from llava.eval.run import settings, stamps
 from llava.eval.run.settings import Decisive
 from llava.eval.run.stamps import digest_files, stamp_files
-from llava.options import AskingOptions, ModelOptions
+from llava.inference.options import AskingOptions, ModelOptions
 from llava.pruning import Settings
 from tests.conftest import picture
 from tests.eval.conftest import assert_one_line
