@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
         "--model-path", default=str(BUNDLED_MODEL), help="checkpoint folder or hub id (the bundled one)"
     )
     add_weights_arguments(parser)
-    add_settings_arguments(parser, several=set(NAMES) - {"pruning_seed"})  # which no folder tells of
+    add_settings_arguments(parser, several=set(NAMES) - {"pruning_seed"})  # which no folder's name has
     add_crop_arguments(parser)
     parser.add_argument("--data-dir", type=Path, help="the benchmarks' data (bundled, or playground/data/eval)")
     parser.add_argument("--out-dir", type=Path, default=DATA, help="where answers and scores go (playground/data/eval)")

@@ -27,8 +27,8 @@ def setting(default: Any, kind: Callable[[str], Any], help: str, **more: Any) ->
     Args:
         kind: what makes a value of text: `int`, `float` or `str`.
         help: for the command line and the page.
-        more: `is_read`, which tells of settings whether this one decides anything, and `unread`, what stands for it
-            where it does not (the default); `check`, which raises ValueError, naming the setting, for an invalid value;
+        more: `is_read`, from settings to whether this one decides anything, and `unread`, its value where it does not
+            (the default); `check`, which raises ValueError, naming the setting, for an invalid value;
             `choices`; `least` and `most`, which bound a number; `label`, for the page; `suffix`, from a value that is
             not the default to what folder names add for it.
     """
@@ -146,7 +146,7 @@ class Settings:
 
     @property
     def read(self) -> dict[str, Any]:
-        """The settings that decide what is kept; one that the method does not read has what stands for that."""
+        """The settings that decide what is kept; one that the method does not read has its `unread` value."""
         values = asdict(self)
         for own in fields(self):
             if not own.metadata.get("is_read", lambda _: True)(self):

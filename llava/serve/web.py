@@ -79,7 +79,7 @@ def make_app(service, about: str, allow_urls: bool = False):
 
 
 def _model_options(args: argparse.Namespace) -> ModelOptions:
-    """The model that is named, or else the bundled one. Raises InputError for what a server cannot be told."""
+    """The model that is named, or else the bundled one. Raises InputError for options that a server decides itself."""
     if args.conv_mode:
         check_conv_mode(args.conv_mode)
     defaults = Settings()

@@ -195,9 +195,9 @@ def test_200_questions_do_not_show_99_percent():
 
 def test_ratios_are_told_apart_where_chance_does_not_explain_it():
     said = findings(table({(8, 0.3): 180, (8, 0.5): 185, (8, 0.7): 179}, 0.9))
-    assert "Of the other ratios at 8 tokens (0.3, 0.7), this sample tells 0.7 apart from 0.5" in said[2]
+    assert "Of the other ratios at 8 tokens (0.3, 0.7), this sample distinguishes 0.7 from 0.5" in said[2]
     said = findings(table({(8, 0.3): 182, (8, 0.5): 185}, 0.9))
-    assert "Of the other ratios at 8 tokens (0.3), this sample tells none apart from 0.5" in said[2]
+    assert "Of the other ratios at 8 tokens (0.3), this sample distinguishes none from 0.5" in said[2]
     assert "McNemar" not in "".join(findings(table({(8, None): 182, (16, None): 185}, 0.9)))
 
 

@@ -486,7 +486,7 @@ def test_remote_pictures_are_fetched_only_where_that_is_allowed(server, tiny, pi
         monkeypatch.setattr("llava.serve.api.routes.MOST_FETCHED", 2 * len(PNG))
         assert ask(open_server, twice, max_tokens=1)
         monkeypatch.setattr("llava.serve.api.routes.MOST_FETCHED", 2 * len(PNG) - 1)
-        with pytest.raises(openai.BadRequestError, match="the images behind the URLs have more than"):
+        with pytest.raises(openai.BadRequestError, match="the images at the URLs have more than"):
             ask(open_server, twice)
         monkeypatch.setattr("llava.vision.download.MOST_BYTES", len(PNG) - 1)
         with pytest.raises(openai.BadRequestError, match=r"cannot read the image http.*/a.png: it has more than"):

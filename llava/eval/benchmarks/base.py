@@ -32,7 +32,7 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Headline:
-    """A figure that stands for a benchmark: its heading in a table, its key in the score file, and its unit."""
+    """A figure that represents a benchmark: its heading in a table, its key in the score file, and its unit."""
 
     heading: str
     key: str = "accuracy"
@@ -54,12 +54,12 @@ class Benchmark:
         score: (data, answer file, questions) -> `Scored`; the questions are those of a sample, None for all. None where
             labels are not public.
         convert: (data, answer file, file to submit) -> a line about it; None where there is nothing to submit.
-        submission: the name of the file to submit, beside answers named merge.jsonl.
+        submission: the name of the file to submit, in the folder of answers named merge.jsonl.
         submit: the command that writes that file from any answers; see `llava.eval.submit`.
         needs: modules of the extra `eval` that `convert` imports.
-        by_products: what else `score` writes beside the answers, by the endings that take the place of `.jsonl`.
+        by_products: what else `score` writes next to the answers, by the endings that replace `.jsonl`.
         max_new_tokens: of an answer.
-        place: of its column in a table; those of equal place stand in alphabetical order.
+        place: of its column in a table; those of equal place are in alphabetical order.
     """
 
     name: str

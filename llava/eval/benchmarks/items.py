@@ -1,4 +1,4 @@
-"""What each question gave: the per-question results that a figure is made of, and their file beside the score file.
+"""What each question gave: the per-question results that a figure is made of, and the file that keeps them.
 
 A figure is the mean or the sum of its terms, and a term is 100 times the sum of the items' parts over the sum of their
 wholes. An accuracy has one term, to which a question gives its hit of 1. POPE's mean F1 has a term for each category,
@@ -22,7 +22,7 @@ from llava.files import atomic_writer, read_text
 
 
 class Items(NamedTuple):
-    """The per-question results behind one figure, four columns in one order.
+    """The per-question results that one figure is made of, four columns in one order.
 
     Attributes:
         combine: whether the figure is the mean or the sum of its terms.
@@ -53,14 +53,14 @@ Item = tuple[str, str, float, float]
 def make_items(terms: Mapping[str, Iterable[Item]], combine: Literal["mean", "sum"] = "mean") -> Items:
     """The items of a figure from those of each of its terms, in any order.
 
-    Raises InputError if there is none, or an id stands in a term twice.
+    Raises InputError if there are no items, or an id appears in a term twice.
     """
     rows = sorted((term, *item) for term, items in terms.items() for item in items)
     if not rows:
-        raise InputError("there is no question behind the figure")
+        raise InputError("the figure has no questions")
     for one, other in itertools.pairwise(rows):
         if one[:2] == other[:2]:
-            raise InputError(f"{one[1]!r} stands there twice")
+            raise InputError(f"{one[1]!r} appears twice")
     return Items(combine, [row[:3] for row in rows], [float(row[3]) for row in rows], [float(row[4]) for row in rows])
 
 
@@ -71,7 +71,7 @@ def accuracy_items(ids: Iterable, pictures: Iterable, hits: Iterable[float]) -> 
 
 
 def items_file(score_file: Path) -> Path:
-    """Where the items behind the figures of a score file lie: merge.score.json -> merge.items.json."""
+    """Where the items of a score file's figures are: merge.score.json -> merge.items.json."""
     return score_file.with_name(f"{score_file.name.removesuffix('.json').removesuffix('.score')}.items.json")
 
 

@@ -25,7 +25,7 @@ def is_absent(cell: str | None) -> bool:
 def read_mmbench_table(path: str | Path, columns: list[str]) -> list[dict[str, str]]:
     """The rows of an MMBench file, by column; the cells of absent options are empty.
 
-    Raises InputError if one of `columns` or a numeric `index` is missing, an index stands there twice, or a cell is
+    Raises InputError if one of `columns` or a numeric `index` is missing, an index appears twice, or a cell is
     larger than a picture of 32 MiB.
     """
     limit = csv.field_size_limit(MOST_PICTURE)
@@ -40,7 +40,7 @@ def read_mmbench_table(path: str | Path, columns: list[str]) -> list[dict[str, s
         csv.field_size_limit(limit)
     require_fields(dict.fromkeys(header), ["index", *columns], f"question file {path}, header")
     if len(set(header)) < len(header):
-        raise InputError(f"question file {path}, header: a column stands there twice")
+        raise InputError(f"question file {path}, header: a column appears twice")
     if not rows:
         raise InputError(f"the question file {path} has no questions")
     for row in rows:

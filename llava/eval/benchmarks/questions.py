@@ -58,7 +58,7 @@ def _inside(image: Path, folder: Path) -> str:
 
 
 def _require_unique(ids: list[str], where: str) -> None:
-    """Raise InputError, saying where, if one of `ids` stands there twice."""
+    """Raise InputError, saying where, if one of `ids` appears twice."""
     if len(set(ids)) < len(ids):
         again = [key for key, count in Counter(ids).items() if count > 1]
         raise InputError(f"{where}: {len(again)} question_id(s) more than once, such as {again[0]}")

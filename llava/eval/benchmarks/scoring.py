@@ -51,7 +51,7 @@ def mismatches(
 def group_answers(
     pairs: Iterable[tuple[Hashable, Any]], wanted: Collection[Hashable], result_file: Path
 ) -> dict[Hashable, list]:
-    """Answers, of (question's key, answer), by key: as many as the key stands in `wanted`.
+    """Answers, of (question's key, answer), by key: as many as the key has places in `wanted`.
 
     Raises InputError, naming how many and an example, if a question is not answered or too often, or is not wanted.
     """
@@ -180,7 +180,7 @@ def empty_answers(answers_file: Path) -> str | None:
 
 
 def save_scores(scores: dict, items: dict[str, Items], args: argparse.Namespace) -> None:
-    """Write the score file, with a warning if most answers are empty, and beside it what each question gave.
+    """Write the score file, with a warning if most answers are empty, and in its folder what each question gave.
 
     Raises InputError if they cannot be written.
     """

@@ -43,7 +43,7 @@ def question_key(image_id: int | str, question: str) -> tuple[str, str]:
 
 
 def read_labels(annotation_file: Path) -> dict[tuple[str, str], list[list[str]]]:
-    """The ten annotators' answers by `question_key`; several lists where a question stands in the file several times.
+    """The ten annotators' answers by `question_key`; several lists where a question appears several times.
 
     Raises InputError if the file is not TextVQA's with answers.
     """
@@ -64,7 +64,7 @@ def evaluate(
     """Number of `samples` and VQA `accuracy` in percent, joined by (image, question in lower case); and its items.
 
     The answers' `question_id` is the image's id. Raises InputError if a question has no answer or too many, or an
-    answer no question. A question that stands in both files twice has no order: each of its answers is scored by the
+    answer no question. A question that appears twice in both files has no order: each of its answers is scored by the
     mean over its labels. Given `questions`, as many labels count as ask each of them.
     """
     labels = read_labels(annotation_file)

@@ -43,8 +43,8 @@ CONTRACTIONS = _without_one_apostrophe() | {"somebody'd": "somebodyd"}
 def normalize_answer(answer: str) -> str:
     """The form in which the VQA challenge compares answers.
 
-    Lower case; no commas, question marks, or full stops that no digit follows; other punctuation removed where a space
-    stands beside it and turned to a space elsewhere; `'s` a word of its own; number words as digits; no articles;
+    Lower case; no commas, question marks, or full stops that no digit follows; other punctuation removed next to a
+    space and turned to a space elsewhere; `'s` a word of its own; number words as digits; no articles;
     apostrophes restored.
     """
     text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")

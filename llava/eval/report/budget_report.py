@@ -68,8 +68,8 @@ def findings(budgets: Budgets) -> list[str]:
         lines.append(f"The smallest budget whose interval's lower end reaches {wanted}: {_describe(sure)}.")
     else:
         lines.append(f"No interval's lower end reaches {wanted}. {_what_it_takes(budgets)}".rstrip())
-    if told := _ratios_told_apart(budgets, found or best):
-        lines.append(told)
+    if compared := _compare_ratios(budgets, found or best):
+        lines.append(compared)
     lines.append(
         f"The interval is Wilson's, which takes the {number} questions for independent; questions about one picture "
         f"are not quite. What is named is the best of {len(budgets.rows)} in this sample, so that it looks a little "
@@ -104,19 +104,19 @@ def _what_it_takes(budgets: Budgets) -> str:
     return " ".join(says)
 
 
-def _ratios_told_apart(budgets: Budgets, row: Row) -> str | None:
+def _compare_ratios(budgets: Budgets, row: Row) -> str | None:
     """Whether other ratios at the budget of a row are worse by more than chance; None if there are none."""
     others = [other for other in budgets.rows if other.tokens == row.tokens and other.ratio != row.ratio]
     if not others:
         return None
     unpruned = budgets.unpruned.answers
-    told = []
+    different = []
     for other in others:
         pairs = [(a == whole, b == whole) for a, b, whole in zip(row.answers, other.answers, unpruned, strict=True)]
         if difference_by_chance(pairs.count((True, False)), pairs.count((False, True))) < 1 - LEVEL:
-            told.append(f"{other.ratio:g}")
+            different.append(f"{other.ratio:g}")
     ratios = ", ".join(f"{other.ratio:g}" for other in others)
-    says = f"tells {' and '.join(told) or 'none'} apart from {row.ratio:g}"
+    says = f"distinguishes {' and '.join(different) or 'none'} from {row.ratio:g}"
     return f"Of the other ratios at {row.tokens} tokens ({ratios}), this sample {says} (McNemar's test, 5 %)."
 
 

@@ -86,7 +86,7 @@ def _pairs(table: Table, reference: str | None) -> Iterator[Pair]:
 
 
 def _read_column(table: Table, column: Column, wrong: list[str]) -> tuple[dict[Setting, Items], list[Path]]:
-    """The items behind a column, and the score files without them; what cannot be read is added to `wrong`."""
+    """The items of a column, and the score files without them; what cannot be read is added to `wrong`."""
     items: dict[Setting, Items] = {}
     missing = []
     for setting, cells in table.items():

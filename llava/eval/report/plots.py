@@ -96,7 +96,7 @@ def is_level(row: Setting) -> bool:
 
 
 def draw_line(ax, rows: list[Setting], cells: list[Cell], number: int) -> Iterator:
-    """Draw the rows of one name and ratio in the style of this number; yields what stands for them in the legend.
+    """Draw the rows of one name and ratio in the style of this number; yields their entry in the legend.
 
     A band is as wide as the intervals; where a point has none there is a gap.
     """

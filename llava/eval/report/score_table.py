@@ -163,7 +163,7 @@ def collect(runs: list[Run], names: list[str]) -> tuple[Table, list[tuple[Run, P
             continue
         try:
             if not file.exists():
-                raise InputError(f"no {file}: the answers beside it are not scored")
+                raise InputError(f"no {file}: its answers are not scored")
             scored.append((run, read_headlines(file, run.benchmark)))
         except InputError as error:
             wrong.append(str(error))

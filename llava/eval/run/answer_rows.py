@@ -12,7 +12,7 @@ from llava.files import read_text
 
 
 def key_of_row(row: dict) -> tuple:
-    """What tells the question of an answer from the others, as `answers.key_of_question` does."""
+    """The key that distinguishes the question of an answer, as `answers.key_of_question` does."""
     return row["question_id"], row["prompt"], row.get("round_id", 0)
 
 

@@ -1,6 +1,6 @@
 """The answer file: JSON lines of `question_id`, `prompt`, `text`, `answer_id`, `model_id`, `metadata`.
 
-While questions are being answered the answers are appended to files in `NAME.parts/`, one for each process, beside
+While questions are being answered the answers are appended to files in `NAME.parts/`, one for each process, next to
 `NAME.settings.json`; when all are there they become `NAME.jsonl`, in the order of the questions.
 
 As a command it merges answer files that were made apart, by --num-chunks:
@@ -216,7 +216,7 @@ class AnswerStore:
 
 
 def key_of_question(question: Question) -> tuple:
-    """What tells a question from the others of its file; MME's ids do not, nor TextVQA's."""
+    """The key that distinguishes a question in its file; MME's ids do not, nor TextVQA's."""
     return question.question_id, question.prompt, question.extra.get("round_id", 0)
 
 
@@ -242,7 +242,7 @@ def write_in_order(wanted: list[Hashable], found: list[Hashable], rows: list[dic
 
 
 def _keys(question_file: str | Path, rows: list[dict]) -> tuple[list[tuple], list[tuple]]:
-    """What tells the questions of a file apart, in its order, and the same of each of its answers."""
+    """The keys of a file's questions, in its order, and of each of its answers."""
     if Path(question_file).suffix == ".tsv":
         all_rounds = any(row.get("round_id") for row in rows)
         questions = read_mmbench_questions(question_file, all_rounds=all_rounds)

@@ -36,7 +36,7 @@ def refuse(faults: list[tuple[object, str]]) -> None:
 
 
 def check_questions(questions: Iterable[Question]) -> None:
-    """Raise InputError, naming them, if questions' texts have an `<image>` in them: that stands for a picture."""
+    """Raise InputError, naming them, if questions' texts have an `<image>` in them, which marks a picture."""
     refuse(
         [
             (question.question_id, f"question {question.question_id} has {DEFAULT_IMAGE_TOKEN} in its text")

@@ -192,8 +192,8 @@ class Jobs:
         def has_ended(rank: int) -> bool:  # which gives back all of its locks together
             return all(job.store.has_ended(rank) for job in self.jobs)
 
-        told = self.ranks.to_first([fault, *(job.error for job in self.jobs)], has_ended)
-        fault, *errors = ("; ".join(dict.fromkeys(filter(None, said))) or None for said in zip(*told, strict=True))
+        reported = self.ranks.to_first([fault, *(job.error for job in self.jobs)], has_ended)
+        fault, *errors = ("; ".join(dict.fromkeys(filter(None, said))) or None for said in zip(*reported, strict=True))
         self._set_errors(errors)
         return fault
 

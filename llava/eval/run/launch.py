@@ -25,7 +25,7 @@ def main() -> None:
     end_with_parent()
     os.environ.update(environment_of_child())
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # which of its defaults it has taken
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it tells at length what is told below
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it reports at length what one line below says
     try:
         launch_command(args)
     except ChildFailedError as error:

@@ -1,4 +1,4 @@
-"""The processes that share questions: which one this is, what the first tells the others, and one progress bar.
+"""The processes that share questions: which one this is, what the first sends the others, and one progress bar.
 
 They are started by `accelerate launch` (see `llava.eval.run.launch`), which says in the environment who is who, and
 which ends all processes of a machine when one dies. What they have to say passes through the launcher's own store: the
@@ -44,7 +44,7 @@ class Ranks:
 
     @property
     def others(self) -> range:
-        """The processes besides the first."""
+        """All processes but the first."""
         return range(1, self.count)
 
     def device(self, wanted: str) -> str:

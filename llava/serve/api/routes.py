@@ -36,7 +36,7 @@ except ImportError as error:
     raise InputError("the HTTP API needs FastAPI: pip install -e '.[demo]'") from error
 
 MOST_BYTES = 48 * 2**20  # of a request: one picture as large as may be, in base64
-MOST_FETCHED = 48 * 2**20  # bytes behind the URLs of one request
+MOST_FETCHED = 48 * 2**20  # bytes at the URLs of one request
 RETRY_AFTER = 10  # seconds, where the queue is full
 _CLIENT_GONE = 499  # for the log: nobody is there to read it
 logger = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def _check_room(engine: Engine, length: int, wanted: int | None) -> None:
 
 
 def _fetched(pictures: tuple[str, ...]) -> tuple[str | bytes, ...]:
-    """Pictures with what is behind http(s) URLs in their place. Raises InputError for what cannot be fetched."""
+    """Pictures, with the bytes at http(s) URLs in place of these. Raises InputError for what cannot be fetched."""
     fetched, left = [], MOST_FETCHED
     for picture in pictures:
         if not is_data_uri(picture):
@@ -186,7 +186,7 @@ def _fetched(pictures: tuple[str, ...]) -> tuple[str | bytes, ...]:
                 raise InputError(f"cannot read the image {without_login(picture)}: {one_line(error)}") from error
             left -= len(picture)
             if left < 0:
-                raise InputError(f"the images behind the URLs have more than {MOST_FETCHED // 2**20} MB together")
+                raise InputError(f"the images at the URLs have more than {MOST_FETCHED // 2**20} MB together")
         fetched.append(picture)
     return tuple(fetched)
 
@@ -196,7 +196,7 @@ async def _in_thread(
 ) -> AsyncIterator[Event]:
     """What `work` emits in a thread of its own; raises what it raises.
 
-    When the client goes away, or this generator is closed, `work` is told, and this ends.
+    When the client goes away, or this generator is closed, `work` is notified, and this ends.
     """
     loop, events, gone = asyncio.get_running_loop(), asyncio.Queue(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""What a browser is told about the page: to fetch nothing from another host, whatever stands in it."""
+"""The page's HTTP headers: a browser fetches nothing from another host, whatever the page contains."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 

@@ -143,7 +143,7 @@ class LocalChat:
         return self._unpruned.last.text, figures
 
     def unpruned_figures(self) -> Figures:
-        """Of the last question without pruning, what arithmetic tells."""
+        """What the last question would cost without pruning, by arithmetic."""
         pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
         last, visual = self._session.last, self._model.count_visual_tokens(self._encoded, pruning)
         prompt = last.prompt_tokens - sum(last.num_visual_tokens) + visual

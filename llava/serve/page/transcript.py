@@ -113,7 +113,7 @@ def figures_html(exchange: Exchange | None) -> str:
 
 
 def transcript_html(exchanges: Sequence[Exchange], waiting: str = "") -> str:
-    """The conversation; `waiting` stands below it, such as how many are before in the queue."""
+    """The conversation; `waiting` is shown below it, such as how many are ahead in the queue."""
     parts = [f'<p class="waiting">{escape(waiting)}</p>'] if waiting else []
     for exchange in reversed(exchanges):  # the style turns them round
         asked = [answer for answer in (exchange.pruned, exchange.unpruned) if answer.is_asked]

@@ -111,12 +111,12 @@ def test_items_that_are_not_of_the_score_are_refused(tmp_path):
         ("[]", "it is "),
         ('{"accuracy": {"combine": "mean"}}', "no accuracy.terms"),
         ('{"accuracy": {"combine": "max", "terms": {}}}', "accuracy.combine is 'max'"),
-        ('{"accuracy": {"combine": "mean", "terms": {}}}', "accuracy: there is no question behind the figure"),
+        ('{"accuracy": {"combine": "mean", "terms": {}}}', "accuracy: the figure has no questions"),
         ('{"accuracy": {"combine": "mean", "terms": {"a": [["1", "1", -1, 1]]}}}', "accuracy.terms.a[0][2] is -1"),
         ('{"accuracy": {"combine": "mean", "terms": {"a": [["1", "1", NaN, 1]]}}}', "accuracy.terms.a[0][2] is nan"),
         (
             '{"accuracy": {"combine": "mean", "terms": {"a": [["1", "1", 1, 1], ["1", "2", 1, 1]]}}}',
-            "accuracy: '1' stands there twice",
+            "accuracy: '1' appears twice",
         ),
     ],
 )

@@ -110,7 +110,7 @@ def test_an_mmbench_cell_that_nothing_should_be_made_of_is_refused(tmp_path, cel
 
 def test_a_column_stands_once(tmp_path):
     (tmp_path / "t.tsv").write_text("index\tquestion\tA\tB\tA\timage\n1\t?\tx\ty\tz\tAAAA\n")
-    with pytest.raises(InputError, match="header: a column stands there twice"):
+    with pytest.raises(InputError, match="header: a column appears twice"):
         read_mmbench_questions(tmp_path / "t.tsv")
 
 

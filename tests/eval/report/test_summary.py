@@ -154,7 +154,7 @@ def test_a_bad_score_file_is_named_and_the_others_are_still_collected(script, sa
     folder = save("gqa", 64, {"merge.jsonl": {}})
     file = folder / "merge.score.json"
     for content, says in (
-        (None, f"no {file}: the answers beside it are not scored"),
+        (None, f"no {file}: its answers are not scored"),
         ("{", f"{file} is not JSON"),
         ("{}", f"{file}: no accuracy"),
         ('{"accuracy": "high"}', f"{file}: accuracy is 'high'"),
