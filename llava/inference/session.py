@@ -197,7 +197,7 @@ class Session:
         return output_ids
 
     def _reusable(self, tokens: list[int]) -> Cache:
-        """The session's cache, cut back to what it has in common with `tokens`; an empty one if it cannot be."""
+        """The session's cache, cut back to what it has in common with `tokens`; an empty one if it cannot be cut."""
         empty = DynamicCache(config=self._model.config)
         if self._cache is None:
             return empty

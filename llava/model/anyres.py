@@ -64,7 +64,7 @@ def merge_crops(
         side: patches along one side of a crop.
         image_size: the picture's original (width, height).
         newline: (D,); if given, patches that are padding lose their tokens, and this one ends each row that is left.
-        most_crops: see `shrink`, which heeds it where no token was dropped: fewer tokens are no grid to interpolate.
+        most_crops: see `shrink`, used only where no token was dropped: fewer tokens form no grid to interpolate.
 
     Returns: (length, D).
     """

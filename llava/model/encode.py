@@ -23,7 +23,7 @@ from llava.pruning import MergedTokens, Settings, Views, VisualTokens, select
 def encodes_one_by_one(dtype: torch.dtype, training: bool) -> bool:
     """Whether a tower of this dtype encodes every image by itself, as it does to answer in float32.
 
-    The size of a batch changes the last bits of the features, and the selection can turn on them, so that an answer
+    The size of a batch changes the last bits of the features, and the selection can depend on them, so that an answer
     would depend on what else is in the batch.
     """
     return dtype is torch.float32 and not training
@@ -31,7 +31,7 @@ def encodes_one_by_one(dtype: torch.dtype, training: bool) -> bool:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image that the vision tower has encoded: its visual tokens can be chosen for any settings and question.
+    """An image after the vision tower: its visual tokens can be chosen for any settings and question.
 
     Attributes:
         views: of its crops; `views.pixels` (K, 3, height, width) are what the tower was given.
@@ -85,7 +85,7 @@ def encode(
 
 
 def _run_tower(model, pixels: torch.Tensor) -> Views:
-    """What the tower says of crops (K, 3, height, width), and what would be projected of it."""
+    """The tower's views of crops (K, 3, height, width), the projected features among them."""
     return model.get_vision_tower().encode(pixels).project_by(model.project)
 
 
@@ -106,7 +106,7 @@ def choose(model, views: Views, pruning: Settings, question: str = "") -> Visual
 def visual_tokens(
     model, encoded: list[Encoded], pruning: Settings, questions: Sequence[str] | None = None
 ) -> list[torch.Tensor]:
-    """The visual tokens (length, D) of each image, chosen of all at once where that cannot change what is kept.
+    """The visual tokens (length, D) of each image, chosen in one call where that cannot change what is kept.
 
     `questions` is what is asked about each, for methods that choose by it. Raises InputError as `Encoded.tokens`.
     """

@@ -39,7 +39,7 @@ class Placement:
         load_8bit: bool = False,
         load_4bit: bool = False,
     ) -> "Placement":
-        """What the options of `load_pretrained_model` ask for. Raises InputError for those that cannot be."""
+        """What the options of `load_pretrained_model` ask for. Raises InputError for contradictory options."""
         if quantization_config is not None and (load_8bit or load_4bit):
             raise InputError("choose one of quantization_config, load_8bit and load_4bit")
         require_extras(attn_implementation, load_8bit or quantization_config is not None, load_4bit)

@@ -1,4 +1,4 @@
-"""The pruning methods: which visual tokens to keep of what a vision tower says.
+"""The pruning methods: which of a vision tower's visual tokens to keep.
 
 A leaf: tensors in, tensors out, no import from the rest of `llava` but its error. `settings` says how much is kept,
 `views` and `tokens` are what a method takes and returns, `method` finds one, `methods` has one file each, `kernels`

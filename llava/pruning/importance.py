@@ -33,7 +33,7 @@ def received(
     Args:
         queries, keys: (K, H, N, head width). The queries come in blocks, so that no whole map is ever in memory.
         scale: of their products.
-        is_patch: (K, N), false where there is padding, which neither gives nor receives; None for none.
+        is_patch: (K, N), false where there is padding, which neither gives nor receives; None for no padding.
     """
     crops, heads, patches, _ = queries.shape
     total = torch.zeros(crops, patches, device=queries.device)

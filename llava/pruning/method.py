@@ -1,4 +1,4 @@
-"""What a pruning method is, and the way from a name, a file or a module to one.
+"""What a pruning method is, and how one is found by name, file or module.
 
 A method is an object that declares facts about itself and has its own settings as fields:
 
@@ -44,12 +44,12 @@ FACTS = ("needs", "reads_ratio", "draws_at_random", "merges", "in_decoder", "eac
 
 
 class Method:
-    """A way to choose visual tokens, of which a subclass declares what differs from this.
+    """A way to choose visual tokens. A subclass declares what differs from the defaults here.
 
     Attributes:
         needs: the views of the question that it reads (`views.QUESTION_VIEWS`); what it keeps is then for one question.
-        reads_ratio: whether it heeds `important_ratio`.
-        draws_at_random: whether it heeds `pruning_seed`.
+        reads_ratio: whether it uses `important_ratio`.
+        draws_at_random: whether it uses `pruning_seed`.
         merges: whether it returns `MergedTokens`, which have no places in the picture.
         in_decoder: whether it drops tokens inside the language model, by `prune_decoder` in place of `select`.
         each_crop_alone: whether it cannot choose among all crops of an image as among one list of patches.
@@ -68,17 +68,17 @@ class Method:
         return bool(self.needs)
 
     def select(self, views: Views, settings: Any) -> VisualTokens | MergedTokens:
-        """The visual tokens of K crops, for `Settings` that prune. One inside the decoder keeps all of them here."""
+        """The visual tokens of K crops, for `Settings` that prune; all of them for a method in the decoder."""
         return views.keep_all()
 
     def important(self, views: Views, settings: Any) -> torch.LongTensor | None:
-        """(K, number) int64: those of the kept patches that are kept for their importance; None for no such parts."""
+        """(K, number) int64: the kept patches that were chosen by importance; None if there are no such."""
         return None
 
 
 @dataclass(frozen=True)
 class Wrapper(Method):
-    """A method made of another, whose facts it shares unless it says otherwise."""
+    """A method around another one. It shares that one's facts unless it overrides them."""
 
     method: Method
 
@@ -89,9 +89,9 @@ for _fact in FACTS:
 
 @dataclass(frozen=True)
 class PerImage(Wrapper):
-    """One budget for all crops of an image: the method chooses of the patches of all as of one list.
+    """One budget for all crops of an image: the method is given the patches of all crops as one list.
 
-    Raises PruningError, giving the method's `name`, for one that cannot.
+    Raises PruningError, with the method's `name`, for a method that cannot choose so.
     """
 
     name: str
@@ -112,7 +112,7 @@ class PerImage(Wrapper):
 
 
 class _FromModule(Method):
-    """A user's module with a plain function; it may heed every setting, since it says nothing of that."""
+    """A user's module with a plain function. It declares nothing, so it counts as using every setting."""
 
     reads_ratio = draws_at_random = True
 
@@ -127,7 +127,7 @@ class _FromModule(Method):
 
 
 def discover(package: ModuleType, attribute: str, keys: Callable[[Any], Iterable[str]]) -> dict[str, Any]:
-    """What the files of a package define as `attribute`, by the keys that `keys` gives of each; others are helpers.
+    """What the files of a package define as `attribute`, by the keys that `keys` gives; files without it are helpers.
 
     Raises ValueError, naming both files, where two claim the same key.
     """
@@ -215,7 +215,7 @@ def _load_foreign(name: str) -> Method:
     """The method of a user's file or module."""
     try:
         module = _import_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # a user's code may raise anything
         line = " ".join(str(error).split())
         raise PruningError(f"the pruning method {name} cannot be imported: {type(error).__name__}: {line}") from error
     method = getattr(module, "METHOD", None)

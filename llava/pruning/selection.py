@@ -7,9 +7,9 @@ from llava.pruning.views import Views
 
 
 def select(views: Views, settings: Settings) -> VisualTokens | MergedTokens:
-    """The visual tokens that the method of `settings` chooses of what the tower says; all if there is nothing to prune.
+    """The visual tokens that the method of `settings` chooses; all of them if there is nothing to prune.
 
-    With a budget for each image, the crops must be those of one image.
+    With a budget per image, the crops must be of one image.
 
     Raises PruningError if the method needs a view that the tower does not have, or returns something else.
     """

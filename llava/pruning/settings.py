@@ -1,7 +1,7 @@
 """`Settings`: everything that says which visual tokens are kept, stated once.
 
 Keywords, command-line options, the recipes' environment, JSON of requests, names of folders and the page's controls are
-derived from the fields. A new setting is a field here, and what heeds it. This file does not import torch.
+derived from the fields. A new setting is a field here, and the code that uses it. This file does not import torch.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Settings:
         budget_per: whether T counts per "crop" or per "image". Per image, a method is given the patches of all crops as
             one list.
 
-    Raises ValueError for an invalid value; the message names the setting. PruningError for a method that cannot take
-    the crops of an image together.
+    Raises ValueError for an invalid value; the message names the setting. Raises PruningError for a method that cannot
+    take the crops of an image together.
     """
 
     visual_token_num: int | None = setting(
@@ -106,7 +106,7 @@ class Settings:
 
     @property
     def prunes(self) -> bool:
-        """Whether there is a budget and a method that heeds it."""
+        """Whether there is a budget and a method that uses it."""
         return self.visual_token_num is not None and self.pruning_method != NONE
 
     @cached_property  # so that a step of generation that is compiled finds it

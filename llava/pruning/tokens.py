@@ -20,8 +20,8 @@ class VisualTokens:
 
     Attributes:
         tokens: (K, T, C), in the tower's channels.
-        patches: (K, T) int64, ascending: which patch each token is, in raster order. Where the budget is that of an
-            image, (1, T): the patches of its crops are numbered one crop after the other.
+        patches: (K, T) int64, ascending: which patch each token is, in raster order. With a budget per image they are
+            (1, T), and the patches of its crops are numbered crop after crop.
     """
 
     tokens: torch.Tensor
@@ -40,7 +40,7 @@ class VisualTokens:
 
 @dataclass(frozen=True)
 class MergedTokens:
-    """Tokens that stand for several patches each, and so have no place in the picture.
+    """Tokens that merge several patches each, and so have no place in the picture.
 
     Attributes:
         tokens: (K, T, C), in the tower's channels.

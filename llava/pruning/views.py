@@ -1,4 +1,4 @@
-"""What every pruning method is given: `Views`, what a vision tower says of crops.
+"""What every pruning method is given: `Views`, a vision tower's output for some crops.
 
 Shapes: K crops, N patches, T kept tokens, C vision channels, D model channels. This file does not import torch, so that
 command-line options can be checked without it.
@@ -22,7 +22,7 @@ class View:
     """One view, computed when it is first read, with its shape and meaning."""
 
     def __init__(self, doc: str, *, together: Callable | None = None, of_question: bool = False) -> None:
-        """`together` makes the view of K crops that of one; None where there is no such view."""
+        """`together` turns the view of K crops into the view of one; None if that is impossible."""
         self.__doc__, self.together, self.of_question = doc, together, of_question
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -49,16 +49,16 @@ def _in_one_list(of_patches: torch.Tensor) -> torch.Tensor:
 
 
 class Views:
-    """What the vision tower says of K crops in the layer that LLaVA reads, and what is asked about them.
+    """The vision tower's output for K crops in the layer that LLaVA reads, and the question asked about them.
 
-    `features` are (K, N, C). Every other view may be given as a function, which is called when a method first reads the
-    view. A view that the tower does not have is a PruningError that names it.
+    `features` are (K, N, C). Every other view may be given as a function, which is called when a method first reads it.
+    Reading a view that the tower does not have raises a PruningError that names it.
     """
 
     importance = View(
         """(K, N) float32: how important each patch is.
 
-        From CLIP the attention of [CLS] to it, mean over heads; without [CLS] the attention that it receives, mean over
+        In CLIP the attention of [CLS] to it, mean over heads; without [CLS] the attention that it receives, mean over
         queries and heads.
         """,
         together=_in_one_list,
@@ -83,7 +83,7 @@ class Views:
         self._sources = {name: source for name, source in sources.items() if source is not None}
 
     def _made(self, make: Callable, names: list[str]) -> dict[str, Callable]:
-        """Sources for other views: what `make` makes of each of these, when it is read."""
+        """Lazy sources for other views: `make(name)` of each of these."""
         return {name: lambda name=name: make(name) for name in names if name in self._sources}
 
     def _of_question(self) -> dict:
@@ -91,22 +91,22 @@ class Views:
 
     def project_by(self, project: Callable[[torch.Tensor], torch.Tensor]) -> Views:
         """Let methods read the features `projected`: `project` takes (K, N, C) to (K, N, D). Returns these views."""
-        features = self.features  # not by way of self: a circle would keep all views until the garbage collector comes
+        features = self.features  # not through self: a reference cycle would keep all views until garbage collection
         self._sources["projected"] = lambda: project(features)
         return self
 
     def with_question(self, **of_question: Source | str) -> Views:
-        """These views, with those of a question by name (`QUESTION_VIEWS`) in place of those here."""
+        """These views with the views of a question (`QUESTION_VIEWS`) replaced."""
         return self.crops(slice(None), **of_question)
 
     def crops(self, crops: slice, **of_question: Source | str) -> Views:
-        """The views of some of the crops; what is computed for them is computed for all, and once."""
+        """The views of some of the crops. What is computed for them is computed once, for all crops."""
         parts = self._made(lambda name: getattr(self, name)[crops], CROP_VIEWS)
         return Views(self.features[crops], **parts, **(self._of_question() | of_question))
 
     @staticmethod
     def joined(images: list[Views]) -> Views:
-        """The views of several images' crops as those of one batch, one image after the other; none of a question."""
+        """The views of several images' crops as one batch, image after image, without the views of a question."""
         import torch
 
         shared = [name for name in CROP_VIEWS if all(name in image._sources for image in images)]
@@ -114,9 +114,9 @@ class Views:
         return Views(torch.cat([image.features for image in images]), **parts)
 
     def together(self) -> Views:
-        """The views of K crops as those of one crop with K N patches.
+        """The views of K crops as the views of one crop with K N patches.
 
-        There are no `hidden_states` and `keys`, whose [CLS] tokens are one of each crop.
+        `hidden_states` and `keys` are left out, since every crop has a [CLS] token of its own in them.
         """
         joinable = [name for name in CROP_VIEWS if VIEWS[name].together]
         parts = self._made(lambda name: VIEWS[name].together(getattr(self, name)), joinable)

@@ -17,7 +17,7 @@ def key_of_row(row: dict) -> tuple:
 
 
 def read_rows(files: Iterable[str | Path]) -> list[dict]:
-    """The answers of several files. Raises InputError, naming the line, for what is none."""
+    """The answers of several files. Raises InputError, naming the line, for an invalid one."""
     fields = ("question_id", "prompt", "text")
     return [row for file in files for row in read_jsonl(file, "answers file", fields, may_be_empty=True)]
 

@@ -145,9 +145,9 @@ class CLIPVisionTower(VisionTower):
 
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> Views:
-        """What the selected layer says of crops (K, 3, height, width).
+        """The views of crops (K, 3, height, width) in the selected layer.
 
-        The features are (K, N, C), or with `cls_patch` (K, 1 + N, C), of which no method can choose.
+        The features are (K, N, C), or with `cls_patch` (K, 1 + N, C), which cannot be pruned.
         """
         selected = self._run(images)
         return Views(

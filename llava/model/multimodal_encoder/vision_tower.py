@@ -48,7 +48,7 @@ class VisionTower(nn.Module):
             self.load_model()
 
     def encode(self, images: torch.Tensor) -> Views:
-        """What the selected layer says of crops (K, 3, height, width)."""
+        """The views of crops (K, 3, height, width) in the selected layer."""
         raise NotImplementedError
 
     @property
