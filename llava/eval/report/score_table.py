@@ -12,7 +12,7 @@ from llava.eval.benchmarks.base import Headline
 from llava.eval.benchmarks.files import require_fields
 from llava.files import read_json_object
 from llava.pruning.method import NONE, VISPRUNER
-from llava.pruning.settings import IMAGE, Settings
+from llava.pruning.settings import IMAGE
 from llava.tables import markdown_table, write_csv
 
 HEADLINES = {benchmark.name: benchmark.headlines for benchmark in all_benchmarks()}
@@ -24,7 +24,6 @@ SUBMISSIONS = {
 ABSENT = "–"
 NOTE = "MME in points, the others in percent. Tokens: visual tokens kept of a picture, in LLaVA-1.6 of each crop."
 NOTE_PER_IMAGE = "Per image: of all crops of a picture together."
-PER_IMAGE = Settings(1, budget_per=IMAGE).suffix
 
 
 class Setting(NamedTuple):
@@ -200,7 +199,7 @@ def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str, note
             numbers = [str(cells[column]) if column in cells else ABSENT for column in columns]
             name, *numbers_of_setting = setting.cells
             lines.append([name, *numbers_of_setting, *numbers])
-        note = f"{NOTE} {NOTE_PER_IMAGE}" if any(setting.suffix == PER_IMAGE for setting in table) else NOTE
+        note = f"{NOTE} {NOTE_PER_IMAGE}" if any(f"_per_{IMAGE}" in setting.suffix for setting in table) else NOTE
         parts += [markdown_table(lines), "", note, *notes]
     if submissions:
         parts += [""] * bool(parts) + ["Without a local score, to be submitted:", ""]

@@ -55,8 +55,8 @@ def test_an_option_that_answers_know_nothing_of_has_its_default(tmp_path):
     (store.parts / "0.jsonl").write_text('{"question_id": 0, "prompt": "Q", "text": "yes"}\n')
     store._lock.close()
     with pytest.raises(InputError, match="pruning_seed 0 is now 1"):
-        AnswerStore(store.file, questions).resume(old | settings.DEFAULTS | {"pruning_seed": 1})
-    assert AnswerStore(store.file, questions).resume(old | settings.DEFAULTS) == []
+        AnswerStore(store.file, questions).resume(settings.DEFAULTS | old | {"pruning_seed": 1})
+    assert AnswerStore(store.file, questions).resume(settings.DEFAULTS | old) == []
 
 
 def test_what_decides_nothing_does_not_refuse_answers(call, ask):
