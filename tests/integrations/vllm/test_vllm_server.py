@@ -95,7 +95,7 @@ def test_usage_counts_the_tokens_that_are_kept(client):
 
 
 def test_caches_keep_settings_apart(client):
-    """The second of two equal requests reuses the prompt behind its picture; one with another setting does not."""
+    """The second of two equal requests reuses the prompt up to after its picture; one with another setting does not."""
     image, _ = questions("textvqa")[5]
 
     def cached(**settings) -> int:
@@ -123,6 +123,12 @@ BAD = [
         {"pruning_method": "fastv"},
         "the pruning method fastv cannot work in vLLM: it drops visual tokens inside the language model",
     ),
+    (
+        {"pruning_method": "cdpruner"},
+        "the pruning method cdpruner cannot work in vLLM: it chooses by the question",
+    ),
+    ({"budget_per": "image"}, "budget_per: vLLM must know the visual tokens of each picture before; it takes 'crop'"),
+    ({"budget_per": "row"}, "budget_per must be crop or image, got 'row'"),
     ({"pruning_method": "json.tool"}, "pruning_method of a request must be one of vispruner"),
     ({"visual_tokens": 16}, "mm_processor_kwargs has 'visual_tokens': it takes visual_token_num"),
 ]
