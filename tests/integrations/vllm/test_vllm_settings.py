@@ -45,7 +45,7 @@ def test_the_methods_of_patches_and_of_merged_tokens_can_work():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_budget_of_an_image_is_refused_by_name(method):
-    with pytest.raises(InputError, match="^budget_per: "):
+    with pytest.raises(InputError, match=r"^budget_per: "):
         read_settings({"pruning_method": method, "visual_token_num": 8, "budget_per": "image"})
 
 
