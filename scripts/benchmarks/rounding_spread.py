@@ -72,7 +72,7 @@ class Asked:
     answers: dict[tuple[int, Patches], str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, loaded: tuple, benchmark: Benchmark, data_dir: Path) -> Asked:
+    def from_benchmark(cls, loaded: tuple, benchmark: Benchmark, data_dir: Path) -> Asked:
         from llava.eval.run.answering import make_requests
         from llava.inference.images import open_image
         from llava.model.encode import encode
@@ -94,12 +94,14 @@ class Asked:
         """What is kept for each question."""
         from llava.pruning import select
 
-        model, seen, found = self.loaded.model, {}, {}
+        model, rounded, found = self.loaded.model, {}, {}
         keys = [(q.image, r.question if pruning.question_views else "") for q, r in zip(self.questions, self.requests)]
         for image, asked in dict.fromkeys(keys):
-            if image not in seen:
-                seen[image] = perturbed(self.views[image], dtype, noise, seed, model.project)
-            views = model.with_question(seen[image], pruning, asked) if pruning.question_views else seen[image]
+            if image not in rounded:
+                rounded[image] = perturbed(self.views[image], dtype, noise, seed, model.project)
+            views = rounded[image]
+            if pruning.question_views:
+                views = model.with_question(views, pruning, asked)
             found[image, asked] = tuple(select(views, pruning).patches[0].tolist())
         return [found[key] for key in keys]
 
@@ -241,7 +243,7 @@ def main() -> None:
     rows: dict[str, list[dict]] = {}
     with torch.inference_mode():
         for benchmark in benchmarks:
-            asked = Asked.of(loaded, benchmark, data_dir)
+            asked = Asked.from_benchmark(loaded, benchmark, data_dir)
             for name in args.pruning_method:
                 pruning = Settings(args.visual_token_num, pruning_method=name)
                 found = list(measure(asked, pruning, args.noise, args.seeds))

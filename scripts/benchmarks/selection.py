@@ -4,7 +4,7 @@ python -m scripts.benchmarks.selection [--device cuda] [--batch-sizes 1 32] [--t
 
 The transcription multiplies the features of both halves anew in every round, as the original code does; it is measured
 in float32, as the original computes, and in float64, as the selection here does. With --methods the selections of all
-methods stand beside VisPruner's. Everything takes turns.
+methods are measured alongside VisPruner. Everything takes turns.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The bundled scenes as documents of lmms-eval: questions with their labels, and the pictures that they are about.
 
-The tasks beside this file name these functions. For other data in LLaVA's layout, copy the folder and change DATA here
+The tasks in this folder name these functions. For other data in LLaVA's layout, copy the folder and change DATA here
 and `data_files` in the tasks.
 """
 

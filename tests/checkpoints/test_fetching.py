@@ -120,7 +120,7 @@ def test_weights_come_once_and_last(hub):
 BAD = {
     "another model": ("llava/config.json", {"architectures": ["OptForCausalLM"], "model_type": "opt"}, "not a LLaVA"),
     "a damaged config": ("llava/config.json", {"hidden_size": "64"}, "hidden_size is '64'"),
-    "a tower that is none": ("clip/config.json", {"model_type": "resnet"}, "not CLIP or SigLIP but 'resnet'"),
+    "a tower of another kind": ("clip/config.json", {"model_type": "resnet"}, "not CLIP or SigLIP but 'resnet'"),
     "another crop": ("clip/preprocessor_config.json", {"crop_size": 336}, "crops of 336 pixels"),
     "a damaged tokenizer config": ("llava/tokenizer_config.json", {"bos_token": 7}, "bos_token is 7"),
     "too few embeddings": ("llava/config.json", {"vocab_size": 7}, "embeddings for 7"),

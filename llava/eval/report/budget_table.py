@@ -98,7 +98,7 @@ def make_row(
     from llava.model.flops import Decoder, tokens_later
 
     model = loaded[1]
-    decoder, patches = Decoder.of(model.config), model.get_vision_tower().num_patches
+    decoder, patches = Decoder.from_config(model.config), model.get_vision_tower().num_patches
     flops = visual_tokens = cache = 0
     for completion in said:
         tokens, visual = completion.prompt_tokens, sum(completion.num_visual_tokens)

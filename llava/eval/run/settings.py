@@ -135,7 +135,7 @@ def _check_before_download(model: ModelOptions) -> None:
     if any(is_on_hub(find_folder(name, "checkpoint")) for name in names):
         from llava.model.builder import CheckedFolder
 
-        CheckedFolder.of(model.model_path, model.model_base, model.config)
+        CheckedFolder.read(model.model_path, model.model_base, model.config)
 
 
 def _decisive_files(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""CLIP's side of texts: embeddings of a question beside those of patches, for pruning methods that compare the two.
+"""CLIP's text side: embeddings of a question that pruning methods can compare with those of patches.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, arXiv 2103.00020.
 Shapes: M pieces of a text, K crops, N patches, C channels of the tower, E of the embeddings.
@@ -38,7 +38,7 @@ class TextSide:
         self.tower = tower.float().eval().requires_grad_(False)
 
     @classmethod
-    def of(cls, folder: Path, channels: int) -> "TextSide":
+    def read(cls, folder: Path, channels: int) -> "TextSide":
         """That of a CLIP folder whose vision tower has so many channels.
 
         Raises PruningError, naming the folder, if it has none, InputError for one that does not fit.
@@ -73,5 +73,5 @@ class TextSide:
         return self.tower.to(device)(input_ids=ids.to(device), attention_mask=mask.to(device)).text_embeds
 
     def embed_patches(self, normed: torch.Tensor) -> torch.Tensor:
-        """(K, N, C) behind the vision tower's last norm -> (K, N, E) float32."""
+        """(K, N, C) after the vision tower's last norm -> (K, N, E) float32."""
         return normed.float() @ self.projection.to(normed.device).T
