@@ -121,7 +121,7 @@ def main() -> None:
     text = table(about, rows)
     print(text)
     if args.output is not None:
-        write_json(args.output / "bench.json", {**about, "rows": rows})
+        write_json(args.output / "bench.json", {**about, "rows": rows}, sort_keys=False)
         with atomic_writer(args.output / "bench.md") as file:
             file.write(text + "\n")
         picture = args.output / "bench.png"

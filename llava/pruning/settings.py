@@ -164,9 +164,14 @@ NAMES = tuple(own.name for own in fields(Settings))
 DEFAULTS = {own.name: own.default for own in fields(Settings)}
 
 
+def pop_settings(options: dict) -> dict[str, Any]:
+    """Remove the settings of a call from its keyword arguments: those that are given, by name."""
+    return {name: options.pop(name) for name in NAMES if name in options}
+
+
 def take_settings(options: dict, default: Settings | None = None) -> Settings:
     """Remove the settings of a call from its keyword arguments: the default, less those that are given."""
-    given = {name: options.pop(name) for name in NAMES if name in options}
+    given = pop_settings(options)
     default = default or Settings()
     return replace(default, **given) if given else default
 

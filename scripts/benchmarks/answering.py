@@ -126,7 +126,9 @@ def main() -> None:
             f"  x{row['times_faster']:.2f}  same answers: {row['same_answers']}"
         )
     if args.output:
-        write_json(args.output, {"questions": len(questions), "rounds": args.rounds, "arrangements": results})
+        write_json(
+            args.output, {"questions": len(questions), "rounds": args.rounds, "arrangements": results}, sort_keys=False
+        )
 
 
 if __name__ == "__main__":

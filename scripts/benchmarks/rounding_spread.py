@@ -248,7 +248,7 @@ def main() -> None:
                 pruning = Settings(args.visual_token_num, pruning_method=name)
                 found = list(measure(asked, pruning, args.noise, args.seeds))
                 rows.setdefault(benchmark.headlines[0].heading, []).extend(found)
-                write_json(args.output / "rounding.json", rows)
+                write_json(args.output / "rounding.json", rows, sort_keys=False)
     text = table(rows, args.noise, args.seeds)
     with atomic_writer(args.output / "rounding.md") as file:
         file.write(text)

@@ -57,7 +57,7 @@ def main() -> None:
             spread = f"({cell['least']:.3f} to {cell['most']:.3f})"
             print(f"  {variant:30} {cell['median']:10.3f} ms {spread:24} {slowest / cell['median']:.3f} times as fast")
     if args.output:
-        write_json(args.output, {**about, "results": results})
+        write_json(args.output, {**about, "results": results}, sort_keys=False)
 
 
 if __name__ == "__main__":

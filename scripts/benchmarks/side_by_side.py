@@ -232,7 +232,7 @@ def main() -> None:
     about |= machine(torch.device(device))
     print(", ".join(f"{name} {value}" for name, value in about.items()) + "\n\n" + table(found, len(questions)))
     if args.output:
-        write_json(args.output, {**about, "ways": found})
+        write_json(args.output, {**about, "ways": found}, sort_keys=False)
 
 
 if __name__ == "__main__":

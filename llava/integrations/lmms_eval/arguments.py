@@ -30,7 +30,7 @@ def check_conv_template(value: str | None) -> None:
 def read_batch_size(value: int | str | None) -> int | None:
     """Requests answered at once; None, for as many as memory allows, if it is None or "auto".
 
-    Raises InputError for what is no number of at least 1.
+    Raises InputError for anything but an integer of at least 1.
     """
     if value in (None, "auto"):
         return None

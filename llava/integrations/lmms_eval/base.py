@@ -167,7 +167,7 @@ class _Dialogue:
 def as_pictures(visuals: list | None, name: str) -> tuple:
     """The pictures that a task gives with a document, none if it has no pictures.
 
-    Raises InputError, naming the document, for what is no picture, such as sound.
+    Raises InputError, naming the document, for anything but pictures, such as sound.
     """
     pictures = tuple(visual for visual in visuals or () if visual is not None)
     for picture in pictures:

@@ -59,7 +59,7 @@ class LlavaVisPruner(PrunedModel):
         return [completion.text for completion in self.engine.answer(map(self._request, messages), **options)]
 
     def answer_losses(self, messages: list[Message], answers: list[str]) -> list[tuple[float, bool]]:
-        # A task's answer may begin with a space, to stand behind other text; the template has its own.
+        # A task's answer may begin with a space, to follow other text; the template has its own.
         answered = [self._prompt(message, answer.strip()) for message, answer in zip(messages, answers, strict=True)]
         return list(answer_losses(self.engine, map(self._request, messages), answered))
 

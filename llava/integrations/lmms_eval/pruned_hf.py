@@ -16,7 +16,7 @@ from llava.integrations.lmms_eval.arguments import read_batch_size, read_dtype, 
 from llava.integrations.lmms_eval.base import Message, PrunedModel
 from llava.integrations.transformers import prune
 from llava.integrations.transformers.budget import Budget
-from llava.pruning.settings import NAMES, takes_settings
+from llava.pruning.settings import pop_settings, takes_settings
 
 PROMPTS_AT_ONCE = 8  # where batch_size is "auto"
 
@@ -47,7 +47,7 @@ class PrunedHf(PrunedModel):
         Raises InputError or ValueError, naming the argument, before weights are loaded, and InputError for what cannot
         be loaded or is no model that can be pruned.
         """
-        others = {name: settings.pop(name) for name in NAMES if name in settings}
+        others = pop_settings(settings)
         refuse_unknown("pruned_hf", type(self), settings)
         if not isinstance(pretrained, str):
             raise InputError("pruned_hf needs the model argument pretrained: a checkpoint folder or hub id")
@@ -62,10 +62,7 @@ class PrunedHf(PrunedModel):
         try:
             self.processor = AutoProcessor.from_pretrained(pretrained)
             model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=wanted)
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # transformers' errors for what is not there, or is another kind of model
+        except (OSError, ValueError) as error:  # transformers': it is not there, or another kind of model
             raise InputError(f"cannot load {pretrained}: {one_line(error)}") from error
         if self._template is None and not getattr(self.processor, "chat_template", None):
             raise InputError(

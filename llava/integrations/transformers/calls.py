@@ -16,8 +16,8 @@ from llava.integrations.transformers.prompts import (
     IGNORED_LABEL,
     Cached,
     Prompts,
-    Written,
-    behind,
+    Unpruned,
+    after_cache,
     prune_prompts,
 )
 from llava.model.encode import encodes_one_by_one
@@ -81,7 +81,7 @@ def prompts_of_generate(call: Call) -> Prompts | None:
             raise InputError(f"the cache holds {cached.length} tokens and the prompt only {ids.shape[1]}")
         before, ids = ids[:, : cached.length], ids[:, cached.length :]
     positions = mask[:, -ids.shape[1] :].long().cumsum(dim=1) - 1
-    return _prune(call, Written(cached, before, ids, mask, positions, "left"))
+    return _prune(call, Unpruned(cached, before, ids, mask, positions, "left"))
 
 
 def prompts_of_forward(call: Call) -> Prompts | None:
@@ -99,7 +99,7 @@ def prompts_of_forward(call: Call) -> Prompts | None:
     if mask is None:
         mask = ids.new_ones(len(ids), cached.length + ids.shape[1])
     is_left = bool((mask[:, cached.length : cached.length + 1] == 0).any())
-    prompts = _prune(call, Written(cached, ids[:, :0], ids, mask, positions, "left" if is_left else "right"))
+    prompts = _prune(call, Unpruned(cached, ids[:, :0], ids, mask, positions, "left" if is_left else "right"))
     if given.get("labels") is not None:
         given["labels"] = prompts.take(given["labels"], IGNORED_LABEL)
     given.update(input_ids=prompts.input_ids, attention_mask=prompts.attention_mask)
@@ -121,27 +121,27 @@ def _check_ids(ids: torch.LongTensor | None) -> None:
         raise InputError("pruning needs input_ids, in which the pictures' placeholders are")
 
 
-def _prune(call: Call, written: Written) -> Prompts:
+def _prune(call: Call, unpruned: Unpruned) -> Prompts:
     """Encode the pictures among the arguments, and prune the prompts, whose `positions` count from 0 so far."""
-    model, host, given, cached = call.model, call.host, call.given, written.cached
-    shape = written.input_ids.shape
+    model, host, given, cached = call.model, call.host, call.given, unpruned.cached
+    shape = unpruned.input_ids.shape
     parts = {name: given.pop(name) for name in host.inputs if name in given}
     pictures = [
-        (token, behind(encode_pictures(model, host, token, own), token, written))
+        (token, after_cache(encode_pictures(model, host, token, own), token, unpruned))
         for token, own in host.split(model, parts)
     ]
     positions = given.pop("position_ids", None)
     if positions is None or cached.is_pruned:
-        axes = host.positions(model, written.input_ids, written.mask, [p for _, own in pictures for p in own])
-        positions = (written.positions if axes is None else axes) + cached.next_position
-    else:  # of the tokens alone, or of those in the cache too; M-RoPE's three axes may stand behind a fourth
+        axes = host.positions(model, unpruned.input_ids, unpruned.mask, [p for _, own in pictures for p in own])
+        positions = (unpruned.positions if axes is None else axes) + cached.next_position
+    else:  # of the tokens alone, or of those in the cache too; M-RoPE's three axes may follow a fourth
         positions = positions[..., -shape[1] :]
         positions = positions[-3:] if positions.ndim == 3 else positions
         positions = positions.expand(*positions.shape[:-2], *shape)
     aligned = {name: value[:, -shape[1] :] for name in host.aligned if (value := given.pop(name, None)) is not None}
     config = model.generation_config
     pad_id = config.pad_token_id if config is not None else None
-    return prune_prompts(replace(written, positions=positions, aligned=aligned), pictures, call.budget, pad_id or 0)
+    return prune_prompts(replace(unpruned, positions=positions, aligned=aligned), pictures, call.budget, pad_id or 0)
 
 
 def encode_pictures(model: PreTrainedModel, host: Host, token: int, parts: list[dict]) -> list[Picture]:

@@ -1,4 +1,4 @@
-"""What `generate` is given besides tensors: things that see the sequences, which must go on seeing the whole prompt.
+"""What `generate` is given besides tensors: things that read the sequences, which must go on reading the whole prompt.
 
 Shapes: B prompts, L tokens of the prompts as they were given, S tokens of the pruned ones.
 """
@@ -34,15 +34,15 @@ class Restorer:
         return output
 
     def criteria(self, criteria: list) -> StoppingCriteriaList:
-        """The user's stopping criteria, seeing the whole prompt."""
+        """The user's stopping criteria, given the whole prompt."""
         return StoppingCriteriaList([_Criterion(self, criterion) for criterion in criteria])
 
     def processors(self, processors: list) -> LogitsProcessorList:
-        """The user's logits processors, seeing the whole prompt."""
+        """The user's logits processors, given the whole prompt."""
         return LogitsProcessorList([_Processor(self, processor) for processor in processors])
 
     def allowed_tokens(self, function):
-        """The user's `prefix_allowed_tokens_fn`, seeing the whole prompt."""
+        """The user's `prefix_allowed_tokens_fn`, given the whole prompt."""
         return lambda row, ids: function(row, torch.cat([self.original[row].to(ids), ids[self.pruned_length :]]))
 
     def streamer(self, streamer: BaseStreamer) -> BaseStreamer:

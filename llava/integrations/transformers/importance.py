@@ -1,4 +1,4 @@
-"""How important each patch is, computed beside one attention layer of a vision tower, which keeps its kernel.
+"""How important each patch is, computed alongside one attention layer of a vision tower, which keeps its kernel.
 
 Where the tower has a [CLS] token: its attention to the patches (Zhang et al., arXiv 2412.01818, section 3.2). Where it
 has none: the attention that each patch receives, mean over queries and heads, the rule of the paper's authors for such
@@ -17,8 +17,8 @@ from torch import nn
 from llava.pruning.importance import paid_by_cls, received
 
 
-class Seen:
-    """What was seen of modules while a tower ran: the named arguments or the output of the last call of each."""
+class Watched:
+    """Modules that were watched while a tower ran: the named arguments or the output of the last call of each."""
 
     def __init__(self) -> None:
         self.inputs: dict[nn.Module, dict] = {}
@@ -30,23 +30,23 @@ class Seen:
 
 
 @contextmanager
-def watching(*, inputs: list[nn.Module] = (), outputs: list[nn.Module] = ()) -> Iterator[Seen]:
+def watching(*, inputs: list[nn.Module] = (), outputs: list[nn.Module] = ()) -> Iterator[Watched]:
     """Note what goes into some modules and comes out of others, in this thread, until the block ends."""
-    seen, thread = Seen(), threading.get_ident()
+    watched, thread = Watched(), threading.get_ident()
 
     # a hook of another thread may have been removed half, and is then called without the named arguments
     def note_input(module: nn.Module, args: tuple, kwargs: dict | None = None) -> None:
         if threading.get_ident() == thread:
-            seen.inputs[module] = {**({"hidden_states": args[0]} if args else {}), **kwargs}
+            watched.inputs[module] = {**({"hidden_states": args[0]} if args else {}), **kwargs}
 
     def note_output(module: nn.Module, args: tuple, output: torch.Tensor | tuple) -> None:
         if threading.get_ident() == thread:
-            seen.outputs[module] = output[0] if isinstance(output, tuple) else output
+            watched.outputs[module] = output[0] if isinstance(output, tuple) else output
 
     handles = [module.register_forward_pre_hook(note_input, with_kwargs=True) for module in inputs]
     handles += [module.register_forward_hook(note_output) for module in outputs]
     try:
-        yield seen
+        yield watched
     finally:
         for handle in handles:
             handle.remove()

@@ -50,7 +50,7 @@ class Cached:
         return cls(columns, past, mask[:, :past].sum(dim=1, keepdim=True), is_pruned=False)
 
     def up_to(self, past: int) -> "Cached":
-        """The same behind so many cached tokens: those of the answers so far follow the prompts.
+        """The same after so many cached tokens: those of the answers so far follow the prompts.
 
         Raises InputError if the cache was cut inside the prompts.
         """
@@ -76,8 +76,8 @@ class Cached:
 
 
 @dataclass(frozen=True)
-class Written:
-    """Prompts as the processor wrote them, or what follows of them behind a cache.
+class Unpruned:
+    """Prompts as the processor wrote them, or what follows of them after a cache.
 
     Attributes:
         cached: what is before them.
@@ -102,7 +102,7 @@ class Written:
         if self.attention_mask.shape != (batch, past + length):
             raise InputError(
                 f"attention_mask has shape {tuple(self.attention_mask.shape)}, but there are {batch} prompts of "
-                f"{length} tokens" + (f" behind {past} tokens in the cache" if past else "")
+                f"{length} tokens" + (f" after {past} tokens in the cache" if past else "")
             )
 
     @property
@@ -118,7 +118,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Pruned prompts, or what follows of them behind a cache of P tokens.
+    """Pruned prompts, or what follows of them after a cache of P tokens.
 
     Attributes:
         cached: what is before them; P may be 0.
@@ -168,12 +168,12 @@ class Prompts:
         return Cached(columns, before + self.length, self.next_position)
 
     def step(self, past: int, length: int, rows: int) -> "Step":
-        """The part of them, or of what follows them, that `length` tokens behind `past` cached ones are.
+        """The part of them, or of what follows them, that `length` tokens after `past` cached ones are.
 
         `rows` is B, or B times the beams.
         """
         if past < self.start:
-            raise InputError("the cache was cut behind a pruned prompt: start with a new one")
+            raise InputError("the cache was cut after a pruned prompt: start with a new one")
         part, beams = slice(past - self.start, past - self.start + length), rows // len(self.columns)
         more = torch.arange(max(0, past + length - self.end), device=self.columns.device)
         positions = torch.cat([self.positions, self._expand(self.next_position + more)], dim=-1)[..., part]
@@ -200,7 +200,9 @@ class Step:
     aligned: dict[str, torch.Tensor]
 
 
-def prune_prompts(written: Written, pictures: list[tuple[int, list[Picture]]], budget: Budget, pad_id: int) -> Prompts:
+def prune_prompts(
+    unpruned: Unpruned, pictures: list[tuple[int, list[Picture]]], budget: Budget, pad_id: int
+) -> Prompts:
     """Choose visual tokens and take the placeholders of the others out of prompts.
 
     Args:
@@ -210,7 +212,7 @@ def prune_prompts(written: Written, pictures: list[tuple[int, list[Picture]]], b
 
     Raises InputError if pictures and placeholders do not match, PruningError if the method cannot work here.
     """
-    ids, mask, cached = written.input_ids, written.mask, written.cached
+    ids, mask, cached = unpruned.input_ids, unpruned.mask, unpruned.cached
     keep, token = mask.clone(), torch.full_like(ids, -1)
     parts: list[Picture] = []
     for placeholder, own in pictures:
@@ -224,12 +226,12 @@ def prune_prompts(written: Written, pictures: list[tuple[int, list[Picture]]], b
         keep[is_own] = torch.cat([kept_places(part, budget) for part in own]).to(keep.device)
         parts += own
     rows = [row.nonzero().flatten() for row in keep]
-    columns = pad_sequence(rows, batch_first=True, padding_value=-1, padding_side=written.padding_side)
-    positions, next_position = _positions(written, mask & ~keep, columns)
+    columns = pad_sequence(rows, batch_first=True, padding_value=-1, padding_side=unpruned.padding_side)
+    positions, next_position = _positions(unpruned, mask & ~keep, columns)
     return Prompts(
         cached=cached,
         input_ids=_take(ids, columns, pad_id),
-        attention_mask=torch.cat([cached.take(written.attention_mask, 0).long(), (columns >= 0).long()], dim=1),
+        attention_mask=torch.cat([cached.take(unpruned.attention_mask, 0).long(), (columns >= 0).long()], dim=1),
         positions=positions,
         next_position=next_position,
         columns=columns,
@@ -238,24 +240,25 @@ def prune_prompts(written: Written, pictures: list[tuple[int, list[Picture]]], b
         layers=tuple(torch.cat(layer) for layer in zip(*(part.layers for part in parts))),
         token=_take(token, columns, -1),
         aligned={
-            name: pad(_take(value, columns, 0), (cached.columns.shape[1], 0)) for name, value in written.aligned.items()
+            name: pad(_take(value, columns, 0), (cached.columns.shape[1], 0))
+            for name, value in unpruned.aligned.items()
         },
     )
 
 
 def _positions(
-    written: Written, is_dropped: torch.BoolTensor, columns: torch.LongTensor
+    unpruned: Unpruned, is_dropped: torch.BoolTensor, columns: torch.LongTensor
 ) -> tuple[torch.LongTensor, torch.LongTensor]:
-    """`positions` and `next_position` of pruned prompts, whose tokens are at `columns` (B, S) of those written.
+    """`positions` and `next_position` of pruned prompts, whose tokens are at `columns` (B, S) of those unpruned.
 
-    With M-RoPE what follows has the position behind that of the full grid.
+    With M-RoPE what follows has the position after that of the full grid.
     """
-    last = written.positions.masked_fill(~written.mask, -1)
-    if written.positions.ndim == 3:
-        positions = torch.stack([_take(axis, columns, 0) for axis in written.positions])
+    last = unpruned.positions.masked_fill(~unpruned.mask, -1)
+    if unpruned.positions.ndim == 3:
+        positions = torch.stack([_take(axis, columns, 0) for axis in unpruned.positions])
         return positions, last.amax(dim=(0, 2)).unsqueeze(1) + 1
     shift = is_dropped.cumsum(dim=1)
-    return _take(written.positions - shift, columns, 0), last.amax(dim=1, keepdim=True) + 1 - shift[:, -1:]
+    return _take(unpruned.positions - shift, columns, 0), last.amax(dim=1, keepdim=True) + 1 - shift[:, -1:]
 
 
 @torch.no_grad()
@@ -265,7 +268,7 @@ def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
     Raises PruningError for a method that merges patches: a merged token has no placeholder.
     """
     crops, patches, _ = picture.views.features.shape
-    settings = budget.settings(patches, crops)
+    settings = budget.settings_for(patches, crops)
     chosen = select(picture.views, settings)
     if not chosen.has_places:
         raise PruningError(f"the pruning method {settings.pruning_method} merges patches, so that they have no places")
@@ -277,15 +280,15 @@ def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
     return keep
 
 
-def behind(pictures: list[Picture], placeholder: int, written: Written) -> list[Picture]:
+def after_cache(pictures: list[Picture], placeholder: int, unpruned: Unpruned) -> list[Picture]:
     """The pictures that are not in the cache, where all of a conversation's were given again."""
-    if not pictures or not written.before.shape[1]:
+    if not pictures or not unpruned.before.shape[1]:
         return pictures
-    columns = written.places_of(placeholder).nonzero()[:, 1].tolist()
+    columns = unpruned.places_of(placeholder).nonzero()[:, 1].tolist()
     if sum(len(picture.tokens) for picture in pictures) != len(columns):
         return pictures
     starts = [0, *itertools.accumulate(len(picture.tokens) for picture in pictures)]
-    return [picture for picture, start in zip(pictures, starts) if columns[start] >= written.cached.length]
+    return [picture for picture, start in zip(pictures, starts) if columns[start] >= unpruned.cached.length]
 
 
 def _take(values: torch.Tensor, columns: torch.LongTensor, padding: int) -> torch.Tensor:

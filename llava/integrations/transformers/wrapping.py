@@ -25,8 +25,7 @@ from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import ATTRIBUTE, Prompts
 from llava.pruning.kv_cache import cache_in
-from llava.pruning.settings import NAMES as SETTING_NAMES
-from llava.pruning.settings import takes_settings
+from llava.pruning.settings import NAMES, takes_settings
 
 _STATE = "_visual_token_pruning"
 _PROMPTS = "pruned_prompts"
@@ -64,7 +63,10 @@ def prune(model: PreTrainedModel, visual_token_num: int | float | None, **settin
     """
     if visual_token_num is None:
         return unprune(model)
-    budget = Budget.from_options(visual_token_num, **settings)
+    return _prune_by(model, Budget.from_options(visual_token_num, **settings))
+
+
+def _prune_by(model: PreTrainedModel, budget: Budget) -> PreTrainedModel:
     if (state := vars(model).get(_STATE)) is not None:
         state.budget = budget
         return model
@@ -102,7 +104,7 @@ def pruned(model: PreTrainedModel, visual_token_num: int | float | None, **setti
         if before is None:
             unprune(model)
         else:
-            vars(prune(model, before.visual_token_num))[_STATE].budget = before
+            _prune_by(model, before)
 
 
 def _forward_of(original):
@@ -111,11 +113,11 @@ def _forward_of(original):
 
     def forward(self, *args, **kwargs):
         given = {**dict(zip(names, args)), **kwargs}
-        settings = {name: given.pop(name) for name in SETTING_NAMES if name in given}
         state = getattr(self, _STATE)
+        budget = state.budget.changed_by(given)
         prompts = given.pop(_PROMPTS, None)
         if prompts is None:
-            prompts = prompts_of_forward(Call(self, state.host, state.budget.changed(settings), given))
+            prompts = prompts_of_forward(Call(self, state.host, budget, given))
         if prompts is None:
             return state.method(self, "forward")(**given)
         return _run(self, state, prompts, given)
@@ -128,7 +130,7 @@ def _with_signature(function, original):
     signature = inspect.signature(original)
     parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     rest = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
-    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in (*SETTING_NAMES, _PROMPTS)]
+    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in (*NAMES, _PROMPTS)]
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     functools.update_wrapper(function, getattr(original, "__func__", original))
     function.__signature__ = signature.replace(parameters=[own, *parameters, *added, *rest])
@@ -157,11 +159,10 @@ def _generate_of(original):
             "stopping_criteria": stopping_criteria,
             "prefix_allowed_tokens_fn": prefix_allowed_tokens_fn,
         }
-        settings = {name: kwargs.pop(name) for name in SETTING_NAMES if name in kwargs}
+        budget = state.budget.changed_by(kwargs)
         ids = kwargs.pop("input_ids", None) if inputs is None else inputs
         given = {**kwargs, "input_ids": ids}
-        call = Call(self, state.host, state.budget.changed(settings), given)
-        prompts = None if _PROMPTS in kwargs else prompts_of_generate(call)
+        prompts = None if _PROMPTS in kwargs else prompts_of_generate(Call(self, state.host, budget, given))
         if prompts is None:
             return run(ids, **options, **kwargs, visual_token_num=None)
         restorer = Restorer(ids, prompts.end)

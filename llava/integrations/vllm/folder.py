@@ -137,7 +137,7 @@ def _chat_template(tokenizer: PreTrainedTokenizerBase, target: Path, asked: Temp
     written = PreTrainedTokenizerFast.from_pretrained(target)
     prompt = asked.prompt(f"{DEFAULT_IMAGE_TOKEN}\nIs there a dog? (yes/no) 12")
     wanted = tokenizer_image_token(prompt, tokenizer, image)
-    # Some tokenizers put a space in front of a text, but not behind a BOS that is written in it.
+    # Some tokenizers put a space in front of a text, but not after a BOS that is written in it.
     bos = tokenizer.bos_token or ""
     for begin in ("", bos, f"{bos} "):
         if written(begin + prompt, add_special_tokens=False).input_ids == wanted:
@@ -163,7 +163,7 @@ def _link_weights(source: WeightSource, config: PreTrainedConfig, folder: Path, 
 
 
 def _link(files: list[Path], target: Path) -> None:
-    """Links in the folder `target` to weight files, and to the index beside them."""
+    """Links in the folder `target` to weight files, and to their index."""
     indexes = [
         files[0].with_name(index) for index, _ in WEIGHT_FILES if index.endswith(f"{files[0].suffix}.index.json")
     ]

@@ -171,7 +171,7 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
     ) -> torch.Tensor:
         """As vLLM has it. A placeholder that no picture belongs to has no embedding: it is the unknown token's.
 
-        The checkpoint's own `<image>` and padding are behind its vocabulary, and a client may write them.
+        The checkpoint's own `<image>` and padding come after its vocabulary, and a client may write them.
         """
         beyond = input_ids >= self.config.text_config.vocab_size
         if is_multimodal is not None:

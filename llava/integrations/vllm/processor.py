@@ -53,8 +53,7 @@ class VisPrunerLlavaProcessor(LlavaProcessor):
 
         Raises InputError for invalid settings, and a picture that cannot be used.
         """
-        server = {name: settings[name] for name in ("pruning_method",) if name in settings}  # in Python it may be any
-        pruning = read_settings(settings, server)
+        pruning = read_settings({}, settings)  # in Python, any method
         images = [images] if isinstance(images, Image.Image) else list(images)
         pixels = process_images(images, self.image_processor, self.model_config)
         if isinstance(pixels, torch.Tensor) and pixels.ndim == 4:

@@ -20,6 +20,10 @@ from llava.pruning.settings import DEFAULTS, NAMES
 _ABSENT = -(2**63)  # stands for None
 _OF_SERVER = -1  # a method that is no name of the registry
 _LARGEST = 2**63 - 1
+_REFUSED = {  # what a method declares, and why it cannot work in vLLM then
+    "needs": "it chooses by the question, which vLLM keeps from what encodes the pictures",
+    "in_decoder": "it drops visual tokens inside the language model, which is vLLM's own",
+}
 
 
 def read_settings(given: Mapping[str, object], of_server: Mapping[str, object] | None = None) -> Settings:
@@ -70,8 +74,10 @@ def _why_not(method: str) -> str | None:
     )
     settings = Settings(16, pruning_method=method)
     try:
-        if load_method(method).in_decoder:
-            return "it drops visual tokens inside the language model, which is vLLM's own"
+        declared = load_method(method)
+        for fact, why in _REFUSED.items():
+            if getattr(declared, fact):
+                return why
         number = select(views, settings).tokens.shape[1]
     except Exception as error:  # whatever the user's code raises
         return one_line(error)

@@ -18,7 +18,7 @@ from llava.pruning.importance import paid_by_cls
 
 
 class _SelectedLayer:
-    """The last layer, run on K crops. Keys and the [CLS] row are computed beside it, when a method asks for them."""
+    """The last layer, run on K crops. Keys and the [CLS] row are computed alongside it, when a method asks for them."""
 
     def __init__(self, layer: CLIPEncoderLayer, layer_input: torch.Tensor) -> None:
         """`layer_input` is (K, 1 + N, C), [CLS] first."""

@@ -3,24 +3,29 @@
 A new family is a new file here; nothing else names it.
 """
 
-import pkgutil
-from importlib import import_module
+import sys
+from functools import cache
 
 from llava.model.families.base import Family
+from llava.pruning.method import discover
 
-FAMILIES: tuple[Family, ...] = tuple(
-    import_module(f"{__name__}.{module.name}").FAMILY
-    for module in pkgutil.iter_modules(__path__)
-    if module.name != "base"
-)
+
+@cache
+def known_families() -> dict[str, Family]:
+    """Each family by the name of its class and by what published configs say as `model_type`.
+
+    Raises ValueError for a name that two files claim.
+    """
+    return discover(sys.modules[__name__], "FAMILY", lambda family: (family.causal_lm.__name__, *family.model_types))
+
+
+FAMILIES: tuple[Family, ...] = tuple(dict.fromkeys(known_families().values()))
 
 
 def find_family(architecture: str | None, model_type: str | None) -> Family | None:
     """The family of a LLaVA checkpoint's config, by the name of its class or else its `model_type`."""
-    for family in FAMILIES:
-        if architecture == family.causal_lm.__name__:
-            return family
-    return next((family for family in FAMILIES if model_type in family.model_types), None)
+    known = known_families()
+    return known.get(architecture) or known.get(model_type)
 
 
 def find_trained_family(architecture: str | None, model_type: str | None) -> Family | None:

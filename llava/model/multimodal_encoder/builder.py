@@ -1,12 +1,12 @@
 """The vision tower that a LLaVA config names.
 
-A tower is one file `*_encoder.py` of this folder. It defines `TOWER`, a `VisionTower` (see vision_tower.py) with its
-classes of transformers and `encode(pixels) -> Views`. Its image processor has `side`, `shorter_side`, `central_square`
-and `padded_square`.
+A tower is one file of this folder. It defines `TOWER`, a `VisionTower` (see vision_tower.py) with its classes of
+transformers and `encode(pixels) -> Views`. Its image processor has `side`, `shorter_side`, `central_square` and
+`padded_square`.
 """
 
-import pkgutil
-from importlib import import_module
+import sys
+from functools import cache
 from pathlib import Path
 
 from llava.checkpoints.folders import find_folder
@@ -14,12 +14,13 @@ from llava.checkpoints.schemas import tower_model_type
 from llava.errors import InputError
 from llava.files import read_json_object
 from llava.model.multimodal_encoder.vision_tower import VisionTower
+from llava.pruning.method import discover
 
-_TOWERS: tuple[type[VisionTower], ...] = tuple(
-    import_module(f"{__package__}.{module.name}").TOWER
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)])
-    if module.name.endswith("_encoder")
-)
+
+@cache
+def known_towers() -> dict[str, type[VisionTower]]:
+    """The tower of each `model_type` of a vision config. Raises ValueError for one that two files claim."""
+    return discover(sys.modules[__package__], "TOWER", lambda tower: tower.MODEL_TYPES)
 
 
 def open_vision_tower(folder: Path, args, delay_load: bool = False) -> VisionTower:
@@ -30,11 +31,11 @@ def open_vision_tower(folder: Path, args, delay_load: bool = False) -> VisionTow
     Raises InputError for a `model_type` that no tower here reads.
     """
     model_type = tower_model_type(read_json_object(folder / "config.json", "config"))
-    for tower in _TOWERS:
-        if model_type in tower.MODEL_TYPES:
-            return tower(folder, args, delay_load)
-    known = " or ".join(tower.NAME for tower in _TOWERS)
-    raise InputError(f"the vision tower {folder} is not {known} but {model_type!r}")
+    tower = known_towers().get(str(model_type))
+    if tower is None:
+        known = " or ".join(dict.fromkeys(tower.NAME for tower in known_towers().values()))
+        raise InputError(f"the vision tower {folder} is not {known} but {model_type!r}")
+    return tower(folder, args, delay_load)
 
 
 def build_vision_tower(vision_tower_cfg, checkpoint: Path | None = None, delay_load: bool = False) -> VisionTower:

@@ -64,6 +64,6 @@ def evaluate_all(model_path: str, data: Path, output: Path, batch_size: int, pro
             if setting.tokens is None:
                 (output / "kinds.md").write_text(kinds_table(kinds(data, answers)), encoding="utf-8")
             scores[setting.name] = score_all(data, benchmarks, answers)
-            write_json(file, scores)
+            write_json(file, scores, sort_keys=False)
     (output / "scores.md").write_text(table(scores), encoding="utf-8")
     return table(scores)

@@ -6,10 +6,20 @@ from pathlib import Path
 import pytest
 
 from llava.eval import evaluate
+from llava.model.converting import convert_checkpoint
 
 ROOT = Path(__file__).parents[3]
 MODEL = ROOT / "playground" / "checkpoints" / "llava-tiny"
 TASKS = ROOT / "scripts" / "lmms_eval"
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+)
+TEMPLATE = (
+    SYSTEM + "{% for turn in messages %}{{ turn['role'].upper() }}: "
+    "{% for part in turn['content'] %}{{ '<image>\\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+    "{{ ' ' if turn['role'] == 'user' else '</s>' }}{% endfor %}{{ 'ASSISTANT:' if add_generation_prompt else '' }}"
+)
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +63,13 @@ def own_results(tmp_path_factory):
         return known[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """(folder of the bundled model in transformers' layout, without its chat template, and a file of another)."""
+    parent = tmp_path_factory.mktemp("hf")
+    convert_checkpoint(str(MODEL), parent / "llava-tiny-hf", "hf", 10**9)
+    (parent / "llava-tiny-hf" / "chat_template.jinja").rename(parent / "own.jinja")
+    (parent / "template.jinja").write_text(TEMPLATE)
+    return parent / "llava-tiny-hf", parent / "template.jinja"

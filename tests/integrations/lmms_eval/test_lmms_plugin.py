@@ -9,7 +9,6 @@ import torch
 
 pytest.importorskip("lmms_eval.evaluator", reason="lmms-eval is not installed here: see scripts/test_lmms_eval.sh")
 
-from lmms_eval.api.instance import Instance
 from lmms_eval.models import get_model, list_available_models
 
 from llava.checkpoints.tokenizer import tokenizer_image_token
@@ -19,26 +18,8 @@ from llava.inference.options import decoding
 from llava.model import encode as door
 from llava.vision.pixels import process_images
 from tests.conftest import picture
+from tests.integrations.lmms_eval.asking import GREEDY, QUESTION, choice, instance, question, to_visual
 from tests.integrations.lmms_eval.conftest import MODEL, ROOT, TASKS
-
-GREEDY = {"max_new_tokens": 8, "temperature": 0, "do_sample": False}
-QUESTION = "What is in the picture?\nAnswer the question using a single word or phrase."
-
-
-def to_visual(document: dict) -> list:
-    return document["pictures"]
-
-
-def instance(kind: str, *arguments) -> Instance:
-    return Instance(request_type=kind, arguments=arguments, idx=0, metadata={"task": "t", "doc_id": 0, "repeats": 1})
-
-
-def question(text: str, document: int, task: str = "scenes", **options) -> Instance:
-    return instance("generate_until", text, GREEDY | options, to_visual, document, task, "test")
-
-
-def choice(text: str, answer, document: int) -> Instance:
-    return instance("loglikelihood", text, answer, to_visual, document, "scenes", "test")
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +198,7 @@ def test_weights_are_of_the_dtype_that_is_wanted():
     arguments = f"pretrained={MODEL},dtype=bfloat16,batch_size=auto"
     lm = get_model("llava_vispruner").create_from_arg_string(arguments, {"device": "cpu"})
     assert lm.engine.model.dtype is torch.bfloat16
-    assert lm.conv_template == "vicuna_v1"
+    assert lm.template.name == "vicuna_v1"
     lm.task_dict["scenes"] = {"test": [{"pictures": [picture()]}]}
     assert lm.generate_until([question(QUESTION, 0)])[0]
 

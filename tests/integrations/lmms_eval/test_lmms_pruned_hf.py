@@ -10,31 +10,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llava.conversation import get_conversation
 from llava.integrations.transformers import prune
-from llava.model.converting import convert_checkpoint
 from tests.conftest import picture
-from tests.integrations.lmms_eval.conftest import MODEL
-from tests.integrations.lmms_eval.test_lmms_plugin import QUESTION, choice, question
+from tests.integrations.lmms_eval.asking import QUESTION, choice, question
+from tests.integrations.lmms_eval.conftest import SYSTEM
 
-SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
-)
-TEMPLATE = (
-    SYSTEM + "{% for turn in messages %}{{ turn['role'].upper() }}: "
-    "{% for part in turn['content'] %}{{ '<image>\\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
-    "{{ ' ' if turn['role'] == 'user' else '</s>' }}{% endfor %}{{ 'ASSISTANT:' if add_generation_prompt else '' }}"
-)
 SHOWN = [[], [picture()], [picture(300, 200, 1)], [picture(seed=1), picture(seed=2)]]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """(folder of the bundled model in transformers' layout, without its chat template, and a file of another)."""
-    parent = tmp_path_factory.mktemp("hf")
-    convert_checkpoint(str(MODEL), parent / "llava-tiny-hf", "hf", 10**9)
-    (parent / "llava-tiny-hf" / "chat_template.jinja").rename(parent / "own.jinja")
-    (parent / "template.jinja").write_text(TEMPLATE)
-    return parent / "llava-tiny-hf", parent / "template.jinja"
 
 
 def make(checkpoint, **arguments):

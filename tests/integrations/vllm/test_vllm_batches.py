@@ -13,12 +13,12 @@ pytest.importorskip("vllm.version", reason=NO_VLLM)
 SETTINGS = [Settings(16)] * 5 + [Settings(32)] * 2 + [Settings(16)]
 
 
-def batches(is_exact: bool, crops: list[int], settings: list[Settings]) -> list[list[int]]:
+def batches(one_by_one: bool, crops: list[int], settings: list[Settings]) -> list[list[int]]:
     """The places of the pictures of each batch."""
     from llava.integrations.vllm.model import VisPrunerLlavaForConditionalGeneration as Model
 
     images = [(torch.zeros(k, 1), i, each) for i, (k, each) in enumerate(zip(crops, settings, strict=True))]
-    made = list(Model._batches(SimpleNamespace(is_exact=is_exact), images))
+    made = list(Model._batches(SimpleNamespace(encodes_one_by_one=one_by_one), images))
     assert all(image[2] == own for batch, own in made for image in batch)
     return [[image[1] for image in batch] for batch, _ in made]
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from llava.pruning import METHOD_NAMES
+from tests import doors
 from tests.integrations.vllm.conftest import MODEL, NO_VLLM, ROOT, questions, serving
 
 pytest.importorskip("vllm.version", reason=NO_VLLM)
@@ -95,7 +97,7 @@ def test_usage_counts_the_tokens_that_are_kept(client):
 
 
 def test_caches_keep_settings_apart(client):
-    """The second of two equal requests reuses the prompt behind its picture; one with another setting does not."""
+    """The second of two equal requests reuses the prompt up to after its picture; one with another setting does not."""
     image, _ = questions("textvqa")[5]
 
     def cached(**settings) -> int:
@@ -119,10 +121,8 @@ BAD = [
     ({"important_ratio": 1.5}, "important_ratio must be a number in [0, 1], got 1.5"),
     ({"important_ratio": "half"}, "important_ratio must be a number in [0, 1], got 'half'"),
     ({"pruning_seed": 1 << 70}, "pruning_seed must fit into 64 bits"),
-    (
-        {"pruning_method": "fastv"},
-        "the pruning method fastv cannot work in vLLM: it drops visual tokens inside the language model",
-    ),
+    ({"budget_per": "image"}, "budget_per: vLLM must know the visual tokens of each picture before; it takes 'crop'"),
+    ({"budget_per": "row"}, "budget_per must be crop or image, got 'row'"),
     ({"pruning_method": "json.tool"}, "pruning_method of a request must be one of vispruner"),
     ({"visual_tokens": 16}, "mm_processor_kwargs has 'visual_tokens': it takes visual_token_num"),
 ]
@@ -134,6 +134,13 @@ def test_a_bad_setting_is_refused_with_the_reason(settings, reason, client):
     with pytest.raises(BadRequestError, match=re.escape(reason)):
         client.chat.completions.create(**as_request(QUESTION, image, **settings))
     assert text_of(client.chat.completions.create(**as_request(QUESTION, image))) in ("Yes", "No")
+
+
+@pytest.mark.parametrize("method", [method for method in METHOD_NAMES if doors.must_be_refused(method)])
+def test_a_method_that_cannot_work_is_refused_by_name(method, client):
+    image, _ = questions("pope")[0]
+    with pytest.raises(BadRequestError, match=f"the pruning method {method} cannot work in vLLM: it "):
+        client.chat.completions.create(**as_request(QUESTION, image, pruning_method=method))
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,12 @@ import torch
 from llava.errors import InputError
 from llava.integrations.vllm.settings import pack, read_settings, unpack
 from llava.pruning import METHOD_NAMES, Settings, Views, select
+from tests import doors
 
 PATCHES = 20
 
 
-def can_work(method: str) -> bool:
-    try:
-        return read_settings({"pruning_method": method}).pruning_method == method
-    except InputError:
-        return False
-
-
-METHODS = [name for name in METHOD_NAMES if can_work(name)]
+METHODS = [name for name in METHOD_NAMES if not doors.must_be_refused(name)]
 
 
 @pytest.fixture
@@ -41,7 +35,18 @@ def views():
 
 def test_the_methods_of_patches_and_of_merged_tokens_can_work():
     assert {"vispruner", "none", "divprune", "fastervlm", "random", "visionzip"} <= set(METHODS)
-    assert "fastv" not in METHODS
+    for method in METHOD_NAMES:
+        if method in METHODS:
+            assert read_settings({"pruning_method": method}).pruning_method == method
+        else:
+            with pytest.raises(InputError, match=f"the pruning method {method} cannot work in vLLM: it "):
+                read_settings({"pruning_method": method})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_of_an_image_is_refused_by_name(method):
+    with pytest.raises(InputError, match=r"^budget_per: "):
+        read_settings({"pruning_method": method, "visual_token_num": 8, "budget_per": "image"})
 
 
 @pytest.mark.parametrize("method", METHODS)

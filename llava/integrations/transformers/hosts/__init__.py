@@ -1,21 +1,19 @@
 """The hosts, one file each: a file of this folder that defines `HOST` makes its models known (see `base`)."""
 
-import pkgutil
-from functools import lru_cache
-from importlib import import_module
-from pathlib import Path
+import sys
+from functools import cache
 
 from transformers import PreTrainedModel
 
 from llava.errors import InputError
 from llava.integrations.transformers.hosts.base import Host
+from llava.pruning.method import discover
 
 
-@lru_cache
+@cache
 def known_hosts() -> dict[str, Host]:
-    """The host of each model class, by the class's name."""
-    modules = [import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules([str(Path(__file__).parent)])]
-    return {model: module.HOST for module in modules if hasattr(module, "HOST") for model in module.HOST.models}
+    """The host of each model class, by the class's name. Raises ValueError for a class that two files claim."""
+    return discover(sys.modules[__name__], "HOST", lambda host: host.models)
 
 
 def find_host(model: PreTrainedModel) -> Host:

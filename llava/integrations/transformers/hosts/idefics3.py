@@ -29,14 +29,14 @@ class Idefics3Host(Host):
     def encode(self, model: PreTrainedModel, token: int, given: dict) -> list[Picture]:
         pixels, mask = given["pixel_values"], given.get("pixel_attention_mask")
         attention = model.model.vision_model.encoder.layers[-1].self_attn
-        with watching(inputs=[attention]) as seen:
+        with watching(inputs=[attention]) as watched:
             output = model.model.get_image_features(pixels, mask).pooler_output
         tokens = output if isinstance(output, torch.Tensor) else torch.stack(list(output))
 
         def importance() -> torch.Tensor:
             """(K, n): mean over the patches of a token that are no padding."""
             is_patch = None if mask is None else _patches(mask.flatten(0, 1), model.config.vision_config.patch_size)
-            of_patches = received_attention(attention, seen.hidden_states(attention), is_patch)
+            of_patches = received_attention(attention, watched.hidden_states(attention), is_patch)
             is_patch = torch.ones_like(of_patches) if is_patch is None else is_patch.to(of_patches)
             shuffle, factor = model.model.connector.pixel_shuffle, model.config.scale_factor
             sums = shuffle(of_patches.unsqueeze(-1), factor).sum(dim=-1)

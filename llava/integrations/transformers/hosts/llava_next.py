@@ -49,7 +49,7 @@ class LlavaNextHost(Host):
         return [image_size_to_num_patches(size, config.image_grid_pinpoints, side) for size in given["image_sizes"]]
 
     def places(self, model: PreTrainedModel, crops: int, size: torch.Tensor, options: dict) -> torch.LongTensor:
-        """(K, N): the placeholder of each patch, from the host's own packing of what says where each patch is.
+        """(K, N): which placeholder each patch ends up in: the host packs patch coordinates for us instead of features.
 
         Where the host scales a large picture's tokens down, a token is that of the patch nearest to it, and the patches
         between have none.

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 from llava.integrations.transformers.hosts.base import Host, Picture
-from llava.integrations.transformers.importance import Seen, watching
+from llava.integrations.transformers.importance import Watched, watching
 from llava.pruning import Views
 from llava.pruning.importance import received
 
@@ -36,10 +36,10 @@ class Qwen2VLHost(Host):
         is_video = token == model.config.video_token_id
         pixels, grids = (given[name] for name in (_VIDEO if is_video else _IMAGE))
         attention = tower.blocks[-1].attn
-        with watching(inputs=[attention]) as seen:
+        with watching(inputs=[attention]) as watched:
             encoder = model.model.get_video_features if is_video else model.model.get_image_features
             output = encoder(pixels, grids, return_dict=True)
-        importance = functools.cache(lambda: self.importance(tower, seen, grids))
+        importance = functools.cache(lambda: self.importance(tower, watched, grids))
         sizes = [len(tokens) for tokens in output.pooler_output]
         # transformers splits these among the pictures from 5.23 on
         layers = [
@@ -63,9 +63,9 @@ class Qwen2VLHost(Host):
             start += number
         return pictures
 
-    def importance(self, tower: torch.nn.Module, seen: Seen, grids: torch.LongTensor) -> torch.Tensor:
+    def importance(self, tower: torch.nn.Module, watched: Watched, grids: torch.LongTensor) -> torch.Tensor:
         """(tokens,) float32: of all frames, mean over the patches of a token, in the order of the tokens."""
-        of_patches = received_in_frames(tower.blocks[-1].attn, seen, grids)
+        of_patches = received_in_frames(tower.blocks[-1].attn, watched, grids)
         return of_patches.unflatten(0, (-1, tower.spatial_merge_size**2)).mean(dim=1)
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
@@ -96,17 +96,17 @@ def _part(importance: Callable[[], torch.Tensor], first: int, shape: tuple[int, 
 
 
 @torch.no_grad()
-def received_in_frames(attention: torch.nn.Module, seen: Seen, grids: torch.LongTensor) -> torch.Tensor:
+def received_in_frames(attention: torch.nn.Module, watched: Watched, grids: torch.LongTensor) -> torch.Tensor:
     """(patches,) float32: the attention that each patch receives, mean over the queries of its frame and over heads.
 
     Patches attend to those of their own segment, a frame or a window of it, and so receive nothing from others. They
     come in the order of the layer.
 
     Args:
-        attention: a layer's, whose input was `seen`.
+        attention: a layer's, whose input was `watched`.
         grids: (I, 3): time steps, height and width of each picture in patches.
     """
-    given = seen.inputs[attention]
+    given = watched.inputs[attention]
     hidden_states = given["hidden_states"]
     queries, keys, _ = attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
     queries, keys = apply_rotary_pos_emb_vision(queries, keys, *given["position_embeddings"])

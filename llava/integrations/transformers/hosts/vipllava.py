@@ -1,4 +1,4 @@
-"""ViP-LLaVA: as LLaVA 1.5, with the features of several tower layers one behind the other."""
+"""ViP-LLaVA: as LLaVA 1.5, with the features of several tower layers one after the other."""
 
 import torch
 from transformers import PreTrainedModel

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from llava.errors import InputError
-from llava.integrations.transformers.importance import Seen, cls_attention, received_attention, watching
+from llava.integrations.transformers.importance import Watched, cls_attention, received_attention, watching
 from llava.pruning import Views
 
 _HAS_CLS = {
@@ -24,15 +24,15 @@ _HAS_CLS = {
 class TowerRun:
     """One run of a tower, as far as the layers that the host reads are concerned."""
 
-    def __init__(self, seen: Seen, layers: list[nn.Module], has_cls: bool) -> None:
-        self._seen, self._layers, self._has_cls = seen, layers, has_cls
+    def __init__(self, watched: Watched, layers: list[nn.Module], has_cls: bool) -> None:
+        self._watched, self._layers, self._has_cls = watched, layers, has_cls
 
     def views(self, pixels: torch.Tensor, projected: torch.Tensor | None = None) -> Views:
         """What the layers say of crops `pixels` (K, 3, height, width), whose features the host made `projected`.
 
-        Features are those that the host reads, of several layers one behind the other; importance is that of the last.
+        Features are those that the host reads, of several layers one after the other; importance is that of the last.
         """
-        features = torch.cat([self._seen.outputs[layer] for layer in self._layers], dim=-1)
+        features = torch.cat([self._watched.outputs[layer] for layer in self._layers], dim=-1)
         return Views(
             features[:, 1:] if self._has_cls else features,
             importance=self.importance,
@@ -45,7 +45,7 @@ class TowerRun:
         """(K, N) float32: of each patch, in the last of the layers."""
         attention = _attention_of(self._layers[-1])
         how = cls_attention if self._has_cls else received_attention
-        return how(attention, self._seen.hidden_states(attention))
+        return how(attention, self._watched.hidden_states(attention))
 
 
 @contextmanager
@@ -67,8 +67,8 @@ def run_of(tower: nn.Module, read_layers: int | list[int], strategy: str) -> Ite
     layers = _layers(tower, [read_layers] if isinstance(read_layers, int) else list(read_layers))
     last = max(layers, key=list(_stack(tower)).index)
     ordered = [layer for layer in layers if layer is not last] + [last]
-    with watching(inputs=[_attention_of(last)], outputs=layers) as seen:
-        yield TowerRun(seen, ordered, _HAS_CLS[kind])
+    with watching(inputs=[_attention_of(last)], outputs=layers) as watched:
+        yield TowerRun(watched, ordered, _HAS_CLS[kind])
 
 
 def pool_mean(values: torch.Tensor, stride: int) -> torch.Tensor:
