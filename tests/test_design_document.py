@@ -1,6 +1,8 @@
-"""The examples of docs/design.md, applied to a copy of the package: a family is one file, a benchmark one entry."""
+"""docs/design.md: its examples, applied to a copy of the package, touch the files that it says, and its map is true."""
 
 import ast
+import filecmp
+import importlib
 import json
 import re
 import shutil
@@ -61,6 +63,7 @@ def copy(tmp_path):
     return folder, run
 
 
+@pytest.mark.slow
 def test_a_family_is_one_file(copy, checkpoints, tmp_path):
     folder, run = copy
     example = next(block for block in BLOCKS if "FAMILY = Family(" in block)
@@ -71,13 +74,11 @@ def test_a_family_is_one_file(copy, checkpoints, tmp_path):
     ]
 
 
-def test_a_benchmark_is_one_entry(copy, checkpoints, tmp_path):
+@pytest.mark.slow
+def test_a_benchmark_is_one_file(copy, checkpoints, tmp_path):
     folder, run = copy
     example = next(block for block in BLOCKS if 'name="colours"' in block)
-    module = folder / "llava" / "eval" / "benchmarks.py"
-    imports = "from llava.eval.files import read_jsonl\n"
-    imports += "from llava.eval.scoring import accuracy, join_answers, read_answers\n"
-    module.write_text(module.read_text().replace("Scores = tuple", f"{imports}Scores = tuple", 1) + "\n\n" + example)
+    (folder / "llava" / "eval" / "benchmarks" / "colours.py").write_text(example)
     data = tmp_path / "data" / "colours"
     (data / "images").mkdir(parents=True)
     picture().save(data / "images" / "0.png")
@@ -90,44 +91,192 @@ def test_a_benchmark_is_one_entry(copy, checkpoints, tmp_path):
     assert json.loads(score.read_text())["samples"] == 3
 
 
+SETTING = """
+import inspect, json, sys, torch
+from argparse import ArgumentParser
+from llava import Engine
+from llava.integrations.transformers import prune, pruned
+from llava.integrations.vllm.settings import pack, unpack
+from llava.pruning import Settings, Views, select
+from llava.pruning.settings import add_settings_arguments, settings_from
+from llava.serve.api.schema import PruningFields
+from PIL import Image
+
+parser = ArgumentParser()
+add_settings_arguments(parser)
+given = Settings(8, pruning_method="fastervlm", outliers=2)
+options = ["--visual_token_num", "8", "--pruning_method", "fastervlm", "--outliers", "2"]
+engine = Engine.from_pretrained(sys.argv[1], device="cpu", outliers=2)
+model, image = engine.model, Image.new("RGB", (40, 40), "red")
+asked = {"visual_token_num": 8, "pruning_method": "fastervlm", "do_sample": False, "max_new_tokens": 2}
+ids = torch.tensor([[1, -200, 5]])
+views = Views(torch.rand(1, 9, 2), importance=torch.arange(9.0)[None])
+print(json.dumps({
+    "command line": settings_from(parser.parse_args(options)) == given,
+    "loading": model.pruning == Settings(outliers=2) and model.outliers == 2,
+    "ask": engine.ask("What?", image, outliers=1, **asked) is not None,
+    "session": engine.session(outliers=1).pruning.outliers == 1,
+    "generate": len(model.generate(ids, images=torch.zeros(1, 3, 168, 168), outliers=1, **asked)) == 1,
+    "prune": {"outliers"} <= inspect.signature(prune).parameters.keys() & inspect.signature(pruned).parameters.keys(),
+    "vLLM": unpack(pack(given)) == given,
+    "HTTP": "outliers" in PruningFields.model_fields,
+    "folder": given.suffix == "_outliers_2",
+    "read": given.read["outliers"] == 2,
+    "heeded": select(views, Settings(2, pruning_method="fastervlm", outliers=2)).patches.tolist() == [[5, 6]],
+}))
+"""
+
+VIEW = """
+from llava.model.builder import load_pretrained_model
+import sys, torch
+model = load_pretrained_model(sys.argv[1], None, "llava", device="cpu")[1]
+views = model.get_vision_tower().encode(torch.zeros(2, 3, 168, 168))
+print(views.values.shape == views.hidden_states.shape, views.crops(slice(1, 2)).values.shape[0])
+"""
+
+
+@pytest.mark.slow
+def test_a_setting_is_three_files(copy, checkpoints):
+    folder, run = copy
+    field, heeds = (block for block in BLOCKS if "outliers" in block)
+    settings, method = (folder / "llava" / "pruning" / name for name in ("settings.py", "methods/fastervlm.py"))
+    _put_before(settings, "\n    def __post_init__", field)
+    text = method.read_text()
+    start, end = text.index("    def select"), text.index("\n\nMETHOD")
+    method.write_text(text[:start] + heeds + text[end:])
+    (folder / "test_outliers.py").write_text(SETTING)  # the third
+    facts = json.loads(run("test_outliers.py", checkpoints()))
+    assert [name for name, holds in facts.items() if not holds] == []
+    for command in ("llava.eval", "llava.bench", "llava.eval.run_llava", "llava.serve.cli", "llava.eval.budget"):
+        assert "--outliers" in run("-m", command, "--help"), command
+    assert _changed(folder) == ["pruning/methods/fastervlm.py", "pruning/settings.py"]
+
+
+@pytest.mark.slow
+def test_a_view_is_two_files(copy, checkpoints):
+    folder, run = copy
+    view = next(block for block in BLOCKS if "values = View(" in block)
+    given = re.search(r"`(values=lambda.*?)`", TEXT)[1]
+    _put_before(folder / "llava" / "pruning" / "views.py", "    question = View(", view)
+    tower = folder / "llava" / "model" / "multimodal_encoder" / "clip_encoder.py"
+    _put_before(tower, "            pixels=images,\n", f"            {given},\n")
+    assert run("-c", VIEW, checkpoints()).split() == ["True", "1"]
+    assert _changed(folder) == ["model/multimodal_encoder/clip_encoder.py", "pruning/views.py"]
+
+
+def _put_before(path: Path, mark: str, text: str) -> None:
+    before, after = path.read_text().split(mark)
+    path.write_text(before + text + mark + after)
+
+
+def _changed(folder: Path) -> list[str]:
+    """The files of the package that are others in a copy of it."""
+    own = {path.relative_to(ROOT / "llava") for path in (ROOT / "llava").rglob("*.py")}
+    theirs = {path.relative_to(folder / "llava") for path in (folder / "llava").rglob("*.py")}
+    same = [path for path in own & theirs if filecmp.cmp(ROOT / "llava" / path, folder / "llava" / path, shallow=False)]
+    return sorted(map(str, (own | theirs) - set(same)))
+
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in (ROOT / "llava").rglob("*.py")
+}
+PLACES = re.findall(r"^\| (`llava/.*?) \|", TEXT, re.MULTILINE)
+LEVELS = {
+    name.removesuffix(".py").removesuffix("/__init__").rstrip("/").replace("/", "."): level
+    for level, row in enumerate(PLACES)
+    for name in re.findall(r"`([\w/.]+)`", row)
+}
+
+
 def test_the_map_names_what_is_there():
-    for name in re.findall(r"^\| `([\w/.]+)`", TEXT, re.MULTILINE):
+    for row in PLACES:
+        name = row.split("`")[1]
         assert (ROOT / name).exists(), name
 
 
-def test_imports_point_down_the_map():
-    """No file imports from a folder above its own in the document's table, and no circle of imports is run through."""
-    places = [name.rstrip("/") for name in re.findall(r"^\| (`llava/.*?) \|", TEXT, re.MULTILINE)]
-    levels = {}
-    for level, row in enumerate(places):
-        for name in re.findall(r"`([\w/.]+)`", row):
-            path = name if "/" in name else f"{row.split('`')[1].rpartition('/')[0]}/{name}"
-            levels[path.removesuffix(".py").rstrip("/").replace("/", ".")] = level
-    modules = {_module(path): path for path in (ROOT / "llava").rglob("*.py")}
-    imports = {module: _imported(path, modules) - {module} for module, path in modules.items()}
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """What each module imports of the package, but those that only re-export: they may import from anywhere."""
+    shims = {module for module, path in MODULES.items() if _only_re_exports(path)}
+    found = {module: _imported(module) - {module, "llava"} for module in MODULES.keys() - shims}
+    for module, names in found.items():
+        assert not names & shims, f"{module} imports {names & shims}"
+    return found
+
+
+def test_imports_point_down_the_map(imports):
+    """For types or by a string either."""
     for module, names in imports.items():
-        level = _level(levels, module)
         for name in names:
-            below = _level(levels, name)
-            assert level is None or below is None or level <= below, f"{module} imports {name}"
+            assert _level(module) <= _level(name), f"{module} imports {name}"
+
+
+def test_there_is_no_circle_of_imports(imports):
     TopologicalSorter(imports).prepare()
 
 
-def _module(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+def test_the_package_itself_imports_nothing_of_it():
+    """Every import of a module runs it first."""
+    tree = ast.parse(MODULES["llava"].read_text(encoding="utf-8"))
+    assert not [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module.startswith("llava")]
 
 
-def _imported(path: Path, modules: dict[str, Path]) -> set[str]:
-    """The modules that a file imports, for types alone excepted."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    skipped = {inner for node in typing for inner in ast.walk(node)}
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node not in skipped]
-    names = {(node.module, f"{node.module}.{alias.name}") for node in found for alias in node.names}
-    return {inner if inner in modules else outer for outer, inner in names} & set(modules)
+def _only_re_exports(path: Path) -> bool:
+    """Whether a module has imports and nothing of its own, but perhaps the call of an imported command."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body[1:]
+    if path.name.startswith("__") or not body:
+        return False
+    return all(
+        isinstance(node, ast.ImportFrom)
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__")
+        or (isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'")
+        for node in body
+    )
 
 
-def _level(levels: dict[str, int], module: str) -> int | None:
-    """The row of the longest place that the module is in; None for what the map does not name."""
-    places = [place for place in levels if module == place or module.startswith(f"{place}.")]
-    return levels[max(places, key=len)] if places else None
+def _imported(module: str) -> set[str]:
+    """The modules of the package that one imports, or names in full in a string, or looks for in its folder."""
+    names: set[str] = set()
+    source = MODULES[module].read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else node.module for name in inner}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)
+    if re.search(r"import_module\(f.\{__(name|package)__\}\.\{", source) and "iter_modules" in source:
+        package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+        names |= {name for name in MODULES if name.rpartition(".")[0] == package}
+    return names & MODULES.keys()
+
+
+def _level(module: str) -> int:
+    """The row of the longest place that the module is in."""
+    if module in LEVELS:
+        return LEVELS[module]
+    places = [place for place in LEVELS if module.startswith(f"{place}.") and place != "llava"]
+    assert places, f"the map has no room for {module}"
+    return LEVELS[max(places, key=len)]
+
+
+def test_upstream_s_names_are_where_the_table_says():
+    """Every module that only re-exports is in the table of `llava.upstream`, with all of its names and their homes."""
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| (.*) \| `([\w.]+)` \|$", importlib.import_module("llava.upstream").__doc__, re.M
+    )
+    listed: dict[str, set[str]] = {}
+    for module, names, home in rows:
+        for name in re.findall(r"`(\w+)`(?: \(now `(\w+)`\))?", names):
+            given = getattr(importlib.import_module(module), name[0])
+            assert given is getattr(importlib.import_module(home), name[1] or name[0]), name
+            listed.setdefault(module, set()).add(name[0])
+    shims = {
+        name: path for name, path in MODULES.items() if _only_re_exports(path) and "__main__" not in path.read_text()
+    }
+    for name, path in shims.items():
+        imports = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
+        assert listed.pop(name) == {alias.asname or alias.name for node in imports for alias in node.names}, name
+    assert not listed

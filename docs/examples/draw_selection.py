@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
-from llava.eval.options import ModelOptions, visual_token_num
+from llava.inference.options import ModelOptions, visual_token_num
 from llava.pruning.settings import Settings
 
 if TYPE_CHECKING:
@@ -112,12 +112,11 @@ def main() -> None:
     parser.add_argument("--budgets", type=visual_token_num, nargs="+", default=[32, 16, 8])
     parser.add_argument("--output", type=Path, default=Path("assets/selection.png"))
     args = parser.parse_args()
-    from llava.inference import conv_mode_for
     from llava.vision.pictures import load_image
 
     image = load_image(args.image_file, as_displayed=True)
     loaded = ModelOptions(args.model_path, device="cpu").load()
-    figure = draw_figure(loaded, image, conv_mode_for(loaded.model), args.query, args.budgets)
+    figure = draw_figure(loaded, image, loaded.template, args.query, args.budgets)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     figure.save(args.output, optimize=True)
     print(args.output)

@@ -15,10 +15,10 @@ from llava.bench.shapes import SHAPES
 from llava.cli import CommandParser, run_command
 from llava.constants import PATCH_MERGE_TYPES
 from llava.errors import InputError
-from llava.eval.files import write_json
-from llava.eval.options import add_compile_argument, pruning_method, visual_token_num
-from llava.files import atomic_writer
-from llava.pruning.settings import Settings
+from llava.files import atomic_writer, write_json
+from llava.inference.options import add_compile_argument, pruning_grid
+from llava.pruning.method import NONE
+from llava.pruning.settings import Settings, add_settings_arguments
 from llava.vision.grids import is_anyres
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -31,12 +31,8 @@ def parse() -> argparse.Namespace:
     model.add_argument("--shape", choices=SHAPES, help="random weights of this shape instead of a checkpoint")
     parser.add_argument("--mm_patch_merge_type", choices=PATCH_MERGE_TYPES, help="how a checkpoint's crops are joined")
     parser.add_argument("--image_grid_pinpoints", help="such as '[[672, 672]]': that picture, in crops")
-    parser.add_argument(
-        "--visual_token_num", type=visual_token_num, nargs="+", default=[192, 128, 64, 32], help="budgets of each crop"
-    )
-    parser.add_argument(
-        "--pruning_method", type=pruning_method, nargs="+", default=["vispruner"], help="methods (vispruner)"
-    )
+    add_settings_arguments(parser, several=("visual_token_num", "pruning_method"))
+    parser.set_defaults(visual_token_num=[192, 128, 64, 32])
     parser.add_argument("--layers", type=int, help="of the language model, instead of the shape's own number")
     parser.add_argument("--batch-size", type=int, default=1, help="prompts at once, each with a picture (1)")
     parser.add_argument("--prompt-tokens", type=int, default=64, help="text tokens of the prompt (64)")
@@ -106,13 +102,7 @@ def main() -> None:
     model.compile_decoding = args.compile_decoding
     crops = 1 if grid is None else 1 + grid[0] * grid[1]
     job = make_job(side, crops, grid, args.prompt_tokens, model, args.answer_tokens, args.batch_size)
-    settings = [Settings(pruning_method="none")]
-    settings += [
-        Settings(number, pruning_method=name)
-        for name in args.pruning_method
-        if name != "none"
-        for number in args.visual_token_num
-    ]
+    settings = [Settings(pruning_method=NONE), *(each for each in pruning_grid(vars(args)) if each.prunes)]
     rows = measure(model, job, settings, args.rounds, args.warmup)
     about = {
         "model": args.shape or args.model_path,
@@ -131,7 +121,7 @@ def main() -> None:
     text = table(about, rows)
     print(text)
     if args.output is not None:
-        write_json(args.output / "bench.json", {**about, "rows": rows})
+        write_json(args.output / "bench.json", {**about, "rows": rows}, sort_keys=False)
         with atomic_writer(args.output / "bench.md") as file:
             file.write(text + "\n")
         picture = args.output / "bench.png"

@@ -179,7 +179,7 @@ def _row(model, job: Job, pruning: Settings, times: list[dict]) -> dict:
     layers = cache_in(output).layers
     prompts = prefill(model, job, pruning)[1]
     length, visual = prompts.longest, int(prompts.is_visual[0].sum())
-    decoder = Decoder.of(model.config)
+    decoder = Decoder.from_config(model.config)
     left, full_layers = tokens_later(pruning, length, visual, model.get_vision_tower().num_patches)
     row = {
         "method": method_label(pruning.pruning_method),

@@ -66,7 +66,7 @@ def build(shape: Shape, device: torch.device, dtype: torch.dtype, attn_implement
 
 
 def build_text_side(shape: Shape, device: torch.device) -> TextSide:
-    """CLIP's text tower of ViT-L/14 and the projections beside a tower of this shape, for methods that ask for them."""
+    """CLIP ViT-L/14's text tower and the projections for a tower of this shape, for methods that ask for them."""
     config = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12, projection_dim=768)
     with _weights_on(device, torch.float32):
         tower = CLIPTextModelWithProjection(config)
@@ -76,7 +76,7 @@ def build_text_side(shape: Shape, device: torch.device) -> TextSide:
 
 
 def random_tokens(vocabulary: int) -> Callable[..., SimpleNamespace]:
-    """What stands for a tokenizer beside random weights: every word of a text is one token."""
+    """The tokenizer of random weights: every word of a text is one token."""
 
     def encode(text: str, **_) -> SimpleNamespace:
         return SimpleNamespace(input_ids=[zlib.crc32(word.encode()) % vocabulary for word in text.split()])

@@ -9,7 +9,7 @@ import transformers
 from llava.bench.measure import TIMES
 
 GIB, MIB = 2**30, 2**20
-SHARES = ("prefill", "first token", "answer")  # what is told beside the unpruned model's
+SHARES = ("prefill", "first token", "answer")  # shown as shares of the unpruned model's
 
 
 def machine(device: torch.device) -> dict[str, str]:

@@ -18,7 +18,7 @@ def find_folder(name: str, what: str, relative_to: Path | None = None, cache_dir
 
     Of a hub id all but the weights is downloaded: those follow where they are read (`fetch_weights`), once what the
     folder says of itself was found good. It goes to `cache_dir`, or where the checkpoint `relative_to` was downloaded
-    to, or to the library's own place. Raises InputError, calling it `what`, if it is none of these.
+    to, or to the library's own place. Raises InputError, calling it `what`, for anything else.
     """
     candidates = [relative_to / name] if relative_to else []
     for folder in [*candidates, Path(name)]:

@@ -1,7 +1,7 @@
 """What the JSON files of a checkpoint may hold: types and ranges of the fields that decide what is built.
 
 Fields that are not named here are left as they are; those that are named may be absent. `read_checked` reads a file and
-tells in one line which field is wrong.
+names the wrong field in one line.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ Spread = Annotated[list[Positive], Field(min_length=3, max_length=3)]
 
 
 class _File(BaseModel):
-    """A JSON object whose other fields are nobody's business here."""
+    """A JSON object; unknown fields are accepted and ignored."""
 
     model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
 

@@ -17,7 +17,7 @@ from llava.files import read_json_object
 SPIECE_UNDERLINE = "▁"
 
 # A serialized sentencepiece ModelProto that holds nothing but normalizer_spec { add_dummy_prefix: false }. Protocol
-# buffers merge when they are concatenated, so this behind a model switches its automatic leading space off.
+# buffers merge when they are concatenated, so appending this to a model switches its automatic leading space off.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 
 
@@ -76,7 +76,7 @@ class LlamaSentencePieceTokenizer(SentencePieceBackend):
         return self.sp_model.encode(text, out_type=str)
 
     def build_inputs_with_special_tokens(self, token_ids_0: list[int], token_ids_1: list[int] | None = None):
-        """Put BOS in front and EOS behind each sequence, where the checkpoint's settings say so."""
+        """Put BOS before and EOS after each sequence, where the checkpoint's settings say so."""
         bos = [self.bos_token_id] if self.add_bos_token else []
         eos = [self.eos_token_id] if self.add_eos_token else []
         second = bos + token_ids_1 + eos if token_ids_1 is not None else []
@@ -117,7 +117,7 @@ class LlamaSentencePieceTokenizer(SentencePieceBackend):
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a checkpoint folder: of its `tokenizer.model` (Llama, Mistral), else transformers' choice.
 
-    Raises InputError, naming the folder, if there is none or it cannot be read.
+    Raises InputError, naming the folder, if it has no tokenizer or one that cannot be read.
     """
     settings = folder / "tokenizer_config.json"
     if settings.exists():

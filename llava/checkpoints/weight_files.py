@@ -55,7 +55,7 @@ def find_weight_files(folder: str | Path) -> list[Path]:
 
 
 def require_listed(files: list[Path], names: Collection[str]) -> None:
-    """Raise InputError unless `names`, those in `files`, are all that the index beside them lists."""
+    """Raise InputError unless `names`, those in `files`, are all that the folder's index lists."""
     for index_name, _ in WEIGHT_FILES:
         index = files[0].with_name(index_name)
         if index.exists():
@@ -93,7 +93,7 @@ _ABOUT_LORA = " (LoRA has an adapter_config.json and is read with its base model
 
 
 def read_projector(folder: Path) -> StateDict:
-    """The tensors of a projector-only checkpoint. Raises InputError if there are none, or others beside them."""
+    """The tensors of a projector-only checkpoint. Raises InputError if there are none, or other tensors too."""
     fetch_weights(folder)
     path = folder / "mm_projector.bin"
     others = [file.name for ending in ("*.bin", "*.safetensors") for file in folder.glob(ending)]

@@ -38,7 +38,7 @@ _PUBLISHED_KEYS = dict.fromkeys((
     "use_mm_proj": True,
 }
 # fmt: on
-# Keys of a config that are its library's own, or stand in a published one under another name.
+# Keys of a config that are its library's own, or have another name in a published one.
 _OWN_KEYS = {"_name_or_path", "architectures", "dtype", "quantization_config", "rope_parameters", "tokenizer_class"}
 _OWN_KEYS |= {"tokenizer_model_max_length", "transformers_version"}
 _LAYER = re.compile(r"\blayers\.(\d+)\.")
@@ -54,7 +54,7 @@ def split_tower(weights: StateDict) -> tuple[StateDict, StateDict]:
 def load_tower_weights(
     cls: type[PreTrainedModel], config: PreTrainedConfig, folder: str, weights: StateDict | None, **placement
 ) -> PreTrainedModel:
-    """An image encoder with `weights`, or with those in `folder`, whose keys may stand behind `vision_model.`.
+    """An image encoder with `weights`, or with those in `folder`, whose keys may begin with `vision_model.`.
 
     What a config leaves out of its folder's model is no surprise: the layers beyond its own, and a pooling head where
     `vision_use_head` is false.

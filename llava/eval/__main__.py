@@ -1,56 +1,61 @@
-"""Answer a benchmark, score the answers and write the file to submit: python -m llava.eval pope --visual_token_num 64
+"""Answer benchmarks, score the answers and write the files to submit: python -m llava.eval pope --visual_token_num 64
 
-The recipes of scripts/ call this command. Every GPU in CUDA_VISIBLE_DEVICES takes its share of the questions; a run
-that was cut off goes on where it was.
+Several benchmarks and settings, `python -m llava.eval pope gqa --visual_token_num 128 64 --pruning_method vispruner
+divprune`, are answered in every combination by one model that is loaded once, and end with a table of the scores. Every
+GPU in CUDA_VISIBLE_DEVICES takes its share of the questions; a run that was cut off goes on where it was.
 """
 
 import argparse
+import logging
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
-from llava.eval.answering import answer_question_file
-from llava.eval.benchmarks import BENCHMARKS, MissingData, find_benchmark
-from llava.eval.evaluation import (
-    BUNDLED_MODEL,
-    DATA,
-    answers_path,
-    default_data_dir,
-    finish,
-    published_conv_mode,
-)
-from llava.eval.options import (
+from llava.eval.benchmarks import all_benchmarks, find_benchmark
+from llava.eval.benchmarks.base import Benchmark, MissingData
+from llava.eval.evaluation import BUNDLED_MODEL, DATA, Run, default_data_dir, distinct
+from llava.eval.report.summary import summarize
+from llava.eval.run.processes import GOES_ON, environment_of_child
+from llava.eval.run.source import OnDisk
+from llava.inference.options import (
     add_asking_arguments,
     add_crop_arguments,
     add_generation_arguments,
-    add_pruning_arguments,
     add_weights_arguments,
     asking_options,
     model_options,
+    pruning_grid,
 )
-from llava.eval.processes import GOES_ON, environment_of_child
+from llava.pruning.method import NONE, method_label
+from llava.pruning.settings import DEFAULTS, NAMES, Settings, add_settings_arguments
 
-SKIPPED = 3  # exit code of --skip-missing
+SKIPPED = 3  # exit code of --skip-missing for a benchmark alone
+ALL = "all"
+logger = logging.getLogger(__name__)
 
 
 def parse() -> argparse.Namespace:
-    names = ", ".join(benchmark.name for benchmark in BENCHMARKS)
+    names = ", ".join(benchmark.name for benchmark in all_benchmarks())
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmark", nargs="?", help=f"{names}; without one, they are listed")
+    parser.add_argument("benchmarks", nargs="*", help=f"{names}, or {ALL}; without one, they are listed")
     parser.add_argument(
         "--model-path", default=str(BUNDLED_MODEL), help="checkpoint folder or hub id (the bundled one)"
     )
     add_weights_arguments(parser)
-    add_pruning_arguments(parser)
+    add_settings_arguments(parser, several=set(NAMES) - {"pruning_seed"})  # which no folder tells of
     add_crop_arguments(parser)
     parser.add_argument("--data-dir", type=Path, help="the benchmarks' data (bundled, or playground/data/eval)")
     parser.add_argument("--out-dir", type=Path, default=DATA, help="where answers and scores go (playground/data/eval)")
     parser.add_argument("--overwrite", action="store_true", help="drop answers that were made with other settings")
-    parser.add_argument("--skip-missing", action="store_true", help=f"exit with {SKIPPED} where the data is not there")
+    parser.add_argument(
+        "--skip-missing",
+        action="store_true",
+        help=f"name a benchmark whose data is not there as skipped, and exit with {SKIPPED} if it is the only one",
+    )
     add_asking_arguments(parser)
     add_generation_arguments(parser, temperature=0, max_new_tokens=None)
     processes = parser.add_argument_group("processes")
@@ -64,32 +69,125 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    if args.benchmark is None:
-        print("\n".join(f"{entry.name:12}{entry.folder}/{entry.questions}" for entry in BENCHMARKS))
+    if not args.benchmarks:
+        print("\n".join(f"{entry.name:12}{entry.folder}/{entry.questions}" for entry in all_benchmarks()))
         return
-    benchmark = find_benchmark(args.benchmark)
-    if args.max_new_tokens is None:
-        args.max_new_tokens = benchmark.max_new_tokens
-    model, asking, count = model_options(args), asking_options(args), count_processes(args)
+    names = dict.fromkeys(args.benchmarks)
+    benchmarks = list(all_benchmarks()) if ALL in names else [find_benchmark(name) for name in names]
+    settings, count = pruning_grid(vars(args)), count_processes(args)
+    tokens, args.max_new_tokens = args.max_new_tokens, 1 if args.max_new_tokens is None else args.max_new_tokens
+    source, asking = OnDisk(model_options(args, settings[0])), asking_options(args)
+    settings = distinct(settings)
     data_dir = args.data_dir or default_data_dir(args.model_path)
+    is_single = len(benchmarks) == len(settings) == 1
+    if is_single:
+        skip_or_require(benchmarks[0], data_dir, args.skip_missing)
+    source.require()
+    if count > 1 and "RANK" not in os.environ:
+        launch(args, count)
+        return
+    run = Run(source, asking, settings, data_dir, args.out_dir, tokens, args.overwrite)
+    if is_single:
+        answer_one(run, benchmarks[0])
+    else:
+        answer_all(run, benchmarks, args.skip_missing)
+
+
+def skip_or_require(benchmark: Benchmark, data_dir: Path, skip: bool) -> None:
+    """Raise MissingData if a benchmark's data is not there, or with `skip` end this process."""
     try:
         benchmark.require_data(data_dir)
     except MissingData as missing:
-        if not args.skip_missing:
+        if not skip:
             raise
         print(f"skipped: {missing}", file=sys.stderr)
         sys.exit(SKIPPED)
-    answers_file = answers_path(benchmark, args.out_dir, model.name, model.pruning)
-    if count > 1 and "RANK" not in os.environ:
-        launch(args, count)
-    else:
-        # The template last: which is the checkpoint's own is known to the model families, which import transformers.
-        conv_mode = asking.conv_mode or published_conv_mode(model.name, model.model_type, model.model_path)
-        asking = replace(asking, conv_mode=conv_mode)
-        answer_question_file(model, asking, benchmark.read_questions(data_dir), answers_file, args.overwrite)
-    # What `launch` started only answers, and of several machines the first one scores.
-    if args.machine_rank == 0 and "RANK" not in os.environ:
-        print(finish(benchmark, data_dir, answers_file).description)
+
+
+def answer_one(run: Run, benchmark: Benchmark) -> None:
+    """Answer one benchmark at one of the settings. Raises InputError, in the first process, for what cannot be."""
+    try:
+        for result in run.evaluate(benchmark).values():
+            if isinstance(result, InputError):
+                raise result
+            print(result.description)
+    except InputError:
+        if run.ranks.rank == 0:  # which says it for all
+            raise
+
+
+@dataclass
+class Report:
+    """What became of the parts of a run: their failures, and the benchmarks whose data is not there."""
+
+    skipped: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    code: int = 0
+
+    def fail(self, what: str, error: Exception) -> None:
+        """Note a failure: the exit code is 2 (bad input) if nothing failed otherwise, else 1."""
+        if not isinstance(error, InputError):
+            logger.error("%s failed", what, exc_info=error)
+        self.failed.append(f"{what}: {' '.join(str(error).split())}")
+        self.code = 1 if self.code == 1 or not isinstance(error, InputError) else 2
+
+
+def answer_all(run: Run, benchmarks: list[Benchmark], skip_missing: bool) -> None:
+    """Answer benchmarks at all settings; one that fails does not stop the next. Exits with 1 or 2 if any failed."""
+    report = Report()
+    for benchmark in benchmarks:
+        try:
+            results = run.evaluate(benchmark)
+        except Exception as error:
+            if skip_missing and isinstance(error, MissingData):
+                report.skipped.append(benchmark.name)
+            elif run.ranks.count > 1 and not isinstance(error, InputError):
+                raise  # the others would wait for this process
+            else:
+                report.fail(benchmark.name, error)
+            continue
+        for pruning, result in results.items():
+            what = f"{benchmark.name}, {describe(pruning)}"
+            if isinstance(result, InputError):
+                report.fail(what, result)
+            else:
+                print(f"--- {what} ---\n{result.description}", flush=True)
+    if run.ranks.rank > 0:
+        return
+    try:
+        write_table(run, benchmarks)
+    except InputError as error:
+        report.fail("the table", error)
+    for name in report.skipped:
+        print(f"skipped, its data is not there: {name}")
+    sys.stdout.flush()
+    for what in report.failed:
+        print(f"error: {what}", file=sys.stderr)
+    sys.exit(report.code)
+
+
+def describe(pruning: Settings) -> str:
+    """The settings as a heading names them."""
+    if not pruning.prunes:
+        return "unpruned"
+    named = ("visual_token_num", "pruning_method")
+    others = {name: value for name, value in pruning.read.items() if name not in named and value is not None}
+    more = "".join(f", {name} {value}" for name, value in others.items() if value != DEFAULTS[name])
+    return f"{method_label(pruning.pruning_method)} at {pruning.visual_token_num} visual tokens{more}"
+
+
+def write_table(run: Run, benchmarks: list[Benchmark]) -> None:
+    """Print the table of scores and write it below the folder of answers: of all that is there, or of the methods."""
+    methods = list(dict.fromkeys(method_label(each.pruning_method) for each in run.settings))
+    output = run.out_dir / "summary" / ("methods" if len(methods) > 1 else "")
+    print(f"--- scores, also in {output} ---")
+    if len(methods) == 1:
+        summarize(run.out_dir, output)
+        return
+    methods.sort(key=lambda name: name != NONE)
+    tokens = sorted({each.visual_token_num for each in run.settings if each.prunes})
+    names = [benchmark.name for benchmark in benchmarks]
+    summarize(run.out_dir, output, checkpoint=run.source.name, tokens=tokens, methods=methods, benchmarks=names)
 
 
 def count_processes(args: argparse.Namespace) -> int:
@@ -123,7 +221,7 @@ def launch(args: argparse.Namespace, count: int) -> None:
     options += ["--machine_rank", args.machine_rank, "--main_process_port", args.main_process_port or 0]
     if args.num_machines > 1:
         options += ["--main_process_ip", args.main_process_ip]
-    command = [sys.executable, "-m", "llava.eval.launch", *map(str, options), "-m", "llava.eval", *sys.argv[1:]]
+    command = [sys.executable, "-m", "llava.eval.run.launch", *map(str, options), "-m", "llava.eval", *sys.argv[1:]]
     code = subprocess.run(command, check=False, env=environment_of_child()).returncode
     if code < 0:
         print(f"error: the launcher was ended by signal {-code}; {GOES_ON}", file=sys.stderr)

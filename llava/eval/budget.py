@@ -11,33 +11,31 @@ benchmark's name the answers are scored too. Nothing is kept of a run that is cu
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llava.checkpoints.folders import get_model_name_from_path
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
-from llava.eval.budget_report import markdown, write_files
-from llava.eval.budget_table import Budgets, make_row
-from llava.eval.checks import check_headers, check_lengths, check_questions
-from llava.eval.options import (
+from llava.eval.benchmarks.questions import Question, read_question_file
+from llava.eval.report.budget_report import markdown, write_files
+from llava.eval.report.budget_table import Budgets, make_row
+from llava.eval.run.checks import check_headers, check_lengths, check_questions
+from llava.inference.options import (
     AskingOptions,
     add_asking_arguments,
     add_crop_arguments,
     add_weights_arguments,
     decoding,
-    important_ratio,
     model_options,
-    pruning_method,
-    visual_token_num,
+    pruning_grid,
+    pruning_settings,
 )
-from llava.eval.questions import Question, read_question_file
-from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, method_label
-from llava.pruning.settings import Settings
+from llava.pruning.method import method_label
+from llava.pruning.settings import CROP, NAMES, Settings, add_settings_arguments, takes_settings
 
 if TYPE_CHECKING:
     from llava.inference.request import Completion, Request
@@ -65,7 +63,7 @@ def draw_sample(questions: list[Question], number: int, seed: int) -> list[Quest
 
     Raises InputError if no question has one.
     """
-    from llava.eval.ranks import by_image
+    from llava.eval.benchmarks.questions import by_image
 
     questions = [question for question in questions if question.image is not None]
     if not questions:
@@ -74,14 +72,13 @@ def draw_sample(questions: list[Question], number: int, seed: int) -> list[Quest
     return [questions[i] for i in by_image(questions, sorted(drawn))]
 
 
+@takes_settings
 def find_budget(
     loaded: LoadedModel,
     questions: list[Question],
     *,
     visual_token_num: Sequence[int] | None = None,
     important_ratio: Sequence[float] = RATIOS,
-    pruning_method: str = VISPRUNER,
-    pruning_seed: int = 0,
     sample: int = SAMPLE,
     seed: int = 0,
     agreement: float = AGREEMENT,
@@ -91,6 +88,7 @@ def find_budget(
     batch_size: int | None = None,
     num_workers: int = 0,
     show_progress: bool = False,
+    **settings: Any,
 ) -> Budgets:
     """How often greedy answers at several budgets are those with all visual tokens.
 
@@ -99,28 +97,28 @@ def find_budget(
         questions: of which a sample is drawn; those without an image are left out.
         visual_token_num: the budgets T of each crop; `default_budgets` if None.
         important_ratio: asked at each budget, if the method goes by it.
-        pruning_method, pruning_seed: see `Settings`.
         sample, seed: how many questions are drawn, and the seed of the draw.
         agreement: the share of equal answers that is wanted, in (0, 1].
         score: from the sample and the answers at each budget to figures by name, such as
             `evaluation.sample_scorer`; nothing is scored if None.
-        conv_mode: the prompt template; the one that the model was trained with if None.
+        conv_mode: the prompt template; that of the checkpoint's published figures if None.
         max_new_tokens: of an answer.
         batch_size, num_workers: see `Engine`.
         show_progress: a bar on stderr.
+        settings: the others of `llava.pruning.Settings` by name, `pruning_method` among them.
 
     Raises InputError for impossible arguments and as `Engine.answer` does.
     """
-    from llava.eval.answering import make_requests
-    from llava.inference import Engine, conv_mode_for
+    from llava.eval.run.answering import make_requests
+    from llava.inference import Engine
 
     check_sample(sample, agreement)
     patches = loaded[1].get_vision_tower().num_patches
-    settings = _settings(patches, visual_token_num, important_ratio, pruning_method, pruning_seed)
+    settings = _settings(patches, visual_token_num, important_ratio, settings)
     available = sum(question.image is not None for question in questions)
     questions = draw_sample(questions, sample, seed)
-    conv_mode = conv_mode_for(loaded[1], conv_mode)
-    requests = make_requests(questions, conv_mode, loaded[1].config, settings[0])
+    template = loaded.find_template(conv_mode) if conv_mode else loaded.template
+    requests = make_requests(questions, template, loaded[1].config, settings[0])
     check_lengths(loaded, questions, requests)
     engine = Engine(loaded, batch_size, num_workers)
     said = _answer(engine, requests, settings, decoding(0, None, 1, max_new_tokens), show_progress)
@@ -132,36 +130,30 @@ def find_budget(
     ]
     about = {
         "model": get_model_name_from_path(loaded[1].config.name_or_path),
-        "method": method_label(pruning_method),
+        "method": method_label(settings[-1].pruning_method),
         "patches": patches,
         "questions": len(questions),
         "of": available,
         "pictures": len({question.image for question in questions}),
         "seed": seed,
-        "template": conv_mode.partition(":")[0],
+        "template": template.name,
         "max_new_tokens": max_new_tokens,
     }
     return Budgets(about, agreement, questions, rows[0], rows[1:])
 
 
 def _settings(
-    patches: int, budgets: Sequence[int] | None, ratios: Sequence[float], method: str, seed: int
+    patches: int, budgets: Sequence[int] | None, ratios: Sequence[float], others: dict[str, Any]
 ) -> list[Settings]:
     """The unpruned settings, and those of each budget and ratio. Raises InputError for impossible ones."""
-    from llava.eval.settings import reads_ratio
-
-    try:
-        pruned = {
-            Settings(number, ratio, method, seed)
-            for number in (default_budgets(patches) if budgets is None else budgets)
-            for ratio in (ratios if reads_ratio(method) else [Settings.important_ratio])
-        }
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    if method == NONE or not pruned:
+    numbers = default_budgets(patches) if budgets is None else list(budgets)
+    method = pruning_settings(others).method
+    ratios = list(ratios) if method.reads_ratio else [Settings.important_ratio]
+    pruned = set(pruning_grid({**others, "visual_token_num": numbers, "important_ratio": ratios}))
+    if not pruned or not all(each.prunes for each in pruned):
         raise InputError("there is nothing to compare: give a method that prunes, a budget and a ratio")
-    pruned = sorted(pruned, key=lambda setting: (setting.visual_token_num, setting.important_ratio))
-    if pruned[-1].visual_token_num > patches:
+    pruned = sorted(pruned, key=lambda each: (each.visual_token_num, each.important_ratio))
+    if pruned[-1].visual_token_num > patches and pruned[-1].budget_per == CROP:
         raise InputError(f"visual_token_num {pruned[-1].visual_token_num} is more than the {patches} patches of a crop")
     return [Settings(), *pruned]
 
@@ -196,28 +188,9 @@ def parse() -> argparse.Namespace:
     asked.add_argument("--sample", type=int, default=SAMPLE, help=f"questions that are drawn ({SAMPLE})")
     asked.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     budgets = parser.add_argument_group("budgets")
-    budgets.add_argument(
-        "--visual_token_num",
-        type=visual_token_num,
-        nargs="+",
-        dest="budgets",
-        help="of each crop (shares of a crop's patches: of 576 they are 32 64 96 128 192 288 432)",
-    )
-    budgets.add_argument(
-        "--important_ratio",
-        type=important_ratio,
-        nargs="+",
-        dest="ratios",
-        default=RATIOS,
-        help=f"shares chosen by [CLS] attention ({' '.join(map(str, RATIOS))})",
-    )
-    budgets.add_argument(
-        "--pruning_method",
-        type=pruning_method,
-        default=VISPRUNER,
-        help=f"{', '.join(METHOD_NAMES)}, a .py file or a package.module (vispruner)",
-    )
-    budgets.add_argument("--pruning_seed", type=int, default=0, help="seed of the method random (0)")
+    add_settings_arguments(budgets, several=("visual_token_num", "important_ratio"))
+    # Without budgets: shares of a crop's patches, of 576 they are 32 64 96 128 192 288 432.
+    parser.set_defaults(visual_token_num=None, important_ratio=list(RATIOS))
     budgets.add_argument(
         "--agreement", type=float, default=AGREEMENT, help=f"share of equal answers that is wanted ({AGREEMENT})"
     )
@@ -234,8 +207,6 @@ def parse() -> argparse.Namespace:
     check_sample(args.sample, args.agreement)
     tokens = MAX_NEW_TOKENS if args.max_new_tokens is None else args.max_new_tokens
     AskingOptions(decoding(0, None, 1, tokens), args.conv_mode, args.batch_size, args.num_workers)  # they can be asked
-    if args.output is not None and importlib.util.find_spec("matplotlib") is None:
-        raise InputError("the plot needs matplotlib: pip install -e '.[eval]'")
     return args
 
 
@@ -244,14 +215,12 @@ def read_questions(args: argparse.Namespace) -> tuple[list[Question], dict]:
     if args.benchmark is None:
         return read_question_file(args.question_file, args.image_folder), {}
     from llava.eval.benchmarks import find_benchmark
-    from llava.eval.evaluation import default_data_dir, published_conv_mode, sample_scorer
+    from llava.eval.evaluation import default_data_dir, sample_scorer
 
     benchmark, data_dir = find_benchmark(args.benchmark), args.data_dir or default_data_dir(args.model_path)
     benchmark.require_data(data_dir)
-    questions, model = benchmark.read_questions(data_dir), model_options(args)
+    questions = benchmark.read_questions(data_dir)
     own = {"score": sample_scorer(benchmark, data_dir), "max_new_tokens": benchmark.max_new_tokens}
-    if args.conv_mode is None:  # known to the model families, which import transformers
-        own["conv_mode"] = published_conv_mode(model.name, model.model_type, model.model_path)
     return questions, own
 
 
@@ -265,12 +234,9 @@ def main() -> None:
     check_headers(drawn)
     workers = args.num_workers if args.num_workers is not None else min(4, (os.cpu_count() or 1) // 2)
     budgets = find_budget(
-        model_options(args).load(),
+        model_options(args, Settings()).load(),
         questions,
-        visual_token_num=args.budgets,
-        important_ratio=args.ratios,
-        pruning_method=args.pruning_method,
-        pruning_seed=args.pruning_seed,
+        **{name: getattr(args, name) for name in NAMES},
         sample=args.sample,
         seed=args.seed,
         agreement=args.agreement,

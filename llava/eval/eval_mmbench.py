@@ -1,76 +1,7 @@
-"""MMBench: plain accuracy on a split with public labels (dev), also per category.
-
-Liu et al., "MMBench: Is Your Multi-modal Model an All-around Player?", ECCV 2024, arXiv 2307.06281. The leaderboard's
-figure is another: there a question counts if it is answered right in every order of its options.
-"""
-
-from collections import defaultdict
-from pathlib import Path
+"""Score answers to MMBench: the command of `llava.eval.benchmarks.mmbench`."""
 
 from llava.cli import run_command
-from llava.errors import InputError
-from llava.eval.items import Items, accuracy_items
-from llava.eval.mmbench import INDEX, OPTIONS, first_rows_of_pictures, options_of, read_mmbench_table
-from llava.eval.scoring import (
-    accuracy,
-    accuracy_by,
-    group_answers,
-    named_option,
-    read_answers,
-    score_command,
-)
-
-
-def answered_letter(row: dict, label: dict, where: str) -> str | None:
-    """The letter that the option which an answer names has in the question file; None if it names none.
-
-    In later rounds an option is shown under another letter: `option_char` has those of the file in the order shown.
-    Raises InputError, saying where, if the option that is right was not shown, or one was twice.
-    """
-    letters = row.get("option_char", list(options_of(label)))
-    if len(set(letters)) < len(letters) or label["answer"] not in letters:
-        raise InputError(f"{where} was asked with the options {', '.join(letters)}, the label is {label['answer']}")
-    return dict(zip(sorted(letters), letters)).get(named_option(row["text"], letters))
-
-
-def _index(question_id: int | str) -> int | str:
-    """The index that an id is: 7 and "7" are the same."""
-    return int(question_id) if INDEX.fullmatch(str(question_id)) else question_id
-
-
-def evaluate(annotation_file: Path, result_file: Path) -> tuple[dict, dict[str, Items]]:
-    """`samples` and `accuracy` in percent, in all and under `category`, joined by index; and the accuracy's items.
-
-    Of answers in all rounds a question counts if every round is right. The option that an answer names is read by
-    `named_option`; `no_option` counts answers that name none, which are wrong. Raises InputError if a question or round
-    has no answer or several, an answer no question, or a label is none of the question's options.
-    """
-    labels = {
-        int(row["index"]): row for row in read_mmbench_table(annotation_file, [*OPTIONS[:2], "answer", "category"])
-    }
-    for index, label in labels.items():
-        if label["answer"] not in options_of(label):
-            says = f"the answer to {index} is {label['answer'][:60]!r}, none of its options"
-            raise InputError(f"annotation file {annotation_file}: {says}")
-    rows = read_answers(result_file)
-    all_rounds = any(row.get("round_id") for row in rows)
-    rounds = {index: len(options_of(label)) if all_rounds else 1 for index, label in labels.items()}
-    wanted = [(index, shift) for index, count in rounds.items() for shift in range(count)]
-    pairs = [((_index(row["question_id"]), row.get("round_id", 0)), row) for row in rows]
-    right, without = defaultdict(list), 0
-    for (index, _), (row,) in group_answers(pairs, wanted, result_file).items():
-        letter = answered_letter(row, labels[index], f"{result_file}: question {index}")
-        without += letter is None
-        right[index].append(letter == labels[index]["answer"])
-    hits = [all(right[index]) for index in labels]
-    categories = accuracy_by([label["category"] for label in labels.values()], hits)
-    items = accuracy_items(labels, first_rows_of_pictures(list(labels.values())), hits)
-    return accuracy(hits) | {"no_option": without, "category": categories}, {"accuracy": items}
-
-
-def main() -> None:
-    score_command("Score MMBench answers.", evaluate)
-
+from llava.eval.benchmarks.mmbench import main
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,26 +1,28 @@
-"""A benchmark from questions to score and submission: what `python -m llava.eval` and `llava.eval.evaluate` share."""
+"""Benchmarks from questions to scores and submissions: what `python -m llava.eval` and `llava.eval.evaluate` share."""
 
 from __future__ import annotations
 
 import tempfile
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.checkpoints.folders import get_model_name_from_path
 from llava.errors import InputError
-from llava.eval.answer_rows import empty_answers
-from llava.eval.answering import answer_question_file
-from llava.eval.answers import answer_line
-from llava.eval.benchmarks import Benchmark, find_benchmark
-from llava.eval.files import write_json
-from llava.eval.items import write_items
-from llava.eval.options import AskingOptions, ModelOptions, decoding
-from llava.eval.questions import Question
-from llava.pruning.method import NONE, VISPRUNER, method_label
-from llava.pruning.settings import CROP, IMAGE, Settings
+from llava.eval.benchmarks import find_benchmark
+from llava.eval.benchmarks.base import Benchmark, MissingData
+from llava.eval.benchmarks.items import write_items
+from llava.eval.benchmarks.questions import Question
+from llava.eval.benchmarks.scoring import empty_answers
+from llava.eval.run.answers import answer_line
+from llava.eval.run.jobs import Jobs
+from llava.eval.run.ranks import Ranks
+from llava.eval.run.settings import heeded
+from llava.eval.run.source import InMemory, ModelSource, OnDisk
+from llava.files import write_json
+from llava.inference.options import AskingOptions, ModelOptions, decoding, pruning_grid
+from llava.pruning.method import METHOD_NAMES, VISPRUNER, method_file, method_label
+from llava.pruning.settings import Settings, takes_settings
 
 if TYPE_CHECKING:
     from llava.model.builder import LoadedModel
@@ -29,15 +31,15 @@ PLAYGROUND = Path(__file__).parents[2] / "playground"
 BUNDLED_MODEL = PLAYGROUND / "checkpoints" / "llava-tiny"
 BUNDLED_DATA = PLAYGROUND / "data" / "scenes"
 DATA = PLAYGROUND / "data" / "eval"
-PUBLISHED_VICUNA_MODE = "vicuna_v1"  # the template of the published figures, where the checkpoint's is llava_v1
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a benchmark.
+    """What came of a benchmark at one of the settings.
 
     Attributes:
         benchmark: its name.
+        pruning: the settings.
         score: the headline figure; None where labels are not public, or MME's categories are not there.
         metric, unit: what the figure is: its key in `scores`, and % or points.
         scores: everything that the scorer says, as in the score file; None without public labels.
@@ -47,6 +49,7 @@ class Result:
     """
 
     benchmark: str
+    pruning: Settings
     score: float | None
     metric: str
     unit: str
@@ -61,15 +64,11 @@ class Result:
         return float(self.score)
 
 
+@takes_settings
 def evaluate(
-    name: str,
+    name: str | Iterable[str],
     model: str | Path | LoadedModel,
     *,
-    visual_token_num: int | None = None,
-    important_ratio: float = 0.5,
-    pruning_method: str = VISPRUNER,
-    pruning_seed: int = 0,
-    budget_per: str = CROP,
     data_dir: str | Path | None = None,
     out_dir: str | Path | None = None,
     conv_mode: str | None = None,
@@ -79,13 +78,13 @@ def evaluate(
     top_p: float | None = None,
     num_beams: int = 1,
     max_new_tokens: int | None = None,
-) -> Result:
-    """Answer a benchmark and score the answers, in this process.
+    **settings,
+) -> Result | list[Result]:
+    """Answer a benchmark, or several, and score the answers, in this process.
 
     Args:
-        name: one of `llava.eval.benchmarks.BENCHMARKS`.
+        name: of a benchmark of `llava.eval.benchmarks`, or several names.
         model: a checkpoint folder or hub id, what `load_pretrained_model` returned, or a LLaVA model alone.
-        visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per: see `Settings`.
         data_dir: the benchmarks' data; the bundled scenes for the bundled model, else playground/data/eval.
         out_dir: where answers go, in the folders of the recipes; a temporary folder if None. With a checkpoint's path a
             run goes on from the answers there; a model that is loaded already is always asked everything.
@@ -93,65 +92,124 @@ def evaluate(
         batch_size, num_workers: see `AskingOptions`.
         temperature, top_p, num_beams: of decoding; a temperature of 0 is greedy.
         max_new_tokens: of an answer; the benchmark's own number if None.
+        settings: see `Settings`. Lists of values are asked in every combination; each picture is encoded once for all.
 
-    Raises InputError as the command does, and ValueError for impossible pruning settings.
+    Returns: the result; a list if there are several benchmarks or values, benchmark by benchmark.
+    Raises: InputError as the command does, and for impossible settings.
     """
-    benchmark = find_benchmark(name)
-    if max_new_tokens is None:
-        max_new_tokens = benchmark.max_new_tokens
-    generation = decoding(temperature, top_p, num_beams, max_new_tokens)
-    pruning = Settings(visual_token_num, important_ratio, pruning_method, pruning_seed, budget_per)
-    source = ModelOptions(str(model), pruning=pruning) if isinstance(model, str | Path) else InMemory(model, pruning)
-    data_dir = Path(data_dir or default_data_dir(source.model_path))
-    out_dir = Path(out_dir or tempfile.mkdtemp(prefix="llava-eval-"))
-    conv_mode = conv_mode or published_conv_mode(source.name, source.model_type, source.model_path)
-    asking = AskingOptions(generation, conv_mode, batch_size, num_workers)
-    benchmark.require_data(data_dir)
-    answers_file = answers_path(benchmark, out_dir, source.name, pruning)
-    questions = benchmark.read_questions(data_dir)
-    answer_question_file(source, asking, questions, answers_file, overwrite=isinstance(source, InMemory))
-    return finish(benchmark, data_dir, answers_file)
+    benchmarks = [find_benchmark(each) for each in ([name] if isinstance(name, str) else name)]
+    generation = decoding(temperature, top_p, num_beams, 1 if max_new_tokens is None else max_new_tokens)
+    source = OnDisk(ModelOptions(str(model))) if isinstance(model, str | Path) else InMemory(model)
+    run = Run(
+        source,
+        AskingOptions(generation, conv_mode, batch_size, num_workers),
+        distinct(pruning_grid(settings)),
+        Path(data_dir or default_data_dir(source.model_path)),
+        Path(out_dir or tempfile.mkdtemp(prefix="llava-eval-")),
+        max_new_tokens,
+        overwrite=isinstance(source, InMemory),
+    )
+    results = []
+    for benchmark in benchmarks:
+        for result in run.evaluate(benchmark).values():
+            if isinstance(result, InputError):
+                raise result
+            results.append(result)
+    is_one = isinstance(name, str) and not any(isinstance(value, list | tuple) for value in settings.values())
+    return results[0] if is_one else results
 
 
-class InMemory:
-    """A `ModelSource` of a model that is loaded already; its weights may be anyone's, so no answers are its own."""
+@dataclass(frozen=True)
+class Run:
+    """Benchmarks answered and scored at some settings, by a model that is loaded once.
 
-    def __init__(self, model, pruning: Settings) -> None:
-        """`model` is what `load_pretrained_model` returned, or a LLaVA model alone."""
-        self.model, self.pruning = model, pruning
-        bare = model[1] if isinstance(model, tuple) else model
-        self.model_path = str(bare.config.name_or_path)
-        self.name = get_model_name_from_path(self.model_path) or "model"
-        self.model_type = bare.config.model_type
+    Attributes:
+        source: the model.
+        asking: how questions are asked; its number of new tokens counts if `max_new_tokens` is given.
+        settings: see `distinct`.
+        data_dir, out_dir: where the benchmarks' data is, and where answers go.
+        max_new_tokens: of an answer; each benchmark's own number if None.
+        overwrite: whether answers of other settings are dropped.
+        ranks: this process among those of the run.
+    """
 
-    def on(self, device: Callable[[str], str]) -> InMemory:
-        return self
+    source: ModelSource
+    asking: AskingOptions
+    settings: list[Settings]
+    data_dir: Path
+    out_dir: Path
+    max_new_tokens: int | None = None
+    overwrite: bool = False
+    ranks: Ranks = field(default_factory=Ranks)
 
-    def settings(self, asking: AskingOptions, questions: list[Question]) -> dict:
-        return {"run": uuid.uuid4().hex}
+    def evaluate(self, benchmark: Benchmark) -> dict[Settings, Result | InputError]:
+        """The result at each of the settings, or why there is none; in other processes than the first nothing.
 
-    def load(self) -> LoadedModel:
-        from llava.model.builder import LoadedModel, complete
+        Raises MissingData if the data is not there, and InputError as `Jobs.run` does.
+        """
+        missing = self.ranks.from_first(lambda: _missing_data(benchmark, self.data_dir))
+        if missing is not None:
+            raise MissingData(missing)
+        questions = self._read(benchmark)
+        files = {each: answers_path(benchmark, self.out_dir, self.source.name, each) for each in self.settings}
+        tokens = benchmark.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+        generation = self.asking.generation | {"max_new_tokens": tokens}
+        asking = replace(self.asking, generation=generation)
+        errors = Jobs(self.source, asking, questions, files, self.ranks).run(self.overwrite)
+        if self.ranks.rank > 0:
+            return {}
+        return {
+            each: self._finish(benchmark, each, file) if error is None else InputError(error)
+            for (each, file), error in zip(files.items(), errors, strict=True)
+        }
 
-        if isinstance(self.model, tuple):
-            return LoadedModel(*self.model)
-        if not self.model_path:
-            raise InputError("config.name_or_path of the model is empty: give what load_pretrained_model returned")
-        return complete(self.model)
+    def _read(self, benchmark: Benchmark) -> list[Question]:
+        """A benchmark's questions. Raises InputError in all processes if the first cannot read them."""
+        read: list[list[Question]] = []
+        self.ranks.from_first(lambda: read.append(benchmark.read_questions(self.data_dir)))
+        return read[0] if read else benchmark.read_questions(self.data_dir)
+
+    def _finish(self, benchmark: Benchmark, pruning: Settings, answers_file: Path) -> Result | InputError:
+        try:
+            return finish(benchmark, self.data_dir, answers_file, pruning)
+        except InputError as error:
+            return error
+
+
+def _missing_data(benchmark: Benchmark, data_dir: Path) -> str | None:
+    """What is not there of a benchmark's data. Raises InputError if a package is not there that it needs."""
+    try:
+        benchmark.require_data(data_dir)
+    except MissingData as missing:
+        return str(missing)
+    benchmark.require_packages()
+    return None
+
+
+def distinct(settings: list[Settings]) -> list[Settings]:
+    """The settings less those that differ from an earlier one only in what their method does not read.
+
+    Raises InputError for different ones whose answers would be filed in the same folder.
+    """
+    if len(settings) == 1:
+        return settings
+    kept: dict[tuple, Settings] = {}
+    for each in settings:
+        kept.setdefault((*heeded(each).values(), method_file(each.pruning_method)), each)
+    methods = dict.fromkeys(each.pruning_method for each in settings)
+    for name in methods if len(methods) > 1 else ():
+        label = method_label(name)
+        if any(method_label(other) == label for other in methods if other != name) or (
+            label in METHOD_NAMES and label != name
+        ):
+            raise InputError(f"{name}: another method is called {label}, and answers are filed under that")
+    return list(kept.values())
 
 
 def default_data_dir(model_path: str) -> Path:
     """The bundled scenes for the bundled model, for any other the folder of the real benchmarks."""
     path = Path(model_path)
     return BUNDLED_DATA if path.exists() and BUNDLED_MODEL.exists() and path.samefile(BUNDLED_MODEL) else DATA
-
-
-def published_conv_mode(model_name: str, model_type: str | None, model_path: str) -> str:
-    """The prompt template that a checkpoint's published figures were made with."""
-    from llava.inference.templates import choose_conv_mode
-
-    mode = choose_conv_mode(model_name, model_type, model_path=model_path)
-    return PUBLISHED_VICUNA_MODE if mode == "llava_v1" else mode
 
 
 def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: Settings) -> Path:
@@ -162,14 +220,12 @@ def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: 
     """
     label = method_label(pruning.pruning_method)
     model = model_name if pruning.pruning_method == VISPRUNER else f"{model_name}-{label}"
-    tokens = "all" if pruning.visual_token_num is None or pruning.pruning_method == NONE else pruning.visual_token_num
-    if tokens != "all" and pruning.budget_per == IMAGE:
-        tokens = f"{tokens}_per_image"
+    tokens = f"{pruning.visual_token_num}{pruning.suffix}" if pruning.prunes else "all"
     folder = out_dir / benchmark.name / "answers" / benchmark.split / model / f"n_{tokens}"
     return folder / f"r_{pruning.important_ratio:g}" / "merge.jsonl"
 
 
-def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path) -> Result:
+def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path, pruning: Settings) -> Result:
     """Score the answers and write the file to submit, as far as the benchmark has these.
 
     Raises InputError as the scorer and the converter do.
@@ -177,21 +233,21 @@ def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path) -> Result:
     data, lines = data_dir / benchmark.folder, [f"answers: {answers_file}"]
     scores, submission, headline = None, None, benchmark.headlines[0]
     if benchmark.score is not None:
-        scores, description, *items = benchmark.score(data, answers_file)
+        scores, description, items = benchmark.score(data, answers_file, None)
         if warning := empty_answers(answers_file):
             scores["warning"] = warning
             description += f"\nwarning: {warning}"
         score_file = answers_file.with_suffix(".score.json")
-        write_json(score_file, scores)
-        for of_figures in items:
-            write_items(of_figures, score_file)
+        write_json(score_file, scores, sort_keys=False)
+        if items:
+            write_items(items, score_file)
         lines += [description, f"score: {score_file}"]
     if benchmark.convert is not None:
         submission = answers_file.with_name(benchmark.submission)
         lines += [benchmark.convert(data, answers_file, submission), f"to submit: {submission}"]
     score = None if scores is None else scores[headline.key]
     return Result(
-        benchmark.name, score, headline.key, headline.unit, scores, answers_file, submission, "\n".join(lines)
+        benchmark.name, pruning, score, headline.key, headline.unit, scores, answers_file, submission, "\n".join(lines)
     )
 
 
@@ -200,21 +256,19 @@ def sample_scorer(
 ) -> Callable[[list[Question], list[list[str]]], list[dict[str, float]]] | None:
     """What scores several lists of answers to a sample of a benchmark's questions: the headline figures by heading.
 
-    None where labels are not public or not sampled. It raises InputError as the benchmark's scorer does.
+    None where labels are not public. It raises InputError as the benchmark's scorer does.
     """
-    if benchmark.score is None or benchmark.sample is None:
+    if benchmark.score is None:
         return None
 
     def score(questions: list[Question], answers: list[list[str]]) -> list[dict[str, float]]:
         figures = []
         with tempfile.TemporaryDirectory(prefix="llava-sample-") as folder:
-            data, file = Path(folder) / "data", Path(folder) / "merge.jsonl"
-            data.mkdir()
-            benchmark.sample(data_dir / benchmark.folder, questions, data)
+            file = Path(folder) / "merge.jsonl"
             for texts in answers:
                 lines = (answer_line(question, text, "") for question, text in zip(questions, texts, strict=True))
                 file.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
-                scores = benchmark.score(data, file)[0]
+                scores = benchmark.score(data_dir / benchmark.folder, file, questions).scores
                 figures.append({headline.heading: scores[headline.key] for headline in benchmark.headlines})
         return [{name: value for name, value in row.items() if value is not None} for row in figures]
 

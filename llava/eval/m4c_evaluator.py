@@ -1,7 +1,7 @@
 """Upstream's place for VQA accuracy, as its converters import it; `vqa_accuracy` has the rules."""
 
 from llava.errors import InputError
-from llava.eval.vqa_accuracy import normalize_answer, vqa_accuracy
+from llava.eval.benchmarks.vqa_accuracy import normalize_answer, vqa_accuracy
 
 
 class EvalAIAnswerProcessor:

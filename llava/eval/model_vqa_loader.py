@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from llava.cli import run_command
-from llava.eval.answering import answer_from_command_line
-from llava.eval.options import question_parser
-from llava.eval.questions import read_question_file
+from llava.eval.benchmarks.questions import read_question_file
+from llava.eval.run.jobs import answer_from_command_line
+from llava.inference.options import question_parser
 
 
 def main(description: str = __doc__, max_new_tokens: int = 128) -> None:

@@ -1,9 +1,9 @@
 """Answer MMBench or MMBench-CN, a table with the images inside."""
 
 from llava.cli import run_command
-from llava.eval.answering import answer_from_command_line
-from llava.eval.options import question_parser
-from llava.eval.questions import LETTER_SENTENCE, read_mmbench_questions
+from llava.eval.benchmarks.questions import LETTER_SENTENCE, read_mmbench_questions
+from llava.eval.run.jobs import answer_from_command_line
+from llava.inference.options import question_parser
 
 
 def main() -> None:

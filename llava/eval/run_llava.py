@@ -3,7 +3,7 @@
 from llava.cli import CommandParser, run_command
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
 from llava.conversation import check_conv_mode
-from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, model_options
+from llava.inference.options import add_generation_arguments, add_model_arguments, generation_options, model_options
 
 
 def eval_model(args, as_upstream: bool = True) -> str:

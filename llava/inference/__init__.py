@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from llava.inference.engine import Engine
     from llava.inference.request import Completion, Request, make_request
     from llava.inference.session import Session, Turn
-    from llava.inference.templates import conv_mode_for
 
 _HOMES = {
     "Completion": "request",
@@ -19,10 +18,9 @@ _HOMES = {
     "Request": "request",
     "Session": "session",
     "Turn": "session",
-    "conv_mode_for": "templates",
     "make_request": "request",
 }
-__all__ = ["Completion", "Engine", "Request", "Session", "Turn", "conv_mode_for", "make_request"]
+__all__ = ["Completion", "Engine", "Request", "Session", "Turn", "make_request"]
 
 
 def __getattr__(name: str):

@@ -105,7 +105,7 @@ class ImageStream:
     """The visual tokens of one request after another; an image is decoded and encoded once.
 
     What the tower said of an image is kept from the first request about it to the last, of at most 64 images: those
-    that were asked about longest ago go first. So requests about one image should stand near each other. Images are
+    that were asked about longest ago go first. So requests about one image should be near each other. Images are
     decoded by `num_workers` threads ahead of the model. Every request must have its pruning settings.
     """
 
@@ -186,7 +186,7 @@ def _plan(requests: list[Request]) -> Iterator[_Step]:
 
 
 def _keys(request: Request) -> list[tuple]:
-    """What tells the images of a request apart from those of others: two PIL images count as two images."""
+    """The keys of a request's images: equal for the same file, while two PIL images count as two images."""
     return [(id(image) if isinstance(image, Image.Image) else image, request.as_displayed) for image in request.images]
 
 

@@ -22,7 +22,7 @@ def answer_losses(engine: Engine, requests: Iterable[Request], answered: list[st
     Args:
         engine: the model, and how many requests it takes at once.
         requests: what is asked. An image is encoded once for requests that follow one another on it.
-        answered: each request's prompt with an answer behind it and what ends the answer, which counts as one of its
+        answered: each request's prompt followed by an answer and what ends the answer, which counts as one of its
             tokens.
 
     Raises InputError as `Engine.answer` does, for an answer without a token, and for methods that prune inside the

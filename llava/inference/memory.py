@@ -13,7 +13,7 @@ from llava.vision.grids import anyres_max, get_anyres_image_grid_shape, is_anyre
 
 MOST = 32  # prompts in a batch
 TEXT = 512  # tokens: more than the text of nearly all prompts
-ANSWER = 128  # tokens: answers that may be longer mostly are not
+ANSWER = 128  # tokens: most answers are shorter, whatever the limit
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -92,7 +92,7 @@ def _generate_from_beginnings(
 
 
 def _after_last_image(ids: torch.LongTensor) -> int:
-    """Where a prompt (length,) goes on behind its last image; 0 if it has none."""
+    """Where a prompt (length,) continues after its last image; 0 if it has no image."""
     places = (ids == IMAGE_TOKEN_INDEX).nonzero()
     return int(places[-1]) + 1 if len(places) else 0
 

@@ -141,7 +141,7 @@ class _Reader:
 
 
 class _Growing(StoppingCriteria):
-    """Puts what is new of a growing answer into `pieces`; ends it at a stop text or when nobody listens any more.
+    """Puts what is new of a growing answer into `pieces`; ends it at a stop text or when the consumer is gone.
 
     Attributes:
         pieces: text that the next tokens cannot change.

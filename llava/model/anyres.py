@@ -102,7 +102,7 @@ def shrink(grid: torch.Tensor, most_crops: int, side: int) -> torch.Tensor:
 
 
 def shrunk_size(height: int, width: int, most_crops: int, side: int) -> tuple[int, int]:
-    """The (height, width) in patches of a large picture behind `shrink`."""
+    """The (height, width) in patches of a large picture after `shrink`."""
     times = math.sqrt(height * width / (most_crops * side**2))
     return (int(height // times), int(width // times)) if times > 1.1 else (height, width)
 

@@ -1,4 +1,4 @@
-"""What clients written for LLaVA-NeXT and for older transformers pass besides: taken, or refused by name."""
+"""Extra arguments of clients written for LLaVA-NeXT and for older transformers: taken, or refused by name."""
 
 import torch
 

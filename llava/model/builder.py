@@ -114,10 +114,10 @@ def load_pretrained_model(
     pruning = take_settings(kwargs)
     method = load_method(pruning.pruning_method)  # one that cannot be imported shows here, not after the weights
     attn_implementation = "flash_attention_2" if use_flash_attn else attn_implementation
-    options = LoadOptions.of(kwargs)
+    options = LoadOptions.from_keywords(kwargs)
     bits = options.quantization_config, load_8bit, load_4bit
-    placement = Placement.of(device_map, device, options.dtype, attn_implementation, *bits)
-    checked = CheckedFolder.of(str(model_path), model_base, options.overrides, options.cache_dir)
+    placement = Placement.from_options(device_map, device, options.dtype, attn_implementation, *bits)
+    checked = CheckedFolder.read(str(model_path), model_base, options.overrides, options.cache_dir)
     if is_lora(checked.folder) and placement.quantization_config:
         raise InputError("LoRA is merged before a model is quantized: see scripts/merge_lora_weights.py")
     folder, tokenizer, config = checked.folder, checked.tokenizer, checked.config
@@ -147,14 +147,14 @@ class CheckedFolder:
     tokenizer: PreTrainedTokenizerBase
 
     @classmethod
-    def of(
+    def read(
         cls,
         model_path: str,
         model_base: str | None = None,
         overrides: dict | None = None,
         cache_dir: str | None = None,
     ) -> "CheckedFolder":
-        """Read what the folders of a checkpoint and its base hold beside weights, the vision tower's too.
+        """Read everything but weights in the folders of a checkpoint, its base and its vision tower.
 
         Raises InputError and TypeError as `load_pretrained_model`.
         """
@@ -182,7 +182,7 @@ def complete(model: PreTrainedModel) -> LoadedModel:
 
 
 def read_family(folder: Path) -> Family:
-    """The model family of a LLaVA checkpoint. Raises InputError if it is none, or in another layout."""
+    """The model family of a LLaVA checkpoint. Raises InputError for another model or layout."""
     values = read_config_file(folder)
     architecture, model_type = (values.get("architectures") or [None])[0], values.get("model_type")
     family = find_family(architecture, model_type)

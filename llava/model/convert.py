@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--to", choices=("hf", "llava"), required=True, help="layout of DST")
     parser.add_argument("--max-shard-size", type=size, default="5GB", help="of a weight file (5GB)")
     args = parser.parse_args()
-    find_folder(args.source, "checkpoint")  # a wrong name is told before torch is imported
+    find_folder(args.source, "checkpoint")  # report a wrong name before torch is imported
 
     from llava.model.converting import convert_checkpoint
 

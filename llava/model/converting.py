@@ -58,7 +58,7 @@ def convert_checkpoint(source: str, target: Path, layout: str, max_shard_size: i
     """
     if target.exists() or target.is_symlink():
         raise InputError(f"{target} exists already: remove it, or choose another folder")
-    checked = CheckedFolder.of(source)
+    checked = CheckedFolder.read(source)
     if is_hf_folder(checked.folder) == (layout == "hf"):
         raise InputError(f"{checked.folder} is in this layout already")
     part = target.with_name(target.name + ".part")
@@ -137,8 +137,8 @@ def _rows_without_image(checked: CheckedFolder, values: dict) -> int:
             raise InputError(f"llava_config of {checked.folder} has vocab_size {rows}")
         return rows
     image = values.get("image_token_index", values.get("image_token_id", checked.config.vocab_size))
-    behind = {token for token, number in checked.tokenizer.get_vocab().items() if number >= image}
-    return image if behind <= {DEFAULT_IMAGE_TOKEN, PAD} else checked.config.vocab_size
+    added = {token for token, number in checked.tokenizer.get_vocab().items() if number >= image}
+    return image if added <= {DEFAULT_IMAGE_TOKEN, PAD} else checked.config.vocab_size
 
 
 class WeightSource:

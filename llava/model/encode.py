@@ -35,7 +35,7 @@ class Encoded:
 
     Attributes:
         views: of its crops; `views.pixels` (K, 3, height, width) are what the tower was given.
-        size: original (width, height); None where nobody said it.
+        size: original (width, height); None if unknown.
         has_crops: whether it was cut into crops, even if into one.
     """
 
@@ -71,7 +71,7 @@ def encode(
         model: a LLaVA model.
         images: (3, height, width) or (K, 3, height, width) each.
         sizes: original (width, height) of each.
-        has_crops: whether they were cut into crops; told by their dimensions if None.
+        has_crops: whether they were cut into crops; if None, 4 dimensions mean crops.
     """
     crops = [image.unsqueeze(0) if image.ndim == 3 else image for image in images]
     if encodes_one_by_one(model.get_vision_tower().dtype, model.training):

@@ -27,7 +27,7 @@ class Decoder:
     vocabulary: int
 
     @classmethod
-    def of(cls, config) -> "Decoder":
+    def from_config(cls, config) -> "Decoder":
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return cls(
             config.hidden_size,

@@ -148,7 +148,7 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
             input_ids: (B, length) int64, with -200 for each image; padding, on either side, is where `attention_mask`
                 is 0, or without a mask the pad tokens at the ends of a row.
             position_ids: (B, length) of the ids, or (B, longest) of the result; None for one after another.
-            attention_mask: (B, length), or (B, past + length) behind a cache of `past` tokens.
+            attention_mask: (B, length), or (B, past + length) after a cache of `past` tokens.
             labels: (B, length) int64 or None.
             images, image_sizes: the images of all prompts in order (see `embed_images`).
 
@@ -162,7 +162,7 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
         """
         if not self._has_images(input_ids, images, past_key_values):
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
-        prompts, position_ids, attention_mask = self.embed_behind(
+        prompts, position_ids, attention_mask = self.embed_after(
             past_key_values, input_ids, position_ids, attention_mask, labels, images, image_sizes
         )
         return None, position_ids, attention_mask, past_key_values, prompts.inputs_embeds, prompts.labels
@@ -176,7 +176,7 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
         self.check_context(input_ids.shape[1] + (0 if cache is None else cache.get_seq_length()))
         return False
 
-    def embed_behind(
+    def embed_after(
         self,
         cache: Cache | None,
         input_ids,
@@ -188,7 +188,7 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
         pruning=None,
         question=None,
     ) -> tuple[EmbeddedPrompts, torch.LongTensor, torch.LongTensor]:
-        """Prompts behind `past` cached tokens: embedded, their positions (B, longest), the mask (B, past + longest).
+        """Embed prompts that follow `past` cached tokens, with positions (B, longest) and mask (B, past + longest).
 
         Arguments are those of `prepare_inputs_labels_for_multimodal`.
         """
@@ -200,7 +200,7 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
             if attention_mask.shape != input_ids.shape:
                 raise InputError(
                     f"attention_mask has shape {tuple(attention_mask.shape)}, the ids {tuple(input_ids.shape)}"
-                    + (f" behind {past} cached tokens" if past else "")
+                    + (f" after {past} cached tokens" if past else "")
                 )
         side = self.config.tokenizer_padding_side
         prompts = self.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, side, pruning, question)

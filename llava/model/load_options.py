@@ -32,7 +32,7 @@ class LoadOptions:
     overrides: dict = field(default_factory=dict)
 
     @classmethod
-    def of(cls, keywords: dict) -> "LoadOptions":
+    def from_keywords(cls, keywords: dict) -> "LoadOptions":
         """Sort out `keywords`: what is not named here is the key of a config. Raises InputError for what is refused."""
         overrides = dict(keywords)
         for name, why in _REFUSED.items():

@@ -46,7 +46,7 @@ def from_pretrained(cls: type[PreTrainedModel], name: str | Path, *args, **kwarg
     if args:
         raise TypeError("from_pretrained() takes the checkpoint alone by position")
     device_map, attention = kwargs.pop("device_map", None), kwargs.pop("attn_implementation", None)
-    options = LoadOptions.of(kwargs)
+    options = LoadOptions.from_keywords(kwargs)
     require_extras(attention, False, False)
     dtype = find_dtype(options.dtype or torch.float32, {})
     placement = Placement(device_map or {"": "cpu"}, dtype, attention, options.quantization_config)
@@ -99,7 +99,7 @@ def read_config(folder: Path, cls: type[PreTrainedModel], overrides: dict) -> Pr
 
 
 def read_config_file(folder: Path) -> dict:
-    """The values of a LLaVA checkpoint's `config.json`, in LLaVA's layout. Raises InputError if it is none."""
+    """The values of a LLaVA checkpoint's `config.json`, in LLaVA's layout. Raises InputError if it is not LLaVA's."""
     path = folder / "config.json"
     if not path.exists() and (folder / "trainer_state.json").exists():
         if not folder.resolve().name.startswith("checkpoint-"):

@@ -29,7 +29,7 @@ class Placement:
     quantization_config: BitsAndBytesConfig | None = None
 
     @classmethod
-    def of(
+    def from_options(
         cls,
         device_map: str | dict | None = "auto",
         device: str = "cuda",
@@ -63,7 +63,7 @@ def require_extras(attn_implementation: str | None, load_8bit: bool, load_4bit: 
 
 
 def _find_device_map(device_map: str | dict, device: str) -> str | dict:
-    """The device map that `device_map` and `device` ask for, or the CPU where they ask for a GPU and there is none."""
+    """The device map that `device_map` and `device` ask for, or the CPU where they ask for a GPU that is missing."""
     try:
         if torch.device(device) != torch.device("cuda"):
             device_map = {"": device}

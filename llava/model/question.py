@@ -58,7 +58,7 @@ def _marks(template: Conversation) -> list[str]:
 
 
 class QuestionViews:
-    """Mixin: what a model with image input tells a pruning method of the question.
+    """Mixin: what a model with image input gives a pruning method about the question.
 
     Attributes:
         load_tokenizer: gives the tokenizer where none was assigned; None where there is nothing to load it from.
@@ -69,7 +69,7 @@ class QuestionViews:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The language model's tokenizer, which whoever loads the model hands in."""
+        """The language model's tokenizer, set when the model is loaded."""
         if self._tokenizer is None:
             if self.load_tokenizer is None:
                 raise InputError("the pruning method chooses by the question: assign the model's `tokenizer` first")

@@ -47,7 +47,7 @@ class EmbeddedPrompts:
         return self.inputs_embeds.shape[1]
 
     def positions(self, past: torch.LongTensor) -> torch.LongTensor:
-        """(B, L): one after another behind `past` (B, 1) tokens; 0 where there is padding."""
+        """(B, L): consecutive positions after `past` (B, 1) tokens; 0 where there is padding."""
         return ((self.attention_mask.cumsum(dim=1) - 1).clamp(min=0) + past) * self.attention_mask
 
     def expand_positions(self, given: torch.LongTensor) -> torch.LongTensor:
@@ -94,7 +94,7 @@ def splice(
         visual: (number, D) of one image after another, over all prompts.
         embed_tokens: ids to (number, D).
         padding_side: "left" or "right".
-        limit: tokens after which a prompt is cut, with a warning; None for none.
+        limit: tokens after which a prompt is cut, with a warning; None for no limit.
 
     Raises InputError if there are not as many images as image tokens.
     """
@@ -102,7 +102,7 @@ def splice(
     if len(visual) != placeholders:
         raise InputError(f"{len(visual)} image(s) for {placeholders} <image> placeholder(s) in the prompt")
     remaining = iter(visual)
-    rows = [_Row.of(ids[m], m.nonzero().flatten(), remaining, embed_tokens) for ids, m in zip(input_ids, mask)]
+    rows = [_Row.from_ids(ids[m], m.nonzero().flatten(), remaining, embed_tokens) for ids, m in zip(input_ids, mask)]
     if limit:
         rows = [row.cut(limit) for row in rows]
 
@@ -134,7 +134,7 @@ class _Row:
     shift: torch.LongTensor
 
     @classmethod
-    def of(cls, ids: torch.LongTensor, places: torch.LongTensor, visual: Iterator[torch.Tensor], embed) -> "_Row":
+    def from_ids(cls, ids: torch.LongTensor, places: torch.LongTensor, visual: Iterator[torch.Tensor], embed) -> "_Row":
         """`ids` (length,) without padding, at `places` of the prompt; the next images of `visual` are put in place."""
         is_image = ids == IMAGE_TOKEN_INDEX
         cuts = [-1, *is_image.nonzero().flatten().tolist(), len(ids)]

@@ -27,9 +27,10 @@ def setting(default: Any, kind: Callable[[str], Any], help: str, **more: Any) ->
     Args:
         kind: what makes a value of text: `int`, `float` or `str`.
         help: for the command line and the page.
-        more: `check`, which raises ValueError, naming the setting, for an invalid value; `choices`; `least` and `most`,
-            which bound a number; `label`, for the page; `suffix`, from a value that is not the default to what folder
-            names add for it.
+        more: `is_read`, which tells of settings whether this one decides anything, and `unread`, what stands for it
+            where it does not (the default); `check`, which raises ValueError, naming the setting, for an invalid value;
+            `choices`; `least` and `most`, which bound a number; `label`, for the page; `suffix`, from a value that is
+            not the default to what folder names add for it.
     """
     return field(default=default, metadata={"kind": kind, "help": help, **more})
 
@@ -51,9 +52,22 @@ class Settings:
     """
 
     visual_token_num: int | None = setting(
-        None, int, "visual tokens kept of each crop, or image (all)", least=1, label="Visual tokens (T)"
+        None,
+        int,
+        "visual tokens kept of each crop, or image (all)",
+        least=1,
+        label="Visual tokens (T)",
+        is_read=lambda own: own.pruning_method != NONE,
     )
-    important_ratio: float = setting(0.5, float, "share of them chosen by [CLS] attention", least=0, most=1)
+    important_ratio: float = setting(
+        0.5,
+        float,
+        "share of them chosen by [CLS] attention",
+        least=0,
+        most=1,
+        is_read=lambda own: load_method(own.pruning_method).reads_ratio,
+        unread=None,
+    )
     pruning_method: str = setting(
         VISPRUNER,
         str,
@@ -61,7 +75,13 @@ class Settings:
         check=check_pruning_method,
         label="Method",
     )
-    pruning_seed: int = setting(0, int, "seed of the method random", label="Seed")
+    pruning_seed: int = setting(
+        0,
+        int,
+        "seed of the method random",
+        label="Seed",
+        is_read=lambda own: load_method(own.pruning_method).draws_at_random,
+    )
     budget_per: str = setting(
         CROP,
         str,
@@ -69,6 +89,7 @@ class Settings:
         choices=BUDGETS_PER,
         label="T counts per",
         suffix=lambda value: f"_per_{value}",
+        is_read=lambda own: own.prunes,
     )
 
     def __post_init__(self) -> None:
@@ -125,12 +146,11 @@ class Settings:
 
     @property
     def read(self) -> dict[str, Any]:
-        """The settings that decide what is kept: a method does not read those of others, which have their defaults."""
-        method, values = load_method(self.pruning_method), asdict(self)
-        unread = [("important_ratio", method.reads_ratio), ("pruning_seed", method.draws_at_random)]
-        for name, is_read in [*unread, ("budget_per", self.prunes), ("visual_token_num", self.pruning_method != NONE)]:
-            if not is_read:
-                values[name] = DEFAULTS[name]
+        """The settings that decide what is kept; one that the method does not read has what stands for that."""
+        values = asdict(self)
+        for own in fields(self):
+            if not own.metadata.get("is_read", lambda _: True)(self):
+                values[own.name] = own.metadata.get("unread", own.default)
         return values
 
     @property
@@ -191,7 +211,7 @@ def add_settings_arguments(
         more: dict[str, Any] = {"nargs": "+", "default": [default]} if own.name in several else {"default": default}
         if own.metadata.get("choices"):
             more["choices"] = own.metadata["choices"]
-        parser.add_argument(f"--{own.name}", type=_parser_of(own), help=f"{own.metadata['help']}{ends}", **more)
+        parser.add_argument(f"--{own.name}", type=parser_of(own.name), help=f"{own.metadata['help']}{ends}", **more)
 
 
 def settings_from(options: Mapping[str, Any] | argparse.Namespace) -> Settings:
@@ -200,10 +220,13 @@ def settings_from(options: Mapping[str, Any] | argparse.Namespace) -> Settings:
     return Settings(**{name: values[name] for name in NAMES if name in values})
 
 
-def _parser_of(own: Field) -> Callable[[str], Any]:
-    """What makes a value of text on the command line."""
+def parser_of(name: str) -> Callable[[str], Any]:
+    """What makes a value of a setting from text on the command line; "all" is None where that is the default."""
+    own = next(own for own in fields(Settings) if own.name == name)
 
     def parse(text: str) -> Any:
+        if text == "all" and own.default is None:
+            return None
         try:
             value: Any = own.metadata["kind"](text)
         except ValueError:

@@ -6,7 +6,7 @@ from llava.cli import CommandParser, run_command
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import check_conv_mode
 from llava.errors import InputError
-from llava.eval.options import (
+from llava.inference.options import (
     add_compile_argument,
     add_generation_arguments,
     add_model_arguments,

@@ -16,16 +16,15 @@ import tempfile
 from llava.cli import CommandParser, run_command
 from llava.conversation import check_conv_mode
 from llava.errors import InputError, one_line
-from llava.eval.options import (
+from llava.inference.options import (
     ModelOptions,
     add_crop_arguments,
     add_generation_arguments,
-    add_pruning_arguments,
     add_weights_arguments,
     generation_options,
     model_options,
 )
-from llava.pruning.settings import Settings
+from llava.pruning.settings import Settings, add_settings_arguments
 from llava.serve.page.samples import BUNDLED
 
 
@@ -146,7 +145,7 @@ def main() -> None:
     parser.add_argument("--allow-urls", action="store_true", help="fetch pictures that the HTTP API is sent as URLs")
     parser.add_argument("--conv-mode", help="prompt template (that of the published figures)")
     add_weights_arguments(parser)
-    add_pruning_arguments(parser)
+    add_settings_arguments(parser)
     add_crop_arguments(parser)
     add_generation_arguments(parser, temperature=0, max_new_tokens=256)
     serve(parser.parse_args())

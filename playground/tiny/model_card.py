@@ -23,7 +23,7 @@ and signs. It exists so that pruning can be tried and tested without a download;
 Made by `bash playground/tiny/make.sh`: 60,000 drawn scenes, of which none has the description of an evaluation scene;
 CLIP trained contrastively on captions, the language model on text, then LLaVA's two stages. Before the last steps of
 stage 2, which are for multiple choice, a head and a layer were put in that find an option's letter
-(`python -m playground.tiny.letters --help` tells how). The weights here were trained on
+(`python -m playground.tiny.letters --help` explains how). The weights here were trained on
 {machine}.
 
 ## The vision tower
@@ -40,7 +40,7 @@ five draws. MME: of the points that can be had; MM-Vet: of the things to be name
 {scores}
 ## Kinds of questions
 
-With all 144 tokens, beside what always giving the commonest answer would get.
+With all 144 tokens. The last column is what always giving the commonest answer would get.
 
 {kinds}"""
 

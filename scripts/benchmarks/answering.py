@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from llava.cli import CommandParser, run_command
 from llava.conversation import get_conversation
 from llava.errors import InputError
-from llava.eval.files import write_json
-from llava.eval.options import add_generation_arguments, add_model_arguments, generation_options, model_options
-from llava.eval.questions import Question, read_question_file
+from llava.eval.benchmarks.questions import Question, read_question_file
+from llava.files import write_json
+from llava.inference.options import add_generation_arguments, add_model_arguments, generation_options, model_options
 
 if TYPE_CHECKING:
     from llava.inference import Request
@@ -39,7 +39,7 @@ def arrangements(
     loaded: tuple, conv_mode: str, options: dict, batch_size: int | None
 ) -> dict[str, Callable[[list[Question]], list[str]]]:
     """How the questions may be asked, by name: functions of questions that return texts."""
-    from llava.eval.answering import make_requests
+    from llava.eval.run.answering import make_requests
     from llava.inference import Engine
     from llava.inference.images import open_image
 
@@ -126,7 +126,9 @@ def main() -> None:
             f"  x{row['times_faster']:.2f}  same answers: {row['same_answers']}"
         )
     if args.output:
-        write_json(args.output, {"questions": len(questions), "rounds": args.rounds, "arrangements": results})
+        write_json(
+            args.output, {"questions": len(questions), "rounds": args.rounds, "arrangements": results}, sort_keys=False
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What each method's selection costs beside the others', on the same random views."""
+"""What each method's selection costs, on the same random views."""
 
 from collections.abc import Callable
 from functools import partial

@@ -22,16 +22,15 @@ from typing import TYPE_CHECKING
 
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
-from llava.eval.files import write_json
-from llava.eval.options import pruning_method, visual_token_num
-from llava.files import atomic_writer
+from llava.files import atomic_writer, write_json
+from llava.inference.options import pruning_method, visual_token_num
 from llava.pruning.method import METHOD_NAMES
 
 if TYPE_CHECKING:
     import torch
 
     from llava.eval.benchmarks import Benchmark
-    from llava.eval.questions import Question
+    from llava.eval.benchmarks.questions import Question
     from llava.inference import Request
     from llava.pruning import Settings, Views
 
@@ -73,8 +72,8 @@ class Asked:
     answers: dict[tuple[int, Patches], str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, loaded: tuple, benchmark: Benchmark, data_dir: Path) -> Asked:
-        from llava.eval.answering import make_requests
+    def from_benchmark(cls, loaded: tuple, benchmark: Benchmark, data_dir: Path) -> Asked:
+        from llava.eval.run.answering import make_requests
         from llava.inference.images import open_image
         from llava.model.encode import encode
         from llava.vision.pixels import process_images
@@ -95,18 +94,20 @@ class Asked:
         """What is kept for each question."""
         from llava.pruning import select
 
-        model, seen, found = self.loaded.model, {}, {}
+        model, rounded, found = self.loaded.model, {}, {}
         keys = [(q.image, r.question if pruning.question_views else "") for q, r in zip(self.questions, self.requests)]
         for image, asked in dict.fromkeys(keys):
-            if image not in seen:
-                seen[image] = perturbed(self.views[image], dtype, noise, seed, model.project)
-            views = model.with_question(seen[image], pruning, asked) if pruning.question_views else seen[image]
+            if image not in rounded:
+                rounded[image] = perturbed(self.views[image], dtype, noise, seed, model.project)
+            views = rounded[image]
+            if pruning.question_views:
+                views = model.with_question(views, pruning, asked)
             found[image, asked] = tuple(select(views, pruning).patches[0].tolist())
         return [found[key] for key in keys]
 
     def score(self, kept: list[Patches]) -> float:
         """The benchmark's first figure when these patches are kept for the questions."""
-        from llava.eval.answers import answer_line
+        from llava.eval.run.answers import answer_line
 
         new = [i for i, patches in enumerate(kept) if (i, patches) not in self.answers]
         for start in range(0, len(new), BATCH):
@@ -242,12 +243,12 @@ def main() -> None:
     rows: dict[str, list[dict]] = {}
     with torch.inference_mode():
         for benchmark in benchmarks:
-            asked = Asked.of(loaded, benchmark, data_dir)
+            asked = Asked.from_benchmark(loaded, benchmark, data_dir)
             for name in args.pruning_method:
                 pruning = Settings(args.visual_token_num, pruning_method=name)
                 found = list(measure(asked, pruning, args.noise, args.seeds))
                 rows.setdefault(benchmark.headlines[0].heading, []).extend(found)
-                write_json(args.output / "rounding.json", rows)
+                write_json(args.output / "rounding.json", rows, sort_keys=False)
     text = table(rows, args.noise, args.seeds)
     with atomic_writer(args.output / "rounding.md") as file:
         file.write(text)

@@ -4,7 +4,7 @@ python -m scripts.benchmarks.selection [--device cuda] [--batch-sizes 1 32] [--t
 
 The transcription multiplies the features of both halves anew in every round, as the original code does; it is measured
 in float32, as the original computes, and in float64, as the selection here does. With --methods the selections of all
-methods stand beside VisPruner's. Everything takes turns.
+methods are measured alongside VisPruner. Everything takes turns.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 from llava.bench.shapes import SHAPES
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
-from llava.eval.files import write_json
+from llava.files import write_json
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
             spread = f"({cell['least']:.3f} to {cell['most']:.3f})"
             print(f"  {variant:30} {cell['median']:10.3f} ms {spread:24} {slowest / cell['median']:.3f} times as fast")
     if args.output:
-        write_json(args.output, {**about, "results": results})
+        write_json(args.output, {**about, "results": results}, sort_keys=False)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ from llava.checkpoints.folders import find_folder, get_model_name_from_path
 from llava.cli import CommandParser, run_command
 from llava.conversation import get_conversation
 from llava.errors import InputError
-from llava.eval.files import write_json
-from llava.eval.options import important_ratio, visual_token_num
-from llava.eval.questions import Question, read_question_file
+from llava.eval.benchmarks.questions import Question, read_question_file
+from llava.files import write_json
+from llava.inference.options import important_ratio, visual_token_num
 from llava.pruning import Settings
 from scripts.benchmarks.answering import choose_questions
 
@@ -66,7 +66,7 @@ def transformers_way(way: str, job: Job) -> Answer:
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from llava.eval.answering import make_requests
+    from llava.eval.run.answering import make_requests
     from llava.integrations.transformers import prune
     from llava.model.builder import CheckedFolder
 
@@ -77,7 +77,7 @@ def transformers_way(way: str, job: Job) -> Answer:
         settings = {"important_ratio": job.pruning.important_ratio}
         model = prune(model, visual_token_num=job.pruning.visual_token_num, **settings)
 
-    config = CheckedFolder.of(job.folder).config
+    config = CheckedFolder.read(job.folder).config
 
     def answer_one(question: Question) -> str:
         prompt = make_requests([question], job.conv_mode, config)[0].prompt
@@ -94,7 +94,7 @@ def llava_way(way: str, job: Job) -> Answer:
     """This package: as the original's evaluation works, or as its own does."""
     from dataclasses import replace
 
-    from llava.eval.answering import answer_questions
+    from llava.eval.run.answering import answer_questions
     from llava.model.builder import load_pretrained_model
 
     original = way == ORIGINAL
@@ -103,7 +103,7 @@ def llava_way(way: str, job: Job) -> Answer:
     loaded = load_pretrained_model(job.folder, None, name, device=job.device, **attention)
     pruning = job.pruning
     if original:
-        see_all_attention(loaded.model.get_vision_tower())
+        encode_with_all_attention(loaded.model.get_vision_tower())
         pruning = replace(pruning, pruning_method="scripts.benchmarks.selection_cost")
     options = {"do_sample": False, "max_new_tokens": job.max_new_tokens}
 
@@ -115,15 +115,15 @@ def llava_way(way: str, job: Job) -> Answer:
     return answer
 
 
-def see_all_attention(tower) -> None:
+def encode_with_all_attention(tower) -> None:
     """Make this CLIP tower compute the attention maps of every layer and head, as a model in eager mode gives them."""
     from llava.pruning import Views
 
     def encode(pixels: torch.Tensor) -> Views:
         inputs = pixels.to(tower.device, tower.dtype)
-        seen = tower.vision_tower(inputs, output_hidden_states=True, output_attentions=True)
-        importance = seen.attentions[tower.select_layer][:, :, 0, 1:].mean(dim=1)
-        return Views(seen.hidden_states[tower.select_layer][:, 1:], importance=importance.float())
+        output = tower.vision_tower(inputs, output_hidden_states=True, output_attentions=True)
+        importance = output.attentions[tower.select_layer][:, :, 0, 1:].mean(dim=1)
+        return Views(output.hidden_states[tower.select_layer][:, 1:], importance=importance.float())
 
     tower.encode = encode
 
@@ -232,7 +232,7 @@ def main() -> None:
     about |= machine(torch.device(device))
     print(", ".join(f"{name} {value}" for name, value in about.items()) + "\n\n" + table(found, len(questions)))
     if args.output:
-        write_json(args.output, {**about, "ways": found})
+        write_json(args.output, {**about, "ways": found}, sort_keys=False)
 
 
 if __name__ == "__main__":

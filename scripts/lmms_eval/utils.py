@@ -1,6 +1,6 @@
 """The bundled scenes as documents of lmms-eval: questions with their labels, and the pictures that they are about.
 
-The tasks beside this file name these functions. For other data in LLaVA's layout, copy the folder and change DATA here
+The tasks in this folder name these functions. For other data in LLaVA's layout, copy the folder and change DATA here
 and `data_files` in the tasks.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset
 from PIL import Image
 
-from llava.eval.eval_textvqa import question_key, question_of
+from llava.eval.benchmarks.textvqa import question_key, question_of
 
 DATA = Path(__file__).parents[2] / "playground" / "data" / "scenes"
 

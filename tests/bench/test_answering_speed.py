@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llava.eval.questions import Question
+from llava.eval.benchmarks.questions import Question
 from scripts.benchmarks import answering
 from tests.eval.conftest import assert_one_line
 

@@ -42,7 +42,7 @@ def count_flops(counter: FlopCounterMode) -> int:
 
 
 def test_counted_arithmetic_is_the_counters(small):
-    decoder, tokens = Decoder.of(small.config), 37
+    decoder, tokens = Decoder.from_config(small.config), 37
     embeds = torch.randn(1, tokens, small.config.hidden_size)
     small.config._attn_implementation = "eager"
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -28,7 +28,7 @@ def test_without_noise_it_keeps_and_scores_what_the_evaluation_does(scenes):
     loaded = load(CKPT)
     pruning = Settings(16, pruning_method="mmtok")
     with torch.inference_mode():
-        asked = script.Asked.of(loaded, find_benchmark("pope"), scenes)
+        asked = script.Asked.from_benchmark(loaded, find_benchmark("pope"), scenes)
         kept = asked.kept(pruning, torch.float32, 1e-6, None)
         score = asked.score(kept)
     assert {len(patches) for patches in kept} == {16}

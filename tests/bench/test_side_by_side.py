@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from llava.errors import InputError
-from llava.eval.questions import read_question_file
+from llava.eval.benchmarks.questions import read_question_file
 from llava.model.converting import convert_checkpoint
 from llava.pruning import Settings
 from scripts.benchmarks import side_by_side

@@ -10,8 +10,10 @@ import huggingface_hub.constants
 import pytest
 
 from llava.errors import InputError
-from llava.eval.options import AskingOptions, ModelOptions
+from llava.eval.run.settings import Decisive
+from llava.inference.options import AskingOptions, ModelOptions
 from llava.model.builder import load_pretrained_model
+from llava.pruning import Settings
 from tests.conftest import load_script
 from tests.model.conftest import edit_json
 
@@ -118,7 +120,7 @@ def test_weights_come_once_and_last(hub):
 BAD = {
     "another model": ("llava/config.json", {"architectures": ["OptForCausalLM"], "model_type": "opt"}, "not a LLaVA"),
     "a damaged config": ("llava/config.json", {"hidden_size": "64"}, "hidden_size is '64'"),
-    "a tower that is none": ("clip/config.json", {"model_type": "resnet"}, "not CLIP or SigLIP but 'resnet'"),
+    "a tower of another kind": ("clip/config.json", {"model_type": "resnet"}, "not CLIP or SigLIP but 'resnet'"),
     "another crop": ("clip/preprocessor_config.json", {"crop_size": 336}, "crops of 336 pixels"),
     "a damaged tokenizer config": ("llava/tokenizer_config.json", {"bos_token": 7}, "bos_token is 7"),
     "too few embeddings": ("llava/config.json", {"vocab_size": 7}, "embeddings for 7"),
@@ -132,7 +134,7 @@ def test_no_weights_come_of_what_is_refused(hub, case):
     with pytest.raises(InputError, match=named):
         load_from_hub()
     with pytest.raises(InputError, match=named):
-        ModelOptions("org/llava", device="cpu").settings(ASKING, [])
+        Decisive(ModelOptions("org/llava", device="cpu"), ASKING, "llava_v1", []).settings(Settings())
     assert weights_sent(hub) == []
 
 

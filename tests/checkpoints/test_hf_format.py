@@ -10,7 +10,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
-from llava.eval.options import ModelOptions
+from llava.inference.options import ModelOptions
 from llava.model.builder import load_pretrained_model
 from llava.model.template import find_template
 from llava.vision.pixels import process_images
@@ -42,7 +42,7 @@ def pixels_of(loaded: tuple, size: tuple[int, int] = SIZE):
 
 
 def our_logits(loaded: tuple) -> torch.Tensor:
-    """The logits of three tokens behind an image."""
+    """The logits of three tokens after an image."""
     ids = torch.tensor([[1, IMAGE_TOKEN_INDEX, 5, 6, 7]])
     with torch.no_grad():
         return loaded[1](ids, images=pixels_of(loaded), image_sizes=[SIZE]).logits[0, -3:]

@@ -26,7 +26,7 @@ def token_ids(prompt: str, sentencepiece: SentencePieceProcessor) -> list[int]:
 def _text_ids(text: str, sentencepiece: SentencePieceProcessor) -> list[int]:
     """Special tokens are one id each. The start of a text gets a leading space, what follows a special token none.
 
-    sentencepiece puts a space in front of all that it encodes. So text behind a special token is encoded behind a line
+    sentencepiece puts a space in front of all that it encodes. So text after a special token is encoded after a line
     break, which is always a token of its own, and the space and the line break are cut off.
     """
     ids = []

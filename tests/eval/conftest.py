@@ -1,38 +1,19 @@
 """What the tests of the commands share: calling one, and what bad input must look like."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from llava.cli import run_command
 from tests.conftest import picture, write_jsonl
 
-pytest.register_assert_rewrite("tests.eval.converter_cases")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command's module with arguments; returns exit code, stdout and stderr."""
-
-    def run(module, *args, stdin: list[str] | None = None) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, args)])
-        if stdin is not None:
-            lines = iter(stdin)
-            monkeypatch.setattr("builtins.input", lambda _: next(lines))
-        with pytest.raises(SystemExit) as ended:
-            run_command(module.main)
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
+pytest.register_assert_rewrite("tests.eval.benchmarks.converter_cases")
 
 
 @pytest.fixture
 def case(request, tmp_path, call):
     """One converter, named by the parameter, with a folder of input for it."""
-    from tests.eval.converter_cases import Case
+    from tests.eval.benchmarks.converter_cases import Case
 
     return Case(request.param, tmp_path, call)
 
@@ -65,3 +46,9 @@ def assert_one_line(result: tuple[int, str, str], named: str) -> None:
 def texts(file: Path) -> list[tuple]:
     """The id and the text of each answer in a file."""
     return [(row["question_id"], row["text"]) for row in map(json.loads, file.read_text().splitlines())]
+
+
+def table_of(markdown: str) -> list[list[str]]:
+    """The cells of a Markdown table, header first, without the line below it."""
+    lines = [line.strip("|").split("|") for line in markdown.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines[:1] + lines[2:]]

@@ -10,13 +10,13 @@ from PIL import Image
 
 from llava.errors import InputError
 from llava.eval import budget
-from llava.eval.answering import answer_questions
 from llava.eval.benchmarks import find_benchmark
+from llava.eval.benchmarks.questions import Question
 from llava.eval.budget import default_budgets, draw_sample, find_budget
-from llava.eval.budget_report import findings, markdown
-from llava.eval.budget_table import Budgets, Row
 from llava.eval.evaluation import evaluate, sample_scorer
-from llava.eval.questions import Question
+from llava.eval.report.budget_report import findings, markdown
+from llava.eval.report.budget_table import Budgets, Row
+from llava.eval.run.answering import answer_questions
 from llava.pruning import Settings
 from tests.conftest import ROOT, picture, write_jsonl
 from tests.eval.conftest import assert_one_line
@@ -257,7 +257,7 @@ def test_the_command_scores_a_sample_of_a_benchmark(call, checkpoints, pope, tmp
         (["--agreement", "1.01"], "agreement must be in (0, 1], got 1.01"),
         (["--agreement", "many"], "--agreement: invalid float value: 'many'"),
         (["--sample", "0"], "sample must be at least 1, got 0"),
-        (["--visual_token_num", "8", "0"], "--visual_token_num: must be an integer of at least 1, got '0'"),
+        (["--visual_token_num", "8", "0"], "--visual_token_num: must be at least 1, got 0"),
         (["--visual_token_num", "8", "145"], "visual_token_num 145 is more than the 144 patches of a crop"),
         (["--important_ratio", "0.5", "-1"], "--important_ratio"),
         (["--pruning_method", "tome"], "--pruning_method: must be one of vispruner"),

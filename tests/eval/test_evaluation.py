@@ -10,7 +10,7 @@ import pytest
 import llava.eval.__main__ as command
 from llava.errors import InputError
 from llava.eval import evaluate
-from llava.eval.benchmarks import BENCHMARKS
+from llava.eval.benchmarks import all_benchmarks
 from llava.eval.evaluation import BUNDLED_MODEL
 from tests.conftest import ROOT, load
 from tests.eval.conftest import assert_one_line
@@ -97,7 +97,7 @@ def test_a_model_that_knows_no_path_needs_its_tokenizer(checkpoints, pope):
 def test_the_command_lists_the_benchmarks_and_names_an_unknown_one(call):
     code, out, _ = call(command)
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == [benchmark.name for benchmark in BENCHMARKS]
+    assert [line.split()[0] for line in out.splitlines()] == [benchmark.name for benchmark in all_benchmarks()]
     assert_one_line(call(command, "coco"), "there is no benchmark 'coco'")
     assert_one_line(
         call(command, "pope", "--pruning_method", "none.py"), "argument --pruning_method: there is no file none.py"
@@ -146,6 +146,7 @@ def test_another_template_than_the_checkpoint_s_is_named(call, checkpoints, pope
     assert "conv-mode llava_v1 is not the template of" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -160,7 +161,7 @@ def test_another_template_than_the_checkpoint_s_is_named(call, checkpoints, pope
         ["-m", "llava.eval.model_vqa_mmbench", "--help"],
         ["-m", "llava.eval.model_vqa_science", "--help"],
         ["-m", "llava.eval.eval_mmbench", "--help"],
-        ["-m", "llava.eval.answers", "--help"],
+        ["-m", "llava.eval.run.answers", "--help"],
         ["scripts/collect_scores.py", "--help"],
         ["scripts/convert_vqav2_for_submission.py", "--help"],
         ["scripts/convert_mmbench_for_submission.py", "--help"],

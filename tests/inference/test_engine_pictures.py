@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from llava.errors import InputError
-from llava.eval.answering import make_requests
-from llava.eval.questions import Question
+from llava.eval.benchmarks.questions import Question
+from llava.eval.run.answering import make_requests
 from llava.inference import Engine, make_request
 from llava.inference.images import ImageStream, choose_tokens, encode_images, open_image
 from llava.pruning import Settings

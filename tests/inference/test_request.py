@@ -7,7 +7,7 @@ from tests.conftest import ROOT
 
 LIGHT = """
 import sys
-from llava.eval import answering
+from llava.eval.run import answering
 from llava.inference.request import Request
 from llava.pruning import Settings
 Request("What is in <image>?", ("a.png",), Settings(16))

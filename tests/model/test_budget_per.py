@@ -148,7 +148,7 @@ def test_a_crop_s_patches_do_not_tell_that_a_picture_of_transformers_loses_none(
 @pytest.mark.parametrize(("budget", "number"), [(5, 5), (0.5, 14), (27, 27)])
 def test_a_picture_of_transformers_keeps_its_budget(budget, number):
     views = Views(**draw(3, 9))
-    places = torch.arange(27).view(3, 9) + 1  # behind a placeholder that is no patch's
+    places = torch.arange(27).view(3, 9) + 1  # after a placeholder that is no patch's
     image = Picture(torch.rand(28, 24), views, places)
     keep = kept_places(image, Budget.from_options(budget, budget_per="image"))
     assert keep[0]

@@ -144,7 +144,7 @@ def test_what_would_be_ignored_is_refused(model_and_image):
     for name in ("hidden_states", "attentions"):
         with pytest.raises(InputError, match=f"fastv drops tokens on the way: it gives no {name}"):
             model(PROMPT, **image, **fastv, **{f"output_{name}": True})
-    with pytest.raises(InputError, match="fastv needs is_visual beside inputs_embeds"):
+    with pytest.raises(InputError, match="fastv needs is_visual with inputs_embeds"):
         model(inputs_embeds=embeds, **fastv)
     filled = cache_in(model(torch.tensor([[1, 2]]), use_cache=True))
     with pytest.raises(InputError, match="cannot go on from a cache that another method has filled"):

@@ -24,6 +24,6 @@ def test_the_cache_of_a_prompt_is_the_model_s(loaded, version, family, method, b
     tokens, visual = prompts.longest, prompts.num_visual_tokens[0]
     later, full_layers = tokens_later(pruning, tokens, visual, model.get_vision_tower().num_patches)
     assert [layer.keys.shape[2] for layer in layers] == [tokens] * full_layers + [later] * (len(layers) - full_layers)
-    assert Decoder.of(model.config).cache_bytes(tokens, later, full_layers, model.dtype.itemsize) == sum(
+    assert Decoder.from_config(model.config).cache_bytes(tokens, later, full_layers, model.dtype.itemsize) == sum(
         layer.keys.nbytes + layer.values.nbytes for layer in layers
     )

@@ -201,7 +201,7 @@ def test_images_that_do_not_match_their_placeholders_are_refused(loaded, images,
 
 
 def test_a_placeholder_under_the_mask_takes_no_image(loaded):
-    """Else the images behind it would move up by one."""
+    """Else the images after it would move up by one."""
     _, model, image_processor, _ = loaded()
     pixels = process_images([picture(seed=0), picture(seed=1)], image_processor, model.config)
     ids = torch.tensor([[IMAGE_TOKEN_INDEX, 1, IMAGE_TOKEN_INDEX, 5]])
@@ -240,7 +240,7 @@ def test_an_impossible_ratio_is_refused(loaded, value):
 
 
 def test_padding_is_told_from_text_where_eos_pads(loaded):
-    """Without a mask, eos in front of a row is padding and eos behind it is text."""
+    """Without a mask, eos before a row is padding and eos after it is text."""
     _, model, image_processor, _ = loaded("v1.5", "mistral")
     config, before = model.generation_config, model.generation_config.pad_token_id
     pixels = process_images([picture()], image_processor, model.config)

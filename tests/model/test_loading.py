@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside its model, and what its files say: told in one line, before hours are spent."""
+"""What a checkpoint holds besides its model, and what its files say: reported in one line, before hours are spent."""
 
 import json
 import logging
@@ -263,7 +263,7 @@ def test_max_length_counts_the_prompt_s_ids(loaded):
     ids = torch.tensor([[1, IMAGE_TOKEN_INDEX, 9]])
     options = {"images": pixels, "do_sample": False, "min_new_tokens": 2}
     assert model.generate(ids, max_length=5, **options).shape[1] == 2
-    with pytest.raises(InputError, match="max_length 3 leaves no room behind 3 tokens of prompt"):
+    with pytest.raises(InputError, match="max_length 3 leaves no room after a prompt of 3 tokens"):
         model.generate(ids, max_length=3, **options)
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from llava.checkpoints.weight_files import read_weights
 from llava.errors import InputError
-from llava.eval.options import ModelOptions
+from llava.inference.options import ModelOptions
 from llava.model.builder import load_pretrained_model
 from tests.conftest import ask, load, load_script, picture
 from tests.model.conftest import edit_json, logits

@@ -73,7 +73,7 @@ def test_of_equal_patches_the_first_is_picked():
 
 def test_what_is_below_zero_covers_nothing():
     values = torch.tensor([[[-5.0, 1.0, 0.0], [3.0, 1.0, 2.5]]], dtype=torch.float64)
-    assert most_covering(values, 2).tolist() == [[0, 1]]  # 3, then 1 beside it
+    assert most_covering(values, 2).tolist() == [[0, 1]]  # 3, then 1 more
 
 
 def test_a_weight_counts_many_times():

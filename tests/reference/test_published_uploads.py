@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHARED, load_script, write_jsonl
-from tests.eval.converter_cases import answered, options, read_json, read_rows, read_sheet
-from tests.eval.test_questions import write_table
+from tests.eval.benchmarks.converter_cases import answered, options, read_json, read_rows, read_sheet
+from tests.eval.benchmarks.tables import write_table
 
 
 @pytest.fixture

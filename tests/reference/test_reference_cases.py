@@ -79,7 +79,7 @@ def is_visual(prompt: dict) -> list[bool]:
 @pytest.mark.parametrize("padding", [0, 4])
 @pytest.mark.parametrize("prompt", FASTV, ids=lambda prompt: "-".join(map(str, prompt["lengths"])))
 def test_fastv_leaves_what_its_formula_leaves(prompt, padding):
-    """Also behind padding, which never stays."""
+    """Also after padding, which never stays."""
     attention = torch.tensor([[0.0] * padding + prompt["attention"]])
     visual = torch.tensor([[False] * padding + is_visual(prompt)])
     mask = torch.tensor([[False] * padding + [True] * len(prompt["attention"])])

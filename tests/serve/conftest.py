@@ -14,7 +14,6 @@ from llava.pruning import Settings
 from llava.serve.page.local_model import LocalModel
 from llava.serve.page.service import Service
 from tests.conftest import picture
-from tests.eval.conftest import call  # noqa: F401
 from tests.inference.conftest import encoded  # noqa: F401
 
 GREEDY = {"do_sample": False, "max_new_tokens": 7}
@@ -96,6 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def model_server():
+    pytest.importorskip("openai", reason="the extra demo is not installed: see scripts/test_web.sh")
     server = ModelServer()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server

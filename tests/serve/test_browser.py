@@ -142,6 +142,7 @@ def test_a_visitor_asks_moves_the_slider_changes_the_method_and_asks_again(visit
     page = visit()
     assert (page.kept("important"), page.kept("other"), page.kept("dropped")) == (8, 8, 128)
     assert page.page.locator("#heat image.heat").count() == 1
+    assert "template vicuna_v1" in page.page.inner_text("#head")
     page.page.check("#compare input")
     page.ask("What does the sign say?")
     assert page.answers() == ["park", "park"]
@@ -276,6 +277,12 @@ def test_crops_are_drawn_as_crops(browser, checkpoints, tmp_path):
         page.page.set_input_files("#upload input[type=file]", file)
         page.wait_for_kept(5 * 16)
         assert page.page.locator("#kept g.crop").count() == 5  # whole, and in two by two
+        page.page.click("#budget_per input")
+        page.page.get_by_role("option", name="image", exact=True).click()
+        page.wait_for_kept(16)
+        page.choose("random")
+        page.page.wait_for_selector("#pruning_seed input")
+        page.wait_for_kept(16)
         page.context.close()
 
 

@@ -103,6 +103,14 @@ def test_controls_fit_the_method_and_the_budget(service_of):
     assert fitting(16, 0.5, "vispruner", 0, "image")["visual_token_num"]["maximum"] == 5 * 144
 
 
+def test_a_method_that_a_visitor_names_is_never_run(service_of, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for method in (str(own), ["vispruner"], None):
+        assert fitting_controls(service_of(), 16, 0.5, method, 0, "crop")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_the_api_answers_beside_the_page(client):
     assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["tiny"]
     message = {"role": "user", "content": "What is it?"}

@@ -10,6 +10,7 @@ from llava.pruning import Settings
 from llava.serve.page.vllm_server import VllmServer
 from tests.conftest import picture
 
+pytest.importorskip("openai", reason="the extra demo is not installed: see scripts/test_web.sh")
 GREEDY = {"do_sample": False, "max_new_tokens": 9}
 
 

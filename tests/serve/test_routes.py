@@ -227,6 +227,21 @@ def test_every_method_gives_the_engine_s_answers_or_is_refused_by_name(server, t
         assert (text_of(reply), reply.usage.prompt_tokens) == (completion.text, completion.prompt_tokens)
 
 
+def test_a_method_that_the_model_cannot_serve_is_refused_by_name(make_checkpoint):
+    folder = make_checkpoint()
+    (config,) = folder.parent.glob("clip-*/config.json")
+    values = json.loads(config.read_text())
+    del values["text_config"]  # a tower without its text side
+    config.write_text(json.dumps(values))
+    with serving(load(folder), "vision") as vision:
+        for stream in (False, True):
+            with pytest.raises(openai.BadRequestError) as refused:
+                fields = {"visual_token_num": 8, "pruning_method": "cdpruner"}
+                ask(vision, user("What?", PNG), stream=stream, extra_body=fields)
+            assert refused.value.param == "pruning_method"
+            assert "cdpruner" in refused.value.message
+
+
 def test_a_method_that_chooses_by_the_question_sees_the_question(server, tiny):
     (text, data), pruning = some_questions()[0], Settings(4, pruning_method="mmtok")
     request = make_request(text, [data], tiny.template, tiny[1].config, pruning)

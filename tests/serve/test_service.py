@@ -150,7 +150,9 @@ def test_the_figures_are_those_of_the_answer(service_of, picture_file, version, 
     whole = service.model.count_visual_tokens(service.visitors.get("me").encoded, Settings())
     assert unpruned.visual_tokens == whole
     assert pruned.visual_tokens < whole / 5
-    assert unpruned.prefill_flops == Decoder.of(service.model.model.config).prefill_flops(unpruned.prompt_tokens)
+    assert unpruned.prefill_flops == Decoder.from_config(service.model.model.config).prefill_flops(
+        unpruned.prompt_tokens
+    )
     assert pruned.kv_cache_bytes < unpruned.kv_cache_bytes
     for figures in (pruned, unpruned):
         assert figures.first_token > 0
@@ -383,7 +385,9 @@ def test_a_server_answers_and_a_model_beside_it_draws(service_of, picture_file, 
     assert Drawing(service.draw_kept("me", SIXTEEN)).squares("important")
     figures = exchange.pruned.figures
     assert figures.visual_tokens == 16
-    assert figures.prefill_flops == Decoder.of(service.model.model.config).prefill_flops(70)  # as the server counted
+    assert figures.prefill_flops == Decoder.from_config(service.model.model.config).prefill_flops(
+        70
+    )  # as the server counted
 
 
 def test_a_server_alone_says_that_nothing_can_be_drawn(picture_file, model_server):

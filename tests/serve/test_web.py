@@ -16,7 +16,7 @@ HAS_GRADIO = importlib.util.find_spec("gradio") is not None
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--visual_token_num", "0"], "--visual_token_num: must be an integer of at least 1, got '0'"),
+        (["--visual_token_num", "0"], "--visual_token_num: must be at least 1, got 0"),
         (["--important_ratio", "2"], "--important_ratio"),
         (["--port", "http"], "--port"),
         (["--budget", "3"], "--budget"),

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from llava.eval.answering import answer_questions
-from llava.eval.eval_science_qa import read_problems
-from llava.eval.eval_textvqa import read_labels as read_textvqa_labels
+from llava.eval.benchmarks.science_qa import read_problems
+from llava.eval.benchmarks.textvqa import read_labels as read_textvqa_labels
+from llava.eval.run.answering import answer_questions
 from playground.tiny.clip.quality import measure
 from playground.tiny.evaluate.kinds import kinds, truths
 from playground.tiny.evaluate.scores import read_benchmarks, score_all

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava.eval.answering import answer_questions
+from llava.eval.run.answering import answer_questions
 from playground.tiny import benchmarks
 from playground.tiny.evaluate import run
 from playground.tiny.evaluate.kinds import truths

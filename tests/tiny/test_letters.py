@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerCallback
 
 from llava.checkpoints.weight_files import read_weights
-from llava.eval.answering import answer_questions
+from llava.eval.run.answering import answer_questions
 from llava.train.train import train
 from playground.tiny.data import in_words, option_turns, write
 from playground.tiny.evaluate.scores import read_benchmarks

@@ -12,7 +12,7 @@ from llava.checkpoints.weight_files import read_weights
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 from llava.train.train import train
-from tests.test_scripts import run_recipe
+from tests.recipes import run_recipe
 from tests.train.conftest import INSTRUCTIONS, PROJECTOR, Losses, Stop, assert_equal, output_dir
 
 LORA = {"lora_enable": True, "lora_r": 16, "lora_alpha": 32, "mm_projector_lr": 0.01, "learning_rate": 0.004}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava.checkpoints.weight_files import read_weights
-from tests.test_scripts import run_recipe
+from tests.recipes import run_recipe
 from tests.train.conftest import CAPTIONS, INSTRUCTIONS
 
 

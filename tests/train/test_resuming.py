@@ -6,7 +6,7 @@ import pytest
 
 from llava.checkpoints.weight_files import read_weights
 from llava.train.train import train
-from tests.eval.runs import processes_of, start, wait_for
+from tests.eval.run.runs import processes_of, start, wait_for
 from tests.train.conftest import Losses, Stop, assert_equal, output_dir, weights_of
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
-from llava.eval.options import visual_token_num
+from llava.inference.options import visual_token_num
 
 
 def main() -> None:

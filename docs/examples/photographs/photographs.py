@@ -35,7 +35,7 @@ class Photograph:
 
 # fmt: off
 PHOTOGRAPHS = (
-    # NASA, "released into the public domain". Without the helmet beside her.
+    # NASA, "released into the public domain". Without the helmet at her side.
     Photograph("astronaut", "astronaut.png", "the woman in her suit", (
         (153, 80), (158, 58), (175, 38), (198, 22), (230, 15), (262, 20), (288, 42), (300, 75), (301, 98), (290, 120),
         (272, 135), (262, 160), (260, 175), (285, 195), (302, 220), (305, 238), (325, 250), (342, 265), (352, 290),

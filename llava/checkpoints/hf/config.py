@@ -17,7 +17,7 @@ from llava.vision.grids import parse_grid_pinpoints
 # `model_type` of the checkpoints that are read -> the class that they name.
 CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
 _CLIP = "clip_vision_model"
-# `model_type` of a language model -> of LLaVA on it, where that is not the same behind "llava_".
+# `model_type` of a language model -> of LLaVA on it, where that is not "llava_" and the same name.
 _LLAVA_ON = {"qwen2": "llava_qwen"}
 # What a language model's own config says of its file rather than of the model.
 _OF_THE_FILE = ("_name_or_path", "architectures", "dtype", "model_type", "torch_dtype", "transformers_version")

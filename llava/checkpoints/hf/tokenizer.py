@@ -24,7 +24,7 @@ _KEPT_SETTINGS = ("add_bos_token", "add_eos_token", "bos_token", "eos_token", "u
 
 
 def image_and_pad(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """The ids of `<image>` and of the pad token beside it, as `write_hf_tokenizer` gives them.
+    """The ids of `<image>` and of the pad token, as `write_hf_tokenizer` gives them.
 
     A tokenizer that pads with its unknown token, or not at all, gets a `<pad>`, as the published ones have.
     """

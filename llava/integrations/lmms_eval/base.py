@@ -15,7 +15,7 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from llava.errors import InputError
-from llava.eval.options import decoding
+from llava.inference.options import decoding
 
 IN_MEMORY = 64  # requests whose pictures are decoded at once
 MAX_NEW_TOKENS = 1024  # of tasks that set none, as in lmms-eval's LLaVA adapter

@@ -45,7 +45,7 @@ def prepare(
     """
     if (target.exists() or target.is_symlink()) and not (overwrite and _is_prepared(target)):
         raise InputError(f"{target} exists already: remove it, or choose another folder")
-    checked = CheckedFolder.of(source, overrides=overrides)
+    checked = CheckedFolder.read(source, overrides=overrides)
     chosen = _choose_template(source, checked, conv_mode)
     part = target.with_name(target.name + ".part")
     try:

@@ -74,7 +74,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
 
         Args:
             inputs_embeds: (B, length, D) in place of ids; images are then in place already.
-            is_visual: (B, length) bool beside `inputs_embeds`: where the visual tokens are, for methods that prune
+            is_visual: (B, length) bool, with `inputs_embeds`: where the visual tokens are, for methods that prune
                 inside the decoder.
             pruning: the settings of this call; the model's own if None.
             cache: the KV cache, as transformers 5.24 names it; `past_key_values` is the same.
@@ -93,7 +93,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             items = kwargs.get("num_items_in_batch")
             return training_loss(self, input_ids, attention_mask, labels, images, image_sizes, items, pruning, question)
         if inputs_embeds is None and self._has_images(input_ids, images, cache):
-            prompts, position_ids, attention_mask = self.embed_behind(
+            prompts, position_ids, attention_mask = self.embed_after(
                 cache, input_ids, position_ids, attention_mask, labels, images, image_sizes, pruning, question
             )
             input_ids, inputs_embeds, labels = None, prompts.inputs_embeds, prompts.labels
@@ -135,7 +135,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         if is_visual is None and input_ids is not None:
             is_visual = torch.zeros_like(input_ids, dtype=torch.bool)
         if is_visual is None:
-            raise InputError(f"{pruning.pruning_method} needs is_visual beside inputs_embeds")
+            raise InputError(f"{pruning.pruning_method} needs is_visual with inputs_embeds")
         share = pruning.share_in_decoder(self.get_vision_tower().num_patches)
         return {"prune_decoder": pruning.method.prune_decoder, "is_visual": is_visual, "visual_share": share}
 
@@ -152,7 +152,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         """Answer prompts: (B, length) ids with -200 for each image -> (B, new) ids of the answers alone.
 
         In place of ids, `inputs_embeds` (B, length, D) are prompts that are complete, padded on the left; methods that
-        prune inside the decoder need `is_visual` beside them. `modalities` are LLaVA-NeXT's, "image" or a list of it.
+        prune inside the decoder need `is_visual` too. `modalities` are LLaVA-NeXT's, "image" or a list of it.
         `question` is what methods choose by that depend on it, one for each image or one for all; if None, it is read
         from the ids.
 
@@ -242,6 +242,6 @@ def _without_max_length(options: dict, length: int) -> dict:
     most = options.pop("max_length", None)
     if most is not None and options.get("max_new_tokens") is None:
         if most <= length:
-            raise InputError(f"max_length {most} leaves no room behind {length} tokens of prompt: see max_new_tokens")
+            raise InputError(f"max_length {most} leaves no room after a prompt of {length} tokens: see max_new_tokens")
         options["max_new_tokens"] = most - length
     return options

@@ -61,7 +61,7 @@ class CLIPTowerImageProcessor(CLIPImageProcessorPil):
 class _SelectedLayer:
     """The layer that LLaVA reads, run on K crops: N patches, C channels, H heads.
 
-    Keys and the [CLS] row are computed beside the layer, which itself can then use any attention kernel.
+    Keys and the [CLS] row are computed separately, so that the layer itself can use any attention kernel.
     """
 
     def __init__(self, layer: nn.Module, layer_input: torch.Tensor) -> None:
@@ -116,7 +116,7 @@ class CLIPVisionTower(VisionTower):
 
     @cached_property
     def text_side(self) -> TextSide:
-        return TextSide.of(Path(self.vision_tower_name), self.hidden_size)
+        return TextSide.read(Path(self.vision_tower_name), self.hidden_size)
 
     def feature_select(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Tokens of the selected layer that are features: (B, 1 + N, C) -> (B, N, C), or all for `cls_patch`."""

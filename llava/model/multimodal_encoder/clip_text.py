@@ -1,4 +1,4 @@
-"""CLIP's side of texts: embeddings of a question beside those of patches, for pruning methods that compare the two.
+"""CLIP's text side: embeddings of a question that pruning methods can compare with those of patches.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, arXiv 2103.00020.
 Shapes: M pieces of a text, K crops, N patches, C channels of the tower, E of the embeddings.
@@ -16,6 +16,7 @@ from llava.checkpoints.weight_files import read_weights
 from llava.checkpoints.weights import load_weights
 from llava.errors import InputError, one_line
 from llava.files import read_json_object
+from llava.pruning.errors import PruningError
 
 _TEXT_KEYS = ("text_model.", "text_projection.")
 _VISUAL_PROJECTION = "visual_projection.weight"
@@ -37,16 +38,16 @@ class TextSide:
         self.tower = tower.float().eval().requires_grad_(False)
 
     @classmethod
-    def of(cls, folder: Path, channels: int) -> "TextSide":
+    def read(cls, folder: Path, channels: int) -> "TextSide":
         """That of a CLIP folder whose vision tower has so many channels.
 
-        Raises InputError, naming the folder, if it has none or one that does not fit.
+        Raises PruningError, naming the folder, if it has none, InputError for one that does not fit.
         """
         values = read_json_object(folder / "config.json", "config")
         weights = read_weights(folder)
         text = values.get("text_config")
         if not isinstance(text, dict) or _VISUAL_PROJECTION not in weights:
-            raise InputError(
+            raise PruningError(
                 f"the vision tower {folder} has no text tower and projections, which the pruning method needs: "
                 "a folder of the whole CLIP has them"
             )
@@ -72,5 +73,5 @@ class TextSide:
         return self.tower.to(device)(input_ids=ids.to(device), attention_mask=mask.to(device)).text_embeds
 
     def embed_patches(self, normed: torch.Tensor) -> torch.Tensor:
-        """(K, N, C) behind the vision tower's last norm -> (K, N, E) float32."""
+        """(K, N, C) after the vision tower's last norm -> (K, N, E) float32."""
         return normed.float() @ self.projection.to(normed.device).T

@@ -53,7 +53,7 @@ class VisionTower(nn.Module):
 
     @property
     def text_side(self):
-        """What embeds texts beside patches (see `clip_text.TextSide`). Raises InputError if the tower has none."""
+        """What embeds texts and patches alike (see `clip_text.TextSide`). Raises InputError if the tower has none."""
         raise InputError(
             f"the vision tower {self.vision_tower_name} is {self.NAME}: the pruning method needs a CLIP that has its "
             "text tower and projections"

@@ -1,7 +1,7 @@
 """Cosines in float64, of which equal ones may be made to compare as equal.
 
 The order in which a matrix product adds up differs from one machine, and one place of the matrix, to another. Rounded
-to 40 bits behind the point, the same vectors have the same cosines everywhere, so that ties are ties: the greedy
+to 40 binary places, the same vectors have the same cosines everywhere, so that ties are ties: the greedy
 methods then take the lower position, as an argmax does.
 """
 
@@ -30,5 +30,5 @@ def cosines(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
 
 
 def rounded(values: torch.Tensor) -> torch.Tensor:
-    """Cosines, in place, rounded to 40 bits behind the point."""
+    """Cosines, in place, rounded to 40 binary places."""
     return values.mul_(_STEPS).round_().mul_(1 / _STEPS)

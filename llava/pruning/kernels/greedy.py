@@ -1,6 +1,6 @@
 """Picking patches one by one, each the best after those before it: what DivPrune, SCOPE, MMTok and CDPruner share.
 
-Three rules: farthest from those picked (max-min), what covers most besides them (coverage), what spans most volume
+Three rules: farthest from those picked (max-min), what adds most coverage, what spans most volume
 with them (DPP). On a GPU with Triton a pick costs no step of Python (`greedy_triton`); elsewhere `greedy_cpu` does it.
 Of equal candidates the lowest position is picked.
 

@@ -19,7 +19,7 @@ _RULES = {"farthest": _FARTHEST, "covering": _COVERING, "voluminous": _VOLUMINOU
 
 @triton.jit
 def _newly_covered(gain, matrix, covered, changed, pick, rows, columns, COLUMNS: tl.constexpr, TILE: tl.constexpr):
-    """What is left of the gains (COLUMNS,) behind a pick: only the rows that it covers better than those before."""
+    """The gains (COLUMNS,) that remain after a pick: only rows that it covers better than earlier picks change."""
     slot, lane = tl.arange(0, COLUMNS), tl.arange(0, TILE)
     number = 0
     for start in range(0, rows, TILE):  # the rows that change, listed without gaps
@@ -48,7 +48,7 @@ def _newly_covered(gain, matrix, covered, changed, pick, rows, columns, COLUMNS:
 
 @triton.jit
 def _spanned(volume, matrix, factor, pick, step, best, columns, COLUMNS: tl.constexpr, TILE: tl.constexpr):
-    """What is left of the volumes (COLUMNS,) behind a pick, whose row of the Cholesky factor is added."""
+    """The volumes (COLUMNS,) that remain after a pick, whose row of the Cholesky factor is added."""
     slot, lane = tl.arange(0, COLUMNS), tl.arange(0, TILE)
     row = tl.load(matrix + pick * columns + slot, mask=slot < columns, other=0.0)
     for start in range(0, step, TILE):

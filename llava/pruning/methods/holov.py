@@ -78,7 +78,7 @@ def quotas(weights: torch.Tensor, lengths: torch.LongTensor, number: int) -> tor
     quota = (number * share).floor().long()
     is_given_more = heaviest_first.argsort(dim=1) < number - quota.sum(dim=1, keepdim=True)
     quota = (quota + is_given_more).gather(1, heaviest_first)
-    # Of the heaviest runs up to one, all patches are kept, or what the quotas ask for behind the last full run.
+    # Of the heaviest runs up to one, all patches are kept, or what the quotas ask for after the last full run.
     wanted, room = quota.cumsum(dim=1), lengths[heaviest_first].cumsum(dim=1)
     total = room + (wanted - room).clamp(max=0).cummin(dim=1).values
     kept = total.diff(dim=1, prepend=torch.zeros_like(total[:, :1]))

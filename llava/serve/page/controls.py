@@ -44,8 +44,10 @@ def _is_offered(name: str, service: Service) -> bool:
 def fitting_controls(service: Service, *values: object) -> list:
     """How the controls change with the settings that were chosen, in the order of the fields."""
     chosen = dict(zip(NAMES, values, strict=True))
-    updates, method = dict.fromkeys(NAMES, gr.skip()), load_method(chosen["pruning_method"])
-    updates["important_ratio"] = gr.update(interactive=method.reads_ratio)
-    updates["pruning_seed"] = gr.update(visible=method.draws_at_random)
+    updates = dict.fromkeys(NAMES, gr.skip())
+    if chosen["pruning_method"] in service.methods:  # a visitor who names another file or module must not have it run
+        method = load_method(chosen["pruning_method"])
+        updates["important_ratio"] = gr.update(interactive=method.reads_ratio)
+        updates["pruning_seed"] = gr.update(visible=method.draws_at_random)
     updates["visual_token_num"] = gr.update(maximum=service.most_tokens(chosen["budget_per"]))
     return list(updates.values())

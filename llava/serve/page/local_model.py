@@ -102,7 +102,7 @@ class LocalModel:
     def arithmetic(self, prompt_tokens: int, visual_tokens: int, pruning: Settings) -> dict[str, int]:
         """KV cache and FLOPs of a prompt as it enters the language model."""
         config = self.model.config
-        decoder = Decoder.of(config)
+        decoder = Decoder.from_config(config)
         later, full_layers = tokens_later(pruning, prompt_tokens, visual_tokens, self.patches)
         window = getattr(config, "sliding_window", None) or prompt_tokens
         held = min(prompt_tokens, window), min(later, window)

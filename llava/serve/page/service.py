@@ -98,7 +98,8 @@ class Service:
         if encoded is None:
             return ""
         processor = self.model.loaded.image_processor
-        crops = drawing.crop_images(encoded.views.pixels.float().numpy(), processor.image_mean, processor.image_std)
+        pixels = encoded.views.pixels.float().cpu().numpy()
+        crops = drawing.crop_images(pixels, processor.image_mean, processor.image_std)
         return drawing.picture_source(crops, self.model.sheet(encoded).side)
 
     def draw_kept(self, key: str, pruning: Settings) -> str:

@@ -5,8 +5,8 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from llava.eval.files import read_jsonl
-from llava.eval.vqa_accuracy import normalize_answer
+from llava.eval.benchmarks.files import read_jsonl
+from llava.eval.benchmarks.vqa_accuracy import normalize_answer
 
 
 def truths(data: Path) -> dict[str, list[tuple[str, str]]]:

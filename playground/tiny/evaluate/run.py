@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from llava.eval.answering import answer_questions
-from llava.eval.files import write_json
-from llava.eval.questions import Question
-from llava.eval.ranks import by_image
+from llava.eval.benchmarks.questions import Question, by_image
+from llava.eval.run.answering import answer_questions
+from llava.files import write_json
 from llava.model.builder import load_pretrained_model
 from playground.tiny.evaluate.kinds import kinds, kinds_table
 from playground.tiny.evaluate.scores import read_benchmarks, score_all
@@ -65,6 +64,6 @@ def evaluate_all(model_path: str, data: Path, output: Path, batch_size: int, pro
             if setting.tokens is None:
                 (output / "kinds.md").write_text(kinds_table(kinds(data, answers)), encoding="utf-8")
             scores[setting.name] = score_all(data, benchmarks, answers)
-            write_json(file, scores)
+            write_json(file, scores, sort_keys=False)
     (output / "scores.md").write_text(table(scores), encoding="utf-8")
     return table(scores)

@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from llava.eval import eval_vqav2
-from llava.eval.answers import answer_line
 from llava.eval.benchmarks import find_benchmark
-from llava.eval.files import read_jsonl
-from llava.eval.questions import Question
-from llava.eval.vqa_accuracy import vqa_accuracy
+from llava.eval.benchmarks import vqav2 as eval_vqav2
+from llava.eval.benchmarks.files import read_jsonl
+from llava.eval.benchmarks.questions import Question
+from llava.eval.benchmarks.vqa_accuracy import vqa_accuracy
+from llava.eval.run.answers import answer_line
 
 # The columns of the table, and the benchmarks' names in llava.eval.benchmarks.
 BENCHMARKS = {

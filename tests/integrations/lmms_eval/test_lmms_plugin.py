@@ -13,8 +13,8 @@ from lmms_eval.models import get_model, list_available_models
 
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.errors import InputError
-from llava.eval.options import decoding
 from llava.inference import Engine, make_request
+from llava.inference.options import decoding
 from llava.model import encode as door
 from llava.vision.pixels import process_images
 from tests.conftest import picture

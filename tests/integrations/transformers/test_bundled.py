@@ -4,7 +4,7 @@ import pytest
 import torch
 from bundled import DATA, LLAVA, in_hf_layout, inputs_of
 
-from llava.eval.answering import answer_questions
+from llava.eval.run.answering import answer_questions
 from llava.integrations.transformers import prune
 from playground.tiny.evaluate.scores import read_benchmarks
 from tests.conftest import load

@@ -60,9 +60,8 @@ def test_the_chat_template_makes_the_packages_ids(version, language_model, check
     conversation = get_conversation("vicuna_v1")
     for i, message in enumerate(["<image>\nIs there a dog?", *said[1:], None]):
         conversation.append_message(conversation.roles[i % 2], message)
-    own = find_family(None, json.loads((source / "config.json").read_text())["model_type"]).causal_lm.read_tokenizer(
-        source
-    )
+    family = find_family(None, json.loads((source / "config.json").read_text())["model_type"])
+    own = family.causal_lm.read_tokenizer(source)
     image = LlavaConfig.from_pretrained(tmp_path / "out").image_token_index
     wanted = tokenizer_image_token(conversation.get_prompt(), own, image)
     assert tokenizer(text, add_special_tokens=False).input_ids == wanted

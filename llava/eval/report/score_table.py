@@ -1,0 +1,226 @@
+"""The scores that recipes left below OUT_DIR as one table: a row is a checkpoint or method, a budget and a ratio."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llava.errors import InputError
+from llava.eval.benchmarks import all_benchmarks
+from llava.eval.benchmarks.base import Headline
+from llava.eval.benchmarks.files import require_fields
+from llava.files import read_json_object
+from llava.pruning.method import NONE, VISPRUNER
+from llava.pruning.settings import IMAGE
+from llava.tables import markdown_table, write_csv
+
+HEADLINES = {benchmark.name: benchmark.headlines for benchmark in all_benchmarks()}
+COLUMNS = [(name, headline) for name, headlines in HEADLINES.items() for headline in headlines]
+# GQA's predictions are left out: its own scorer gives the score that is missing here.
+SUBMISSIONS = {
+    entry.name: entry.submission for entry in all_benchmarks() if (entry.submission or "").startswith("merge.")
+}
+ABSENT = "–"
+NOTE = "MME in points, the others in percent. Tokens: visual tokens kept of a picture, in LLaVA-1.6 of each crop."
+NOTE_PER_IMAGE = "Per image: of all crops of a picture together."
+
+
+class Setting(NamedTuple):
+    """What a row of the table is about.
+
+    `name` is the checkpoint's or, where methods are compared, the method's. `tokens` is how many were kept, as far as
+    is known of an unpruned model (None). The ratio is as its folder spells it, "" for a method that has none. `suffix`
+    is that of other settings than the defaults, such as `_per_image`.
+    """
+
+    name: str
+    tokens: int | None
+    ratio: str
+    suffix: str = ""
+
+    @property
+    def order(self) -> tuple:
+        """Sorts by name, then from many tokens to few, then by ratio."""
+        return self.name, -math.inf if self.tokens is None else -self.tokens, float(self.ratio or 0), self.suffix
+
+    @property
+    def cells(self) -> list[str]:
+        """As the table shows it."""
+        tokens = "all" if self.tokens is None else str(self.tokens)
+        return [self.name, tokens + self.suffix.replace("_", " "), self.ratio or ABSENT]
+
+    def is_comparable(self, other: "Setting") -> bool:
+        """Whether both rows have the same budget, and the same ratio as far as both have one."""
+        same_ratio = self.ratio == other.ratio or not (self.ratio and other.ratio)
+        return (self.tokens, self.suffix) == (other.tokens, other.suffix) and same_ratio
+
+
+class Run(NamedTuple):
+    """A folder of merged answers. `asked` is the budget that it is named after, None where nothing was pruned."""
+
+    benchmark: str
+    split: str
+    setting: Setting
+    asked: int | None
+    folder: Path
+
+
+class Column(NamedTuple):
+    """A headline; `split` is empty unless several splits of the benchmark were scored."""
+
+    benchmark: str
+    headline: Headline
+    split: str
+
+    def named(self, name: str) -> str:
+        """`name`, with the split where there are several."""
+        return f"{name} ({self.split})" if self.split else name
+
+
+class Cell(NamedTuple):
+    """A figure of the run in `folder`; its interval (low, high) and how it compares, where these are known."""
+
+    value: float
+    folder: Path
+    interval: tuple[float, float] | None = None
+    mark: str = ""
+
+    def __str__(self) -> str:
+        """As the table shows it, with one decimal."""
+        between = "" if self.interval is None else " [{:.1f}, {:.1f}]".format(*self.interval)
+        return f"{self.value:.1f}{between}{' ' * bool(self.mark)}{self.mark}"
+
+
+Table = dict[Setting, dict[Column, Cell]]
+
+
+def find_runs(out_dir: Path) -> Iterator[Run]:
+    """The folders that the recipes made below `out_dir` and that hold merged answers, a score or a submission."""
+    for benchmark in HEADLINES:
+        for folder in sorted(out_dir.glob(f"{benchmark}/answers/*/*/n_*/r_*")):
+            split, checkpoint, tokens, ratio = folder.parts[-4:]
+            tokens, *more = re.split("(?=_)", tokens.removeprefix("n_"))
+            suffix, ratio = "".join(more), ratio.removeprefix("r_")
+            names = ("merge.jsonl", "merge.score.json", SUBMISSIONS.get(benchmark, "merge.jsonl"))
+            done = any((folder / name).is_file() for name in names)
+            if done and (tokens.isdecimal() or tokens == "all") and ratio.replace(".", "", 1).isdecimal():
+                asked = None if tokens == "all" or noted(folder, "settings", "pruning_method") == NONE else int(tokens)
+                is_read = noted(folder, "settings", "important_ratio", absent=ratio) is not None
+                setting = Setting(checkpoint, kept_tokens(folder, asked), ratio if is_read else "", suffix)
+                yield Run(benchmark, split, setting, asked, folder)
+
+
+def kept_tokens(folder: Path, asked: int | None) -> int | None:
+    """How many visual tokens the answers of a folder were made with: what the run noted, else the budget."""
+    kept = noted(folder, "run", "kept")
+    return kept if isinstance(kept, int) and not isinstance(kept, bool) else asked
+
+
+def noted(folder: Path, kind: str, name: str, absent=None):
+    """What a file alongside the answers says under `name`; `absent` where it says nothing."""
+    file = folder / f"merge.{kind}.json"
+    return read_json_object(file, f"{kind} of the answers").get(name, absent) if file.is_file() else absent
+
+
+def compare_methods(runs: list[Run], checkpoint: str, methods: list[str]) -> list[Run]:
+    """The runs of one checkpoint by these methods, named after them."""
+    folders = {checkpoint if name == VISPRUNER else f"{checkpoint}-{name}": name for name in methods}
+    return [
+        run._replace(setting=run.setting._replace(name=folders[run.setting.name]))
+        for run in runs
+        if run.setting.name in folders
+    ]
+
+
+def read_headlines(file: Path, benchmark: str) -> dict[Headline, float]:
+    """A score file's headline figures, less those that it says do not exist (null).
+
+    Raises InputError, naming the file, if it is not such a score file.
+    """
+    headlines = HEADLINES[benchmark]
+    scores = read_json_object(file, "score file")
+    require_fields(scores, [headline.key for headline in headlines], f"score file {file}")
+    found = {headline: scores[headline.key] for headline in headlines if scores[headline.key] is not None}
+    for headline, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"score file {file}: {headline.key} is {value!r}, not a number")
+    return found
+
+
+def collect(runs: list[Run], names: list[str]) -> tuple[Table, list[tuple[Run, Path]], list[str]]:
+    """The table, the submission files of runs that have no score, and what is wrong with the rest.
+
+    Rows are in the order of `names`, and after that of the settings.
+    """
+    scored: list[tuple[Run, dict[Headline, float]]] = []
+    submissions, wrong = [], []
+    for run in runs:
+        file = run.folder / "merge.score.json"
+        submission = run.folder / SUBMISSIONS.get(run.benchmark, "")
+        if submission.is_file() and not file.exists():
+            submissions.append((run, submission))
+            continue
+        try:
+            if not file.exists():
+                raise InputError(f"no {file}: the answers beside it are not scored")
+            scored.append((run, read_headlines(file, run.benchmark)))
+        except InputError as error:
+            wrong.append(str(error))
+    splits: dict[str, set[str]] = {}
+    for run, _ in scored:
+        splits.setdefault(run.benchmark, set()).add(run.split)
+    settings = sorted({run.setting for run, _ in scored}, key=lambda row: (names.index(row.name), row.order))
+    table: Table = {setting: {} for setting in settings}
+    for run, found in scored:
+        split = run.split if len(splits[run.benchmark]) > 1 else ""
+        table[run.setting] |= {
+            Column(run.benchmark, headline, split): Cell(value, run.folder) for headline, value in found.items()
+        }
+    return table, submissions, wrong
+
+
+def columns_of(table: Mapping[Any, Mapping[Column, Any]]) -> list[Column]:
+    """The columns that have something in them, in the order of COLUMNS."""
+    found = {column for cells in table.values() for column in cells}
+    return sorted(found, key=lambda column: (COLUMNS.index(column[:2]), column.split))
+
+
+def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str, notes: list[str]) -> str:
+    """The table with one decimal, its notes, and below it the submission files without a score.
+
+    `first` is the heading of the first column.
+    """
+    columns = columns_of(table)
+    parts = []
+    if columns:
+        lines = [[first, "tokens", "ratio", *(column.named(column.headline.heading) for column in columns)]]
+        for setting, cells in table.items():
+            numbers = [str(cells[column]) if column in cells else ABSENT for column in columns]
+            name, *numbers_of_setting = setting.cells
+            lines.append([name, *numbers_of_setting, *numbers])
+        note = f"{NOTE} {NOTE_PER_IMAGE}" if any(f"_per_{IMAGE}" in setting.suffix for setting in table) else NOTE
+        parts += [markdown_table(lines), "", note, *notes]
+    if submissions:
+        parts += [""] * bool(parts) + ["Without a local score, to be submitted:", ""]
+        for run, file in sorted(submissions, key=lambda entry: entry[0].setting.order):
+            name, tokens, ratio = run.setting.cells
+            of_ratio = "" if ratio == ABSENT else f", ratio {ratio}"
+            parts.append(f"- {run.benchmark}, {name}, {tokens} tokens{of_ratio}: `{file}`")
+    return "\n".join(parts) + "\n"
+
+
+def write_scores(table: Table, path: Path, first: str) -> None:
+    """One row for each score, with up to four decimals, and the interval's ends where a score has one.
+
+    Raises InputError if the file cannot be written.
+    """
+    bounds = any(cell.interval for cells in table.values() for cell in cells.values())
+    rows = []
+    for setting, cells in table.items():
+        for column in filter(cells.__contains__, columns_of(table)):
+            names = [*setting.cells, column.named(column.benchmark), column.headline.key]
+            ends = [round(end, 4) for end in cells[column].interval or ()]
+            rows.append([*names, round(cells[column].value, 4), *ends])
+    header = [first, "tokens", "ratio", "benchmark", "metric", "value", *["low", "high"] * bounds]
+    write_csv(path, header, rows)

@@ -1,0 +1,139 @@
+"""Collect the scores that lie below OUT_DIR into one table: scores.md, scores.csv, scores.png.
+
+python -m llava.eval.report.summary --out-dir DIR [--checkpoint NAME] [--tokens 128 64 32] [--output FOLDER]
+With --methods the rows are one checkpoint's pruning methods: --checkpoint NAME --methods vispruner divprune mine.py
+Their differences from VisPruner are then in differences.md and differences.csv.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.cli import CommandParser, run_command
+from llava.errors import InputError
+from llava.eval.report.score_table import (
+    HEADLINES,
+    Run,
+    collect,
+    columns_of,
+    compare_methods,
+    find_runs,
+    markdown,
+    write_scores,
+)
+from llava.files import atomic_writer
+from llava.inference.options import pruning_method
+from llava.pruning.method import method_label
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = CommandParser(description="Collect scores into one table and one picture.")
+    parser.add_argument("--out-dir", required=True, type=Path, help="where answers and scores are")
+    parser.add_argument("--checkpoint", help="only this one (all)")
+    parser.add_argument("--tokens", type=int, nargs="+", help="only these numbers of visual tokens (all)")
+    parser.add_argument(
+        "--methods",
+        type=lambda text: method_label(pruning_method(text)),
+        nargs="+",
+        help="compare these of the checkpoint's; `none` is there at any --tokens",
+    )
+    parser.add_argument("--benchmarks", choices=HEADLINES, nargs="+", help="only these (all)")
+    parser.add_argument("--output", type=Path, help="folder to write to (OUT_DIR/summary)")
+    args = parser.parse_args()
+    if args.methods and not args.checkpoint:
+        raise InputError("--methods compares methods of one checkpoint: give --checkpoint too")
+    return args
+
+
+def choose_runs(
+    out_dir: Path,
+    checkpoint: str | None,
+    tokens: Sequence[int] | None,
+    methods: Sequence[str] | None,
+    benchmarks: Sequence[str] | None,
+) -> list[Run]:
+    """The runs below a folder that the arguments of `summarize` ask for. Raises InputError if there are none."""
+    runs = list(find_runs(out_dir))
+    if benchmarks:
+        runs = [run for run in runs if run.benchmark in benchmarks]
+    if methods:
+        runs = compare_methods(runs, Path(checkpoint).name, methods)
+    elif checkpoint:
+        runs = [run for run in runs if run.setting.name == Path(checkpoint).name]
+    if tokens:
+        unpruned = methods is not None
+        runs = [run for run in runs if run.asked in tokens or (unpruned and run.asked is None)]
+    if not runs:
+        wanted = " of that checkpoint and those numbers of tokens" if checkpoint or tokens else ""
+        raise InputError(f"no scores or files for submission{wanted} below {out_dir}")
+    return runs
+
+
+def write_differences(differences: dict, reference: str | None, output: Path) -> None:
+    """Write differences.md and differences.csv; where there is no difference, those of an earlier run are removed."""
+    from llava.eval.report.intervals import differences_markdown, write_differences_csv
+
+    table, rows = output / "differences.md", output / "differences.csv"
+    if not differences:
+        table.unlink(missing_ok=True)
+        rows.unlink(missing_ok=True)
+        return
+    with atomic_writer(table) as file:
+        file.write(differences_markdown(differences, reference))
+    write_differences_csv(differences, rows)
+
+
+def summarize(
+    out_dir: Path,
+    output: Path | None = None,
+    *,
+    checkpoint: str | None = None,
+    tokens: Sequence[int] | None = None,
+    methods: Sequence[str] | None = None,
+    benchmarks: Sequence[str] | None = None,
+) -> None:
+    """Print the table of the scores below `out_dir` and write it, with its picture, to a folder.
+
+    Args:
+        out_dir: where answers and scores are.
+        output: the folder; `summary` in `out_dir` if None.
+        checkpoint: only this one's scores.
+        tokens: only these numbers of visual tokens, and with `methods` the unpruned model.
+        methods: labels of the checkpoint's methods to compare, which are then the rows.
+        benchmarks: only these.
+
+    Raises InputError if there are no such scores, and, when the table is written, for scores that cannot be read.
+    """
+    from llava.eval.report.intervals import add_intervals, choose_reference  # numpy
+    from llava.eval.report.plots import draw_scores
+
+    runs = choose_runs(out_dir, checkpoint, tokens, methods, benchmarks)
+    first = "method" if methods else "checkpoint"
+    table, submissions, wrong = collect(runs, methods or sorted({run.setting.name for run in runs}))
+    if wrong and not table and not submissions:
+        raise InputError("; ".join(wrong))
+    reference = choose_reference(methods or [])
+    table, differences, notes, faults = add_intervals(table, reference)
+    wrong += faults
+    output = output or out_dir / "summary"
+    text = markdown(table, submissions, first, notes)
+    with atomic_writer(output / "scores.md") as file:
+        file.write(text)
+    write_scores(table, output / "scores.csv", first)
+    write_differences(differences, reference, output)
+    picture = output / "scores.png"
+    picture.unlink(missing_ok=True)  # one that is not drawn anew would contradict the table
+    if columns_of(table):
+        draw_scores(table, picture)
+    print(text, end="")
+    if wrong:
+        raise InputError("; ".join(wrong))
+
+
+def main() -> None:
+    options = vars(parse_arguments())
+    summarize(options.pop("out_dir"), options.pop("output"), **options)
+
+
+if __name__ == "__main__":
+    run_command(main)

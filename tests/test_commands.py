@@ -1,0 +1,102 @@
+"""Every command of README.md, EVAL.md and docs/ that needs no download and no other environment, run as written.
+
+The folders that it names, such as `liuhaotian/llava-v1.5-7b` and CKPT, are the bundled model.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, picture
+
+pytestmark = pytest.mark.slow
+DOCUMENTS = [ROOT / "README.md", ROOT / "EVAL.md", *sorted((ROOT / "docs").glob("*.md"))]
+BUNDLED = ROOT / "playground/checkpoints/llava-tiny"
+MODELS = ("liuhaotian/llava-v1.5-7b", "liuhaotian/llava-v1.6-vicuna-7b", "CKPT")
+METHOD = "def select(views, settings):\n    return views.attention.topk(settings.budget).indices\n"
+# What is not run, by how it begins, and why.
+NOT_RUN = {
+    "pip install": "installs",
+    "bash scripts/quickstart.sh": "installs",
+    "bash scripts/test.sh": "installs, and runs this test",
+    "python -m pytest": "runs other tests",
+    "llava page": "serves until it is stopped: tests/serve",
+    "bash scripts/serve.sh": "needs vLLM: tests/integrations/vllm",
+    "python -m lmms_eval": "needs lmms-eval: tests/integrations/lmms_eval",
+    "bash docs/examples/photographs.sh": "downloads",
+    "llava bench --shape llava-v1.5-7b": "a 7B is too large for a CPU",
+    "MODEL=lmsys": "needs the training data",
+    "#!/usr/bin/env bash": "needs Slurm",
+    "python -m llava.eval.run.launch --multi_gpu": "needs four GPUs",
+}
+
+
+def commands_of(document: Path) -> list[str]:
+    """The commands of a document; a block with a loop or a first line of `#!` is one."""
+    commands = []
+    for block in re.findall(r"```bash\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
+        if block.startswith("#!") or re.search(r"^done", block, re.MULTILINE):
+            head, loop, rest = block.partition("for ")
+            commands += [*_lines(head), loop + rest] if loop else [block]
+        else:
+            commands += _lines(block)
+    return commands
+
+
+def _lines(block: str) -> list[str]:
+    """Lines of a shell, those that `\\` ends joined."""
+    return [line for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.strip()]
+
+
+COMMANDS = list(dict.fromkeys(command for document in DOCUMENTS for command in commands_of(document)))
+TO_RUN = [command for command in COMMANDS if not command.startswith(tuple(NOT_RUN))]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A copy of the repository with what the commands name."""
+    folder = tmp_path_factory.mktemp("checkout") / "repository"
+    made = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__", "eval_*", "quickstart", "*.egg-info")
+    shutil.copytree(ROOT, folder, ignore=made)
+    shutil.rmtree(folder / "playground/data/eval", ignore_errors=True)
+    for name in MODELS:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(folder / BUNDLED.relative_to(ROOT))
+    (folder / "images").mkdir()
+    for number, name in enumerate(("picture.jpg", "images/a.jpg")):
+        picture(seed=number).save(folder / name)
+    questions = [{"question_id": n, "image": "a.jpg", "text": text} for n, text in enumerate(("What?", "Where?"))]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
+    for name in ("rows.py", "mine.py"):
+        (folder / name).write_text(METHOD)
+    return folder
+
+
+def test_what_is_not_run_is_in_the_documents():
+    for start in NOT_RUN:
+        assert any(command.startswith(start) for command in COMMANDS), start
+    assert len(TO_RUN) >= 10
+
+
+@pytest.mark.parametrize("command", TO_RUN)
+def test_a_command_runs_as_written(command, checkout):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(checkout), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip()
