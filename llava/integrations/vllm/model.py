@@ -46,8 +46,8 @@ _CROPS_TOGETHER = 16  # encoded at once: vLLM counts the tokens that are kept, w
 _NAMES = {
     r"(rotary_emb\.inv_freq|position_ids)$": None,
     r"^vision_tower\.(text_model\.|text_projection|visual_projection|logit_scale)": None,  # the rest of a whole CLIP
-    r"^(model\.)?image_newline$": None,  # `spatial` has none
     **published_name_patterns(),
+    r"^image_newline$": None,  # `spatial` has none
 }
 
 
