@@ -19,7 +19,9 @@ pytestmark = pytest.mark.slow
 DOCUMENTS = [ROOT / "README.md", ROOT / "EVAL.md", *sorted((ROOT / "docs").glob("*.md"))]
 BUNDLED = ROOT / "playground/checkpoints/llava-tiny"
 MODELS = ("liuhaotian/llava-v1.5-7b", "liuhaotian/llava-v1.6-vicuna-7b", "CKPT")
-METHOD = "def select(views, settings):\n    return views.keep(views.importance.topk(settings.visual_token_num).indices)\n"
+METHOD = (
+    "def select(views, settings):\n    return views.keep(views.importance.topk(settings.visual_token_num).indices)\n"
+)
 # What is not run, by how it begins, and why.
 NOT_RUN = {
     "pip install": "installs",

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--image_grid_pinpoints", help="sizes that a picture may be cut to, such as '[[672, 672]]'")
     args = parser.parse_args()
     grid = read_grid_pinpoints(args.image_grid_pinpoints)
-    find_folder(args.source, "checkpoint")  # a wrong name is told before torch is imported
+    find_folder(args.source, "checkpoint")  # report a wrong name before torch is imported
 
     from llava.integrations.vllm.folder import prepare
 
