@@ -33,9 +33,13 @@ def address(tmp_path_factory):
         yield address
 
 
+def open_client(address: str) -> OpenAI:
+    return OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=120)
+
+
 @pytest.fixture
 def client(address):
-    return OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=120)
+    return open_client(address)
 
 
 @functools.lru_cache
@@ -146,10 +150,11 @@ def test_a_method_that_cannot_work_is_refused_by_name(method, client):
 @pytest.mark.parametrize(
     "url", ["data:image/png;base64,AAAA", "data:image/png;base64,!", "data:text/plain,hello", "file:///etc/passwd"]
 )
-def test_what_is_no_picture_is_refused(url, client):
+def test_what_is_no_picture_is_refused(url, address):
     with pytest.raises(APIStatusError):
-        client.chat.completions.create(**as_request(QUESTION, url))
+        open_client(address).chat.completions.create(**as_request(QUESTION, url))
     image, _ = questions("pope")[0]
+    client = open_client(address)  # vLLM closes a connection after a status of 500, which it has for a file's URL
     assert text_of(client.chat.completions.create(**as_request(QUESTION, image))) in ("Yes", "No")
 
 
@@ -220,7 +225,7 @@ def test_nothing_is_lost_under_load(address, own_answers):
 
 def test_a_server_that_trusts_no_request_keeps_its_budget(tmp_path):
     with serving(tmp_path / "server.log", MODEL, "all", OUT_DIR=str(tmp_path)) as address:
-        client = OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=120)
+        client = open_client(address)
         image, _ = questions("pope")[0]
         with pytest.raises(BadRequestError, match="trust-request-mm-kwargs"):
             client.chat.completions.create(**as_request(QUESTION, image, visual_token_num=16))
