@@ -234,7 +234,9 @@ TO_SUBMIT = {
 }
 
 
-@pytest.mark.parametrize(("version", "crops"), [("v1.5", None), ("v1.6", "[[672, 672]]")])
+@pytest.mark.parametrize(
+    ("version", "crops"), [("v1.5", None), pytest.param("v1.6", "[[672, 672]]", marks=pytest.mark.slow)]
+)
 def test_every_benchmark_runs_end_to_end(call, checkpoints, scenes, tmp_path, version, crops):
     folder = checkpoints(version)
     options = ["--model-path", folder, "--device", "cpu", "--data-dir", scenes, "--out-dir", tmp_path]

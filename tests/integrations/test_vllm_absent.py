@@ -4,6 +4,8 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
+
 from tests.conftest import ROOT
 
 
@@ -17,6 +19,7 @@ def test_the_entry_point_is_there_without_vllm():
     assert not any("vllm" in dependency for dependency in project["dependencies"])
 
 
+@pytest.mark.slow
 def test_preparing_needs_no_vllm(checkpoints, tmp_path):
     code = "import sys; sys.modules['vllm'] = None; from llava.integrations.vllm.folder import prepare; "
     code += "from pathlib import Path; prepare(sys.argv[1], Path(sys.argv[2]))"

@@ -256,6 +256,7 @@ def run_command(*arguments, **options) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_the_command_converts_and_after_a_kill_nothing_looks_finished(checkpoints, tmp_path):
     source, target = checkpoints("v1.6"), tmp_path / "out"
     killed = run_command(source, target, "--to", "hf", "--max-shard-size", "1KB")

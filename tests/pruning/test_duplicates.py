@@ -39,6 +39,7 @@ CASES = [(1, 40, 9), (2, 33, 5), (1, 20, 20), (3, 17, 1), (1, 64, 33), (1, 9, 2)
 LARGE = [(2, 544, 32), (1, 300, 1), (3, 257, 100)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["duplicates_cpu", "duplicates_triton"])
 def test_all_rounds_give_the_plain_versions_indices(module):
     if module == "duplicates_triton":

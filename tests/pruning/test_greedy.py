@@ -52,6 +52,7 @@ CASES = [
 LARGE = [(2, 576, 576, 64), (1, 2900, 2880, 32), (1, 8, 1025, 3)]
 
 
+@pytest.mark.slow
 def test_the_kernel_picks_what_the_cpu_picks():
     pytest.importorskip("triton")
     cases = CASES + LARGE if torch.cuda.is_available() else CASES
