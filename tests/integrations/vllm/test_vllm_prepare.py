@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, LlavaConfig
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.conversation import get_conversation
 from llava.errors import InputError
+from llava.integrations.vllm import prepare as command
 from llava.integrations.vllm.folder import prepare
 from llava.model.converting import convert_checkpoint
 from llava.model.families import find_family
@@ -17,7 +18,6 @@ from tests.integrations.vllm.conftest import MODEL, run_python
 from tests.model.conftest import edit_json, edit_weights
 
 SPATIAL = {"mm_patch_merge_type": "spatial", "image_grid_pinpoints": [[336, 336]]}
-PREPARE = ("-m", "llava.integrations.vllm.prepare")
 
 
 def test_weights_are_linked_to(prepared):
@@ -150,10 +150,10 @@ def test_the_source_stays_as_it_is(make_checkpoint, tmp_path):
     assert {file.name: file.read_bytes() for file in source.iterdir()} == before
 
 
-def test_the_command(checkpoints, tmp_path):
+def test_the_command(call, checkpoints, tmp_path):
     options = ("--mm_patch_merge_type", "spatial", "--image_grid_pinpoints", "[[336, 336]]", "--conv-mode", "llava_v1")
-    out = run_python(*PREPARE, checkpoints("v1.6"), tmp_path / "out", *options)
-    assert out.strip().endswith(str(tmp_path / "out"))
+    code, out, _ = call(command, checkpoints("v1.6"), tmp_path / "out", *options)
+    assert (code, out.strip()) == (0, str(tmp_path / "out"))
     assert json.loads((tmp_path / "out" / "config.json").read_text())["image_grid_pinpoints"] == [[336, 336]]
 
 
@@ -166,9 +166,10 @@ def test_the_command(checkpoints, tmp_path):
         ((MODEL, "out", "--mm_patch_merge_type", "spatial_unpad"), "invalid choice"),
     ],
 )
-def test_bad_input_is_one_line(arguments, cause, tmp_path):
+def test_bad_input_is_one_line(call, arguments, cause, tmp_path):
     arguments = [tmp_path / "out" if argument == "out" else argument for argument in arguments]
-    *_, line = run_python(*PREPARE, *arguments, code=2).strip().splitlines()
+    code, out, line = call(command, *arguments)
+    assert (code, out, len(line.splitlines())) == (2, "", 1)
     assert line.startswith("error: ")
     assert cause in line
 
