@@ -54,7 +54,7 @@ class Settings:
     visual_token_num: int | None = setting(
         None,
         int,
-        "visual tokens kept of each crop, or image (all)",
+        "visual tokens kept of each crop, or image",
         least=1,
         label="Visual tokens (T)",
         is_read=lambda own: own.pruning_method != NONE,
@@ -207,7 +207,7 @@ def add_settings_arguments(
         if own.name in less:
             continue
         default = own.default
-        ends = "" if default is None else f" ({default})"
+        ends = f" ({'all' if default is None else default})"
         more: dict[str, Any] = {"nargs": "+", "default": [default]} if own.name in several else {"default": default}
         if own.metadata.get("choices"):
             more["choices"] = own.metadata["choices"]
