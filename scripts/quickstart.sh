@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Make the environment, ask the bundled model the bundled POPE and TextVQA at several budgets of visual tokens through the
-# benchmarks' recipes, and draw which patches it keeps of one scene: bash scripts/quickstart.sh
+# Make the environment, ask the bundled model the bundled POPE and TextVQA at several budgets of visual tokens, and draw
+# which patches it keeps of one scene: bash scripts/quickstart.sh
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 install
 cd "$ROOT"
 OUT=playground/quickstart
-export PYTHON OUT_DIR=$OUT CKPT=playground/checkpoints/llava-tiny
 mkdir -p "$OUT"
+rm -rf "$OUT/pope" "$OUT/textvqa" # times are those of this run: what an earlier one answered is asked again
 
 # row TOKENS [FOLDER KEY]... : a row of the table: the tokens, the score under KEY in each FOLDER, the seconds of answering
 row() {
@@ -26,13 +26,16 @@ print(tokens, *(f"{figure:.1f}" for figure in (*scores, seconds)))
 PYTHON
 }
 
+device=cuda
+if ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    device=cpu
+    echo "no GPU is available: the model runs on the CPU"
+fi
 rows=()
 for tokens in 144 48 32 16 8; do
-    for name in pope textvqa; do
-        echo "--- $name at $tokens of 144 visual tokens ---"
-        # Times are those of this run: what an earlier one answered is asked again.
-        OVERWRITE=1 bash "scripts/v1_5/eval/$name.sh" "$tokens" >"$OUT/$name.log"
-    done
+    echo "--- POPE and TextVQA at $tokens of 144 visual tokens ---"
+    # A process for each budget: one for all would encode the pictures once, at the first.
+    "$PYTHON" -m llava.eval pope textvqa --visual_token_num "$tokens" --device "$device" --out-dir "$OUT" >"$OUT/suite.log"
     pope=$OUT/pope/answers/llava_pope_test/llava-tiny/n_$tokens/r_0.5
     textvqa=$OUT/textvqa/answers/llava_textvqa_val_v051_ocr/llava-tiny/n_$tokens/r_0.5
     rows+=("$(row "$tokens" "$pope" mean_f1 "$textvqa" accuracy)")
