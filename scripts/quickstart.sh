@@ -33,9 +33,11 @@ if ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
 fi
 rows=()
 for tokens in 144 48 32 16 8; do
-    echo "--- POPE and TextVQA at $tokens of 144 visual tokens ---"
     # A process for each budget: one for all would encode the pictures once, at the first.
-    "$PYTHON" -m llava.eval pope textvqa --visual_token_num "$tokens" --device "$device" --out-dir "$OUT" >"$OUT/suite.log"
+    for name in pope textvqa; do
+        echo "--- $name at $tokens of 144 visual tokens ---"
+        "$PYTHON" -m llava.eval "$name" --visual_token_num "$tokens" --device "$device" --out-dir "$OUT" >"$OUT/$name.log"
+    done
     pope=$OUT/pope/answers/llava_pope_test/llava-tiny/n_$tokens/r_0.5
     textvqa=$OUT/textvqa/answers/llava_textvqa_val_v051_ocr/llava-tiny/n_$tokens/r_0.5
     rows+=("$(row "$tokens" "$pope" mean_f1 "$textvqa" accuracy)")
