@@ -34,6 +34,7 @@ NOT_RUN = {
     "bash docs/examples/photographs.sh": "downloads",
     "llava bench --shape llava-v1.5-7b": "a 7B is too large for a CPU",
     "python -m scripts.benchmarks.selection --tower": "takes minutes on a CPU",
+    "python -m scripts.benchmarks.rounding_spread": "takes minutes on a CPU",
     "MODEL=lmsys": "needs the training data",
     "#!/usr/bin/env bash": "needs Slurm",
     "python -m llava.eval.run.launch --multi_gpu": "needs four GPUs",
