@@ -24,6 +24,7 @@ from llava.model.encode import Encoded
 from llava.model.splice import EmbeddedPrompts
 from llava.model.template import Template
 from llava.pruning import Settings
+from llava.pruning.kv_cache import cached_length
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class Session:
         if not (uses_beams(options) or self.pruning.prunes_in_decoder or self._model.compile_decoding):
             cache, self._cache = self._reusable(turn.tokens), None  # none is left if generation ends with an error
             options["cache"] = cache
-        turn.computed = prompts.longest - (0 if cache is None else cache.get_seq_length())
+        turn.computed = prompts.longest - cached_length(cache)
         with refuse_too_large("the conversation"):
             output_ids = self._model.generate_from_embeds(
                 prompts.inputs_embeds,

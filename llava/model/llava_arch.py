@@ -22,6 +22,7 @@ from llava.model.question import QuestionViews
 from llava.model.splice import EmbeddedPrompts, splice, text_mask
 from llava.model.vision_setup import add_vision_modules, add_vision_tokens
 from llava.pruning import MergedTokens, Settings, VisualTokens
+from llava.pruning.kv_cache import cached_length
 from llava.vision.pixels import unpad_image as unpad_image  # upstream's place
 
 logger = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
             return False  # a decoding step, where asking the GPU for the ids would cost time
         if images is not None or bool((input_ids == IMAGE_TOKEN_INDEX).any()):
             return True
-        self.check_context(input_ids.shape[1] + (0 if cache is None else cache.get_seq_length()))
+        self.check_context(input_ids.shape[1] + cached_length(cache))
         return False
 
     def embed_after(
@@ -192,7 +193,7 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
 
         Arguments are those of `prepare_inputs_labels_for_multimodal`.
         """
-        past = 0 if cache is None else int(cache.get_seq_length())
+        past = int(cached_length(cache))
         past_mask = input_ids.new_ones(len(input_ids), past)
         if attention_mask is not None:
             if past and attention_mask.shape[1] == past + input_ids.shape[1]:

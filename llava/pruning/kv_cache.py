@@ -13,6 +13,11 @@ def cache_in(values: dict) -> Cache | None:
     return next((values[name] for name in NAMES if values.get(name) is not None), None)
 
 
+def cached_length(cache: Cache | None) -> int:
+    """How many tokens a cache has, before those of this call; 0 without one."""
+    return 0 if cache is None else cache.get_seq_length()
+
+
 def take_cache(options: dict) -> Cache | None:
     """Remove the cache from keyword arguments, under either of its names, and return it."""
     found = cache_in(options)

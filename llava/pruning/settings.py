@@ -267,8 +267,3 @@ def _is_integer(value: object) -> bool:
     except TypeError:
         return False
     return not isinstance(value, bool)
-
-
-def check_budget(visual_token_num: int | None, important_ratio: float) -> None:
-    """Raise ValueError unless `visual_token_num` is None or an integer >= 1 and `important_ratio` is in [0, 1]."""
-    Settings(visual_token_num, important_ratio)

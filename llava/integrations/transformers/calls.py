@@ -21,7 +21,7 @@ from llava.integrations.transformers.prompts import (
     prune_prompts,
 )
 from llava.model.encode import encodes_one_by_one
-from llava.pruning.kv_cache import cache_in
+from llava.pruning.kv_cache import cache_in, cached_length
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Call:
     def past(self) -> int:
         """Tokens in the cache that it is given."""
         cache = cache_in(self.given)
-        return 0 if cache is None else int(cache.get_seq_length())
+        return int(cached_length(cache))
 
     @property
     def cached(self) -> Cached | None:

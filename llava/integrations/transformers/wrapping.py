@@ -24,7 +24,7 @@ from llava.integrations.transformers.generation import Restorer
 from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import ATTRIBUTE, Prompts
-from llava.pruning.kv_cache import cache_in
+from llava.pruning.kv_cache import cache_in, cached_length
 from llava.pruning.settings import NAMES, takes_settings
 
 _STATE = "_visual_token_pruning"
@@ -198,7 +198,7 @@ def _short_inputs(prompts: Prompts, ids: torch.LongTensor) -> dict:
 def _run(model: PreTrainedModel, state: _State, prompts: Prompts, given: dict):
     """The model's own `forward` on pruned prompts or on what follows them, with the arguments that are left."""
     cache, ids = cache_in(given), given["input_ids"]
-    past = 0 if cache is None else int(cache.get_seq_length())
+    past = int(cached_length(cache))
     step = prompts.step(past, ids.shape[1], len(ids))
     given["position_ids"] = step.positions
     surroundings = nullcontext()

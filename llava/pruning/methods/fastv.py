@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
 from llava.pruning.errors import PruningError
-from llava.pruning.kv_cache import CACHE
+from llava.pruning.kv_cache import CACHE, cached_length
 from llava.pruning.method import Method
 
 
@@ -63,7 +63,7 @@ class FastV(Method):
         if cache is None and (decoder.config.use_cache if use_cache is None else use_cache):
             cache = DynamicCache(config=decoder.config)
         hidden = inputs_embeds
-        past = 0 if cache is None else cache.get_seq_length()
+        past = cached_length(cache)
         if attention_mask is None:
             attention_mask = torch.ones(len(hidden), past + hidden.shape[1], dtype=torch.long, device=hidden.device)
         _check_window(decoder.config, attention_mask.shape[1])

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from llava.pruning.kernels.cosine import WITHOUT_FLOAT64
 from llava.pruning.kernels.duplicates import drop_duplicates
 from llava.pruning.method import Method
-from llava.pruning.settings import Settings, check_budget
+from llava.pruning.settings import Settings
 from llava.pruning.tokens import VisualTokens, highest, keep_patches
 from llava.pruning.views import Views
 
@@ -65,7 +65,7 @@ def select_visual_tokens(
     Raises:
         ValueError: if the budget or the shapes make no sense.
     """
-    check_budget(visual_token_num, important_ratio)
+    Settings(visual_token_num, important_ratio)  # raises ValueError for invalid values
     if features.ndim != 3 or cls_attention.shape != features.shape[:2]:
         raise ValueError(
             "features must be (B, N, C) and cls_attention (B, N), "
