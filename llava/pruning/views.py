@@ -65,6 +65,9 @@ class Views:
     )
     hidden_states = View("(K, 1 + N, C): all tokens of the layer, [CLS] first.")
     keys = View("(K, 1 + N, head width): the layer's keys, mean over heads, [CLS] first.")
+    received = View("(K, N) float32: the attention that each patch receives in the layer, mean over queries and heads.")
+    object_received = View("(K, N) float32: the same in the layer at 3/8 of the tower's depth, the 9th of CLIP's 24.")
+    grid = View("(K, 2) int64: how many patches a column and a row of the crop have.")
     pixels = View(
         "(K, 3, height, width): what the tower was given; (1, K, 3, height, width) of crops together.",
         together=lambda pixels: pixels.unsqueeze(0),

@@ -222,3 +222,85 @@ def mmtok(features: np.ndarray, clip_features: np.ndarray, word_embeds: np.ndarr
 def _softmax(row: list[float], temperature: float, share: int) -> list[float]:
     powers = [float(np.exp((value - max(row)) / temperature)) for value in row]
     return [power / sum(powers) / share for power in powers]
+
+
+def mmr(features: np.ndarray, cls_attention: np.ndarray, number: int) -> list[int]:
+    """IDPruner's rule with attention: the T of (N, D) projected features that are attended (N,) and unlike each other."""
+    low, high = min(cls_attention), max(cls_attention)
+    relevance = [(value - low) / (high - low + 1e-6) for value in cls_attention]
+    similarity = cosine_similarities(features)
+    picked = [ranked(relevance)[0]]
+    while len(picked) < number:
+        left = [i for i in range(len(features)) if i not in picked]
+        picked.append(max(left, key=lambda i: 0.5 * relevance[i] - 0.5 * max(similarity[i][j] for j in picked)))
+    return sorted(picked)
+
+
+def dart_embeds(features: np.ndarray, word_embeds: np.ndarray, number: int) -> list[int]:
+    """DART on input embeddings: the T of (N, D) projected features least like 4 of them and 4 of the (m, D) words."""
+    loudest = ranked([float(np.abs(vector).sum()) for vector in features])[: min(4, number)]
+    words = ranked([float(np.abs(vector).sum()) for vector in word_embeds])[:4]
+    pivots = [features[i] for i in loudest] + [word_embeds[i] for i in words]
+    kept = set(loudest)
+    for j, pivot in enumerate(pivots):
+        missing, left = number - len(kept), len(pivots) - j
+        cosine = [float(x @ pivot / (np.linalg.norm(x) * np.linalg.norm(pivot))) for x in features]
+        others = sorted((i for i in range(len(features)) if i not in kept), key=lambda i: (cosine[i], i))
+        kept.update(others[: (missing + left - 1) // left])
+    return sorted(kept)
+
+
+def uniform(height: int, width: int, number: int) -> list[int]:
+    """The T of height x width patches in the middle of a grid's cells, and more of the others, evenly spread."""
+    grids = [(h, w) for h in range(1, height + 1) for w in range(1, width + 1) if h * w <= number]
+    stretch = {(h, w): max(h * width, w * height) / min(h * width, w * height) for h, w in grids}
+    grids = [grid for grid in grids if stretch[grid] <= 2] or [(1, 1)]
+    h, w = min(grids, key=lambda grid: (-grid[0] * grid[1], stretch[grid], grid[0]))
+    kept = [
+        (2 * i + 1) * height // (2 * h) * width + (2 * j + 1) * width // (2 * w) for i in range(h) for j in range(w)
+    ]
+    left, missing = [i for i in range(height * width) if i not in kept], number - len(kept)
+    return sorted(kept + [left[(2 * r + 1) * len(left) // (2 * missing)] for r in range(missing)])
+
+
+def hiprune(object_received, received, width: int, number: int, alpha: float) -> list[int]:
+    """HiPrune (arXiv 2508.00553): anchors by the attention received (N,) in a middle layer, their neighbours, the rest."""
+    last, kept = len(received) - 1, set()
+    for anchor in ranked(object_received)[: round(number * alpha / 5)]:
+        for place in (anchor, anchor - 1, anchor + 1, anchor - width, anchor + width):
+            kept.add(min(max(place, 0), last))
+    others = [i for i in ranked(received) if i not in kept]
+    return sorted(kept | set(others[: number - len(kept)]))
+
+
+def prunesid(states: np.ndarray, cls_attention: np.ndarray, number: int) -> list[int]:
+    """PruneSID (arXiv 2603.09480): the T - 1 of (N, C) states beside [CLS], group by group."""
+    squashed = 1 / (1 + np.exp(-states))
+    centred = (squashed - squashed.mean(axis=1, keepdims=True)).T
+    directions = np.linalg.svd(centred, full_matrices=False)[2][: number // 4]
+    group_of = [int(np.argmax(np.abs(column))) for column in directions.T]
+    similarity = np.array(cosine_similarities(states))
+    patches = len(states)
+    pairs = [similarity[i][j] for i in range(patches) for j in range(i + 1, patches)]
+    threshold = number / 32 * sum(pairs) / len(pairs)
+    orders, distinct = [], []
+    for group in range(number // 4):
+        own, taken, struck = [i for i in ranked(cls_attention) if group_of[i] == group], [], []
+        for i in own:
+            (struck if any(similarity[i][j] > threshold for j in taken) else taken).append(i)
+        orders.append(taken + struck)
+        distinct.append(len(taken))
+    sizes = [len(order) for order in orders]
+    least = [min(1, size) for size in sizes]
+    most = [min(5 * ((number + 63) // 64), size, m) for size, m in zip(sizes, distinct)]
+    while sum(most) < number:
+        most = [min(u + 1, size) for u, size in zip(most, sizes)]
+    extra, running, before, quota = max(0, number - 1 - sum(least)), np.float32(0), 0, []
+    for low, high, m in zip(least, most, distinct):
+        running += np.float32(m) / np.float32(sum(distinct))
+        end = int(np.round(running * np.float32(extra)))
+        quota.append(min(low + end - before, high))
+        before = end
+    for group in ranked(distinct):
+        quota[group] += min(extra + sum(least) - sum(quota), most[group] - quota[group])
+    return [i for order, part in zip(orders, quota) for i in order[:part]]

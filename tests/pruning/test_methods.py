@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llava.pruning import METHOD_NAMES, Settings, VisualTokens
+from llava.pruning import METHOD_NAMES, Settings, VisualTokens, load_method
 from llava.pruning.method import NONE
 from llava.pruning.methods import divprune, visionzip
 from tests.conftest import IMAGE, ask, count_visual_tokens, load, picture
@@ -44,6 +44,8 @@ def test_visionzip_gives_the_tokens_that_its_authors_code_gives(cases):
 @pytest.mark.parametrize("method", BEFORE)
 @pytest.mark.parametrize("budget", [1, 16, 143, 144, 1000])
 def test_every_method_keeps_its_budget(loaded, method, budget):
+    if method == "prunesid":
+        budget = max(budget, 4)  # fewer are refused: see test_rivals
     llava = loaded()
     llava[1].visual_token_num, llava[1].pruning_method = budget, method
     images = [picture(seed=i) for i in range(3)]
@@ -104,7 +106,7 @@ def test_crops_are_joined_for_every_method(loaded, method):
     for merge_type, newlines in (("spatial", 0), ("spatial_unpad", 1)):
         llava = loaded("v1.6", mm_patch_merge_type=merge_type, image_grid_pinpoints=[[336, 336]])
         llava[1].visual_token_num, llava[1].pruning_method = 16, method
-        expected = 5 * 16 + newlines * (1 if method == "visionzip" else 24)
+        expected = 5 * 16 + newlines * (1 if load_method(method).merges else 24)
         assert count_visual_tokens(llava, [IMAGE], [picture(300, 300)]) == [expected]
 
 

@@ -1,4 +1,4 @@
-"""SCOPE, CDPruner, HoloV and MMTok: what their authors' code keeps, and what plain loops keep of fresh inputs."""
+"""SCOPE, CDPruner, HoloV, MMTok, MMR and DART on embeddings: what their authors' code keeps, and what plain loops keep of fresh inputs."""
 
 import json
 
@@ -11,7 +11,9 @@ from llava.pruning import PruningError, Settings, Views, select
 from llava.pruning.methods.holov import quotas
 from tests.data import plain
 
-METHODS = ("scope", "cdpruner", "holov", "mmtok")
+PUBLISHED = ("scope", "cdpruner", "holov", "mmtok")  # those with cases of their own here
+METHODS = (*PUBLISHED, "mmr", "dart_embeds")
+KEEPS_TWINS = ("holov", "mmr", "dart_embeds")  # of two equal patches both may be kept
 OF_CROP = ("features", "cls_attention", "image_embeds", "clip_features")
 WORDS = ("text_embeds", "word_embeds")
 TAKES = {
@@ -19,6 +21,8 @@ TAKES = {
     "cdpruner": ("features", "image_embeds", "text_embeds"),
     "holov": ("features", "cls_attention"),
     "mmtok": ("features", "clip_features", "word_embeds"),
+    "mmr": ("features", "cls_attention"),
+    "dart_embeds": ("features", "word_embeds"),
 }
 
 
@@ -69,7 +73,7 @@ def cases(reference):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_method_keeps_what_its_authors_code_keeps(cases, dtype):
-    assert {method for method, *_ in cases} == set(METHODS)
+    assert {method for method, *_ in cases} == set(PUBLISHED)
     for method, number, case in cases:
         assert kept(method, [case], number, dtype) == [sorted(case["kept"].tolist())], method
 
@@ -119,7 +123,7 @@ def test_of_patches_that_are_equal_the_first_is_kept(method):
     half = draw(1, 19)
     crop = {name: np.concatenate([array, array]) if name in OF_CROP else array for name, array in half.items()}
     chosen = kept(method, [crop], 5)[0]
-    if method == "holov":
+    if method in KEEPS_TWINS:
         assert chosen == expected(method, crop, 5)
     else:
         assert chosen == expected(method, half, 5)

@@ -1,5 +1,6 @@
 """The CLIP vision tower: patch features of one layer and, on demand, that layer's [CLS]-to-patch attention."""
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from llava.errors import InputError
 from llava.model.multimodal_encoder.clip_text import TextSide
-from llava.model.multimodal_encoder.vision_tower import VisionTower
+from llava.model.multimodal_encoder.vision_tower import VisionTower, received_in
 from llava.pruning import Views
 from llava.pruning.importance import paid_by_cls
 
@@ -64,9 +65,9 @@ class _SelectedLayer:
     Keys and the [CLS] row are computed separately, so that the layer itself can use any attention kernel.
     """
 
-    def __init__(self, layer: nn.Module, layer_input: torch.Tensor) -> None:
-        """`layer_input` is (K, 1 + N, C), [CLS] first."""
-        self.layer, self.layer_input = layer, layer_input
+    def __init__(self, layer: nn.Module, layer_input: torch.Tensor, of_object: Callable) -> None:
+        """`layer_input` is (K, 1 + N, C), [CLS] first; `of_object()` is the attention received in an earlier layer."""
+        self.layer, self.layer_input, self._of_object = layer, layer_input, of_object
         self.hidden_states = layer(layer_input, None)
 
     @cached_property
@@ -96,6 +97,14 @@ class _SelectedLayer:
     def importance(self) -> torch.Tensor:  # [VisPruner]
         """(K, N) float32: that attention, mean over heads."""
         return self.cls_attention().mean(dim=1)
+
+    def received(self) -> torch.Tensor:
+        """(K, N) float32: the attention that each patch receives, mean over all 1 + N queries and over the heads."""
+        return received_in(self.layer, self.layer_input)[:, 1:]
+
+    def object_received(self) -> torch.Tensor:
+        """(K, N) float32: the same in the object layer."""
+        return self._of_object()[:, 1:]
 
 
 class CLIPVisionTower(VisionTower):
@@ -155,6 +164,9 @@ class CLIPVisionTower(VisionTower):
             importance=selected.importance,  # [VisPruner]
             hidden_states=selected.hidden_states,
             keys=selected.mean_keys,
+            received=selected.received,
+            object_received=selected.object_received,
+            grid=self._grid(len(images)),
             pixels=images,
             image_embeds=lambda: self._embed(selected.hidden_states[:, 1:]),
         )
@@ -168,10 +180,8 @@ class CLIPVisionTower(VisionTower):
         """The encoder up to and with the selected layer."""
         tower = self.vision_tower
         hidden_states = tower.pre_layrnorm(tower.embeddings(images.to(self.device, self.dtype)))
-        depth = self._depth_of(self.config.num_hidden_layers)
-        for layer in tower.encoder.layers[: depth - 1]:
-            hidden_states = layer(hidden_states, None)
-        return _SelectedLayer(tower.encoder.layers[depth - 1], hidden_states)
+        layers = tower.encoder.layers[: self._depth_of(self.config.num_hidden_layers)]
+        return _SelectedLayer(layers[-1], *self._inputs(layers, hidden_states))
 
 
 TOWER = CLIPVisionTower

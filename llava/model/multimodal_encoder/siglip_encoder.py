@@ -4,15 +4,16 @@ Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, arXiv 23
 up to the one that LLaVA reads and no pooling head; the tower's own folder has all.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from llava.errors import InputError
-from llava.model.multimodal_encoder.vision_tower import VisionTower
+from llava.model.multimodal_encoder.vision_tower import VisionTower, received_in
 from llava.pruning import Views
-from llava.pruning.importance import received
 
 
 class SigLipTowerImageProcessor(SiglipImageProcessorPil):
@@ -69,22 +70,17 @@ class SigLipVisionTower(VisionTower):
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> Views:
         """What the selected layer says of crops (K, 3, height, width)."""
-        tower = self.vision_tower
-        hidden_states = tower.embeddings(images.to(self.device, self.dtype))
-        *layers, last = tower.encoder.layers
-        for layer in layers:
-            hidden_states = layer(hidden_states, None)
-
-        def importance() -> torch.Tensor:  # [VisPruner]
-            """(K, N) float32: the attention that each patch receives in the last layer, mean over queries and heads."""
-            attention, normed = last.self_attn, last.layer_norm1(hidden_states)
-            queries, keys = (
-                project(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-                for project in (attention.q_proj, attention.k_proj)
-            )
-            return received(queries, keys, attention.scale) / self.num_patches
-
-        return Views(last(hidden_states, None), importance=importance, pixels=images)  # [VisPruner]
+        tower, layers = self.vision_tower, self.vision_tower.encoder.layers
+        layer_input, object_received = self._inputs(layers, tower.embeddings(images.to(self.device, self.dtype)))
+        importance = partial(received_in, layers[-1], layer_input)
+        return Views(
+            layers[-1](layer_input, None),
+            importance=importance,  # [VisPruner]
+            received=importance,
+            object_received=object_received,
+            grid=self._grid(len(images)),
+            pixels=images,
+        )
 
 
 TOWER = SigLipVisionTower

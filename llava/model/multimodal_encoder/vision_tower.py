@@ -1,6 +1,7 @@
 """What every vision tower shares: a folder -> its encoder, up to the layer that LLaVA reads, and image processor."""
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from llava.checkpoints.weights import load_tower_weights
 from llava.errors import InputError, one_line
 from llava.files import read_json_object
 from llava.pruning import Views
+from llava.pruning.importance import received
 
 
 class VisionTower(nn.Module):
@@ -136,6 +138,24 @@ class VisionTower(nn.Module):
         """How many of so many layers run: hidden state k is layer k's output, and negative k count from the end."""
         return self.select_layer if self.select_layer > 0 else layers + 1 + self.select_layer
 
+    def _inputs(self, layers: nn.ModuleList, hidden_states: torch.Tensor) -> tuple[torch.Tensor, Callable]:
+        """The input (K, L, C) of the last of `layers`, after those before it ran on `hidden_states`.
+
+        And a function that gives the attention (K, L) that each token receives in the object layer: the one at 3/8 of
+        the tower's depth, or the last of these if they are fewer.
+        """
+        object_place = min(max(1, 3 * self.config.num_hidden_layers // 8), len(layers)) - 1
+        for layer in layers[:object_place]:
+            hidden_states = layer(hidden_states, None)
+        of_object = partial(received_in, layers[object_place], hidden_states)
+        for layer in layers[object_place:-1]:
+            hidden_states = layer(hidden_states, None)
+        return hidden_states, of_object
+
+    def _grid(self, crops: int) -> torch.LongTensor:
+        """(crops, 2): patches of a column and of a row."""
+        return torch.tensor([[self.num_patches_per_side] * 2] * crops)
+
     @property
     def dummy_feature(self) -> torch.Tensor:
         """(1, C) of zeros."""
@@ -171,3 +191,17 @@ class VisionTower(nn.Module):
     def num_patches(self) -> int:
         """N."""
         return self.num_patches_per_side**2
+
+
+@torch.no_grad()
+def received_in(layer: nn.Module, layer_input: torch.Tensor) -> torch.Tensor:
+    """(K, L) float32: the attention that each of L tokens receives in a layer of CLIP or SigLIP, whose input is (K, L, C).
+
+    Mean over all L queries and over the heads.
+    """
+    attention, normed = layer.self_attn, layer.layer_norm1(layer_input)
+    queries, keys = (
+        project(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        for project in (attention.q_proj, attention.k_proj)
+    )
+    return received(queries, keys, attention.scale) / layer_input.shape[1]

@@ -14,14 +14,18 @@ import torch
 _BITS = 44  # of a gain: sums of numbers of so many bits are exact in float64, in any order
 
 
-def farthest(distance: torch.Tensor, number: int) -> torch.LongTensor:
-    """Picks (B, T) whose least distance (B, N, N) float64 to those before is greatest.
+def farthest(distance: torch.Tensor, number: int, first: torch.Tensor | None = None) -> torch.LongTensor:
+    """Picks (B, T) whose least distance to those before is greatest.
 
-    The first is the one whose nearest other is farthest away.
+    Args:
+        distance: (B, N, N) float64, from the row's patch, picked before, to the column's.
+        number: T.
+        first: (B, N), of which the highest is picked first; None for the patch whose nearest other is farthest away.
     """
-    patches = distance.shape[1]
-    itself = torch.eye(patches, dtype=torch.bool, device=distance.device)
-    return _pick("farthest", distance, distance.masked_fill(itself, torch.inf).amin(dim=2), number)
+    if first is None:
+        itself = torch.eye(distance.shape[1], dtype=torch.bool, device=distance.device)
+        first = distance.masked_fill(itself, torch.inf).amin(dim=2)
+    return _pick("farthest", distance, first.to(distance), number)
 
 
 def most_covering(values: torch.Tensor, number: int, weight: torch.Tensor | None = None) -> torch.LongTensor:
