@@ -36,7 +36,8 @@ def read_benchmarks(data: Path) -> dict[str, list[Question]]:
 
 def score_vqav2(data: Path, result_file: Path) -> float:
     """VQA accuracy in percent."""
-    return eval_vqav2.evaluate(data / "vqav2" / "v2_mscoco_test-dev2015_annotations.json", result_file)[0]["accuracy"]
+    labels = data / "vqav2" / "v2_mscoco_test-dev2015_annotations.json"
+    return eval_vqav2.evaluate(labels, result_file).scores["accuracy"]
 
 
 def score_vizwiz(data: Path, result_file: Path) -> float:
@@ -72,7 +73,7 @@ def score(title: str, data: Path, result_file: Path) -> float:
     if title in OWN_SCORERS:
         return OWN_SCORERS[title](data, result_file)
     benchmark = find_benchmark(BENCHMARKS[title])
-    scores, *_ = benchmark.score(data / benchmark.folder, result_file)
+    scores = benchmark.score(data / benchmark.folder, result_file, None).scores
     if title == "MME":
         return (scores["perception"] + scores["cognition"]) / (2 * len(scores["categories"]))
     return scores["mean_f1" if title == "POPE" else "accuracy"]
