@@ -30,6 +30,7 @@ from llava.eval.benchmarks.questions import Question, read_question_file
 from llava.files import write_json
 from llava.inference.options import important_ratio, visual_token_num
 from llava.pruning import Settings
+from llava.tables import markdown_table
 from scripts.benchmarks.answering import choose_questions
 
 if TYPE_CHECKING:
@@ -184,16 +185,14 @@ def measure(job: Job, rounds: int) -> dict[str, dict]:
 
 def table(found: dict[str, dict], questions: int) -> str:
     """Markdown."""
-    lines = [
-        "| | first answer, s | whole process, s | questions/s | of the original's | peak memory, MiB | equal answers |"
-    ]
-    lines += ["|---|---|---|---|---|---|---|"]
+    head = ["", "first answer, s", "whole process, s", "questions/s", "of the original's"]
+    lines = [[*head, "peak memory, MiB", "equal answers"]]
     for way, row in found.items():
         spread = f"{row['rate']:.1f} ({min(row['rates']):.1f} to {max(row['rates']):.1f})"
         cells = [f"{row['ready']:.1f}", f"{row['whole']:.1f}", spread, f"{row['rate'] / found[ORIGINAL]['rate']:.2f}"]
         cells += [f"{row['memory'] / 2**20:.0f}", f"{row['equal']} of {questions}"]
-        lines.append(f"| {way} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([way, *cells])
+    return markdown_table(lines)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import statistics
 from dataclasses import dataclass
 
 from llava.pruning.method import VISPRUNER
+from llava.tables import markdown_table
 
 BUDGETS = (48, 32, 16, 8)
 SEEDS = 5
@@ -70,6 +71,6 @@ def table(scores: dict[str, dict[str, float]]) -> str:
             return [f"{column[0]:.1f}" for column in columns]
         return [f"{statistics.mean(column):.1f} ± {statistics.stdev(column):.1f}" for column in columns]
 
-    lines = [["tokens", "chosen by", *names, "mean"], ["---"] * (len(names) + 3)]
+    lines = [["tokens", "chosen by", *names, "mean"]]
     lines += [[tokens, name, *cells([scores[s.name] for s in row])] for tokens, name, row in rows_of_table()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown_table(lines, left=2) + "\n"
