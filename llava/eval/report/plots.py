@@ -70,7 +70,7 @@ def draw_scores(table: Table, path: Path) -> None:
     axes = figure.subplots(high, wide, squeeze=False).flatten()
     shown = {}
     for column, ax in zip(columns, axes):
-        ax.set_title(column.named(column.headline.heading), fontsize=8 if column.split else 10)
+        ax.set_title(column.heading, fontsize=8 if column.split else 10)
         ax.set_xlabel("visual tokens", fontsize=8)
         ax.set_ylabel(column.headline.unit, fontsize=8)
         for i, (line, name) in enumerate(zip(lines, names)):
