@@ -19,6 +19,18 @@ def case(request, tmp_path, call):
 
 
 @pytest.fixture
+def score(call, tmp_path):
+    """Score rows of answers, or those in a.jsonl: exit code, stdout and stderr of the command."""
+
+    def run(module, labels, rows=None, *options) -> tuple[int, str, str]:
+        if rows is not None:
+            write_jsonl(tmp_path / "a.jsonl", rows)
+        return call(module, "--annotation-file", labels, "--result-file", tmp_path / "a.jsonl", *options)
+
+    return run
+
+
+@pytest.fixture
 def ask(checkpoints, tmp_path):
     """Options that ask 24 questions about 8 pictures, in an order that is not the pictures'."""
     folder = tmp_path / "images"
