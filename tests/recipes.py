@@ -1,4 +1,4 @@
-"""The recipes of scripts/, called as a user calls them."""
+"""Recipes of scripts/ and commands, called as a user calls them, in processes of their own."""
 
 import os
 import subprocess
@@ -21,6 +21,13 @@ def run_recipe(recipe: str, *args, cwd: Path | None = None, **environment) -> su
         timeout=300,
         check=False,
     )
+
+
+def run_python(*args, **environment: str) -> subprocess.CompletedProcess:
+    """Run this Python with these arguments, on this tree."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    command = [sys.executable, *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def assert_refused(done: subprocess.CompletedProcess, named: str) -> None:

@@ -9,6 +9,12 @@ from tests.conftest import picture, write_jsonl
 
 pytest.register_assert_rewrite("tests.eval.benchmarks.converter_cases")
 
+# A file of a user's own.
+METHOD = """
+def select(views, settings):
+    return views.keep(views.importance.argsort(dim=1)[:, -settings.visual_token_num :])
+"""
+
 
 @pytest.fixture
 def case(request, tmp_path, call):

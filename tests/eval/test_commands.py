@@ -151,11 +151,6 @@ def test_questions_are_answered_in_chunks_and_merged_in_order(call, loader_optio
     assert_one_line(call(answers, *options, "--answers-files", whole, files[1]), "answered more than once: 0")
 
 
-def test_a_batch_of_none_is_refused(call, loader_options, tmp_path):
-    options = [*loader_options, "--answers-file", tmp_path / "a.jsonl", "--batch-size", 0]
-    assert_one_line(call(model_vqa_loader, *options), "batch-size must be at least 1, got 0")
-
-
 @pytest.mark.parametrize("bad", ["missing", "truncated", "question"])
 def test_bad_input_leaves_no_answers_behind(call, loader_options, pope, tmp_path, bad):
     if bad == "missing":
@@ -180,19 +175,6 @@ def test_a_question_with_an_image_token_in_its_text_is_named_before_a_model_is_l
     options = [*loader_options, "--answers-file", out / "a.jsonl", "--model-path", "/nowhere"]
     assert_one_line(call(model_vqa_loader, *options), "question 77 has <image> in its text")
     assert not out.exists()
-
-
-def test_where_nothing_is_left_to_do_no_picture_is_opened(call, loader_options, tmp_path, monkeypatch):
-    options = [*loader_options, "--answers-file", tmp_path / "a.jsonl"]
-    assert call(model_vqa_loader, *options)[0] == 0
-
-    def fail(*args, **kwargs):
-        raise OSError("a picture was opened")
-
-    monkeypatch.setattr(Image, "open", fail)
-    assert call(model_vqa_loader, *options)[0] == 0
-    (tmp_path / "a.jsonl").write_text("".join((tmp_path / "a.jsonl").read_text().splitlines(keepends=True)[:-1]))
-    assert_one_line(call(model_vqa_loader, *options), "1.png")
 
 
 @pytest.mark.parametrize("budget", [[], ["--visual_token_num", 16]])

@@ -75,18 +75,24 @@ class AnswerStore:
         other settings, or what is there is not answers to these questions, each once.
         """
         self._lock.take()
-        with self.abandoned_if_it_fails():
-            if not self._has_answers():
-                write_json(self.settings_file, settings, sort_keys=False)
-            elif changed := self._other_settings(settings):
-                if not overwrite:
-                    raise InputError(f"{changed} --overwrite drops them")
-                self._replacement = settings
-                return list(range(len(self.questions)))
-            # So that contents need not be read the next time.
-            elif self.known_settings().get(STAMPS) != settings.get(STAMPS):
-                write_json(self.settings_file, settings, sort_keys=False)
-            return self._unanswered()
+        try:
+            return self._resume(settings, overwrite)
+        except InputError:
+            self.abandon()
+            raise
+
+    def _resume(self, settings: dict, overwrite: bool) -> list[int]:
+        if not self._has_answers():
+            write_json(self.settings_file, settings, sort_keys=False)
+        elif changed := self._other_settings(settings):
+            if not overwrite:
+                raise InputError(f"{changed} --overwrite drops them")
+            self._replacement = settings
+            return list(range(len(self.questions)))
+        # So that contents need not be read the next time.
+        elif self.known_settings().get(STAMPS) != settings.get(STAMPS):
+            write_json(self.settings_file, settings, sort_keys=False)
+        return self._unanswered()
 
     def join(self, rank: int) -> None:
         """Take part in a run as another process than the first, which has called `resume`."""
@@ -95,15 +101,6 @@ class AnswerStore:
     def has_ended(self, rank: int) -> bool:
         """Whether the process `rank` of this run, which has joined, is gone."""
         return self._lock.has_ended(rank)
-
-    @contextlib.contextmanager
-    def abandoned_if_it_fails(self) -> Iterator[None]:
-        """Around what comes before the first answer: if that fails, a run that has no answers leaves nothing behind."""
-        try:
-            yield
-        except (InputError, SystemExit):
-            self.abandon()
-            raise
 
     def abandon(self) -> None:
         """Let other runs write, and leave nothing behind if there are no answers."""

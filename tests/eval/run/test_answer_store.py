@@ -233,23 +233,6 @@ def test_overwriting_with_the_same_settings_goes_on(store):
     assert texts(store.parts / "0.jsonl") == [(2, "yes")]
 
 
-def test_a_run_that_cannot_start_leaves_answers_of_other_settings(store):
-    lines = finished(store)
-    store = again(store)
-    with pytest.raises(InputError), store.abandoned_if_it_fails():
-        assert store.resume(SETTINGS | {"temperature": 1}, overwrite=True) == [0, 1, 2, 3]
-        raise InputError("no such checkpoint")
-    assert store.file.read_text() == "".join(lines)
-    assert again(store).resume(SETTINGS) == []
-
-
-def test_a_run_that_cannot_start_leaves_nothing_behind(store):
-    with pytest.raises(InputError), store.abandoned_if_it_fails():
-        store.resume(SETTINGS)
-        raise InputError("no such checkpoint")
-    assert not store.file.parent.exists()
-
-
 def test_everything_that_a_benchmark_makes_of_answers_goes_with_them(store):
     names = {"merge.score.json", "merge.items.json", "merge.run.json", "merge.output.json", "merge.result.json"}
     names |= {entry.submission for entry in all_benchmarks() if entry.submission is not None}

@@ -108,15 +108,25 @@ def test_one_process_may_be_launched_too(call, ask, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bad", ["picture", "settings"])
-def test_bad_input_is_told_once_whatever_the_number_of_processes(ask, tmp_path, bad):
-    if bad == "picture":
-        (tmp_path / "images" / "5.png").write_bytes(b"")
+@pytest.mark.parametrize(
+    ("bad", "length", "named"),
+    [
+        ("images/5.png", 0, "5.png"),
+        ("images/5.png", -2000, "5.png"),  # its header is good: it is found while the model is loaded
+        ("out/a.jsonl", 0, "not the settings"),
+    ],
+)
+def test_bad_input_is_told_once_whatever_the_number_of_processes(ask, tmp_path, bad, length, named):
+    file = tmp_path / bad
+    if file.exists():
+        file.write_bytes(file.read_bytes()[:length])
     else:
-        (tmp_path / "a.jsonl").write_text("")
-    run = command(*ask, "--answers-file", tmp_path / "a.jsonl", processes=2)
+        file.parent.mkdir()
+        file.touch()
+    run = command(*ask, "--answers-file", tmp_path / "out" / "a.jsonl", processes=2)
     out, err = run.communicate(timeout=120)
-    assert_one_line((run.returncode, out, err), "5.png" if bad == "picture" else "not the settings")
+    assert_one_line((run.returncode, out, err), named)
+    assert (tmp_path / "out").exists() == (file.parent.name == "out")
 
 
 @pytest.mark.slow
