@@ -13,7 +13,7 @@ from llava.eval.benchmarks import find_benchmark
 from llava.eval.benchmarks.base import Benchmark, MissingData
 from llava.eval.benchmarks.questions import Question
 from llava.eval.benchmarks.scoring import save_scores
-from llava.eval.run.answers import answer_line
+from llava.eval.run.answers import write_answers
 from llava.eval.run.jobs import Jobs
 from llava.eval.run.ranks import Ranks
 from llava.eval.run.settings import heeded
@@ -258,8 +258,7 @@ def sample_scorer(
         with tempfile.TemporaryDirectory(prefix="llava-sample-") as folder:
             file = Path(folder) / "merge.jsonl"
             for texts in answers:
-                lines = (answer_line(question, text, "") for question, text in zip(questions, texts, strict=True))
-                file.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
+                write_answers(file, questions, texts)
                 scores = benchmark.score(data_dir / benchmark.folder, file, questions).scores
                 figures.append({headline.heading: scores[headline.key] for headline in benchmark.headlines})
         return [{name: value for name, value in row.items() if value is not None} for row in figures]

@@ -9,7 +9,7 @@ from tests.conftest import picture, write_jsonl
 
 pytest.register_assert_rewrite("tests.eval.benchmarks.converter_cases")
 
-# A file of a user's own.
+# A pruning method, as a user may have one in a file.
 METHOD = """
 def select(views, settings):
     return views.keep(views.importance.argsort(dim=1)[:, -settings.visual_token_num :])
@@ -61,9 +61,13 @@ def assert_one_line(result: tuple[int, str, str], named: str) -> None:
     assert named in err
 
 
+def read_jsonl(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def texts(file: Path) -> list[tuple]:
     """The id and the text of each answer in a file."""
-    return [(row["question_id"], row["text"]) for row in map(json.loads, file.read_text().splitlines())]
+    return [(row["question_id"], row["text"]) for row in read_jsonl(file)]
 
 
 def table_of(markdown: str) -> list[list[str]]:

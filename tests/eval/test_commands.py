@@ -10,7 +10,7 @@ from llava.eval import eval_pope, model_vqa_loader, run_llava
 from llava.eval.run import answers
 from llava.serve import cli
 from tests.conftest import picture, with_orientation, write_jsonl
-from tests.eval.conftest import assert_one_line
+from tests.eval.conftest import assert_one_line, read_jsonl
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_questions_are_answered_in_chunks_and_merged_in_order(call, loader_optio
     merged = tmp_path / "merged.jsonl"
     options = ["--question-file", pope / "llava_pope_test.jsonl", "--output", merged]
     assert call(answers, *options, "--answers-files", *reversed(files))[0] == 0
-    rows, expected = ([json.loads(line) for line in file.read_text().splitlines()] for file in (merged, whole))
+    rows, expected = map(read_jsonl, (merged, whole))
     assert [row["question_id"] for row in rows] == list(range(6))
     assert [row["text"] for row in rows] == [row["text"] for row in expected]
     assert set(rows[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
@@ -182,7 +182,7 @@ def test_questions_too_long_for_the_context_are_named_before_the_first_answer(
     call, loader_options, pope, tmp_path, budget
 ):
     questions = pope / "llava_pope_test.jsonl"
-    rows = [json.loads(line) for line in questions.read_text().splitlines()]
+    rows = read_jsonl(questions)
     for row in rows[-2:]:
         row["text"] = "word " * 5000
     write_jsonl(questions, rows)

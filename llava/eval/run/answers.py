@@ -46,6 +46,12 @@ def answer_line(question: Question, text: str, model_id: str) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
+def write_answers(file: Path, questions: list[Question], texts: list[str]) -> None:
+    """Write an answer file, with an escape in place of what UTF-8 cannot hold: half a surrogate pair."""
+    lines = (answer_line(question, text, "") for question, text in zip(questions, texts, strict=True))
+    file.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+
+
 class AnswerStore:
     """The answers to a list of questions, in the course of being made, in the files described above.
 

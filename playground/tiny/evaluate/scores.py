@@ -11,7 +11,7 @@ from llava.eval.benchmarks import vqav2 as eval_vqav2
 from llava.eval.benchmarks.files import read_jsonl
 from llava.eval.benchmarks.questions import Question
 from llava.eval.benchmarks.vqa_accuracy import vqa_accuracy
-from llava.eval.run.answers import answer_line
+from llava.eval.run.answers import write_answers
 
 # The columns of the table, and the benchmarks' names in llava.eval.benchmarks.
 BENCHMARKS = {
@@ -85,7 +85,6 @@ def score_all(data: Path, benchmarks: dict[str, list[Question]], answers: dict[s
     with tempfile.TemporaryDirectory() as folder:
         for title in BENCHMARKS:
             file = Path(folder) / f"{title}.jsonl"
-            lines = (answer_line(question, text, "") for question, text in zip(benchmarks[title], answers[title]))
-            file.write_text("".join(lines), encoding="utf-8")
+            write_answers(file, benchmarks[title], answers[title])
             scores[title] = score(title, data, file)
     return scores
