@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.eval.conftest import assert_one_line
 
 
 def run_recipe(recipe: str, *args, cwd: Path | None = None, **environment) -> subprocess.CompletedProcess:
@@ -32,8 +33,4 @@ def run_python(*args, **environment: str) -> subprocess.CompletedProcess:
 
 def assert_refused(done: subprocess.CompletedProcess, named: str) -> None:
     """Exit code 2, nothing on stdout, and one line on stderr that has `named` in it."""
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: ")
-    assert named in done.stderr
+    assert_one_line((done.returncode, done.stdout, done.stderr), named)
