@@ -13,18 +13,7 @@ from llava.eval.benchmarks.questions import Question
 from llava.eval.benchmarks.scoring import group_answers, read_answers, score_command
 from llava.files import read_text
 
-PERCEPTION = (
-    "existence",
-    "count",
-    "position",
-    "color",
-    "posters",
-    "celebrity",
-    "scene",
-    "landmark",
-    "artwork",
-    "OCR",
-)
+PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 FORMAT_SENTENCES = ("Answer the question using a single word or phrase.", "Please answer yes or no.")
 

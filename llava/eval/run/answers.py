@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -162,7 +163,7 @@ class AnswerStore:
             drop_unfinished_line(self.file)
             found = check_answers([self.file], keys)
             if found == keys:
-                self._lock.remove_folder()  # what a run leaves that is killed after its last step
+                shutil.rmtree(self.parts, ignore_errors=True)  # a run was killed after its last step but this
                 return []
             fault = "lacks answers" if len(found) < len(keys) else "is not in the order of the questions"
             logger.warning("%s %s: it is completed and put in order", self.file, fault)
@@ -215,7 +216,7 @@ class AnswerStore:
         named = {self.parts / f"{rank}.jsonl" for rank in range(count)}
         rows = read_rows(sorted({*self._part_files(), *filter(Path.exists, named)}))
         write_in_order(list(map(key_of_question, self.questions)), list(map(key_of_row, rows)), rows, self.file)
-        self._lock.remove_folder()
+        shutil.rmtree(self.parts, ignore_errors=True)  # another process may be about to let go of its lock there
 
 
 def key_of_question(question: Question) -> tuple:
