@@ -75,10 +75,9 @@ def evaluate(data_dir: Path, result_file: Path, questions: list[Question] | None
     """MME's scores, of the categories that `data_dir` has, joined by image and question.
 
     Given `questions`, the labels of others do not count: a picture with one of its questions there counts by that one.
-    The scores are
-        `categories`: by name `samples`, `accuracy` (of questions) and `accuracy_plus` (of images with every question
-        right) in percent, and `score`, their sum; `perception` and `cognition`: the sums of scores over the categories
-        of each, None, and without items, where `data_dir` has none of them.
+    The scores are `categories`: by name `samples`, `accuracy` (of questions) and `accuracy_plus` (of images with every
+    question right) in percent, and `score`, their sum; and `perception` and `cognition`: the sums of scores over the
+    categories of each, None, and without items, where `data_dir` has none of them.
 
     Raises InputError if a question has no answer or several, or an answer no question.
     """
