@@ -128,21 +128,6 @@ def test_a_saved_model_loads_again(make_checkpoint):
     assert torch.equal(logits(load(again)), logits(loaded))
 
 
-def test_config_keys_can_be_overridden_and_others_are_not_swallowed(checkpoints):
-    model = load(checkpoints("v1.6"), mm_patch_merge_type="spatial", image_grid_pinpoints=[[336, 336]])[1]
-    assert (model.config.mm_patch_merge_type, model.config.image_grid_pinpoints) == ("spatial", [[336, 336]])
-    with pytest.raises(TypeError, match="multimodel"):
-        load(checkpoints(), multimodel=True)
-    with pytest.raises(InputError, match="image_aspect_ratio 'anyres_max_9'"):
-        load(checkpoints(), image_aspect_ratio="anyres_max_9")
-    with pytest.raises(InputError, match="needs image_grid_pinpoints"):
-        load(checkpoints(), image_aspect_ratio="anyres")
-    with pytest.raises(InputError, match="mm_patch_merge_type 'maxpool'"):
-        load(checkpoints(), mm_patch_merge_type="maxpool")
-    with pytest.raises(InputError, match=r"missing model\.image_newline"):
-        load(checkpoints(), mm_patch_merge_type="spatial_unpad")
-
-
 def test_the_budget_can_be_given_and_is_checked_before_anything_is_loaded(checkpoints):
     model = load(checkpoints(), visual_token_num=16, important_ratio=0.25)[1]
     assert (model.visual_token_num, model.important_ratio) == (16, 0.25)
@@ -180,14 +165,6 @@ def test_a_missing_gpu_becomes_the_cpu_with_a_message(checkpoints, caplog, devic
     assert "no GPU is available" in caplog.text
     assert model.device.type == "cpu"
     assert model.dtype is torch.float32
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", torch.float16])
-def test_another_dtype_holds_for_all_parts(checkpoints, dtype):
-    model = load(checkpoints(), torch_dtype=dtype, visual_token_num=16)[1]
-    wanted = torch.bfloat16 if dtype == "bfloat16" else dtype
-    assert {parameter.dtype for parameter in model.parameters()} == {wanted}
-    assert torch.isfinite(logits((None, model, load(checkpoints())[2], None))).all()
 
 
 @pytest.mark.parametrize("option", ["load_8bit", "load_4bit"])

@@ -60,16 +60,15 @@ def test_generation_is_that_of_a_decoder_that_hides_the_dropped_tokens(loaded, v
     assert (ours.logits[0] - unpruned.logits[0]).abs().max() > 1e-3
 
 
-def test_caches_hold_what_each_layer_saw(loaded):
-    _, model, image_processor, _ = loaded()
-    pixels = process_images([picture()], image_processor, model.config)
+def test_caches_hold_what_each_layer_saw(model_and_image):
+    model, image = model_and_image
     model.visual_token_num, model.pruning_method = 16, "fastv"
-    output = model(PROMPT, images=pixels)
+    output = model(PROMPT, **image)
     lengths = [layer.keys.shape[2] for layer in cache_in(output).layers]
     assert lengths[: fastv.METHOD.full_layers] == [5 + 144] * fastv.METHOD.full_layers
     assert set(lengths[fastv.METHOD.full_layers :]) == {5 + 16}
     assert output.logits.shape[1] == 5 + 16
-    assert model.embed_prompts(PROMPT, None, None, pixels, None, "left").num_visual_tokens == [144]
+    assert model.embed_prompts(PROMPT, None, None, image["images"], None, "left").num_visual_tokens == [144]
 
 
 @pytest.mark.parametrize(("version", "language_model"), FAMILIES)
@@ -100,17 +99,10 @@ def test_beams_and_eager_attention_work(loaded, checkpoints):
     assert answers[0].tolist() == answers[1].tolist()
 
 
-def test_what_cannot_be_done_is_refused(loaded):
-    _, model, image_processor, _ = loaded()
-    pixels = process_images([picture()], image_processor, model.config)
-    model.visual_token_num, model.pruning_method = 16, "fastv"
-    with pytest.raises(InputError, match="no loss"):
-        model(PROMPT, images=pixels, labels=PROMPT.clone())
-
+def test_a_window_that_would_slide_over_the_prompt_is_refused(loaded, monkeypatch):
     _, model, image_processor, _ = loaded("v1.5", "mistral")
     pixels = process_images([picture()], image_processor, model.config)
     model.visual_token_num, model.pruning_method = 16, "fastv"
-    window, model.config.sliding_window = model.config.sliding_window, 100
+    monkeypatch.setattr(model.config, "sliding_window", 100)
     with pytest.raises(InputError, match="sliding window: 149 tokens, the window has 100"):
         model(PROMPT, images=pixels)
-    model.config.sliding_window = window

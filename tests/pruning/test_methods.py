@@ -42,12 +42,12 @@ def test_visionzip_gives_the_tokens_that_its_authors_code_gives(cases):
 
 
 @pytest.mark.parametrize("method", BEFORE)
-@pytest.mark.parametrize("budget", [1, 16, 143, 144, 1000])
+@pytest.mark.parametrize("budget", [1, 16, 143, 144, 1000, None])
 def test_every_method_keeps_its_budget(loaded, method, budget):
     llava = loaded()
     llava[1].visual_token_num, llava[1].pruning_method = budget, method
     images = [picture(seed=i) for i in range(3)]
-    assert count_visual_tokens(llava, [IMAGE, f"{IMAGE}{IMAGE}"], images) == [min(budget, 144)] * 3
+    assert count_visual_tokens(llava, [IMAGE, f"{IMAGE}{IMAGE}"], images) == [min(budget or 144, 144)] * 3
     assert len(ask(llava, [IMAGE, f"{IMAGE}{IMAGE}"], images, new=1)) == 2
 
 
@@ -106,11 +106,6 @@ def test_crops_are_joined_for_every_method(loaded, method):
         llava[1].visual_token_num, llava[1].pruning_method = 16, method
         expected = 5 * 16 + newlines * (1 if method == "visionzip" else 24)
         assert count_visual_tokens(llava, [IMAGE], [picture(300, 300)]) == [expected]
-
-
-def test_an_unknown_method_is_refused(loaded):
-    with pytest.raises(ValueError, match=r"pruning_method must be one of vispruner, none, .*, got 'tome'"):
-        loaded()[1].pruning_method = "tome"
 
 
 def test_a_model_is_loaded_with_its_method(checkpoints):
