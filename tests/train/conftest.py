@@ -100,14 +100,14 @@ def command(starting_point, tmp_path):
 
 
 class Losses(TrainerCallback):
-    """Records the loss of every step."""
+    """Records the loss of every step, or another of its figures."""
 
-    def __init__(self):
-        self.values = []
+    def __init__(self, figure: str = "loss"):
+        self.figure, self.values = figure, []
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
-            self.values.append(logs["loss"])
+            self.values.append(logs[self.figure])
 
 
 class Stop(TrainerCallback):
@@ -118,6 +118,23 @@ class Stop(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_training_stop = state.global_step >= self.step
+
+
+@pytest.fixture
+def recipe_settings(starting_point, tmp_path) -> dict:
+    """What the recipes of both stages are told on the CPU; DATA has the instructions."""
+    (tmp_path / "data.json").write_text(json.dumps(INSTRUCTIONS))
+    return {
+        "MODEL": starting_point / "vicuna",
+        "VISION_TOWER": starting_point / "clip",
+        "IMAGES": starting_point / "images",
+        "DATA": tmp_path / "data.json",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+ONE_STEP = ("--max_steps", 1, "--gradient_accumulation_steps", 1, "--dataloader_num_workers", 0)
 
 
 def output_dir(command: list[str]) -> Path:

@@ -5,14 +5,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback
 
-from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.checkpoints.weight_files import read_weights
+from llava.checkpoints.weights import TOWER_PREFIX
 from llava.model.builder import load_pretrained_model
 from llava.train.train import train
-from llava.vision.pixels import process_images
-from tests.conftest import IMAGE, load, picture
+from tests.conftest import IMAGE, inputs_of, load, picture
 from tests.train.conftest import CAPTIONS, PROJECTOR, Losses, assert_equal, conversation, output_dir, run_module
 
 
@@ -53,10 +51,8 @@ def test_stage_2_starts_from_the_projector_and_leaves_the_tower_alone(command, s
     train(options)
     weights = read_weights(output_dir(options))
     untrained = read_weights(starting_point / "vicuna") | torch.load(adapter)
-    clip = {
-        key: tensor for key, tensor in read_weights(starting_point / "clip").items() if key.startswith("vision_model.")
-    }
-    tower = {f"model.vision_tower.vision_tower.{key}": tensor for key, tensor in clip.items()}
+    clip = read_weights(starting_point / "clip")
+    tower = {TOWER_PREFIX + key: tensor for key, tensor in clip.items() if key.startswith("vision_model.")}
     assert_equal(weights, {key: tensor.float() for key, tensor in (untrained | tower).items()})
 
     options = command("stage2", "trained", max_steps=2, pretrain_mm_mlp_adapter=adapter)
@@ -83,14 +79,9 @@ def test_the_written_checkpoint_is_laid_out_as_the_published_and_answers_as_the_
     options = command("stage2", max_steps=2, save_dtype="float16", save_steps=2)
     train(options)
     folder, published = output_dir(options), reference / "llava-v1.5" / "llava-v1.5-tiny"
-    assert {path.name for path in folder.iterdir() if path.is_file()} - {"trainer_state.json"} == {
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "special_tokens_map.json",
-        "tokenizer.model",
-        "tokenizer_config.json",
-    }
+    files = {"config.json", "generation_config.json", "model.safetensors", "special_tokens_map.json"}
+    files |= {"tokenizer.model", "tokenizer_config.json"}
+    assert {path.name for path in folder.iterdir() if path.is_file()} - {"trainer_state.json"} == files
     weights = read_weights(folder)
     assert weights.keys() == {key for key in read_weights(published) if "inv_freq" not in key}
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
@@ -101,16 +92,15 @@ def test_the_written_checkpoint_is_laid_out_as_the_published_and_answers_as_the_
     tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text())
     assert tokenizer_config["tokenizer_class"] == "LlamaTokenizer"
 
-    tokenizer, model, image_processor, context = load(folder)
-    assert context == 4096
-    pixels = process_images([picture()], image_processor, model.config)
-    ids = tokenizer_image_token(f"USER: {IMAGE}\nA dog? ASSISTANT:", tokenizer, return_tensors="pt").unsqueeze(0)
-    logits = model(ids, images=pixels).logits
+    loaded = load(folder)
+    model, (ids, given) = loaded.model, inputs_of(loaded, [f"USER: {IMAGE}\nA dog? ASSISTANT:"], [picture()])
+    assert loaded.context_len == 4096
+    logits = model(ids, **given).logits
     trained = load_file(folder / "checkpoint-2" / "model.safetensors")
     others = model.load_state_dict({key: tensor.half().float() for key, tensor in trained.items()}, strict=False)
     assert others.unexpected_keys == []
     assert {key.split(".")[1] for key in others.missing_keys} == {"vision_tower"}
-    assert torch.equal(model(ids, images=pixels).logits, logits)
+    assert torch.equal(model(ids, **given).logits, logits)
 
 
 @pytest.mark.parametrize(
@@ -143,11 +133,8 @@ def test_what_is_frozen_stays_as_it_is(command, options, trained):
 
 
 def test_pictures_in_crops_are_trained_with_their_newline(command):
-    crops = {
-        "image_aspect_ratio": "anyres",
-        "image_grid_pinpoints": "[[168, 336], [336, 168]]",
-        "mm_patch_merge_type": "spatial_unpad",
-    }
+    crops = {"image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad"}
+    crops |= {"image_grid_pinpoints": "[[168, 336], [336, 168]]"}
     first = command("stage1", "first", max_steps=2, **crops)
     train(first)
     adapter = output_dir(first) / "mm_projector.bin"
@@ -184,16 +171,7 @@ def test_a_llava_checkpoint_is_trained_on_with_its_own_projector(command, tmp_pa
 def test_conversations_that_are_too_long_are_cut_and_counted(command, caplog):
     long = [CAPTIONS[0] | {"conversations": conversation(f"{IMAGE}\nA?", "word " * 300)}]
     rows = [row | {"conversations": conversation(f"{IMAGE}\nA?", "Yes")} for row in CAPTIONS[:3]] + long
-    losses = Counts()
-    train(command("stage2", data=rows, max_steps=2, model_max_length=256), [losses])
-    assert losses.values == [1, 2]
+    cut = Losses("samples_cut")
+    train(command("stage2", data=rows, max_steps=2, model_max_length=256), [cut])
+    assert cut.values == [1, 2]
     assert "model_max_length 256" in caplog.text
-
-
-class Counts(TrainerCallback):
-    def __init__(self):
-        self.values = []
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" in logs:
-            self.values.append(logs["samples_cut"])
