@@ -14,11 +14,11 @@ FAMILIES = [("v1.5", "llama"), ("v1.6", "llama"), ("v1.5", "mistral"), ("v1.6", 
 
 
 @pytest.mark.parametrize(("version", "language_model"), FAMILIES)
-@pytest.mark.parametrize("budget", [None, 16])
+@pytest.mark.parametrize("pruning", [Settings(), Settings(16), Settings(16, pruning_method="fastv")], ids=str)
 @pytest.mark.parametrize("pad", ["left", "right"])
-def test_a_batch_gets_the_answers_that_each_prompt_gets_alone(loaded, version, language_model, budget, pad):
+def test_a_batch_gets_the_answers_that_each_prompt_gets_alone(loaded, version, language_model, pruning, pad):
     llava = loaded(version, language_model)
-    llava[1].visual_token_num = budget
+    llava[1].pruning = pruning
     images = [picture(200, 150, 1), picture(90, 300, 2), picture(400, 120, 3), picture(168, 168, 4)]
     prompts = [
         f"A {IMAGE} dog?",

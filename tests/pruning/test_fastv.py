@@ -8,7 +8,7 @@ from llava.errors import InputError
 from llava.pruning.kv_cache import CACHE, cache_in
 from llava.pruning.methods import fastv
 from llava.vision.pixels import process_images
-from tests.conftest import IMAGE, ask, load, picture
+from tests.conftest import load, picture
 
 FAMILIES = [("v1.5", "llama"), ("v1.5", "mistral"), ("v1.6", "qwen")]
 PROMPT = torch.tensor([[1, 20, IMAGE_TOKEN_INDEX, 30, 40, 50]])
@@ -69,18 +69,6 @@ def test_caches_hold_what_each_layer_saw(model_and_image):
     assert set(lengths[fastv.METHOD.full_layers :]) == {5 + 16}
     assert output.logits.shape[1] == 5 + 16
     assert model.embed_prompts(PROMPT, None, None, image["images"], None, "left").num_visual_tokens == [144]
-
-
-@pytest.mark.parametrize(("version", "language_model"), FAMILIES)
-def test_a_batch_gets_the_answers_that_each_prompt_gets_alone(loaded, version, language_model):
-    llava = loaded(version, language_model)
-    llava[1].visual_token_num, llava[1].pruning_method = 16, "fastv"
-    images = [picture(200, 150, 1), picture(90, 300, 2), picture(400, 120, 3)]
-    prompts = [f"A {IMAGE} dog?", f"{IMAGE}\nand a much longer question about {IMAGE} the two", "no picture"]
-    for pad in ("left", "right"):
-        batch = ask(llava, prompts, images, pad=pad)
-        alone = [ask(llava, prompts[:1], images[:1])[0], ask(llava, prompts[1:2], images[1:])[0]]
-        assert batch == [*alone, ask(llava, prompts[2:], [])[0]]
 
 
 def test_beams_and_eager_attention_work(loaded, checkpoints):
