@@ -1,4 +1,4 @@
-"""The recipes of scripts/, called as a user calls them."""
+"""The recipes of scripts/, called as a user calls them, and this Python in a process of its own."""
 
 import os
 import subprocess
@@ -21,6 +21,13 @@ def run_recipe(recipe: str, *args, cwd: Path | None = None, **environment) -> su
         timeout=300,
         check=False,
     )
+
+
+def run_python(*args, **environment: str) -> subprocess.CompletedProcess:
+    """Run this Python in the root of the repository."""
+    command, environment = [sys.executable, *map(str, args)], os.environ | environment
+    options = {"capture_output": True, "text": True, "timeout": 300, "check": False}
+    return subprocess.run(command, cwd=ROOT, env=environment, **options)
 
 
 def assert_refused(done: subprocess.CompletedProcess, named: str) -> None:

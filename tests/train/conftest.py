@@ -1,9 +1,6 @@
 """A tiny language model to start from, conversations about pictures to train it on, and what its tests share."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from llava.checkpoints.weight_files import read_weights
 from llava.constants import DEFAULT_IMAGE_TOKEN as IMAGE
-from tests.conftest import ROOT, load_script, picture
+from llava.train.train import train
+from tests.conftest import load_script, picture
 
 PROJECTOR = {f"model.mm_projector.{name}" for name in ("0.bias", "0.weight", "2.bias", "2.weight")}
 
@@ -141,6 +139,12 @@ def output_dir(command: list[str]) -> Path:
     return Path(command[command.index("--output_dir") + 1])
 
 
+def trained(options: list[str]) -> Path:
+    """Train with these options: the folder that was written."""
+    train(options)
+    return output_dir(options)
+
+
 def weights_of(stage: str, folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "mm_projector.bin") if stage == "stage1" else read_weights(folder)
 
@@ -148,14 +152,3 @@ def weights_of(stage: str, folder: Path) -> dict[str, torch.Tensor]:
 def assert_equal(a: dict, b: dict) -> None:
     assert a.keys() == b.keys()
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
-
-
-def run_module(*args: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", *args],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )

@@ -10,12 +10,14 @@ from llava.errors import InputError
 from llava.train.train import train
 from tests.conftest import IMAGE
 from tests.model.conftest import edit_json
-from tests.train.conftest import INSTRUCTIONS, Losses, conversation, run_module
+from tests.recipes import run_python
+from tests.train.conftest import INSTRUCTIONS, Losses, conversation
 
 
 @pytest.mark.slow
 def test_the_command_ends_with_one_line_and_code_2_for_bad_input(command):
-    done = run_module("llava.train.train", *command("stage2", data=[INSTRUCTIONS[0] | {"image": "none.png"}]))
+    options = command("stage2", data=[INSTRUCTIONS[0] | {"image": "none.png"}])
+    done = run_python("-m", "llava.train.train", *options, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: record 'one': no such image file")
     assert "Traceback" not in done.stderr
