@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.cli import run_command
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import get_conversation
 from llava.model.builder import load_pretrained_model
 from llava.pruning import Settings
 from llava.vision.pixels import process_images
@@ -148,6 +150,14 @@ def model_and_image(loaded):
     """A tiny model, and the pixels of one image as a keyword of its calls."""
     _, model, image_processor, _ = loaded()
     return model, {"images": process_images([picture(seed=3)], image_processor, model.config)}
+
+
+def written(mode: str, turns: Iterable[str | None]) -> str:
+    """The prompt of a conversation in this template; the last turn is None where the model is to go on."""
+    conversation = get_conversation(mode)
+    for i, turn in enumerate(turns):
+        conversation.append_message(conversation.roles[i % 2], turn)
+    return conversation.get_prompt()
 
 
 def ask(

@@ -13,4 +13,5 @@ assert not {"torch", "transformers"} & set(sys.modules)
 
 
 def test_requests_are_made_without_torch():
-    assert run_python("-c", LIGHT).returncode == 0
+    done = run_python("-c", LIGHT)
+    assert done.returncode == 0, done.stderr

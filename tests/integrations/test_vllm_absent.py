@@ -21,5 +21,6 @@ def test_the_entry_point_is_there_without_vllm():
 def test_preparing_needs_no_vllm(checkpoints, tmp_path):
     code = "import sys; sys.modules['vllm'] = None; from llava.integrations.vllm.folder import prepare; "
     code += "from pathlib import Path; prepare(sys.argv[1], Path(sys.argv[2]))"
-    assert run_python("-c", code, checkpoints(), tmp_path / "out").returncode == 0
+    done = run_python("-c", code, checkpoints(), tmp_path / "out")
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "config.json").exists()

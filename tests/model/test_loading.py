@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
+from llava.checkpoints.weight_files import read_weights
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
@@ -122,10 +123,7 @@ def test_a_field_of_a_wrong_type_or_size_is_named(make_checkpoint, file, values,
 @pytest.mark.parametrize("name", ["adapter_model.bin", "non_lora_trainables.bin", "adapter_model.safetensors"])
 def test_weights_that_are_not_read_are_named(make_checkpoint, tmp_path, name):
     folder = make_checkpoint()
-    whole = {}
-    for shard in folder.glob("pytorch_model*.bin"):
-        whole |= torch.load(shard, weights_only=True)
-    projector = {key: tensor for key, tensor in whole.items() if "mm_projector" in key}
+    projector = {key: tensor for key, tensor in read_weights(folder).items() if "mm_projector" in key}
     torch.save(projector, folder / "mm_projector.bin")
     load(folder)  # as the published checkpoints have it
     write = save_file if name.endswith("safetensors") else torch.save
@@ -181,16 +179,14 @@ def test_a_copy_of_the_tower_in_another_dtype_is_not_taken_for_a_tuned_one(make_
 
 def test_a_checkpoint_of_a_training_names_the_model(make_checkpoint):
     folder = make_checkpoint()
-    inside = folder / "checkpoint-10"
-    inside.mkdir()
-    (inside / "trainer_state.json").write_text("{}")
-    with pytest.raises(InputError, match=f"holds the trained weights alone: the model is {folder}"):
-        load(inside)
-    stopped = folder / "stopped"
-    stopped.mkdir()
-    (stopped / "trainer_state.json").write_text("{}")
-    with pytest.raises(InputError, match="its training has not ended"):
-        load(stopped)
+    for name, named in (
+        ("checkpoint-10", f"holds the trained weights alone: the model is {folder}"),
+        ("stopped", "its training has not ended"),
+    ):
+        (folder / name).mkdir()
+        (folder / name / "trainer_state.json").write_text("{}")
+        with pytest.raises(InputError, match=named):
+            load(folder / name)
 
 
 def test_pinpoints_as_a_range_are_read(checkpoints):
@@ -235,9 +231,7 @@ def test_max_length_counts_the_prompt_s_ids(model_and_image):
 
 def test_an_answer_ends_with_its_turn_too(make_checkpoint):
     folder = make_checkpoint(language_model="qwen")
-    path = folder / "generation_config.json"
-    values = json.loads(path.read_text()) if path.exists() else {}
     end_of_text = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("<|endoftext|>")
-    path.write_text(json.dumps(values | {"eos_token_id": end_of_text}))
+    edit_json(folder / "generation_config.json", eos_token_id=end_of_text)
     tokenizer, model, *_ = load(folder)
     assert tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id) == ["<|endoftext|>", "<|im_end|>"]

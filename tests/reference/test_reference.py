@@ -8,11 +8,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from llava.checkpoints.tokenizer import load_tokenizer, tokenizer_image_token
-from llava.conversation import get_conversation
 from llava.pruning import select_visual_tokens
 from llava.pruning.methods import vispruner
 from llava.vision.pixels import process_images
-from tests.conftest import count_visual_tokens, inputs_of, load
+from tests.conftest import count_visual_tokens, inputs_of, load, written
 
 CHECKPOINTS = {
     "default": ("llava-v1.5", "llava-v1.5-tiny", {}),
@@ -36,10 +35,7 @@ def test_every_selection_is_reproduced(reference):
 def test_every_prompt_and_its_ids_are_reproduced(reference):
     tokenizer = load_tokenizer(reference / "llava-v1.5" / "llava-v1.5-tiny")
     for case in json.loads((reference / "prompts.json").read_text()):
-        conversation = get_conversation(case["mode"])
-        conversation.append_message(conversation.roles[0], f"<image>\n{case['question']}")
-        conversation.append_message(conversation.roles[1], None)
-        assert conversation.get_prompt() == case["prompt"]
+        assert written(case["mode"], [f"<image>\n{case['question']}", None]) == case["prompt"]
         assert tokenizer_image_token(case["prompt"], tokenizer) == case["ids"], case["prompt"]
 
 
