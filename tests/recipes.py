@@ -1,4 +1,4 @@
-"""The recipes of scripts/, called as a user calls them, and this Python in a process of its own."""
+"""Recipes of scripts/ and commands, called as a user calls them, in processes of their own."""
 
 import os
 import subprocess
@@ -24,10 +24,10 @@ def run_recipe(recipe: str, *args, cwd: Path | None = None, **environment) -> su
 
 
 def run_python(*args, **environment: str) -> subprocess.CompletedProcess:
-    """Run this Python in the root of the repository."""
-    command, environment = [sys.executable, *map(str, args)], os.environ | environment
-    options = {"capture_output": True, "text": True, "timeout": 300, "check": False}
-    return subprocess.run(command, cwd=ROOT, env=environment, **options)
+    """Run this Python with these arguments, on this tree."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    command = [sys.executable, *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def assert_refused(done: subprocess.CompletedProcess, named: str) -> None:
