@@ -1,5 +1,6 @@
 """What the tests share: tiny random checkpoints, pictures, and the reference cases where they are to be had."""
 
+import functools
 import importlib.util
 import json
 import sys
@@ -50,15 +51,9 @@ def make_checkpoint(tmp_path):
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """Folder of a tiny random checkpoint, made once: checkpoints("v1.6", "qwen")."""
-    parent, made = tmp_path_factory.mktemp("checkpoints"), {}
-
-    def get(version: str = "v1.5", language_model: str = "llama") -> Path:
-        key = (version, language_model)
-        if key not in made:
-            made[key] = load_script("make_random_checkpoint").make_checkpoint(parent, version, language_model)
-        return made[key]
-
-    return get
+    parent = tmp_path_factory.mktemp("checkpoints")
+    make = functools.cache(load_script("make_random_checkpoint").make_checkpoint)
+    return lambda version="v1.5", language_model="llama": make(parent, version, language_model)
 
 
 def load(folder: Path, **options) -> tuple:

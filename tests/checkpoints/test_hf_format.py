@@ -1,5 +1,6 @@
 """Checkpoints in the layout of transformers' own LLaVA classes: the logits of those, or a refusal that says why."""
 
+import functools
 import json
 
 import pytest
@@ -24,14 +25,12 @@ SIZE = (90, 60)
 @pytest.fixture(scope="session")
 def hf_checkpoints(tmp_path_factory):
     """Folder of a checkpoint, made once: hf_checkpoints("llava_next", "mistral", "old")."""
-    made = {}
 
+    @functools.cache
     def get(*options):
-        if options not in made:
-            folder = tmp_path_factory.mktemp("hf") / "-".join(("llava", *options))
-            folder.mkdir()
-            made[options] = make_hf_checkpoint(folder, *options)
-        return made[options]
+        folder = tmp_path_factory.mktemp("hf") / "-".join(("llava", *options))
+        folder.mkdir()
+        return make_hf_checkpoint(folder, *options)
 
     return get
 

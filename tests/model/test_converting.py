@@ -1,5 +1,6 @@
 """Checkpoints from LLaVA's layout to transformers' own and back: the same weights, ids, pixels and answers."""
 
+import functools
 import json
 import os
 import shutil
@@ -36,18 +37,15 @@ PROMPT = "A chat. USER: <image>\nIs there a dog in the image?\nAnswer. ASSISTANT
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory, checkpoints):
     """A checkpoint's folder, the same in transformers' layout, and back again; the bundled one, or a random one."""
-    made = {}
 
+    @functools.cache
     def get(version: str, language_model: str = "llama"):
-        key = (version, language_model)
-        if key not in made:
-            source = LLAVA if version == "bundled" else checkpoints(version, language_model)
-            parent = tmp_path_factory.mktemp("converted")
-            hf, back = parent / f"{source.name}-hf", parent / f"{source.name}-back"
-            convert_checkpoint(str(source), hf, "hf", SHARD)
-            convert_checkpoint(str(hf), back, "llava", 10**9)
-            made[key] = source, hf, back
-        return made[key]
+        source = LLAVA if version == "bundled" else checkpoints(version, language_model)
+        parent = tmp_path_factory.mktemp("converted")
+        hf, back = parent / f"{source.name}-hf", parent / f"{source.name}-back"
+        convert_checkpoint(str(source), hf, "hf", SHARD)
+        convert_checkpoint(str(hf), back, "llava", 10**9)
+        return source, hf, back
 
     return get
 
