@@ -1,6 +1,6 @@
 """LoRA checkpoints in upstream's layout, merged at loading: weights are base + alpha / r * B A, or a refusal."""
 
-import shutil
+import json
 
 import pytest
 import torch
@@ -11,7 +11,6 @@ from llava.errors import InputError
 from llava.inference.options import ModelOptions
 from llava.model.builder import load_pretrained_model
 from tests.conftest import ask, load, load_script, picture
-from tests.hf_checkpoints import write_json
 from tests.model.conftest import edit_json, logits
 
 RANK, ALPHA = 4, 8
@@ -36,13 +35,13 @@ def make_lora(base_folder, folder, in_bin: bool = False):
     """A LoRA checkpoint as upstream's training writes it for the model in `base_folder`. Returns its folder."""
     folder.mkdir()
     base = read_weights(base_folder)
-    shutil.copy(base_folder / "config.json", folder)
-    tower = str(base_folder.parent / "clip-vit-tiny-random")
-    edit_json(folder / "config.json", mm_vision_tower=tower, model_type="llava_llama")
+    config = json.loads((base_folder / "config.json").read_text())
+    config["mm_vision_tower"] = str((base_folder / config["mm_vision_tower"]).resolve())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "llava_llama"}))
     values = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": ALPHA, "lora_dropout": 0.05}
     values |= {"target_modules": list(TARGETS), "bias": "none", "inference_mode": True, "fan_in_fan_out": False}
     values |= {"base_model_name_or_path": str(base_folder)}
-    write_json(folder / "adapter_config.json", values)
+    (folder / "adapter_config.json").write_text(json.dumps(values))
     weights = adapter(base)
     if in_bin:
         torch.save(weights, folder / "adapter_model.bin")

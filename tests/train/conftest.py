@@ -1,6 +1,7 @@
 """A tiny language model to start from, conversations about pictures to train it on, and what its tests share."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from llava.checkpoints.weight_files import read_weights
 from llava.constants import DEFAULT_IMAGE_TOKEN as IMAGE
 from llava.train.train import train
 from tests.conftest import load_script, picture
+from tests.recipes import run_python
 
 PROJECTOR = {f"model.mm_projector.{name}" for name in ("0.bias", "0.weight", "2.bias", "2.weight")}
 
@@ -143,6 +145,10 @@ def trained(options: list[str]) -> Path:
     """Train with these options: the folder that was written."""
     train(options)
     return output_dir(options)
+
+
+def run_module(*args: str, **environment: str) -> subprocess.CompletedProcess:
+    return run_python("-m", *args, **{"CUDA_VISIBLE_DEVICES": ""} | environment)
 
 
 def weights_of(stage: str, folder: Path) -> dict[str, torch.Tensor]:

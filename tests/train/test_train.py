@@ -12,8 +12,16 @@ from llava.checkpoints.weights import TOWER_PREFIX
 from llava.model.builder import load_pretrained_model
 from llava.train.train import train
 from tests.conftest import IMAGE, inputs_of, load, picture
-from tests.recipes import run_python
-from tests.train.conftest import CAPTIONS, PROJECTOR, Losses, assert_equal, conversation, output_dir, trained
+from tests.train.conftest import (
+    CAPTIONS,
+    PROJECTOR,
+    Losses,
+    assert_equal,
+    conversation,
+    output_dir,
+    run_module,
+    trained,
+)
 
 
 @pytest.mark.parametrize(
@@ -139,9 +147,8 @@ def test_two_processes_train_as_one_with_the_batch_of_both(command):
     one = trained(command("stage2", "one", max_steps=3))
     two = command("stage2", "two", max_steps=3, per_device_train_batch_size=2)
     launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = run_python("-m", *launch, "-m", "llava.train.train", *two, **alone)
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
+    done = run_module(*launch, "llava.train.train", *two, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     assert farthest(one, output_dir(two)) < 3e-4
     assert (output_dir(two) / "checkpoint-2" / "rng_state_1.pth").exists()

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from host_cases import IMAGE, PAD, START, normal
-from kinds import BY_NAME
+from host_cases import CASES, IMAGE, PAD, START, normal
 
 from llava.integrations.transformers import prune
 from llava.integrations.transformers.budget import Budget
@@ -15,6 +14,7 @@ from llava.model.anyres import merge_crops
 from llava.pruning import keep_patches, select_visual_tokens
 from llava.vision.grids import get_anyres_image_grid_shape
 
+BY_NAME = {case.name: case for case in CASES}
 SIDE, PATCHES = 56, 4  # of a crop, in pixels and in patches
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
 
