@@ -1,8 +1,10 @@
 """What the tests share: tiny random checkpoints, pictures, and the reference cases where they are to be had."""
 
+import functools
 import importlib.util
 import json
 import sys
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from PIL import Image, ImageDraw
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.cli import run_command
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import get_conversation
 from llava.model.builder import load_pretrained_model
 from llava.pruning import Settings
 from llava.vision.pixels import process_images
@@ -48,15 +51,9 @@ def make_checkpoint(tmp_path):
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """Folder of a tiny random checkpoint, made once: checkpoints("v1.6", "qwen")."""
-    parent, made = tmp_path_factory.mktemp("checkpoints"), {}
-
-    def get(version: str = "v1.5", language_model: str = "llama") -> Path:
-        key = (version, language_model)
-        if key not in made:
-            made[key] = load_script("make_random_checkpoint").make_checkpoint(parent, version, language_model)
-        return made[key]
-
-    return get
+    parent = tmp_path_factory.mktemp("checkpoints")
+    make = functools.cache(load_script("make_random_checkpoint").make_checkpoint)
+    return lambda version="v1.5", language_model="llama": make(parent, version, language_model)
 
 
 def load(folder: Path, **options) -> tuple:
@@ -131,40 +128,55 @@ def with_orientation(number: int) -> bytes:
     return encode(picture(40, 20), "PNG", exif=exif)
 
 
-def ask(
-    loaded: tuple, prompts: list[str], images: list[Image.Image], new: int = 8, pad: str = "left"
-) -> list[list[int]]:
-    """Greedy answers, as token ids up to the end-of-sequence token, to several prompts in one batch."""
+def inputs_of(
+    loaded: tuple, prompts: list[str], images: list[Image.Image], pad: str = "left"
+) -> tuple[torch.LongTensor, dict]:
+    """The ids of prompts, padded, and the `images` and `image_sizes` that a call takes with them."""
     tokenizer, model, image_processor, _ = loaded
     ids = [tokenizer_image_token(prompt, tokenizer, return_tensors="pt") for prompt in prompts]
     pad_id = model.generation_config.pad_token_id
     batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=pad_id, padding_side=pad)
     pixels = process_images(images, image_processor, model.config) if images else None
-    sizes = [image.size for image in images]
-    output = model.generate(batch, images=pixels, image_sizes=sizes, do_sample=False, max_new_tokens=new)
-    eos = tokenizer.eos_token_id
-    rows = output.tolist()
+    return batch, {"images": pixels, "image_sizes": [image.size for image in images]}
+
+
+@pytest.fixture
+def model_and_image(loaded):
+    """A tiny model, and the pixels of one image as a keyword of its calls."""
+    _, model, image_processor, _ = loaded()
+    return model, {"images": process_images([picture(seed=3)], image_processor, model.config)}
+
+
+def written(mode: str, turns: Iterable[str | None]) -> str:
+    """The prompt of a conversation in this template; the last turn is None where the model is to go on."""
+    conversation = get_conversation(mode)
+    for i, turn in enumerate(turns):
+        conversation.append_message(conversation.roles[i % 2], turn)
+    return conversation.get_prompt()
+
+
+def ask(
+    loaded: tuple, prompts: list[str], images: list[Image.Image], new: int = 8, pad: str = "left"
+) -> list[list[int]]:
+    """Greedy answers, as token ids up to the end-of-sequence token, to several prompts in one batch."""
+    ids, given = inputs_of(loaded, prompts, images, pad)
+    rows = loaded[1].generate(ids, **given, do_sample=False, max_new_tokens=new).tolist()
+    eos = loaded[0].eos_token_id
     return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
 
 
 def generate_alone(loaded: tuple, prompt: str, images: list[Image.Image], **options) -> str:
     """The answer to one prompt by the model's own `generate`, with nothing shared, batched or cached."""
-    tokenizer, model, image_processor, _ = loaded
-    ids = tokenizer_image_token(prompt, tokenizer, return_tensors="pt").unsqueeze(0)
-    pixels = process_images(images, image_processor, model.config) if images else None
+    ids, given = inputs_of(loaded, [prompt], images)
     with torch.inference_mode():
-        output = model.generate(ids, images=pixels, image_sizes=[image.size for image in images], **options)
-    return tokenizer.decode(output[0], skip_special_tokens=True).strip()
+        output = loaded[1].generate(ids, **given, **options)
+    return loaded[0].decode(output[0], skip_special_tokens=True).strip()
 
 
 def count_visual_tokens(loaded: tuple, prompts: list[str], images: list[Image.Image]) -> list[int]:
     """How many visual tokens each image has in these prompts."""
-    tokenizer, model, image_processor, _ = loaded
-    ids = [tokenizer_image_token(prompt, tokenizer, return_tensors="pt") for prompt in prompts]
-    batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=model.generation_config.pad_token_id)
-    pixels = process_images(images, image_processor, model.config)
-    sizes = [image.size for image in images]
-    return model.embed_prompts(batch, None, None, pixels, sizes, "right").num_visual_tokens
+    ids, given = inputs_of(loaded, prompts, images, "right")
+    return loaded[1].embed_prompts(ids, None, None, given["images"], given["image_sizes"], "right").num_visual_tokens
 
 
 @pytest.fixture

@@ -29,25 +29,11 @@ def make_hf_checkpoint(folder: Path, kind: str = "llava", text: str = "llama", n
         "llava": (LlavaConfig, LlavaForConditionalGeneration),
         "llava_next": (LlavaNextConfig, LlavaNextForConditionalGeneration),
     }[kind]
-    vision = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=SIDE,
-        patch_size=14,
-        projection_dim=32,
-    )
-    text = CONFIG_MAPPING[text](
-        hidden_size=48,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=ROWS,
-        max_position_embeddings=1024,
-        rms_norm_eps=1e-5,
-    )
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+    vision = CLIPVisionConfig(**vision, image_size=SIDE, patch_size=14, projection_dim=32)
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "vocab_size": ROWS, "max_position_embeddings": 1024}
+    text = CONFIG_MAPPING[text](**sizes, rms_norm_eps=1e-5)
     extra = {"image_grid_pinpoints": GRID} if kind == "llava_next" else {}
     config = config_class(vision_config=vision, text_config=text, image_token_index=IMAGE, pad_token_id=PAD, **extra)
     model = cls(config)

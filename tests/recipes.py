@@ -1,4 +1,4 @@
-"""The recipes of scripts/, called as a user calls them."""
+"""Recipes of scripts/ and commands, called as a user calls them, in processes of their own."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.eval.conftest import assert_one_line
 
 
 def run_recipe(recipe: str, *args, cwd: Path | None = None, **environment) -> subprocess.CompletedProcess:
@@ -23,10 +24,13 @@ def run_recipe(recipe: str, *args, cwd: Path | None = None, **environment) -> su
     )
 
 
+def run_python(*args, **environment: str) -> subprocess.CompletedProcess:
+    """Run this Python with these arguments, on this tree."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    command = [sys.executable, *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
 def assert_refused(done: subprocess.CompletedProcess, named: str) -> None:
     """Exit code 2, nothing on stdout, and one line on stderr that has `named` in it."""
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: ")
-    assert named in done.stderr
+    assert_one_line((done.returncode, done.stdout, done.stderr), named)

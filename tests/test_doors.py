@@ -95,9 +95,9 @@ def test_evaluate(tiny, expected, textvqa, method, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def theirs(tiny):
+def theirs(tmp_path_factory):
     """transformers' own LLaVA with the same weights."""
-    return in_hf_layout(load(doors.MODEL).model)
+    return in_hf_layout(tmp_path_factory.mktemp("theirs") / "hf")
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)

@@ -7,7 +7,6 @@ The unpruned model is the first row. All rows take turns, after warm-up; what is
 """
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,11 +123,7 @@ def main() -> None:
         write_json(args.output / "bench.json", {**about, "rows": rows}, sort_keys=False)
         with atomic_writer(args.output / "bench.md") as file:
             file.write(text + "\n")
-        picture = args.output / "bench.png"
-        try:
-            draw(about, rows, picture)
-        except ImportError:
-            print(f"{picture} is not drawn, that needs matplotlib: pip install -e '.[eval]'", file=sys.stderr)
+        draw(about, rows, args.output / "bench.png")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Shapes: B prompts, K crops, L prompt tokens with the image in place, T visual to
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
@@ -84,6 +85,20 @@ class Clock:
         return [1000 * (second - first) for first, second in zip(self.marks, self.marks[1:])]
 
 
+def timed(device: torch.device, work: Callable[[], object]) -> float:
+    """The milliseconds that `work` takes."""
+    clock = Clock(device)
+    clock.mark()
+    work()
+    clock.mark()
+    return clock.milliseconds()[0]
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and most of some measurements."""
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
 @torch.inference_mode()
 def encode_images(model, pixels: torch.Tensor, pruning: Settings, question: str) -> list[float]:
     """Milliseconds of vision encoding, selection and projection of crops (K, 3, h, w), as `encode_images` has them.
@@ -108,11 +123,8 @@ def prefill(model, job: Job, pruning: Settings) -> tuple[float, EmbeddedPrompts]
     sizes, question = job.image_sizes, job.question
     prompts = model.embed_prompts(job.input_ids, None, None, job.pixels, sizes, "left", pruning, question)
     options = {"is_visual": prompts.is_visual, "pruning": pruning, "use_cache": True, "logits_to_keep": 1}
-    clock = Clock(model.device)
-    clock.mark()
-    model(inputs_embeds=prompts.inputs_embeds, attention_mask=prompts.attention_mask, **options)
-    clock.mark()
-    return clock.milliseconds()[0], prompts
+    given = {"inputs_embeds": prompts.inputs_embeds, "attention_mask": prompts.attention_mask}
+    return timed(model.device, lambda: model(**given, **options)), prompts
 
 
 class PeakMemory:
@@ -150,11 +162,7 @@ def measure_once(model, job: Job, pruning: Settings) -> dict[str, float]:
     row = dict(zip(TIMES, encode_images(model, pixels, pruning, job.question)))
     row["prefill"], _ = prefill(model, job, pruning)
     for name, tokens in (("first token", 1), ("answer", job.answer_tokens)):
-        clock = Clock(model.device)
-        clock.mark()
-        job.answer(model, tokens, pruning=pruning)
-        clock.mark()
-        row[name] = clock.milliseconds()[0]
+        row[name] = timed(model.device, lambda tokens=tokens: job.answer(model, tokens, pruning=pruning))
     row["per token"] = (row["answer"] - row["first token"]) / max(1, job.answer_tokens - 1)
     return row
 
@@ -165,12 +173,10 @@ def measure(model, job: Job, settings: list[Settings], rounds: int, warmup: int)
     The settings take turns, so that a machine that becomes slower does so for all of them.
     """
     times: dict[Settings, list[dict]] = {setting: [] for setting in settings}
-    for turn in range(warmup + rounds):
+    for _ in range(warmup + rounds):
         for setting in settings:
-            row = measure_once(model, job, setting)
-            if turn >= warmup:
-                times[setting].append(row)
-    return [_row(model, job, setting, times[setting]) for setting in settings]
+            times[setting].append(measure_once(model, job, setting))
+    return [_row(model, job, setting, times[setting][warmup:]) for setting in settings]
 
 
 def _row(model, job: Job, pruning: Settings, times: list[dict]) -> dict:
@@ -190,7 +196,4 @@ def _row(model, job: Job, pruning: Settings, times: list[dict]) -> dict:
         "kv_cache_bytes": sum(layer.keys.nbytes + layer.values.nbytes for layer in layers),
         "peak_memory_bytes": memory.bytes,
     }
-    for name in TIMES:
-        values = [time[name] for time in times]
-        row[name] = {"median": statistics.median(values), "least": min(values), "most": max(values)}
-    return row
+    return row | {name: spread([time[name] for time in times]) for name in TIMES}

@@ -7,6 +7,8 @@ import torch
 import transformers
 
 from llava.bench.measure import TIMES
+from llava.eval.report.plots import if_it_can_be_drawn, new_figure, save_figure
+from llava.tables import markdown_table
 
 GIB, MIB = 2**30, 2**20
 SHARES = ("prefill", "first token", "answer")  # shown as shares of the unpruned model's
@@ -43,8 +45,7 @@ def table(about: dict, rows: list[dict]) -> str:
     head = ["method", "visual tokens", *(f"{name}, ms" for name in TIMES)]
     head += [f"{name}, of unpruned" for name in SHARES]
     head += ["prefill FLOPs, of unpruned", "prefill, TFLOPs", "KV cache, MiB", "peak memory, GiB"]
-    lines = [head, ["---"] * len(head)]
-    whole = rows[0]
+    lines, whole = [head], rows[0]
     for row in rows:
         share = [f"{row[name]['median'] / whole[name]['median']:.0%}" for name in SHARES]
         share += [f"{row['prefill_flops'] / whole['prefill_flops']:.0%}"]
@@ -52,25 +53,22 @@ def table(about: dict, rows: list[dict]) -> str:
         cells = [row["method"], str(row["visual_tokens"]), *(_milliseconds(row[name]) for name in TIMES)]
         lines.append([*cells, *share, *sizes, f"{row['peak_memory_bytes'] / GIB:.2f}"])
     said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items())
-    return said + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{said}\n\n{markdown_table(lines)}"
 
 
+@if_it_can_be_drawn
 def draw(about: dict, rows: list[dict], path: Path) -> None:
     """Time to the first token, time of the answer, and memory against visual tokens; the unpruned model dashed.
 
-    Raises ImportError where matplotlib is not installed.
+    Raises InputError if the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = {
         "time to first token, ms": lambda row: row["first token"]["median"],
         f"answer of {about['answer_tokens']} tokens, ms": lambda row: row["answer"]["median"],
         "KV cache, MiB": lambda row: row["kv_cache_bytes"] / MIB,
         "peak memory, GiB": lambda row: row["peak_memory_bytes"] / GIB,
     }
-    figure = Figure(figsize=(4 * len(panels), 3.6), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
+    figure = new_figure(4 * len(panels), 3.6)
     axes = figure.subplots(1, len(panels))
     for axis, (name, value) in zip(axes, panels.items()):
         axis.axhline(value(rows[0]), color="black", linestyle="--", label=f"all {rows[0]['visual_tokens']}")
@@ -82,4 +80,4 @@ def draw(about: dict, rows: list[dict], path: Path) -> None:
         axis.set_ylim(0, 1.1 * max(value(row) for row in rows))
     axes[0].legend()
     figure.suptitle(f"{about['model']}, {about['dtype']}, {about['machine']}")
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -19,10 +19,6 @@ class Shape:
     context: int
     grid: tuple[int, int] | None = None
 
-    @property
-    def crops(self) -> int:
-        return 1 if self.grid is None else 1 + self.grid[0] * self.grid[1]
-
 
 CLIP_L = (1024, 24, 16, 336)
 LLAMA_7B = (4096, 32, 32, 11008, 32000, 4096)

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 from llava.errors import InputError
 from llava.eval.benchmarks import find_benchmark
 from llava.eval.benchmarks.base import Benchmark, MissingData
-from llava.eval.benchmarks.items import write_items
 from llava.eval.benchmarks.questions import Question
-from llava.eval.benchmarks.scoring import empty_answers
-from llava.eval.run.answers import answer_line
+from llava.eval.benchmarks.scoring import save_scores
+from llava.eval.run.answers import write_answers
 from llava.eval.run.jobs import Jobs
 from llava.eval.run.ranks import Ranks
 from llava.eval.run.settings import heeded
 from llava.eval.run.source import InMemory, ModelSource, OnDisk
-from llava.files import write_json
 from llava.inference.options import AskingOptions, ModelOptions, decoding, pruning_grid
 from llava.pruning.method import METHOD_NAMES, VISPRUNER, method_file, method_label
 from llava.pruning.settings import Settings, takes_settings
@@ -233,14 +231,8 @@ def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path, pruning: Se
     data, lines = data_dir / benchmark.folder, [f"answers: {answers_file}"]
     scores, submission, headline = None, None, benchmark.headlines[0]
     if benchmark.score is not None:
-        scores, description, items = benchmark.score(data, answers_file, None)
-        if warning := empty_answers(answers_file):
-            scores["warning"] = warning
-            description += f"\nwarning: {warning}"
         score_file = answers_file.with_suffix(".score.json")
-        write_json(score_file, scores, sort_keys=False)
-        if items:
-            write_items(items, score_file)
+        scores, description, _ = save_scores(benchmark.score(data, answers_file, None), answers_file, score_file)
         lines += [description, f"score: {score_file}"]
     if benchmark.convert is not None:
         submission = answers_file.with_name(benchmark.submission)
@@ -266,8 +258,7 @@ def sample_scorer(
         with tempfile.TemporaryDirectory(prefix="llava-sample-") as folder:
             file = Path(folder) / "merge.jsonl"
             for texts in answers:
-                lines = (answer_line(question, text, "") for question, text in zip(questions, texts, strict=True))
-                file.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
+                write_answers(file, questions, texts)
                 scores = benchmark.score(data_dir / benchmark.folder, file, questions).scores
                 figures.append({headline.heading: scores[headline.key] for headline in benchmark.headlines})
         return [{name: value for name, value in row.items() if value is not None} for row in figures]

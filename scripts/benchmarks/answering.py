@@ -35,6 +35,17 @@ def choose_questions(questions: list[Question], images: int, per_image: int) -> 
     return [replace(question, question_id=i) for i, question in enumerate(q for asked in chosen for q in asked)]
 
 
+def add_question_arguments(parser: CommandParser) -> None:
+    """Which questions are asked, how often, and where the results go."""
+    parser.add_argument("--question-file", required=True, type=Path)
+    parser.add_argument("--image-folder", required=True, type=Path)
+    parser.add_argument("--conv-mode", default="vicuna_v1", help="prompt template (vicuna_v1)")
+    parser.add_argument("--images", type=int, default=20, help="images that are asked about (20)")
+    parser.add_argument("--per-image", type=int, default=18, help="questions on each, 18 in POPE (18)")
+    parser.add_argument("--rounds", type=int, default=3, help="times that everything is measured (3)")
+    parser.add_argument("--output", type=Path, help="results as JSON")
+
+
 def arrangements(
     loaded: tuple, conv_mode: str, options: dict, batch_size: int | None
 ) -> dict[str, Callable[[list[Question]], list[str]]]:
@@ -94,14 +105,8 @@ def measure(ask: dict[str, Callable], questions: list[Question], rounds: int, wa
 def main() -> None:
     parser = CommandParser(description=__doc__)
     add_model_arguments(parser)
-    parser.add_argument("--question-file", required=True, type=Path)
-    parser.add_argument("--image-folder", required=True, type=Path)
-    parser.add_argument("--conv-mode", default="vicuna_v1", help="prompt template (vicuna_v1)")
-    parser.add_argument("--images", type=int, default=20, help="images that are asked about (20)")
-    parser.add_argument("--per-image", type=int, default=18, help="questions on each, 18 in POPE (18)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that each arrangement is measured (3)")
+    add_question_arguments(parser)
     parser.add_argument("--batch-size", type=int, help="questions at once (16 in batches, shared as memory allows)")
-    parser.add_argument("--output", type=Path, help="results as JSON")
     add_generation_arguments(parser, temperature=0, max_new_tokens=16)
     args = parser.parse_args()
     if min(args.images, args.per_image, args.rounds, args.batch_size or 1) < 1:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +20,11 @@ from typing import TYPE_CHECKING
 
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
+from llava.eval.report.plots import if_it_can_be_drawn, new_figure, save_figure
 from llava.files import atomic_writer, write_json
 from llava.inference.options import pruning_method, visual_token_num
 from llava.pruning.method import METHOD_NAMES
+from llava.tables import markdown_table
 
 if TYPE_CHECKING:
     import torch
@@ -64,11 +64,10 @@ class Asked:
 
     loaded: tuple
     benchmark: Benchmark
-    data: Path
+    data_dir: Path
     questions: list[Question]
     requests: list[Request]
     views: dict[Path, Views]
-    max_new_tokens: int
     answers: dict[tuple[int, Patches], str] = field(default_factory=dict)
 
     @classmethod
@@ -78,7 +77,6 @@ class Asked:
         from llava.model.encode import encode
         from llava.vision.pixels import process_images
 
-        data = data_dir / benchmark.folder
         questions = benchmark.read_questions(data_dir)
         if any(not isinstance(question.image, Path) for question in questions):
             raise InputError(f"{benchmark.name}: a question without a picture of its own in a file cannot be measured")
@@ -88,7 +86,7 @@ class Asked:
             picture = open_image(path, str(path), as_displayed=False)
             pixels = process_images([picture], loaded.image_processor, loaded.model.config)
             views[path] = encode(loaded.model, pixels)[0].views
-        return cls(loaded, benchmark, data, questions, requests, views, benchmark.max_new_tokens)
+        return cls(loaded, benchmark, data_dir, questions, requests, views)
 
     def kept(self, pruning: Settings, dtype: torch.dtype, noise: float, seed: int | None) -> list[Patches]:
         """What is kept for each question."""
@@ -107,17 +105,14 @@ class Asked:
 
     def score(self, kept: list[Patches]) -> float:
         """The benchmark's first figure when these patches are kept for the questions."""
-        from llava.eval.run.answers import answer_line
+        from llava.eval.evaluation import sample_scorer
 
         new = [i for i, patches in enumerate(kept) if (i, patches) not in self.answers]
         for start in range(0, len(new), BATCH):
             self._answer(new[start : start + BATCH], kept)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "answers.jsonl"
-            rows = zip(self.questions, enumerate(kept))
-            file.write_text("".join(answer_line(q, self.answers[key], "rounding") for q, key in rows), encoding="utf-8")
-            scores, *_ = self.benchmark.score(self.data, file)
-        return scores[self.benchmark.headlines[0].key]
+        texts = [self.answers[key] for key in enumerate(kept)]
+        (figures,) = sample_scorer(self.benchmark, self.data_dir)(self.questions, [texts])
+        return figures[self.benchmark.headlines[0].heading]
 
     def _answer(self, batch: list[int], kept: list[Patches]) -> None:
         from llava.checkpoints.tokenizer import tokenizer_image_token
@@ -164,25 +159,19 @@ def table(rows: dict[str, list[dict]], noise: float, seeds: int) -> str:
     head = ["method", "features", "kept as in float32", f"kept with noise of {noise:g}: mean, least of {seeds}"]
     parts = []
     for name, measured in rows.items():
-        lines = [[*head, f"{name}", f"{name} with noise: least to most"], ["---"] * 6]
+        lines = [[*head, name, f"{name} with noise: least to most"]]
         for row in measured:
             shares = [f"{row['with_float32']:.1%}", f"{row['overlap']:.1%}, {row['least_overlap']:.1%}"]
             scores = [f"{row['score']:.1f}", f"{min(row['scores']):.1f} to {max(row['scores']):.1f}"]
             lines.append([row["method"], row["dtype"], *shares, *scores])
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts.append(markdown_table(lines, left=2))
     return "\n\n".join(parts) + "\n"
 
 
+@if_it_can_be_drawn
 def draw(rows: dict[str, list[dict]], path: Path) -> None:
-    """Above the share that float16 and bfloat16 keep of float32's patches, below the spread of the scores.
-
-    Raises ImportError where matplotlib is not installed.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.5 * len(rows), 6), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
+    """Above the share that float16 and bfloat16 keep of float32's patches, below the spread of the scores."""
+    figure = new_figure(5.5 * len(rows), 6)
     panels = figure.subplots(2, len(rows), squeeze=False)
     for column, (name, measured) in enumerate(rows.items()):
         methods = list(dict.fromkeys(row["method"] for row in measured))
@@ -204,7 +193,7 @@ def draw(rows: dict[str, list[dict]], path: Path) -> None:
             panel.grid(axis="y", alpha=0.3)
             panel.set_axisbelow(True)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(DTYPES))
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def main() -> None:
@@ -253,11 +242,7 @@ def main() -> None:
     with atomic_writer(args.output / "rounding.md") as file:
         file.write(text)
     print(text)
-    picture = args.output / "rounding.png"
-    try:
-        draw(rows, picture)
-    except ImportError:
-        print(f"{picture} is not drawn, that needs matplotlib: pip install -e '.[eval]'", file=sys.stderr)
+    draw(rows, args.output / "rounding.png")
 
 
 if __name__ == "__main__":

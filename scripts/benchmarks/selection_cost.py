@@ -1,12 +1,11 @@
 """What pruning itself costs: the selection alongside a transcription of the paper's rounds, and the [CLS] attention."""
 
-import statistics
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
-from llava.bench.measure import Clock
+from llava.bench.measure import spread, timed
 from llava.bench.random_model import build_tower
 from llava.bench.shapes import Shape
 from llava.pruning import Settings, Views, VisualTokens, select_visual_tokens
@@ -43,20 +42,10 @@ def take_turns(
 ) -> dict[str, dict[str, float]]:
     """Median, least and most milliseconds of each variant, which take turns after warm-up."""
     times: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(warmup + rounds):
+    for _ in range(warmup + rounds):
         for name, variant in variants.items():
-            clock = Clock(device)
-            clock.mark()
-            variant()
-            clock.mark()
-            if turn >= warmup:
-                times[name] += clock.milliseconds()
-            else:
-                clock.milliseconds()
-    return {
-        name: {"median": statistics.median(values), "least": min(values), "most": max(values)}
-        for name, values in times.items()
-    }
+            times[name].append(timed(device, variant))
+    return {name: spread(values[warmup:]) for name, values in times.items()}
 
 
 def selections(batch: int, patches: int, channels: int, number: int, device: torch.device) -> dict[str, Callable]:

@@ -30,7 +30,8 @@ from llava.eval.benchmarks.questions import Question, read_question_file
 from llava.files import write_json
 from llava.inference.options import important_ratio, visual_token_num
 from llava.pruning import Settings
-from scripts.benchmarks.answering import choose_questions
+from llava.tables import markdown_table
+from scripts.benchmarks.answering import add_question_arguments, choose_questions
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -184,32 +185,24 @@ def measure(job: Job, rounds: int) -> dict[str, dict]:
 
 def table(found: dict[str, dict], questions: int) -> str:
     """Markdown."""
-    lines = [
-        "| | first answer, s | whole process, s | questions/s | of the original's | peak memory, MiB | equal answers |"
-    ]
-    lines += ["|---|---|---|---|---|---|---|"]
+    head = ["", "first answer, s", "whole process, s", "questions/s", "of the original's"]
+    lines = [[*head, "peak memory, MiB", "equal answers"]]
     for way, row in found.items():
         spread = f"{row['rate']:.1f} ({min(row['rates']):.1f} to {max(row['rates']):.1f})"
         cells = [f"{row['ready']:.1f}", f"{row['whole']:.1f}", spread, f"{row['rate'] / found[ORIGINAL]['rate']:.2f}"]
         cells += [f"{row['memory'] / 2**20:.0f}", f"{row['equal']} of {questions}"]
-        lines.append(f"| {way} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([way, *cells])
+    return markdown_table(lines)
 
 
 def main() -> None:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model-path", required=True, help="checkpoint folder or hub id, in LLaVA's layout")
-    parser.add_argument("--question-file", required=True, type=Path)
-    parser.add_argument("--image-folder", required=True, type=Path)
+    add_question_arguments(parser)
     parser.add_argument("--visual_token_num", type=visual_token_num, required=True, help="budget of each crop")
     parser.add_argument("--important_ratio", type=important_ratio, default=0.5, help="share of it by attention (0.5)")
-    parser.add_argument("--conv-mode", default="vicuna_v1", help="prompt template (vicuna_v1)")
-    parser.add_argument("--images", type=int, default=20, help="images that are asked about (20)")
-    parser.add_argument("--per-image", type=int, default=18, help="questions on each, 18 in POPE (18)")
     parser.add_argument("--max_new_tokens", type=int, default=16, help="of an answer (16)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that each way is measured (3)")
     parser.add_argument("--device", help="cuda, or cpu where there is no GPU")
-    parser.add_argument("--output", type=Path, help="results as JSON")
     args = parser.parse_args()
     if min(args.images, args.per_image, args.rounds, args.max_new_tokens) < 1:
         raise InputError("images, per-image, rounds and max_new_tokens must be at least 1")

@@ -5,20 +5,15 @@ import json
 import pytest
 import torch
 
-from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.checkpoints.weight_files import read_weights
 from llava.checkpoints.weights import save_checkpoint
 from llava.errors import InputError
-from llava.vision.pixels import process_images
-from tests.conftest import IMAGE, load, picture
+from tests.conftest import IMAGE, inputs_of, load, picture
 
 
 def logits(loaded: tuple) -> torch.Tensor:
-    tokenizer, model, image_processor, _ = loaded
-    image = picture(300, 200)
-    pixels = process_images([image], image_processor, model.config)
-    ids = tokenizer_image_token(f"{IMAGE}\nIs there a dog?", tokenizer, return_tensors="pt").unsqueeze(0)
-    return model(ids, images=pixels, image_sizes=[image.size]).logits
+    ids, given = inputs_of(loaded, [f"{IMAGE}\nIs there a dog?"], [picture(300, 200)])
+    return loaded[1](ids, **given).logits
 
 
 @pytest.mark.parametrize(

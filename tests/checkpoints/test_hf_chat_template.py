@@ -7,6 +7,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from llava.checkpoints.hf.chat_template import to_chat_template
 from llava.conversation import conv_templates, get_conversation
 from llava.model.converting import convert_checkpoint
+from tests.conftest import written
 
 TURNS = ['<image>\nIs there a "dog"?', "No.", "{{ Why }} not?\nSay.", "Because."]
 MODES = sorted(set(conv_templates) - {"plain", "v0_plain"})
@@ -17,13 +18,6 @@ def as_messages(turns: list[str]) -> list[dict]:
     parts = [{"type": "text", "text": turns[0].removeprefix("<image>\n")}, {"type": "image"}]
     contents = [parts, *turns[1:]]
     return [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
-
-
-def written(mode: str, turns: list[str | None]) -> str:
-    conversation = get_conversation(mode)
-    for i, turn in enumerate(turns):
-        conversation.append_message(conversation.roles[i % 2], turn)
-    return conversation.get_prompt()
 
 
 @pytest.mark.parametrize("mode", MODES)

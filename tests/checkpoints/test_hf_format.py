@@ -1,5 +1,6 @@
 """Checkpoints in the layout of transformers' own LLaVA classes: the logits of those, or a refusal that says why."""
 
+import functools
 import json
 
 import pytest
@@ -14,9 +15,9 @@ from llava.inference.options import ModelOptions
 from llava.model.builder import load_pretrained_model
 from llava.model.template import find_template
 from llava.vision.pixels import process_images
-from tests.conftest import ask, load, picture
+from tests.conftest import ask, count_visual_tokens, load, picture
 from tests.hf_checkpoints import GRID, IMAGE, ROWS, SIDE, copy_with, make_hf_checkpoint
-from tests.model.conftest import edit_json, edit_weights
+from tests.model.conftest import edit_json, edit_weights, without
 
 SIZE = (90, 60)
 
@@ -24,14 +25,12 @@ SIZE = (90, 60)
 @pytest.fixture(scope="session")
 def hf_checkpoints(tmp_path_factory):
     """Folder of a checkpoint, made once: hf_checkpoints("llava_next", "mistral", "old")."""
-    made = {}
 
+    @functools.cache
     def get(*options):
-        if options not in made:
-            folder = tmp_path_factory.mktemp("hf") / "-".join(("llava", *options))
-            folder.mkdir()
-            made[options] = make_hf_checkpoint(folder, *options)
-        return made[options]
+        folder = tmp_path_factory.mktemp("hf") / "-".join(("llava", *options))
+        folder.mkdir()
+        return make_hf_checkpoint(folder, *options)
 
     return get
 
@@ -57,18 +56,12 @@ def their_logits(folder, pixels: torch.Tensor, image_tokens: int) -> torch.Tenso
         return model(input_ids=ids, pixel_values=pixels, **size).logits[0, -3:]
 
 
-def count_image_tokens(loaded: tuple) -> int:
-    ids = torch.tensor([[1, IMAGE_TOKEN_INDEX]])
-    prompts = loaded[1].embed_prompts(ids, None, None, pixels_of(loaded), [SIZE], "right")
-    return prompts.num_visual_tokens[0]
-
-
 @pytest.mark.parametrize("names", ["as saved", "old", "new"])
 @pytest.mark.parametrize("kind", ["llava", "llava_next"])
 def test_logits_are_those_of_transformers_own_class(hf_checkpoints, kind, names):
     folder = hf_checkpoints(kind, "llama", names)
     loaded = load(folder)
-    theirs = their_logits(folder, pixels_of(loaded), count_image_tokens(loaded))
+    theirs = their_logits(folder, pixels_of(loaded), *count_visual_tokens(loaded, ["<image>"], [picture(*SIZE)]))
     assert theirs.shape == (3, ROWS)
     assert torch.equal(our_logits(loaded), theirs)
 
@@ -85,7 +78,7 @@ def test_every_family_is_read(hf_checkpoints, text, cls, mode):
     folder = hf_checkpoints("llava_next", text)
     loaded = load(folder)
     assert type(loaded.model).__name__ == cls
-    theirs = their_logits(folder, pixels_of(loaded), count_image_tokens(loaded))
+    theirs = their_logits(folder, pixels_of(loaded), *count_visual_tokens(loaded, ["<image>"], [picture(*SIZE)]))
     assert torch.equal(our_logits(loaded), theirs)
     assert find_template("a-name", ModelOptions(str(folder)).model_type, as_upstream=True).name == mode
     assert type(type(loaded.model).from_pretrained(folder)) is type(loaded.model)
@@ -106,7 +99,7 @@ def test_keys_that_are_not_there_stand_for_transformers_defaults(hf_checkpoints,
 
 def test_the_tower_inside_is_used_and_pruned(hf_checkpoints):
     loaded = load(hf_checkpoints("llava"), visual_token_num=4)
-    assert count_image_tokens(loaded) == 4
+    assert count_visual_tokens(loaded, ["<image>"], [picture(*SIZE)]) == [4]
     assert our_logits(loaded).isfinite().all()
     assert ask(loaded, ["<image>\nWhat?", "What?"], [picture(*SIZE)])
 
@@ -170,10 +163,6 @@ def test_configs_that_cannot_be_read_are_refused(hf_checkpoints, tmp_path, value
     assert len(str(raised.value).splitlines()) == 1
 
 
-def without(key: str):
-    return lambda tensors: {name: tensor for name, tensor in tensors.items() if name != key}
-
-
 NAMES = "language_model.model.norm.weight"
 WEIGHTS = [
     (lambda t: t | {"qformer.weight": torch.zeros(1)}, r"no part of a LLaVA: qformer\.weight"),
@@ -183,7 +172,7 @@ WEIGHTS = [
     (without("language_model.lm_head.weight"), r"missing lm_head\.weight"),
     (without("multi_modal_projector.linear_2.bias"), r"missing model\.mm_projector\.2\.bias"),
     (without("vision_tower.pre_layrnorm.bias"), r"missing pre_layrnorm\.bias"),
-    (lambda t: {k: v for k, v in t.items() if "vision_tower" not in k}, "its weights lack the tower"),
+    (without("vision_tower"), "its weights lack the tower"),
 ]
 
 

@@ -1,13 +1,13 @@
 """Token ids: leading spaces, double spaces, special tokens, and back to text."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from llava.checkpoints.tokenizer import load_tokenizer, tokenizer_image_token
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
+from tests.model.conftest import edit_json
 
 
 @pytest.fixture(scope="module")
@@ -35,29 +35,18 @@ def test_text_begins_with_a_space_and_every_further_space_counts(tokenizer):
 
 
 def test_special_tokens_in_a_text_stay_whole_and_add_no_space(tokenizer):
-    assert pieces(tokenizer, "the</s>the") == ["<s>", *pieces(tokenizer, "the")[1:], "</s>", *_bare(tokenizer, "the")]
+    without_space = tokenizer.sp_model.encode("the", out_type=str)
+    assert pieces(tokenizer, "the</s>the") == ["<s>", *pieces(tokenizer, "the")[1:], "</s>", *without_space]
     assert pieces(tokenizer, "</s>")[1:] == ["</s>"]
-
-
-def _bare(tokenizer, word: str) -> list[str]:
-    """Pieces of a word without a space in front, by sentencepiece."""
-    return tokenizer.sp_model.encode(word, out_type=str)
 
 
 def test_a_legacy_tokenizer_puts_a_space_after_special_tokens_too(make_checkpoint):
     folder = make_checkpoint()
-    path = folder / "tokenizer_config.json"
-    path.write_text(path.read_text().replace('"legacy": false', '"legacy": true'))
+    edit_json(folder / "tokenizer_config.json", legacy=True)
     legacy = load_tokenizer(folder)
     the = pieces(legacy, "the")[1:]
     assert the[0].startswith("▁")
     assert pieces(legacy, "the</s>the") == ["<s>", *the, "</s>", *the]
-
-
-def test_a_saved_tokenizer_gives_the_same_ids(tokenizer, tmp_path):
-    tokenizer.save_pretrained(tmp_path)
-    text = "a  dog</s> in the image 😀"
-    assert load_tokenizer(tmp_path)(text).input_ids == tokenizer(text).input_ids
 
 
 def test_images_stand_between_the_chunks_with_one_bos(tokenizer):
@@ -74,20 +63,19 @@ def test_a_tokenizer_without_bos_loses_no_token(checkpoints):
     assert tokenizer.decode(ids[ids.index(IMAGE_TOKEN_INDEX) + 1 :]) == " dog"
 
 
-def test_a_folder_without_tokenizer_is_named(tmp_path):
+def test_a_missing_or_broken_tokenizer_is_named(make_checkpoint, tmp_path):
     with pytest.raises(InputError, match=str(tmp_path)):
-        load_tokenizer(Path(tmp_path))
-
-
-def test_a_broken_tokenizer_is_named(make_checkpoint):
+        load_tokenizer(tmp_path)
     folder = make_checkpoint()
     (folder / "tokenizer.model").write_bytes(b"not a model")
     with pytest.raises(InputError, match="tokenizer"):
         load_tokenizer(folder)
 
 
-def test_a_saved_tokenizer_names_the_published_class_and_keeps_its_settings(tokenizer, tmp_path):
+def test_a_saved_tokenizer_gives_the_same_ids_and_names_the_published_class(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
+    text = "a  dog</s> in the image 😀"
+    assert load_tokenizer(tmp_path)(text).input_ids == tokenizer(text).input_ids
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
     expected = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, "add_eos_token": False}
     assert {key: settings[key] for key in expected} == expected

@@ -9,6 +9,12 @@ from tests.conftest import picture, write_jsonl
 
 pytest.register_assert_rewrite("tests.eval.benchmarks.converter_cases")
 
+# A pruning method, as a user may have one in a file.
+METHOD = """
+def select(views, settings):
+    return views.keep(views.importance.argsort(dim=1)[:, -settings.visual_token_num :])
+"""
+
 
 @pytest.fixture
 def case(request, tmp_path, call):
@@ -16,6 +22,18 @@ def case(request, tmp_path, call):
     from tests.eval.benchmarks.converter_cases import Case
 
     return Case(request.param, tmp_path, call)
+
+
+@pytest.fixture
+def score(call, tmp_path):
+    """Score rows of answers, or those in a.jsonl: exit code, stdout and stderr of the command."""
+
+    def run(module, labels, rows=None, *options) -> tuple[int, str, str]:
+        if rows is not None:
+            write_jsonl(tmp_path / "a.jsonl", rows)
+        return call(module, "--annotation-file", labels, "--result-file", tmp_path / "a.jsonl", *options)
+
+    return run
 
 
 @pytest.fixture
@@ -43,9 +61,13 @@ def assert_one_line(result: tuple[int, str, str], named: str) -> None:
     assert named in err
 
 
+def read_jsonl(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def texts(file: Path) -> list[tuple]:
     """The id and the text of each answer in a file."""
-    return [(row["question_id"], row["text"]) for row in map(json.loads, file.read_text().splitlines())]
+    return [(row["question_id"], row["text"]) for row in read_jsonl(file)]
 
 
 def table_of(markdown: str) -> list[list[str]]:

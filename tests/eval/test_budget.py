@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
@@ -18,7 +16,7 @@ from llava.eval.report.budget_report import findings, markdown
 from llava.eval.report.budget_table import Budgets, Row
 from llava.eval.run.answering import answer_questions
 from llava.pruning import Settings
-from tests.conftest import ROOT, picture, write_jsonl
+from tests.conftest import picture, write_jsonl
 from tests.eval.conftest import assert_one_line
 
 GREEDY = {"do_sample": False, "num_beams": 1, "max_new_tokens": 4}
@@ -133,10 +131,8 @@ def test_with_labels_the_scores_are_those_of_the_benchmark(checkpoints, loaded, 
 
 def test_what_cannot_be_is_refused(loaded, questions):
     for options, named in (
-        ({"visual_token_num": [145]}, "visual_token_num 145 is more than the 144 patches of a crop"),
         ({"visual_token_num": [0]}, "visual_token_num must be at least 1"),
         ({"important_ratio": [2]}, "important_ratio must be a number"),
-        ({"pruning_method": "none"}, "nothing to compare"),
         ({"pruning_method": "tome"}, "pruning_method must be one of"),
         ({"visual_token_num": []}, "nothing to compare"),
         ({"important_ratio": []}, "nothing to compare"),
@@ -278,11 +274,3 @@ def test_a_benchmark_that_is_not_there_is_one_line(call, checkpoints, tmp_path):
     options = ["--model-path", checkpoints(), "--device", "cpu", "--data-dir", tmp_path, "--benchmark"]
     assert_one_line(call(budget, *options, "pope"), "llava_pope_test.jsonl is missing")
     assert_one_line(call(budget, *options, "coco"), "there is no benchmark 'coco'")
-
-
-def test_help_needs_neither_torch_nor_matplotlib():
-    code = "import sys; sys.modules |= {'torch': None, 'transformers': None, 'matplotlib': None}; import runpy; "
-    code += "sys.argv[1:] = ['--help']; runpy.run_module('llava.eval.budget', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--agreement" in done.stdout

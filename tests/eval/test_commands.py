@@ -10,7 +10,7 @@ from llava.eval import eval_pope, model_vqa_loader, run_llava
 from llava.eval.run import answers
 from llava.serve import cli
 from tests.conftest import picture, with_orientation, write_jsonl
-from tests.eval.conftest import assert_one_line
+from tests.eval.conftest import assert_one_line, read_jsonl
 
 
 @pytest.fixture
@@ -143,17 +143,12 @@ def test_questions_are_answered_in_chunks_and_merged_in_order(call, loader_optio
     merged = tmp_path / "merged.jsonl"
     options = ["--question-file", pope / "llava_pope_test.jsonl", "--output", merged]
     assert call(answers, *options, "--answers-files", *reversed(files))[0] == 0
-    rows, expected = ([json.loads(line) for line in file.read_text().splitlines()] for file in (merged, whole))
+    rows, expected = map(read_jsonl, (merged, whole))
     assert [row["question_id"] for row in rows] == list(range(6))
     assert [row["text"] for row in rows] == [row["text"] for row in expected]
     assert set(rows[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
     assert_one_line(call(answers, *options, "--answers-files", *files[2:]), "1 question(s) unanswered: 0")
     assert_one_line(call(answers, *options, "--answers-files", whole, files[1]), "answered more than once: 0")
-
-
-def test_a_batch_of_none_is_refused(call, loader_options, tmp_path):
-    options = [*loader_options, "--answers-file", tmp_path / "a.jsonl", "--batch-size", 0]
-    assert_one_line(call(model_vqa_loader, *options), "batch-size must be at least 1, got 0")
 
 
 @pytest.mark.parametrize("bad", ["missing", "truncated", "question"])
@@ -182,25 +177,12 @@ def test_a_question_with_an_image_token_in_its_text_is_named_before_a_model_is_l
     assert not out.exists()
 
 
-def test_where_nothing_is_left_to_do_no_picture_is_opened(call, loader_options, tmp_path, monkeypatch):
-    options = [*loader_options, "--answers-file", tmp_path / "a.jsonl"]
-    assert call(model_vqa_loader, *options)[0] == 0
-
-    def fail(*args, **kwargs):
-        raise OSError("a picture was opened")
-
-    monkeypatch.setattr(Image, "open", fail)
-    assert call(model_vqa_loader, *options)[0] == 0
-    (tmp_path / "a.jsonl").write_text("".join((tmp_path / "a.jsonl").read_text().splitlines(keepends=True)[:-1]))
-    assert_one_line(call(model_vqa_loader, *options), "1.png")
-
-
 @pytest.mark.parametrize("budget", [[], ["--visual_token_num", 16]])
 def test_questions_too_long_for_the_context_are_named_before_the_first_answer(
     call, loader_options, pope, tmp_path, budget
 ):
     questions = pope / "llava_pope_test.jsonl"
-    rows = [json.loads(line) for line in questions.read_text().splitlines()]
+    rows = read_jsonl(questions)
     for row in rows[-2:]:
         row["text"] = "word " * 5000
     write_jsonl(questions, rows)

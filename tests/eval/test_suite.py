@@ -13,12 +13,7 @@ from llava.model import builder
 from llava.pruning import Settings
 from playground.tiny import benchmarks
 from tests.conftest import load
-from tests.eval.conftest import assert_one_line, table_of, texts
-
-MINE = """
-def select(views, settings):
-    return views.keep(views.importance.argsort(dim=1)[:, : settings.visual_token_num])
-"""
+from tests.eval.conftest import METHOD, assert_one_line, table_of, texts
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +167,7 @@ def test_an_error_that_is_nobody_s_input_is_told_and_the_exit_code_is_1(call, ca
         (["pope", "--important_ratio", "0.5", "1.5"], "--important_ratio"),
         (["pope", "--important_ratio", "half"], "--important_ratio"),
         (["pope", "--pruning_method", "random", "tome"], "--pruning_method"),
+        (["pope", "--pruning_method", "none.py"], "argument --pruning_method: there is no file none.py"),
         (["pope", "--pruning_method", "random", "/nowhere/mine.py"], "/nowhere/mine.py"),
         (["pope", "--model-path", "/nowhere", "--visual_token_num", "8", "4"], "/nowhere"),
     ],
@@ -189,13 +185,13 @@ def test_wrong_arguments_are_named(call, options, tmp_path, args, named):
 def test_methods_that_would_share_a_folder_are_refused(call, options, tmp_path, one, other):
     for name in {one, other} - {"vispruner"}:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(MINE)
+        (tmp_path / name).write_text(METHOD)
     methods = [name if name == "vispruner" else tmp_path / name for name in (one, other)]
     assert_one_line(call(command, "pope", *options, "--pruning_method", *methods), "another method is called")
 
 
 def test_each_method_is_a_row_at_each_budget_below_the_unpruned_model(call, options, tmp_path):
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "mine.py").write_text(METHOD)
     methods = ["--pruning_method", "vispruner", "none", tmp_path / "mine.py"]
     code, said, err = call(command, "all", "--skip-missing", *options, "--visual_token_num", 16, 8, *methods)
     assert code == 0, err

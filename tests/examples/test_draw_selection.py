@@ -1,9 +1,5 @@
 """The figure: which patches the bundled model keeps."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +8,7 @@ from docs.examples import draw_selection as script
 from llava.errors import InputError
 from llava.vision.pixels import process_images
 from tests.conftest import ROOT, load
+from tests.recipes import assert_refused, run_python
 
 SCENE = ROOT / "playground" / "data" / "scenes" / "mm-vet" / "images" / "v1_0.jpg"
 
@@ -49,9 +46,5 @@ def test_a_figure_has_a_panel_for_every_budget_and_only_square_pictures(tiny):
 
 @pytest.mark.parametrize("budget", ["0", "-1", "many"])
 def test_a_budget_that_cannot_be_is_one_line(budget):
-    options = [sys.executable, "docs/examples/draw_selection.py", "--budgets", budget]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(options, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: argument --budgets: must be ")
-    assert len(done.stderr.splitlines()) == 1
+    done = run_python("docs/examples/draw_selection.py", "--budgets", budget)
+    assert_refused(done, "error: argument --budgets: must be ")

@@ -1,16 +1,12 @@
 """Where the object lies among the patches, and the picture that is drawn."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from docs.examples.photographs.figure import LINE, PATCH, Panel, faded, figure, heat_map, outlined
 from docs.examples.photographs.photographs import patch_shares, share_on_object
-from tests.conftest import ROOT
+from tests.recipes import assert_refused, run_python
 
 
 def test_patches_know_how_much_of_them_is_object_and_how_much_padding():
@@ -76,15 +72,5 @@ def test_a_figure_has_a_row_for_each_photograph_without_its_padding():
     [(["--budgets", "0"], "--budgets"), (["--tower", "t", "--seeds", "-1"], "seeds"), ([], "--tower")],
 )
 def test_invalid_options_are_one_line(options, named):
-    done = subprocess.run(
-        [sys.executable, "-m", "docs.examples.photographs", "--wheel", "w", "--photographs", "p", *options],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.splitlines()) == 1
-    assert named in done.stderr
+    done = run_python("-m", "docs.examples.photographs", "--wheel", "w", "--photographs", "p", *options)
+    assert_refused(done, named)

@@ -4,32 +4,27 @@ import pytest
 
 
 @pytest.fixture
-def decoded():
-    """decoded(model) -> a list that gets the number of tokens of each pass through the decoder, over all prompts."""
+def watch():
+    """watch(module, measure) -> a list that gets the measure of the first input of each pass through a module."""
     hooks = []
 
-    def watch(model) -> list[int]:
+    def begin(module, measure) -> list[int]:
         numbers: list[int] = []
-        layer = model.model.layers[0]
-        hooks.append(layer.register_forward_hook(lambda _, inputs, out: numbers.append(inputs[0].shape[:2].numel())))
+        hooks.append(module.register_forward_hook(lambda _, inputs, out: numbers.append(measure(inputs[0]))))
         return numbers
 
-    yield watch
+    yield begin
     for hook in hooks:
         hook.remove()
 
 
 @pytest.fixture
-def encoded():
+def decoded(watch):
+    """decoded(model) -> a list that gets the number of tokens of each pass through the decoder, over all prompts."""
+    return lambda model: watch(model.model.layers[0], lambda states: states.shape[:2].numel())
+
+
+@pytest.fixture
+def encoded(watch):
     """encoded(model) -> a list that gets the number of crops of each pass through the vision tower."""
-    hooks = []
-
-    def watch(model) -> list[int]:
-        numbers: list[int] = []
-        embeddings = model.get_vision_tower().vision_tower.embeddings
-        hooks.append(embeddings.register_forward_hook(lambda _, inputs, out: numbers.append(len(inputs[0]))))
-        return numbers
-
-    yield watch
-    for hook in hooks:
-        hook.remove()
+    return lambda model: watch(model.get_vision_tower().vision_tower.embeddings, len)

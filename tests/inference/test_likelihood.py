@@ -3,13 +3,11 @@
 import pytest
 import torch
 
-from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.errors import InputError
 from llava.inference import Engine, Request
 from llava.inference.likelihood import answer_losses
 from llava.pruning import Settings
-from llava.vision.pixels import process_images
-from tests.conftest import ROOT, load, picture
+from tests.conftest import ROOT, inputs_of, load, picture
 
 PROMPT = "USER: <image>\nWhat is this? ASSISTANT:"
 ANSWERS = (" a dog</s>", " yes</s>", " a red cat on a mat</s>")
@@ -17,15 +15,13 @@ ANSWERS = (" a dog</s>", " yes</s>", " a red cat on a mat</s>")
 
 def losses_by_forward(loaded, prompt: str, image, answers, **settings) -> list[float]:
     """Mean losses of answers, from the labels that `forward` takes, each alone."""
-    tokenizer, model, image_processor, _ = loaded
-    pixels = process_images([image], image_processor, model.config)
-    start, losses = len(tokenizer_image_token(prompt, tokenizer)), []
+    start, losses = inputs_of(loaded, [prompt], [])[0].shape[1], []
     for answer in answers:
-        ids = tokenizer_image_token(prompt + answer, tokenizer, return_tensors="pt").unsqueeze(0)
+        ids, given = inputs_of(loaded, [prompt + answer], [image])
         labels = ids.clone()
         labels[:, :start] = -100
         with torch.inference_mode():
-            losses.append(float(model(ids, labels=labels, images=pixels, image_sizes=[image.size], **settings).loss))
+            losses.append(float(loaded[1](ids, labels=labels, **given, **settings).loss))
     return losses
 
 

@@ -7,7 +7,7 @@ from llava.errors import InputError
 from llava.inference import Engine, Request, Session, make_request
 from llava.inference.images import ImageStream
 from llava.pruning import Settings
-from tests.conftest import IMAGE, generate_alone, load, picture
+from tests.conftest import IMAGE, generate_alone, inputs_of, load, picture
 
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
 METHODS = ("cdpruner", "mmtok")
@@ -91,13 +91,9 @@ def test_a_caller_may_say_what_is_asked(loaded, method):
 
 def generate_embeds(llava: tuple, prompt: str, pruning: Settings, question) -> torch.Tensor:
     """The visual tokens that a prompt about the first picture is given."""
-    from llava.checkpoints.tokenizer import tokenizer_image_token
-    from llava.vision.pixels import process_images
-
-    tokenizer, model, image_processor, _ = llava
-    ids = tokenizer_image_token(prompt, tokenizer, return_tensors="pt").unsqueeze(0)
-    pixels = process_images([FIRST], image_processor, model.config)
-    prompts = model.embed_prompts(ids, None, None, pixels, [FIRST.size], "left", pruning, question)
+    ids, given = inputs_of(llava, [prompt], [FIRST])
+    shown = given["images"], given["image_sizes"]
+    prompts = llava[1].embed_prompts(ids, None, None, *shown, "left", pruning, question)
     return prompts.inputs_embeds[prompts.is_visual]
 
 

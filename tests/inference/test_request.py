@@ -1,9 +1,6 @@
 """What is asked: made and checked without torch, so that commands can answer before it is imported."""
 
-import subprocess
-import sys
-
-from tests.conftest import ROOT
+from tests.recipes import run_python
 
 LIGHT = """
 import sys
@@ -16,4 +13,5 @@ assert not {"torch", "transformers"} & set(sys.modules)
 
 
 def test_requests_are_made_without_torch():
-    subprocess.run([sys.executable, "-c", LIGHT], cwd=ROOT, check=True)
+    done = run_python("-c", LIGHT)
+    assert done.returncode == 0, done.stderr

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 
 import pytest
 from tokenizers import Tokenizer
@@ -16,6 +15,8 @@ from llava.errors import InputError
 from llava.inference import Session, make_request
 from llava.model.template import chat_template_of, find_template
 from tests.conftest import load, picture
+from tests.hf_checkpoints import copy_with
+from tests.model.conftest import edit_json
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}{{ eos_token }}\n"
@@ -26,13 +27,9 @@ TEMPLATE = (
 @pytest.fixture
 def chatty(checkpoints, tmp_path):
     """A checkpoint of a language model that no template is known for, whose tokenizer has a chat template."""
-    folder = tmp_path / "llava-tinyllama"
-    shutil.copytree(checkpoints(), folder)
-    config = json.loads((folder / "config.json").read_text())
-    tower = (checkpoints() / config["mm_vision_tower"]).resolve()
-    (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": str(tower)}))
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": TEMPLATE}))
+    tower = str(checkpoints().parent / "clip-vit-tiny-random")
+    folder = copy_with(checkpoints(), tmp_path / "llava-tinyllama", mm_vision_tower=tower)
+    edit_json(folder / "tokenizer_config.json", chat_template=TEMPLATE)
     return folder
 
 
@@ -90,15 +87,13 @@ def test_a_llama_3_is_asked_rightly(checkpoints, tmp_path):
     tokenizer.add_special_tokens(special)
     bos = tokenizer.token_to_id(special[0])
     tokenizer.post_processor = TemplateProcessing(single=f"{special[0]} $A", special_tokens=[(special[0], bos)])
-    folder = tmp_path / "llama3-llava-next-8b"
-    shutil.copytree(checkpoints(), folder, ignore=shutil.ignore_patterns("token*", "special*"))
+    tower = str(checkpoints().parent / "clip-vit-tiny-random")
+    folder = copy_with(checkpoints(), tmp_path / "llama3-llava-next-8b", mm_vision_tower=tower)
+    for file in (*folder.glob("token*"), *folder.glob("special*")):
+        file.unlink()
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": special[0], "eos_token": special[1]}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"unk_token": "<unk>"}))
-    config = json.loads((folder / "config.json").read_text())
-    tower = (checkpoints() / config["mm_vision_tower"]).resolve()
-    (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": str(tower)}))
-
     llava = load(folder)
     loaded, model, *_ = llava
     assert llava.template.name == "llava_llama_3"

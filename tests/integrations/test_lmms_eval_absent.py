@@ -1,10 +1,9 @@
 """This package without lmms-eval: its plugin costs nothing until lmms-eval asks for it."""
 
-import subprocess
-import sys
 import tomllib
 
 from tests.conftest import ROOT
+from tests.recipes import run_python
 
 
 def test_the_entry_point_is_there_without_lmms_eval():
@@ -14,6 +13,5 @@ def test_the_entry_point_is_there_without_lmms_eval():
         "import importlib, sys; sys.modules['lmms_eval'] = None; found = getattr(importlib.import_module(sys.argv[1]), "
     )
     code += "sys.argv[2]); print(callable(found), 'torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code, module, function], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["True", "False"]
+    assert run_python("-c", code, module, function).stdout.split() == ["True", "False"]
     assert not any("lmms" in dependency for dependency in project["dependencies"])

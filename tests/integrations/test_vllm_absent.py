@@ -1,12 +1,11 @@
 """This package without vLLM: its plugin costs nothing until vLLM asks for it, and checkpoints can be prepared."""
 
-import subprocess
-import sys
 import tomllib
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.recipes import run_python
 
 
 def test_the_entry_point_is_there_without_vllm():
@@ -14,8 +13,7 @@ def test_the_entry_point_is_there_without_vllm():
     module, _, function = project["entry-points"]["vllm.general_plugins"]["llava"].partition(":")
     code = "import importlib, sys; sys.modules['vllm'] = None; found = getattr(importlib.import_module(sys.argv[1]), "
     code += "sys.argv[2]); print(callable(found), 'torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code, module, function], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["True", "False"]
+    assert run_python("-c", code, module, function).stdout.split() == ["True", "False"]
     assert not any("vllm" in dependency for dependency in project["dependencies"])
 
 
@@ -23,5 +21,6 @@ def test_the_entry_point_is_there_without_vllm():
 def test_preparing_needs_no_vllm(checkpoints, tmp_path):
     code = "import sys; sys.modules['vllm'] = None; from llava.integrations.vllm.folder import prepare; "
     code += "from pathlib import Path; prepare(sys.argv[1], Path(sys.argv[2]))"
-    subprocess.run([sys.executable, "-c", code, checkpoints(), tmp_path / "out"], cwd=ROOT, check=True)
+    done = run_python("-c", code, checkpoints(), tmp_path / "out")
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "config.json").exists()

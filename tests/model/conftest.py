@@ -17,10 +17,16 @@ def edit_json(path, **values) -> None:
 
 
 def edit_weights(path, change) -> None:
-    """Rewrite one weight file as `change` of its tensors."""
-    tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
-    tensors = change(tensors)
-    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
+    """Rewrite a weight file, or each of a folder, as `change` of its tensors."""
+    for file in [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")] if path.is_dir() else [path]:
+        is_new = file.suffix == ".safetensors"
+        tensors = change(load_file(file) if is_new else torch.load(file, weights_only=True))
+        save_file(tensors, file) if is_new else torch.save(tensors, file)
+
+
+def without(part: str):
+    """A change of weights: those with `part` in their names are gone."""
+    return lambda tensors: {key: tensor for key, tensor in tensors.items() if part not in key}
 
 
 def logits(loaded: tuple) -> torch.Tensor:

@@ -16,12 +16,6 @@ PROMPT = torch.tensor([[1, 20, IMAGE_TOKEN_INDEX, 30, 40, 50]])
 FAMILIES = [("v1.5", "llama"), ("v1.5", "mistral"), ("v1.6", "qwen")]
 
 
-@pytest.fixture
-def model_and_image(loaded):
-    _, model, image_processor, _ = loaded()
-    return model, {"images": process_images([picture(seed=3)], image_processor, model.config)}
-
-
 def test_settings_of_a_call_hold_for_that_call_alone(model_and_image):
     model, image = model_and_image
     for given in ({"visual_token_num": 8}, {"pruning": Settings(8)}):
@@ -56,9 +50,8 @@ def test_impossible_settings_of_a_call_are_named(model_and_image, given, named):
 @pytest.mark.parametrize("compile_decoding", [False, True])
 def test_threads_with_different_settings_do_not_disturb_each_other(model_and_image, compile_decoding):
     model, image = model_and_image
-    settings = [Settings(n, ratio) for n in (4, 16, 60) for ratio in (0.0, 1.0)] + [
-        Settings(16, pruning_method="fastv")
-    ]
+    settings = [Settings(n, ratio) for n in (4, 16, 60) for ratio in (0.0, 1.0)]
+    settings += [Settings(16, pruning_method="fastv")]
     model.compile_decoding = compile_decoding
 
     def answer(pruning: Settings) -> tuple:

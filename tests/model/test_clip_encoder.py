@@ -1,5 +1,7 @@
 """The CLIP tower: the features LLaVA reads, and the [CLS] row that pruning reads."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -7,18 +9,11 @@ from transformers import CLIPVisionModel
 
 from llava.errors import InputError
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
-from llava.vision.pixels import process_images
-from tests.conftest import picture
-
-
-class Args:
-    mm_vision_select_layer = -2
-    mm_vision_select_feature = "patch"
+from llava.model.multimodal_projector.builder import build_vision_projector
 
 
 def tower_of(folder, layer: int = -2, feature: str = "patch", **options) -> CLIPVisionTower:
-    args = Args()
-    args.mm_vision_select_layer, args.mm_vision_select_feature = layer, feature
+    args = SimpleNamespace(mm_vision_select_layer=layer, mm_vision_select_feature=feature)
     tower = CLIPVisionTower(folder, args, delay_load=True)
     tower.load_model(**options)
     return tower
@@ -91,7 +86,7 @@ def test_the_tower_is_frozen(clip_folder, pixels):
 
 
 def test_sizes_are_known_before_weights_are_loaded(clip_folder):
-    tower = CLIPVisionTower(clip_folder, Args(), delay_load=True)
+    tower = CLIPVisionTower(clip_folder, SimpleNamespace(mm_vision_select_layer=-2), delay_load=True)
     assert not tower.is_loaded
     assert (tower.hidden_size, tower.num_patches, tower.num_patches_per_side) == (64, 144, 12)
     assert not list(tower.parameters())
@@ -103,29 +98,14 @@ def test_a_layer_that_the_tower_lacks_is_refused(clip_folder, layer):
         tower_of(clip_folder, layer)
 
 
-def test_pruning_a_cls_patch_model_is_refused(loaded):
-    _, model, image_processor, _ = loaded("v1.5", mm_vision_select_feature="cls_patch")
-    pixels = process_images([picture()], image_processor, model.config)
-    assert model.embed_images(pixels, None)[0].shape[0] == 145
-    model.visual_token_num = 16
-    with pytest.raises(InputError, match="cls_patch"):
-        model.embed_images(pixels, None)
+def test_the_projectors_have_the_layers_their_names_say():
+    def kinds(name: str) -> list[type]:
+        config = SimpleNamespace(mm_projector_type=name, mm_hidden_size=8, hidden_size=4)
+        return [type(module) for module in build_vision_projector(config).modules()]
 
-
-def test_the_projectors_have_the_layers_their_names_say(loaded):
-    from llava.model.multimodal_projector.builder import build_vision_projector
-
-    config = loaded()[1].config
-    kinds = {}
-    for name in ("linear", "identity", "mlp1x_gelu", "mlp2x_gelu", "mlp3x_gelu"):
-        config_like = type("Config", (), {"mm_projector_type": name, "mm_hidden_size": 8, "hidden_size": 4})
-        kinds[name] = [type(m) for m in build_vision_projector(config_like).modules()]
-    assert kinds["linear"] == [nn.Linear]
-    assert kinds["identity"] == [nn.Identity]
-    assert kinds["mlp1x_gelu"] == [nn.Sequential, nn.Linear]
-    assert kinds["mlp3x_gelu"] == [nn.Sequential, nn.Linear, nn.GELU, nn.Linear, nn.GELU, nn.Linear]
-    config_like = type(
-        "Config", (), {"mm_projector_type": "qformer", "mm_hidden_size": 8, "hidden_size": config.hidden_size}
-    )
+    assert kinds("linear") == [nn.Linear]
+    assert kinds("identity") == [nn.Identity]
+    for depth in (1, 2, 3):
+        assert kinds(f"mlp{depth}x_gelu") == [nn.Sequential, nn.Linear, *[nn.GELU, nn.Linear] * (depth - 1)]
     with pytest.raises(InputError, match="qformer"):
-        build_vision_projector(config_like)
+        kinds("qformer")

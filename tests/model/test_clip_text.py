@@ -1,7 +1,7 @@
 """CLIP's embeddings of a question and of patches, from the tower's own folder."""
 
 import json
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,17 +11,14 @@ from llava.errors import InputError
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.pruning import Settings
 from tests.conftest import ROOT, load, picture
+from tests.model.conftest import edit_weights, without
 
 BUNDLED = ROOT / "playground" / "checkpoints" / "clip-vit-tiny-patch14-168"
 
 
-class Args:
-    mm_vision_select_layer = -2
-
-
 @pytest.fixture(scope="module")
 def tower():
-    return CLIPVisionTower(BUNDLED, Args())
+    return CLIPVisionTower(BUNDLED, SimpleNamespace(mm_vision_select_layer=-2))
 
 
 @pytest.fixture(scope="module")
@@ -64,37 +61,20 @@ def test_its_weights_are_no_part_of_the_model(tower):
     assert not any("text" in key for key in before)
 
 
-def _vision_alone(folder: Path) -> None:
-    path = folder / "config.json"
-    values = json.loads(path.read_text())
-    del values["text_config"]
-    path.write_text(json.dumps(values))
-
-
-def _without_projection(folder: Path) -> None:
-    path = folder / "pytorch_model.bin"
-    weights = torch.load(path, weights_only=True)
-    del weights["visual_projection.weight"]
-    torch.save(weights, path)
-
-
-def _without_a_layer(folder: Path) -> None:
-    path = folder / "pytorch_model.bin"
-    weights = torch.load(path, weights_only=True)
-    torch.save({key: tensor for key, tensor in weights.items() if "text_model.encoder.layers.1." not in key}, path)
+NO_TEXT = "clip-vit-tiny-random has no text tower and projections, which the pruning method needs"
+MISFIT = "text tower .*clip-vit-tiny-random does not fit CLIPTextModelWithProjection: missing"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (_vision_alone, "clip-vit-tiny-random has no text tower and projections, which the pruning method needs"),
-        (_without_projection, "clip-vit-tiny-random has no text tower and projections"),
-        (_without_a_layer, "text tower .*clip-vit-tiny-random does not fit CLIPTextModelWithProjection: missing"),
-    ],
+    ("lacks", "reason"),
+    [("text_config", NO_TEXT), ("visual_projection.weight", NO_TEXT), ("text_model.encoder.layers.1.", MISFIT)],
 )
-def test_a_folder_without_a_text_side_is_refused_when_the_model_is_loaded(make_checkpoint, spoil, reason):
+def test_a_folder_without_a_text_side_is_refused_when_the_model_is_loaded(make_checkpoint, lacks, reason):
     folder = make_checkpoint()
-    spoil(folder.parent / "clip-vit-tiny-random")
+    clip = folder.parent / "clip-vit-tiny-random"
+    values = json.loads((clip / "config.json").read_text())
+    (clip / "config.json").write_text(json.dumps(without(lacks)(values)))
+    edit_weights(clip, without(lacks))
     with pytest.raises(InputError, match=reason):
         load(folder, pruning_method="cdpruner")
     model = load(folder, pruning_method="mmtok")[1]

@@ -2,22 +2,18 @@
 
 import pytest
 
-from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.model.flops import Decoder, tokens_later
 from llava.pruning import Settings
 from llava.pruning.kv_cache import cache_in
-from llava.vision.pixels import process_images
-from tests.conftest import IMAGE, picture
+from tests.conftest import IMAGE, inputs_of, picture
 
 
 @pytest.mark.parametrize("budget", [None, 16])
 @pytest.mark.parametrize("method", ["vispruner", "fastv"])
 @pytest.mark.parametrize(("version", "family"), [("v1.5", "llama"), ("v1.6", "qwen")])
 def test_the_cache_of_a_prompt_is_the_model_s(loaded, version, family, method, budget):
-    tokenizer, model, image_processor, _ = loaded(version, family)
-    pruning, image = Settings(budget, pruning_method=method), picture()
-    ids = tokenizer_image_token(f"{IMAGE}\nWhat is it?", tokenizer, return_tensors="pt").unsqueeze(0)
-    sees = {"images": process_images([image], image_processor, model.config), "image_sizes": [image.size]}
+    model, pruning = loaded(version, family)[1], Settings(budget, pruning_method=method)
+    ids, sees = inputs_of(loaded(version, family), [f"{IMAGE}\nWhat is it?"], [picture()])
     prompts = model.embed_prompts(ids, None, None, sees["images"], sees["image_sizes"], "left", pruning)
     done = model.generate(ids, **sees, pruning=pruning, max_new_tokens=1, do_sample=False, return_dict_in_generate=True)
     layers = cache_in(done).layers

@@ -7,30 +7,19 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
+from llava.checkpoints.weight_files import read_weights
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 from llava.model.template import find_template
 from llava.vision.grids import get_anyres_image_grid_shape, parse_grid_pinpoints
-from llava.vision.pixels import process_images
-from tests.conftest import load, picture
+from tests.conftest import load
+from tests.model.conftest import edit_json, edit_weights
 
 KEY = "model.layers.1.mlp.up_proj.weight"
-
-
-def edit_json(path, **values) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def edit_weights(folder, change) -> None:
-    """`change` gets the tensors of each weight file of a folder and returns the new ones."""
-    for path in (*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")):
-        is_new = path.suffix == ".safetensors"
-        tensors = change(load_file(path) if is_new else torch.load(path, weights_only=True))
-        save_file(tensors, path) if is_new else torch.save(tensors, path)
 
 
 def put(value: float, place: int):
@@ -54,29 +43,12 @@ def test_one_value_that_is_not_finite_is_named(make_checkpoint, version, value, 
         load(folder)
 
 
-def test_a_value_of_the_tower_that_is_not_finite_is_named(make_checkpoint):
-    folder = make_checkpoint(version="v1.6")
-    key = "model.vision_tower.vision_tower.vision_model.pre_layrnorm.weight"
-    edit_weights(folder, lambda t: t | ({key: torch.full((64,), float("nan"))} if key in t else {}))
-    with pytest.raises(InputError, match=r"vision tower .* not finite in pre_layrnorm\.weight"):
-        load(folder)
-
-
 def test_what_overflows_in_half_precision_is_named(make_checkpoint):
     folder = make_checkpoint()
     edit_weights(folder, lambda t: {k: x.float() for k, x in put(1e6, 3)({k: x.float() for k, x in t.items()}).items()})
     load(folder)
     with pytest.raises(InputError, match=rf"not finite in {KEY}"):
         load(folder, torch_dtype="float16")
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.uint8])
-def test_weights_that_are_no_floating_numbers_are_named(make_checkpoint, dtype):
-    folder = make_checkpoint()
-    edit_weights(folder, lambda t: t | ({KEY: t[KEY].to(dtype)} if KEY in t else {}))
-    kind = str(dtype).removeprefix("torch.")
-    with pytest.raises(InputError, match=rf"{KEY} is {kind}, not a floating dtype"):
-        load(folder)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +90,9 @@ FIELDS = [
     ("config.json", {"image_grid_pinpoints": [[336]]}, "image_grid_pinpoints"),
     ("config.json", {"rms_norm_eps": "x"}, "rms_norm_eps is 'x'"),
     ("config.json", {"hidden_act": "no_such"}, "no LlavaLlamaForCausalLM can be built"),
+    ("config.json", {"text_config": {}}, "transformers' own LLaVA format"),
+    ("config.json", {"mm_hidden_size": 32}, "64 channels, the checkpoint's mm_hidden_size is 32"),
+    ("config.json", {"mm_vision_tower": "../nowhere-else"}, "no such vision tower folder"),
     ("generation_config.json", {"temperature": "hot"}, "temperature is 'hot'"),
     ("generation_config.json", {"top_p": 2}, "top_p is 2"),
     ("generation_config.json", {"eos_token_id": "</s>"}, "eos_token_id is '</s>'"),
@@ -126,6 +101,8 @@ FIELDS = [
     ("tower/config.json", {"patch_size": 0}, "patch_size is 0"),
     ("tower/config.json", {"image_size": 7}, "patch_size 14 is greater than image_size 7"),
     ("tower/config.json", {"num_attention_heads": 7}, "not divisible by num_attention_heads 7"),
+    ("tower/config.json", {"num_hidden_layers": 5}, r"vision tower .* missing encoder\.layers\.4"),
+    ("tower/config.json", {"model_type": "dinov2"}, "not CLIP or SigLIP but 'dinov2'"),
     ("tower/preprocessor_config.json", {"image_std": [0, 1, 1]}, "image_std"),
     ("tower/preprocessor_config.json", {"image_mean": [0.5]}, "image_mean"),
     ("tower/preprocessor_config.json", {"crop_size": {"height": 336, "width": 336}}, "crops of 336 pixels"),
@@ -137,9 +114,7 @@ FIELDS = [
 @pytest.mark.parametrize(("file", "values", "named"), FIELDS)
 def test_a_field_of_a_wrong_type_or_size_is_named(make_checkpoint, file, values, named):
     folder = make_checkpoint()
-    path = folder.parent / "clip-vit-tiny-random" / file.removeprefix("tower/")
-    path = path if file.startswith("tower/") else folder / file
-    edit_json(path, **values)
+    edit_json(folder / file.replace("tower/", "../clip-vit-tiny-random/"), **values)
     with pytest.raises(InputError, match=named) as raised:
         load(folder)
     assert len(str(raised.value).splitlines()) == 1
@@ -148,10 +123,7 @@ def test_a_field_of_a_wrong_type_or_size_is_named(make_checkpoint, file, values,
 @pytest.mark.parametrize("name", ["adapter_model.bin", "non_lora_trainables.bin", "adapter_model.safetensors"])
 def test_weights_that_are_not_read_are_named(make_checkpoint, tmp_path, name):
     folder = make_checkpoint()
-    whole = {}
-    for shard in folder.glob("pytorch_model*.bin"):
-        whole |= torch.load(shard, weights_only=True)
-    projector = {key: tensor for key, tensor in whole.items() if "mm_projector" in key}
+    projector = {key: tensor for key, tensor in read_weights(folder).items() if "mm_projector" in key}
     torch.save(projector, folder / "mm_projector.bin")
     load(folder)  # as the published checkpoints have it
     write = save_file if name.endswith("safetensors") else torch.save
@@ -207,16 +179,14 @@ def test_a_copy_of_the_tower_in_another_dtype_is_not_taken_for_a_tuned_one(make_
 
 def test_a_checkpoint_of_a_training_names_the_model(make_checkpoint):
     folder = make_checkpoint()
-    inside = folder / "checkpoint-10"
-    inside.mkdir()
-    (inside / "trainer_state.json").write_text("{}")
-    with pytest.raises(InputError, match=f"holds the trained weights alone: the model is {folder}"):
-        load(inside)
-    stopped = folder / "stopped"
-    stopped.mkdir()
-    (stopped / "trainer_state.json").write_text("{}")
-    with pytest.raises(InputError, match="its training has not ended"):
-        load(stopped)
+    for name, named in (
+        ("checkpoint-10", f"holds the trained weights alone: the model is {folder}"),
+        ("stopped", "its training has not ended"),
+    ):
+        (folder / name).mkdir()
+        (folder / name / "trainer_state.json").write_text("{}")
+        with pytest.raises(InputError, match=named):
+            load(folder / name)
 
 
 def test_pinpoints_as_a_range_are_read(checkpoints):
@@ -232,13 +202,6 @@ def test_pinpoints_as_a_range_are_read(checkpoints):
 def test_other_pinpoints_are_refused(given):
     with pytest.raises(InputError, match=r"must be a list of \[width, height\]"):
         parse_grid_pinpoints(given, 336)
-
-
-def test_pinpoints_that_do_not_fit_the_tower_are_refused(checkpoints):
-    with pytest.raises(InputError, match="200 x 168, which is not made of crops of 168 pixels"):
-        load(checkpoints("v1.6"), image_grid_pinpoints=[[200, 168]])
-    with pytest.raises(InputError, match="more than 100 crops"):
-        load(checkpoints("v1.6"), image_grid_pinpoints=[[168 * 1000, 168 * 1000]])
 
 
 @pytest.mark.parametrize(
@@ -257,11 +220,10 @@ def test_a_model_of_an_unknown_template_is_named(caplog, name, mode, warns):
     assert ("see --conv-mode" in caplog.text) is warns
 
 
-def test_max_length_counts_the_prompt_s_ids(loaded):
-    _, model, image_processor, _ = loaded()
-    pixels = process_images([picture()], image_processor, model.config)
+def test_max_length_counts_the_prompt_s_ids(model_and_image):
+    model, image = model_and_image
     ids = torch.tensor([[1, IMAGE_TOKEN_INDEX, 9]])
-    options = {"images": pixels, "do_sample": False, "min_new_tokens": 2}
+    options = {**image, "do_sample": False, "min_new_tokens": 2}
     assert model.generate(ids, max_length=5, **options).shape[1] == 2
     with pytest.raises(InputError, match="max_length 3 leaves no room after a prompt of 3 tokens"):
         model.generate(ids, max_length=3, **options)
@@ -269,9 +231,7 @@ def test_max_length_counts_the_prompt_s_ids(loaded):
 
 def test_an_answer_ends_with_its_turn_too(make_checkpoint):
     folder = make_checkpoint(language_model="qwen")
-    path = folder / "generation_config.json"
-    values = json.loads(path.read_text()) if path.exists() else {}
     end_of_text = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("<|endoftext|>")
-    path.write_text(json.dumps(values | {"eos_token_id": end_of_text}))
+    edit_json(folder / "generation_config.json", eos_token_id=end_of_text)
     tokenizer, model, *_ = load(folder)
     assert tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id) == ["<|endoftext|>", "<|im_end|>"]

@@ -1,6 +1,5 @@
 """The SigLIP tower, and LLaVA-OneVision's way of cutting pictures: a checkpoint of its form, with random weights."""
 
-import json
 import logging
 from types import SimpleNamespace
 
@@ -20,16 +19,12 @@ from llava.model.multimodal_encoder.builder import open_vision_tower
 from llava.pruning import Settings
 from llava.vision.pixels import process_images
 from tests.conftest import load, picture
+from tests.hf_checkpoints import write_json
+from tests.model.conftest import edit_json
 
 SIDE, WIDTH = 4, 32
-VISION = {
-    "hidden_size": WIDTH,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "image_size": 14 * SIDE,
-    "patch_size": 14,
-}
+VISION = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+VISION |= {"image_size": 14 * SIDE, "patch_size": 14}
 TEXT = {
     "hidden_size": WIDTH,
     "intermediate_size": 32,
@@ -58,15 +53,12 @@ def siglip(tmp_path_factory):
     model = SiglipModel(SiglipConfig(text_config=TEXT, vision_config=VISION)).eval()
     weights = {f"vision_model.{key}": tensor for key, tensor in model.vision_model.state_dict().items()}
     weights |= {f"text_model.{key}": tensor for key, tensor in model.text_model.state_dict().items()}
-    save_file(
-        weights | {"logit_scale": model.logit_scale, "logit_bias": model.logit_bias}, folder / "model.safetensors"
-    )
+    weights |= {"logit_scale": model.logit_scale, "logit_bias": model.logit_bias}
+    save_file(weights, folder / "model.safetensors")
     model.config.save_pretrained(folder)
     values = {"do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255, "resample": 3}
     values |= {"size": {"height": 14 * SIDE, "width": 14 * SIDE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps(values | {"image_processor_type": "SiglipImageProcessor"})
-    )
+    write_json(folder / "preprocessor_config.json", values | {"image_processor_type": "SiglipImageProcessor"})
     return folder
 
 
@@ -82,7 +74,7 @@ def onevision(siglip, checkpoints):
     for weight in model.model.vision_tower.parameters():
         weight.data += 0.01 * torch.randn_like(weight)
     save_checkpoint(model, source.tokenizer, folder, torch.float32)
-    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | LIKE_ONEVISION))
+    edit_json(folder / "config.json", **LIKE_ONEVISION)
     (folder / "siglip").symlink_to(siglip)
     return folder
 

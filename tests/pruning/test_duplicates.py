@@ -1,16 +1,12 @@
 """The rounds on the CPU and in the kernel (in Triton's interpreter without a GPU): the plain version's indices."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from llava.pruning import select_visual_tokens
 from llava.pruning.kernels.duplicates import drop_duplicates, drop_duplicates_in_torch
 from llava.pruning.methods.vispruner import cosine_similarity_matrix
-from tests.conftest import ROOT
+from tests.recipes import run_python
 
 CHECK = """
 import torch
@@ -34,8 +30,6 @@ for seed, (batch, patches, keep) in enumerate({cases}):
 print(checked)
 """
 CASES = [(1, 40, 9), (2, 33, 5), (1, 20, 20), (3, 17, 1), (1, 64, 33), (1, 9, 2), (2, 41, 16), (1, 2, 1), (1, 70, 3)]
-
-
 LARGE = [(2, 544, 32), (1, 300, 1), (3, 257, 100)]
 
 
@@ -45,11 +39,8 @@ def test_all_rounds_give_the_plain_versions_indices(module):
     if module == "duplicates_triton":
         pytest.importorskip("triton")
     cases = CASES if module == "duplicates_triton" and not torch.cuda.is_available() else CASES + LARGE
-    environment = os.environ | ({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"})
-    done = subprocess.run(
-        [sys.executable, "-c", CHECK.format(module=module, cases=cases)],
-        **{"capture_output": True, "text": True, "check": False, "cwd": ROOT, "env": environment},
-    )
+    environment = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+    done = run_python("-c", CHECK.format(module=module, cases=cases), **environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == str(len(cases))
 

@@ -8,7 +8,7 @@ from llava.errors import InputError
 from llava.pruning.kv_cache import CACHE, cache_in
 from llava.pruning.methods import fastv
 from llava.vision.pixels import process_images
-from tests.conftest import IMAGE, ask, load, picture
+from tests.conftest import load, picture
 
 FAMILIES = [("v1.5", "llama"), ("v1.5", "mistral"), ("v1.6", "qwen")]
 PROMPT = torch.tensor([[1, 20, IMAGE_TOKEN_INDEX, 30, 40, 50]])
@@ -60,28 +60,15 @@ def test_generation_is_that_of_a_decoder_that_hides_the_dropped_tokens(loaded, v
     assert (ours.logits[0] - unpruned.logits[0]).abs().max() > 1e-3
 
 
-def test_caches_hold_what_each_layer_saw(loaded):
-    _, model, image_processor, _ = loaded()
-    pixels = process_images([picture()], image_processor, model.config)
+def test_caches_hold_what_each_layer_saw(model_and_image):
+    model, image = model_and_image
     model.visual_token_num, model.pruning_method = 16, "fastv"
-    output = model(PROMPT, images=pixels)
+    output = model(PROMPT, **image)
     lengths = [layer.keys.shape[2] for layer in cache_in(output).layers]
     assert lengths[: fastv.METHOD.full_layers] == [5 + 144] * fastv.METHOD.full_layers
     assert set(lengths[fastv.METHOD.full_layers :]) == {5 + 16}
     assert output.logits.shape[1] == 5 + 16
-    assert model.embed_prompts(PROMPT, None, None, pixels, None, "left").num_visual_tokens == [144]
-
-
-@pytest.mark.parametrize(("version", "language_model"), FAMILIES)
-def test_a_batch_gets_the_answers_that_each_prompt_gets_alone(loaded, version, language_model):
-    llava = loaded(version, language_model)
-    llava[1].visual_token_num, llava[1].pruning_method = 16, "fastv"
-    images = [picture(200, 150, 1), picture(90, 300, 2), picture(400, 120, 3)]
-    prompts = [f"A {IMAGE} dog?", f"{IMAGE}\nand a much longer question about {IMAGE} the two", "no picture"]
-    for pad in ("left", "right"):
-        batch = ask(llava, prompts, images, pad=pad)
-        alone = [ask(llava, prompts[:1], images[:1])[0], ask(llava, prompts[1:2], images[1:])[0]]
-        assert batch == [*alone, ask(llava, prompts[2:], [])[0]]
+    assert model.embed_prompts(PROMPT, None, None, image["images"], None, "left").num_visual_tokens == [144]
 
 
 def test_beams_and_eager_attention_work(loaded, checkpoints):
@@ -100,17 +87,10 @@ def test_beams_and_eager_attention_work(loaded, checkpoints):
     assert answers[0].tolist() == answers[1].tolist()
 
 
-def test_what_cannot_be_done_is_refused(loaded):
-    _, model, image_processor, _ = loaded()
-    pixels = process_images([picture()], image_processor, model.config)
-    model.visual_token_num, model.pruning_method = 16, "fastv"
-    with pytest.raises(InputError, match="no loss"):
-        model(PROMPT, images=pixels, labels=PROMPT.clone())
-
+def test_a_window_that_would_slide_over_the_prompt_is_refused(loaded, monkeypatch):
     _, model, image_processor, _ = loaded("v1.5", "mistral")
     pixels = process_images([picture()], image_processor, model.config)
     model.visual_token_num, model.pruning_method = 16, "fastv"
-    window, model.config.sliding_window = model.config.sliding_window, 100
+    monkeypatch.setattr(model.config, "sliding_window", 100)
     with pytest.raises(InputError, match="sliding window: 149 tokens, the window has 100"):
         model(PROMPT, images=pixels)
-    model.config.sliding_window = window

@@ -1,15 +1,11 @@
 """The greedy rules on the CPU against sums written out, and in the kernel (in Triton's interpreter without a GPU)."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 
 from llava.pruning.kernels.greedy import farthest, most_covering, most_voluminous
-from tests.conftest import ROOT
+from tests.recipes import run_python
 
 CHECK = """
 import torch
@@ -41,14 +37,8 @@ for seed, (images, rows, patches, number) in enumerate({cases}):
         checked += 1
 print(checked)
 """
-CASES = [
-    (1, 37, 37, 9),
-    (2, 20, 33, 8),
-    (1, 70, 64, 20),
-    (3, 5, 17, 4),
-    (1, 3, 2, 1),
-    (1, 9, 70, 64),
-]  # the last: more picks than channels
+CASES = [(1, 37, 37, 9), (2, 20, 33, 8), (1, 70, 64, 20), (3, 5, 17, 4), (1, 3, 2, 1)]
+CASES += [(1, 9, 70, 64)]  # more picks than channels
 LARGE = [(2, 576, 576, 64), (1, 2900, 2880, 32), (1, 8, 1025, 3)]
 
 
@@ -56,10 +46,8 @@ LARGE = [(2, 576, 576, 64), (1, 2900, 2880, 32), (1, 8, 1025, 3)]
 def test_the_kernel_picks_what_the_cpu_picks():
     pytest.importorskip("triton")
     cases = CASES + LARGE if torch.cuda.is_available() else CASES
-    environment = os.environ | ({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"})
-    done = subprocess.run(
-        [sys.executable, "-c", CHECK.format(cases=cases)],
-        **{"capture_output": True, "text": True, "check": False, "cwd": ROOT, "env": environment},
+    done = run_python(
+        "-c", CHECK.format(cases=cases), **({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"})
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == str(3 * len(cases))

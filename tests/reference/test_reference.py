@@ -8,11 +8,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from llava.checkpoints.tokenizer import load_tokenizer, tokenizer_image_token
-from llava.conversation import get_conversation
-from llava.pruning import select_visual_tokens
 from llava.pruning.methods import vispruner
 from llava.vision.pixels import process_images
-from tests.conftest import load
+from tests.conftest import count_visual_tokens, inputs_of, load, written
 
 CHECKPOINTS = {
     "default": ("llava-v1.5", "llava-v1.5-tiny", {}),
@@ -25,21 +23,10 @@ CHECKPOINTS = {
 }
 
 
-def test_every_selection_is_reproduced(reference):
-    tensors = load_file(reference / "selection" / "cases.safetensors")
-    for case in json.loads((reference / "selection" / "cases.json").read_text()):
-        features, attention, kept = (tensors[f"{case['name']}.{x}"] for x in ("features", "cls_attention", "kept"))
-        ours = select_visual_tokens(features, attention, case["visual_token_num"], case["important_ratio"])
-        assert torch.equal(ours, kept.long()), case
-
-
 def test_every_prompt_and_its_ids_are_reproduced(reference):
     tokenizer = load_tokenizer(reference / "llava-v1.5" / "llava-v1.5-tiny")
     for case in json.loads((reference / "prompts.json").read_text()):
-        conversation = get_conversation(case["mode"])
-        conversation.append_message(conversation.roles[0], f"<image>\n{case['question']}")
-        conversation.append_message(conversation.roles[1], None)
-        assert conversation.get_prompt() == case["prompt"]
+        assert written(case["mode"], [f"<image>\n{case['question']}", None]) == case["prompt"]
         assert tokenizer_image_token(case["prompt"], tokenizer) == case["ids"], case["prompt"]
 
 
@@ -52,44 +39,46 @@ def cases(request, reference):
     return load(reference / version / name, **options), [r for r in records if r["mode"] == request.param], tensors
 
 
+def crops_of(loaded, file) -> torch.Tensor:
+    pixels = process_images([Image.open(file)], loaded.image_processor, loaded.model.config)
+    return pixels[0] if pixels.ndim == 5 else pixels
+
+
 def test_pixels_are_the_same_bits(cases, reference):
-    (_, model, image_processor, _), records, tensors = cases
+    loaded, records, tensors = cases
     for name in {record["image"] for record in records}:
-        pixels = process_images([Image.open(reference / "images" / name)], image_processor, model.config)
-        crops = pixels[0] if pixels.ndim == 5 else pixels
+        crops = crops_of(loaded, reference / "images" / name)
         assert torch.equal(crops[:, :, ::37, ::37], tensors[f"{records[0]['mode']}/pixels/{name}"])
 
 
 def test_features_and_cls_attention_are_close(cases, reference):
     """The random towers amplify rounding: features differ between two attention kernels by up to 3e-2 of 50."""
-    (_, model, image_processor, _), records, tensors = cases
+    loaded, records, tensors = cases
     for name in {record["image"] for record in records}:
         key = f"{records[0]['mode']}/tower/{name}"
         if f"{key}/features" not in tensors:
             continue
-        pixels = process_images([Image.open(reference / "images" / name)], image_processor, model.config)
-        crops = pixels[0] if pixels.ndim == 5 else pixels
-        features, cls_attention = model.get_vision_tower()(crops, output_attentions=True)
+        crops = crops_of(loaded, reference / "images" / name)
+        features, cls_attention = loaded.model.get_vision_tower()(crops, output_attentions=True)
         torch.testing.assert_close(features, tensors[f"{key}/features"], rtol=1e-2, atol=5e-2)
         torch.testing.assert_close(cls_attention.mean(1), tensors[f"{key}/cls_attention"], rtol=1e-2, atol=1e-4)
 
 
 def test_answers_with_the_original_s_choice_of_tokens_are_the_same(cases, reference, monkeypatch):
     """With its `kept` in place of ours, since rounding of the features can end in another choice."""
-    (tokenizer, model, image_processor, _), records, tensors = cases
+    loaded, records, tensors = cases
+    model = loaded.model
     for record in records:
         kept = torch.tensor(record["kept"])
         monkeypatch.setattr(vispruner, "select_visual_tokens", lambda *args, kept=kept: kept)
         model.visual_token_num, model.important_ratio = record["visual_token_num"], record["important_ratio"]
         image = Image.open(reference / "images" / record["image"])
-        pixels = process_images([image], image_processor, model.config)
-        ids = tokenizer_image_token(record["prompt"], tokenizer, return_tensors="pt").unsqueeze(0)
+        ids, given = inputs_of(loaded, [record["prompt"]], [image])
         assert ids[0].tolist() == record["input_ids"]
         with torch.no_grad():
-            logits = model(ids, images=pixels, image_sizes=[image.size]).logits[0]
+            logits = model(ids, **given).logits[0]
         assert len(logits) == record["sequence_length"]
-        prompts = model.embed_prompts(ids, None, None, pixels, [image.size], "left")
-        assert prompts.num_visual_tokens == [record["num_visual_tokens"]]
+        assert count_visual_tokens(loaded, [record["prompt"]], [image]) == [record["num_visual_tokens"]]
         torch.testing.assert_close(logits[-1], tensors[f"{record['key']}/logits"], rtol=1e-3, atol=1e-3)
-        output = model.generate(ids, images=pixels, image_sizes=[image.size], do_sample=False, max_new_tokens=16)
+        output = model.generate(ids, **given, do_sample=False, max_new_tokens=16)
         assert output[0].tolist() == record["generated"], record["key"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from llava.pruning import MergedTokens, Settings, Views, select
-from llava.pruning.methods import fastv
+from llava.pruning import MergedTokens, Settings, Views, select, select_visual_tokens
+from llava.pruning.methods import divprune, fastv, visionzip
 from tests.data import plain
 from tests.data.make_cases import HERE
 
@@ -89,25 +89,34 @@ def test_fastv_leaves_what_its_formula_leaves(prompt, padding):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_plain_vispruner_keeps_what_the_original_keeps(reference, dtype):
+def test_vispruner_and_the_plain_one_keep_what_the_original_keeps(reference, dtype):
     tensors = load_file(reference / "selection" / "cases.safetensors")
     for case in json.loads((reference / "selection" / "cases.json").read_text()):
         number, ratio = case["visual_token_num"], case["important_ratio"]
-        arrays = (tensors[f"{case['name']}.{x}"] for x in ("features", "cls_attention", "kept"))
+        arrays = [tensors[f"{case['name']}.{x}"] for x in ("features", "cls_attention", "kept")]
+        ours = select_visual_tokens(*map(torch.from_numpy, arrays[:2]), number, ratio)
+        assert ours.tolist() == arrays[2].tolist(), case
         for features, attention, kept in zip(*arrays):
             if number < len(features):
                 assert plain.vispruner(features.astype(dtype), attention, number, ratio) == kept.tolist()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_plain_divprune_and_visionzip_give_what_the_originals_give(reference, dtype):
+def test_divprune_and_visionzip_and_the_plain_ones_give_what_the_originals_give(reference, dtype):
     tensors = {name: x.astype(dtype) for name, x in load_file(reference / "methods" / "cases.safetensors").items()}
-    for case in json.loads((reference / "methods" / "cases.json").read_text()):
+    cases = json.loads((reference / "methods" / "cases.json").read_text())
+    assert all(sum(case["name"].startswith(method) for case in cases) >= 4 for method in ("divprune", "visionzip"))
+    for case in cases:
         name, number = case["name"], case["num_tokens"]
         if name.startswith("divprune"):
-            assert plain.divprune(tensors[f"{name}.features"], number) == sorted(tensors[f"{name}.kept"])
+            features, kept = tensors[f"{name}.features"], sorted(tensors[f"{name}.kept"])
+            assert plain.divprune(features, number) == kept
+            assert divprune.farthest(torch.from_numpy(features)[None], number)[0].tolist() == kept
             continue
-        arrays = (tensors[f"{name}.{x}"] for x in ("hidden", "cls_attention", "keys", "tokens"))
+        arrays = [tensors[f"{name}.{x}"] for x in ("hidden", "cls_attention", "keys", "tokens")]
+        hidden, attention, keys, expected = (torch.from_numpy(array).float() for array in arrays)
+        ours = visionzip.zip_tokens(hidden, attention[:, :, 1:].sum(dim=1), keys, number)
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
         for hidden_states, attention, keys, tokens in zip(*arrays):
-            ours = plain.visionzip(hidden_states, attention[:, 1:].sum(axis=0), keys, number)
-            np.testing.assert_allclose(ours, tokens, rtol=0, atol=1e-5)
+            plainly = plain.visionzip(hidden_states, attention[:, 1:].sum(axis=0), keys, number)
+            np.testing.assert_allclose(plainly, tokens, rtol=0, atol=1e-5)

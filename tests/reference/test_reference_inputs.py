@@ -14,10 +14,10 @@ from safetensors.numpy import load_file
 from sentencepiece import SentencePieceProcessor
 
 from llava.checkpoints.tokenizer import load_tokenizer, tokenizer_image_token
-from llava.conversation import conv_templates, get_conversation
+from llava.conversation import conv_templates
 from llava.model.multimodal_encoder.clip_encoder import CLIPTowerImageProcessor
 from llava.vision.pixels import process_images
-from tests.conftest import ROOT, picture
+from tests.conftest import ROOT, picture, written
 from tests.data import plain_inputs
 from tests.data.make_cases import FILES, GRID, HERE, SIDE, TOKENIZER, write_cases
 
@@ -31,13 +31,9 @@ def test_a_template_writes_what_was_written_by_hand(mode):
     cases = [case for case in PROMPTS if mode in case["modes"]]
     assert cases
     for case in cases:
-        conversation = get_conversation(mode)
-        for i, turn in enumerate(case["turns"]):
-            with_picture = case.get("picture") and i == 0
-            conversation.append_message(
-                conversation.roles[i % 2], (turn, picture(), "Default") if with_picture else turn
-            )
-        assert conversation.get_prompt() == "".join(case["prompt"])
+        first, *turns = case["turns"]
+        first = (first, picture(), "Default") if case.get("picture") else first
+        assert written(mode, [first, *turns]) == "".join(case["prompt"])
 
 
 def test_token_ids_are_those_of_sentencepiece():

@@ -14,7 +14,7 @@ from llava.pruning import Settings
 from llava.serve.page.local_model import LocalModel
 from llava.serve.page.service import Service
 from tests.conftest import picture
-from tests.inference.conftest import encoded  # noqa: F401
+from tests.inference.conftest import encoded, watch  # noqa: F401
 
 GREEDY = {"do_sample": False, "max_new_tokens": 7}
 

@@ -1,7 +1,6 @@
 """What a chat request becomes: the prompt in the model's template, its settings, and what is refused by name."""
 
 import json
-import shutil
 
 import pytest
 
@@ -11,6 +10,7 @@ from llava.pruning import Settings
 from llava.serve.api.messages import Layout
 from llava.serve.api.schema import SETTINGS, ChatError, ChatRequest, read_request
 from tests.conftest import load
+from tests.hf_checkpoints import copy_with
 
 PIC = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 WITH_SYSTEM = sorted(name for name, template in conv_templates.items() if template.system)
@@ -91,13 +91,8 @@ def test_a_template_without_a_system_message_refuses_one(lay_out, conv_mode):
 
 
 def test_a_chat_template_gets_the_system_message(checkpoints, tmp_path):
-    folder = tmp_path / "llava-tinyllama"
-    shutil.copytree(checkpoints(), folder)
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(
-        json.dumps(config | {"mm_vision_tower": str((checkpoints() / config["mm_vision_tower"]).resolve())})
-    )
+    tower = str(checkpoints().parent / "clip-vit-tiny-random")
+    folder = copy_with(checkpoints(), tmp_path / "llava-tinyllama", mm_vision_tower=tower)
     (folder / "chat_template.jinja").write_text("{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}")
     llava = load(folder)
     layout = Layout(llava.model.config, llava.template.conversation(), allow_urls=False)

@@ -2,13 +2,12 @@
 
 import importlib.util
 import socket
-import subprocess
-import sys
 
 import pytest
 
 from llava.serve import web
 from tests.eval.conftest import assert_one_line
+from tests.recipes import run_python
 
 HAS_GRADIO = importlib.util.find_spec("gradio") is not None
 
@@ -54,5 +53,5 @@ def test_options_are_read_before_torch_and_gradio_are_imported():
         "import sys, llava.serve.web as web\nsys.argv = ['web', '--help']\n"
         "try:\n    web.main()\nexcept SystemExit:\n    print({'torch', 'transformers', 'gradio'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_python("-c", code)
     assert done.stdout.splitlines()[-1] == "set()"

@@ -3,16 +3,20 @@
 import pytest
 
 from llava.eval.run.answering import answer_questions
+from llava.pruning import Settings
 from playground.tiny import benchmarks
 from playground.tiny.evaluate import run
 from playground.tiny.evaluate.kinds import truths
 from playground.tiny.evaluate.run import answer_all
 from playground.tiny.evaluate.scores import read_benchmarks, score_all
-from playground.tiny.evaluate.settings import BUDGETS, RIVALS, SEEDS, Setting, rows_of_table, table
+from playground.tiny.evaluate.settings import BUDGETS, RIVALS, SEEDS, name_of, rows_of_table, table
 from tests.conftest import load
 
 
-@pytest.mark.parametrize("setting", [Setting(None), Setting(16, "random", seed=2), Setting(8, "fastv")])
+@pytest.mark.parametrize(
+    "setting",
+    [Settings(), Settings(16, pruning_method="random", pruning_seed=2), Settings(8, pruning_method="fastv")],
+)
 def test_a_setting_answers_every_question(checkpoints, tmp_path, monkeypatch, setting):
     benchmarks.write(tmp_path, 0.02)
     monkeypatch.setattr(run, "LONGEST", 3)
@@ -22,8 +26,8 @@ def test_a_setting_answers_every_question(checkpoints, tmp_path, monkeypatch, se
     scores = score_all(tmp_path, questions, answers)
     assert scores.keys() == questions.keys()
 
-    options = {"visual_token_num": setting.tokens, "pruning_method": setting.method, "pruning_seed": setting.seed}
-    loaded = load(checkpoints(), **options)
+    loaded = load(checkpoints())
+    loaded.model.pruning = setting
     greedy = {"do_sample": False, "max_new_tokens": 3}
     for name in ("POPE", "SQA", "MMBench-CN"):
         alone = [next(iter(answer_questions(loaded, [one], "vicuna_v1", greedy, 1)))[1] for one in questions[name]]
@@ -47,8 +51,8 @@ def test_each_setting_stands_in_its_row():
     rows = rows_of_table()
     assert len(rows) == 1 + len(BUDGETS) * (2 + len(RIVALS)) + 3
     settings = dict.fromkeys(setting for *_, row in rows for setting in row)
-    assert len({setting.name for setting in settings}) == len(settings)
-    scores = {setting.name: {"POPE": float(i), "GQA": 50.0} for i, setting in enumerate(settings)}
+    assert len({name_of(setting) for setting in settings}) == len(settings)
+    scores = {name_of(setting): {"POPE": float(i), "GQA": 50.0} for i, setting in enumerate(settings)}
     lines = table(scores).splitlines()
     assert len(lines) == 2 + len(rows)
     for line, (tokens, name, row) in zip(lines[2:], rows):
@@ -56,12 +60,12 @@ def test_each_setting_stands_in_its_row():
         assert cells[:2] == [tokens, name]
         if len(row) == 1:
             assert cells[2:] == [
-                f"{scores[row[0].name]['POPE']:.1f}",
+                f"{scores[name_of(row[0])]['POPE']:.1f}",
                 "50.0",
-                f"{scores[row[0].name]['POPE'] / 2 + 25:.1f}",
+                f"{scores[name_of(row[0])]['POPE'] / 2 + 25:.1f}",
             ]
         else:
             assert len(row) == SEEDS
             # Five consecutive numbers, of standard deviation 1.58.
-            middle = scores[row[2].name]["POPE"]
+            middle = scores[name_of(row[2])]["POPE"]
             assert cells[2:] == [f"{middle:.1f} ± 1.6", "50.0 ± 0.0", f"{middle / 2 + 25:.1f} ± 0.8"]

@@ -1,9 +1,6 @@
 """The generator: what it says of a picture is what is in the picture, and training never sees evaluation's scenes."""
 
-import os
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +10,7 @@ from playground.tiny.data import conversation, record
 from playground.tiny.drawing import draw_scene
 from playground.tiny.patches import object_patches
 from playground.tiny.scenes import COLORS, SIZE, Scene, Sign, Thing, evaluation_scenes, make_scene, training_scenes
-from tests.conftest import ROOT
+from tests.recipes import run_python
 
 RED_STAR = Thing("star", "red", "large", 40, 40, 40)
 BLUE_STAR = Thing("star", "blue", "small", 120, 66, 20)
@@ -75,17 +72,9 @@ def test_the_patches_that_are_shown_depend_on_the_scene_alone():
         from playground.tiny.scenes import make_scene
         print([draw_shown_patches(make_scene(seed), Random(seed), 0.4, 0.08) for seed in range(20)])
     """
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in range(3)
-    }
-    assert len(outputs) == 1
+    runs = [run_python("-c", code, PYTHONHASHSEED=str(seed)) for seed in range(3)]
+    assert [run.returncode for run in runs] == [0] * 3, runs[0].stderr
+    assert len({run.stdout for run in runs}) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,13 @@
 """The commands of playground/tiny and make_random_checkpoint.py: help at once, and bad input in one line."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from llava.errors import InputError
 from tests.conftest import ROOT, load_script
+from tests.recipes import assert_refused, run_python
 
 TINY = ROOT / "playground" / "tiny"
 FILES = [path for path in TINY.rglob("*.py") if "run_command(" in path.read_text()]
@@ -24,24 +23,7 @@ WITHOUT_TORCH = """if True:
 
 
 def run_without_torch(command: str, *args) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, command, *map(str, args)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def assert_refused(done: subprocess.CompletedProcess, named: str) -> None:
-    """Exit code 2 and one line on stderr that has `named` in it."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: ")
-    assert named in done.stderr
+    return run_python("-c", WITHOUT_TORCH, command, *args)
 
 
 COMMANDS = [*(f"playground.tiny.{name}" for name in MODULES), "scripts/make_random_checkpoint.py"]
@@ -76,7 +58,7 @@ def test_bad_options_are_one_line_without_torch(command, args, named):
 def test_a_random_checkpoint_that_exists_is_named_and_stays(checkpoints, monkeypatch):
     folder = checkpoints()
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr(sys, "argv", ["make_random_checkpoint", str(folder.parent)])
+    monkeypatch.setattr("sys.argv", ["make_random_checkpoint", str(folder.parent)])
     with pytest.raises(InputError, match=f"{folder} exists already"):
         load_script("make_random_checkpoint").main()
     assert {path: path.read_bytes() for path in folder.iterdir()} == before

@@ -1,9 +1,7 @@
 """A tiny language model to start from, conversations about pictures to train it on, and what its tests share."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from llava.checkpoints.weight_files import read_weights
 from llava.constants import DEFAULT_IMAGE_TOKEN as IMAGE
-from tests.conftest import ROOT, load_script, picture
+from llava.train.train import train
+from tests.conftest import load_script, picture
+from tests.recipes import run_python
 
 PROJECTOR = {f"model.mm_projector.{name}" for name in ("0.bias", "0.weight", "2.bias", "2.weight")}
 
@@ -100,14 +100,14 @@ def command(starting_point, tmp_path):
 
 
 class Losses(TrainerCallback):
-    """Records the loss of every step."""
+    """Records the loss of every step, or another of its figures."""
 
-    def __init__(self):
-        self.values = []
+    def __init__(self, figure: str = "loss"):
+        self.figure, self.values = figure, []
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
-            self.values.append(logs["loss"])
+            self.values.append(logs[self.figure])
 
 
 class Stop(TrainerCallback):
@@ -120,8 +120,35 @@ class Stop(TrainerCallback):
         control.should_training_stop = state.global_step >= self.step
 
 
+@pytest.fixture
+def recipe_settings(starting_point, tmp_path) -> dict:
+    """What the recipes of both stages are told on the CPU; DATA has the instructions."""
+    (tmp_path / "data.json").write_text(json.dumps(INSTRUCTIONS))
+    return {
+        "MODEL": starting_point / "vicuna",
+        "VISION_TOWER": starting_point / "clip",
+        "IMAGES": starting_point / "images",
+        "DATA": tmp_path / "data.json",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+ONE_STEP = ("--max_steps", 1, "--gradient_accumulation_steps", 1, "--dataloader_num_workers", 0)
+
+
 def output_dir(command: list[str]) -> Path:
     return Path(command[command.index("--output_dir") + 1])
+
+
+def trained(options: list[str]) -> Path:
+    """Train with these options: the folder that was written."""
+    train(options)
+    return output_dir(options)
+
+
+def run_module(*args: str, **environment: str) -> subprocess.CompletedProcess:
+    return run_python("-m", *args, **{"CUDA_VISIBLE_DEVICES": ""} | environment)
 
 
 def weights_of(stage: str, folder: Path) -> dict[str, torch.Tensor]:
@@ -131,14 +158,3 @@ def weights_of(stage: str, folder: Path) -> dict[str, torch.Tensor]:
 def assert_equal(a: dict, b: dict) -> None:
     assert a.keys() == b.keys()
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
-
-
-def run_module(*args: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", *args],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )

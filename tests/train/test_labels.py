@@ -1,15 +1,16 @@
 """Labels: the ids are those of the whole prompt, and the loss is on the answers and what ends them alone."""
 
-import json
+from itertools import chain
 
 import pytest
 
 from llava.checkpoints.tokenizer import load_tokenizer, tokenizer_image_token
 from llava.constants import DEFAULT_IMAGE_TOKEN as IMAGE
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.conversation import get_conversation
 from llava.errors import InputError
 from llava.train.labels import PromptTokenizer, build_prompt
+from tests.conftest import written
+from tests.model.conftest import edit_json
 
 CONVERSATIONS = [
     ((f"{IMAGE}\nIs there a dog?", "Yes"),),
@@ -37,19 +38,14 @@ def tokenizer(request, starting_point, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     for name in ("tokenizer.model", "tokenizer_config.json"):
         (folder / name).write_bytes((starting_point / "vicuna" / name).read_bytes())
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"legacy": request.param == "legacy"}))
+    edit_json(folder / "tokenizer_config.json", legacy=request.param == "legacy")
     return load_tokenizer(folder)
 
 
 @pytest.mark.parametrize("turns", CONVERSATIONS)
 def test_v1_trains_each_answer_and_its_end(tokenizer, turns):
     ids, labels = PromptTokenizer(tokenizer, "v1")(turns, "it")
-    conversation = get_conversation("v1")
-    for turn in turns:
-        for role, text in zip(conversation.roles, turn):
-            conversation.append_message(role, text)
-    assert ids == tokenizer_image_token(conversation.get_prompt(), tokenizer)
+    assert ids == tokenizer_image_token(written("v1", chain(*turns)), tokenizer)
     assert all(label in (IGNORE_INDEX, token) for token, label in zip(ids, labels))
     expected = [f" {answer}</s>".replace("▁", " ") for _, answer in turns]
     assert answers(ids, labels, tokenizer) == expected
@@ -58,10 +54,7 @@ def test_v1_trains_each_answer_and_its_end(tokenizer, turns):
 def test_what_is_trained_follows_the_prompt_that_is_asked(tokenizer):
     """The labels begin right where `ASSISTANT:` ends, as in an answer's generation."""
     ids, labels = PromptTokenizer(tokenizer, "v1")(CONVERSATIONS[0], "it")
-    conversation = get_conversation("v1")
-    conversation.append_message(conversation.roles[0], CONVERSATIONS[0][0][0])
-    conversation.append_message(conversation.roles[1], None)
-    asked = tokenizer_image_token(conversation.get_prompt(), tokenizer)
+    asked = tokenizer_image_token(written("v1", [CONVERSATIONS[0][0][0], None]), tokenizer)
     assert ids[: len(asked)] == asked
     assert labels[: len(asked)] == [IGNORE_INDEX] * len(asked)
     assert labels[len(asked) :] == ids[len(asked) :]

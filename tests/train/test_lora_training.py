@@ -13,7 +13,7 @@ from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 from llava.train.train import train
 from tests.recipes import run_recipe
-from tests.train.conftest import INSTRUCTIONS, PROJECTOR, Losses, Stop, assert_equal, output_dir
+from tests.train.conftest import ONE_STEP, PROJECTOR, Losses, Stop, assert_equal, output_dir
 
 LORA = {"lora_enable": True, "lora_r": 16, "lora_alpha": 32, "mm_projector_lr": 0.01, "learning_rate": 0.004}
 
@@ -109,20 +109,9 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(command, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_recipe_writes_upstream_s_layout(needs_peft, starting_point, tmp_path):
-    (tmp_path / "data.json").write_text(json.dumps(INSTRUCTIONS))
-    settings = {
-        "MODEL": starting_point / "vicuna",
-        "VISION_TOWER": starting_point / "clip",
-        "IMAGES": starting_point / "images",
-        "DATA": tmp_path / "data.json",
-        "PROJECTOR": "",
-        "OUTPUT": tmp_path / "llava-lora",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-    options = ["--max_steps", 1, "--gradient_accumulation_steps", 1, "--dataloader_num_workers", 0]
-    done = run_recipe("v1_5/finetune_lora.sh", *options, **settings)
+def test_the_recipe_writes_upstream_s_layout(needs_peft, recipe_settings, tmp_path):
+    settings = recipe_settings | {"PROJECTOR": "", "OUTPUT": tmp_path / "llava-lora"}
+    done = run_recipe("v1_5/finetune_lora.sh", *ONE_STEP, **settings)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "llava-lora" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (128, 256, 0.05)

@@ -6,6 +6,7 @@ import pytest
 
 from llava.constants import DEFAULT_IMAGE_TOKEN as IMAGE
 from llava.errors import InputError
+from llava.train.labels import build_prompt
 from llava.train.records import read_records
 from tests.train.conftest import CAPTIONS, INSTRUCTIONS, conversation
 
@@ -40,7 +41,15 @@ GOOD = INSTRUCTIONS[0]
         ({"a": 1}, "at least one record"),
         ([GOOD, "text"], "record number 1 is not"),
         ([GOOD | {"id": 7, "image": "none.png"}], "record 7: no such image file: "),
+        ("[" * 100_000, "nested too deeply"),
+        (f'[{{"id": {"9" * 5000}}}]', "digits"),
+        ([GOOD | {"image": "a" * 5000}], "record 'one': no such image file"),
+        ([GOOD | {"image": "a\0b"}], "record 'one': no such image file"),
+        ([GOOD | {"image": "\ud83d"}], "record 'one': no such image file"),
         ([GOOD | {"image": ["0.png"]}], "record 'one': its image is not one path"),
+        ([GOOD | {"image": ["x" * 10_000]}], "its image is not one path"),
+        ([GOOD | {"image": 1, "id": ["x" * 10_000]}], "its image is not one path"),
+        ([GOOD | {"conversations": conversation(f"{IMAGE}\nA?", "half \ud83d")}], "turn 1 of its"),
         ([GOOD | {"conversations": []}], "record 'one': no conversations"),
         ([{"conversations": conversation("Hello")}], "record number 0: its conversation ends without an answer"),
         ([GOOD | {"conversations": conversation("a", "b")[::-1]}], "turn 0 of its conversation is not from 'human'"),
@@ -52,10 +61,12 @@ GOOD = INSTRUCTIONS[0]
         ([GOOD | {"conversations": conversation(f"{IMAGE}", f"b {IMAGE}")}], "record 'one': <image> in an answer"),
     ],
 )
-def test_a_bad_record_is_named(tmp_path, starting_point, rows, named):
+def test_a_bad_record_is_named_in_one_short_line(tmp_path, starting_point, rows, named):
     with pytest.raises(InputError) as error:
         read(tmp_path, starting_point, rows)
     assert named in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300 or "a" * 5000 in str(error.value)  # a path that is not there stands whole
 
 
 def test_stage_1_takes_one_image_and_one_caption(tmp_path, starting_point):
@@ -69,6 +80,23 @@ def test_stage_1_takes_one_image_and_one_caption(tmp_path, starting_point):
             read(tmp_path, starting_point, [row], "plain")
 
 
-def test_data_that_is_not_there_is_named(starting_point, tmp_path):
-    with pytest.raises(InputError, match="cannot read the training data"):
-        read_records(tmp_path / "none.json", None, "v1")
+@pytest.mark.parametrize("version", ["plain", "v0_plain"])
+def test_every_template_without_roles_trains_the_caption_alone(tmp_path, starting_point, version):
+    turns = read(tmp_path, starting_point, CAPTIONS, version)[0].turns
+    assert turns == ((f"{IMAGE}\nWhat is it?", "a dog"),)
+    text = f"{IMAGE}a dog\n"
+    assert build_prompt(turns, version) == (text, [(len(IMAGE), len(text))])
+    with pytest.raises(InputError, match=f"version '{version}' takes one image and one caption"):
+        read(tmp_path, starting_point, INSTRUCTIONS, version)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path, starting_point):
+    text = json.dumps(INSTRUCTIONS).encode("utf-8-sig").decode()
+    assert len(read(tmp_path, starting_point, text)) == len(INSTRUCTIONS)
+
+
+def test_what_is_no_file_of_data_is_named(tmp_path):
+    (tmp_path / "data.json").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path, tmp_path / "data.json", tmp_path / "none.json"):
+        with pytest.raises(InputError, match=f"cannot read the training data {path}"):
+            read_records(path, None, "v1")

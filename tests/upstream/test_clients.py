@@ -18,12 +18,6 @@ PROMPT = torch.tensor([[1, 20, IMAGE_TOKEN_INDEX, 30, 40, 50]])
 GREEDY = {"do_sample": False, "max_new_tokens": 5}
 
 
-@pytest.fixture
-def model_and_image(loaded):
-    _, model, image_processor, _ = loaded()
-    return model, {"images": process_images([picture(seed=3)], image_processor, model.config)}
-
-
 @pytest.mark.parametrize("size", [(300, 100), (100, 300), (128, 128)])
 def test_unpad_image_gives_back_what_was_padded(size):
     white = picture(*size).point(lambda value: 255)

@@ -1,7 +1,6 @@
 """Pictures into pixels, and the helpers around prompts."""
 
 import base64
-from io import BytesIO
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from llava.upstream.generation import KeywordsStoppingCriteria, load_image_from_
 from llava.vision.grids import get_anyres_image_grid_shape, select_best_resolution
 from llava.vision.pictures import load_image
 from llava.vision.pixels import divide_to_patches, expand2square, process_images, resize_and_pad_image
-from tests.conftest import picture
+from tests.conftest import encode, picture
 
 
 def test_a_square_is_filled_around_the_centre():
@@ -58,28 +57,16 @@ def test_pixels_come_stacked_where_they_can_be(loaded):
     assert process_images([picture()], image_processor, plain).shape == (1, 3, 168, 168)
 
 
-def test_other_picture_modes_become_rgb(tmp_path):
-    for mode in ("L", "RGBA", "P", "1"):
-        picture().convert(mode).save(tmp_path / "image.png")
-        assert load_image(tmp_path / "image.png").mode == "RGB"
-
-
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
-    picture().save(tmp_path / "whole.jpg")
-    data = (tmp_path / "whole.jpg").read_bytes()
+    data = encode(picture(), "JPEG")
     for name, content in (("half.jpg", data[: len(data) // 2]), ("text.jpg", b"hello"), ("empty.jpg", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=name):
             load_image(tmp_path / name)
-    for name in ("missing.jpg", "."):
-        with pytest.raises(InputError, match="cannot read the image"):
-            load_image(tmp_path / name)
 
 
 def test_base64_pictures_are_decoded():
-    buffer = BytesIO()
-    picture().save(buffer, "PNG")
-    assert load_image_from_base64(base64.b64encode(buffer.getvalue())).size == (200, 150)
+    assert load_image_from_base64(base64.b64encode(encode(picture()))).size == (200, 150)
 
 
 def test_a_checkpoint_is_called_by_its_folder():

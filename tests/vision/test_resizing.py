@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ def make(side: int = 336, **options) -> CLIPTowerImageProcessor:
     return CLIPTowerImageProcessor(**{"size": {"shortest_edge": side}, "crop_size": side} | options)
 
 
-def config(aspect_ratio: str | None):
-    return type("Config", (), {"image_aspect_ratio": aspect_ratio})
+def config(aspect_ratio: str | None) -> SimpleNamespace:
+    return SimpleNamespace(image_aspect_ratio=aspect_ratio, image_grid_pinpoints=[[672, 336]])
 
 
 def as_upstream(image: Image.Image, processor, aspect_ratio: str | None) -> torch.Tensor:
@@ -83,6 +84,4 @@ def test_pictures_that_are_not_rgb_are_converted_first(mode, aspect_ratio):
     else:
         image = picture().convert(mode)
         rgb = image.convert("RGB")
-    of = config(aspect_ratio)
-    of.image_grid_pinpoints = [[672, 336]]
-    assert torch.equal(process_images([image], make(), of), process_images([rgb], make(), of))
+    assert torch.equal(*(process_images([one], make(), config(aspect_ratio)) for one in (image, rgb)))

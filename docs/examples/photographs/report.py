@@ -24,6 +24,7 @@ from docs.examples.photographs.photographs import PHOTOGRAPHS, Photograph, patch
 from llava.pruning import Settings
 from llava.pruning.method import VISPRUNER
 from llava.pruning.methods.vispruner import METHOD as VISPRUNER_METHOD
+from llava.tables import markdown_table
 
 if TYPE_CHECKING:
     from llava.pruning import Views
@@ -94,23 +95,22 @@ def attention_of(views: Views) -> np.ndarray:
 
 
 def print_attention(seen: list[Seen], random: list[list[float]]) -> None:
-    print("\n| photograph | object | share of the area | share of the [CLS] attention | with shuffled weights |")
-    print("|---|---|---|---|---|")
+    lines = [["photograph", "object", "share of the area", "share of the [CLS] attention", "with shuffled weights"]]
     for each, shares in zip(seen, random):
         area, attention = each.share(np.ones_like(each.on_object)), each.share(attention_of(each.views))
         spread = f"{min(shares):.2f} to {max(shares):.2f}" if shares else ""
-        print(f"| {each.photograph.name} | {each.photograph.thing} | {area:.2f} | {attention:.2f} | {spread} |")
+        lines.append([each.photograph.name, each.photograph.thing, f"{area:.2f}", f"{attention:.2f}", spread])
+    print(f"\n{markdown_table(lines, left=2)}")
 
 
 def print_kept(seen: list[Seen], budget: int) -> None:
     every = [kept_patches(each.views, budget) for each in seen]
     names = list(every[0][0])
-    print(f"\nof {budget} patches:\n\n| photograph | share of the area | {' | '.join(names)} |")
-    print("|---|---|" + "---|" * len(names))
+    lines = [["photograph", "share of the area", *names]]
     for each, (kept, _) in zip(seen, every):
         cells = [f"{each.share_kept(kept[name]):.2f} ({each.on_padding(kept[name])})" for name in names]
-        area = each.share(np.ones_like(each.on_object))
-        print(f"| {each.photograph.name} | {area:.2f} | {' | '.join(cells)} |")
+        lines.append([each.photograph.name, f"{each.share(np.ones_like(each.on_object)):.2f}", *cells])
+    print(f"\nof {budget} patches:\n\n{markdown_table(lines)}")
     print("\nnot shown: " + "; ".join(f"{name}: {why}" for name, why in every[0][1].items()))
 
 

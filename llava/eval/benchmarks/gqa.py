@@ -7,13 +7,13 @@ CVPR 2019, arXiv 1902.09506.
 from pathlib import Path
 
 from llava.errors import InputError
-from llava.eval.benchmarks.base import Benchmark, Headline
-from llava.eval.benchmarks.items import Items, accuracy_items
+from llava.eval.benchmarks.base import Benchmark, Headline, Scored
+from llava.eval.benchmarks.items import accuracy_items
 from llava.eval.benchmarks.questions import Question
 from llava.eval.benchmarks.scoring import (
     accuracy,
     accuracy_by,
-    accuracy_scorer,
+    describe_accuracy,
     ids_of,
     join_answers,
     read_answers,
@@ -30,12 +30,10 @@ def gqa_prediction(text: str) -> str:
     return text.rstrip(".").lower()
 
 
-def evaluate(
-    annotation_file: Path, result_file: Path, questions: list[Question] | None = None
-) -> tuple[dict, dict[str, Items]]:
+def evaluate(annotation_file: Path, result_file: Path, questions: list[Question] | None = None) -> Scored:
     """`samples` and `accuracy` in percent, in all and under `structural` and `semantic` by type, joined by id.
 
-    And the items of the accuracy. Given `questions`, the labels of others do not count.
+    Given `questions`, the labels of others do not count.
     Raises InputError if a question has no answer or several, an answer no question, or a label a wrong type.
     """
     from llava.eval.benchmarks.rows import GqaLabel, check
@@ -55,7 +53,7 @@ def evaluate(
         # Absent types are null in the file.
         scores[kind] = accuracy_by([str(label["types"][kind]) for label in labels.values()], hits)
     pictures = [label.get("imageId", f"of {question_id}") for question_id, label in labels.items()]
-    return scores, {"accuracy": accuracy_items(labels, pictures, hits)}
+    return Scored(scores, describe_accuracy(scores), {"accuracy": accuracy_items(labels, pictures, hits)})
 
 
 def convert(result_file: Path, upload_file: Path) -> str:
@@ -82,7 +80,7 @@ BENCHMARKS = (
         headlines=(Headline("GQA"),),
         images="data/images",
         labels=(LABELS,),
-        score=accuracy_scorer(evaluate, LABELS),
+        score=lambda data, answers, questions: evaluate(data / LABELS, answers, questions),
         convert=lambda _, answers, upload: convert(answers, upload),
         submission="testdev_balanced_predictions.json",
         submit=submit,

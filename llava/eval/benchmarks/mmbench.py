@@ -8,15 +8,15 @@ from collections import defaultdict
 from pathlib import Path
 
 from llava.errors import InputError
-from llava.eval.benchmarks.base import Benchmark, Headline
-from llava.eval.benchmarks.items import Items, accuracy_items
+from llava.eval.benchmarks.base import Benchmark, Headline, Scored
+from llava.eval.benchmarks.items import accuracy_items
 from llava.eval.benchmarks.mmbench_table import INDEX, OPTIONS, first_rows_of_pictures, options_of, read_mmbench_table
 from llava.eval.benchmarks.mmbench_workbook import convert, submit
 from llava.eval.benchmarks.questions import Question, read_mmbench_questions
 from llava.eval.benchmarks.scoring import (
     accuracy,
     accuracy_by,
-    accuracy_scorer,
+    describe_accuracy,
     group_answers,
     ids_of,
     named_option,
@@ -42,10 +42,8 @@ def _index(question_id: int | str) -> int | str:
     return int(question_id) if INDEX.fullmatch(str(question_id)) else question_id
 
 
-def evaluate(
-    annotation_file: Path, result_file: Path, questions: list[Question] | None = None
-) -> tuple[dict, dict[str, Items]]:
-    """`samples` and `accuracy` in percent, in all and under `category`, joined by index; and the accuracy's items.
+def evaluate(annotation_file: Path, result_file: Path, questions: list[Question] | None = None) -> Scored:
+    """`samples` and `accuracy` in percent, in all and under `category`, joined by index.
 
     Of answers in all rounds a question counts if every round is right. The option that an answer names is read by
     `named_option`; `no_option` counts answers that name none, which are wrong. Given `questions`, the labels of others
@@ -72,7 +70,8 @@ def evaluate(
     hits = [all(right[index]) for index in labels]
     categories = accuracy_by([label["category"] for label in labels.values()], hits)
     items = accuracy_items(labels, first_rows_of_pictures(list(labels.values())), hits)
-    return accuracy(hits) | {"no_option": without, "category": categories}, {"accuracy": items}
+    scores = accuracy(hits) | {"no_option": without, "category": categories}
+    return Scored(scores, describe_accuracy(scores), {"accuracy": items})
 
 
 def _split(name: str, heading: str, table: str, language: str, place: int) -> Benchmark:
@@ -82,7 +81,7 @@ def _split(name: str, heading: str, table: str, language: str, place: int) -> Be
         questions=table,
         headlines=(Headline(heading),),
         read=lambda file, _: read_mmbench_questions(file, single_pred_prompt=True, lang=language),
-        score=accuracy_scorer(evaluate, table),
+        score=lambda data, answers, questions: evaluate(data / table, answers, questions),
         convert=lambda data, answers, upload: convert(data / table, answers, upload),
         submission="merge.xlsx",
         submit=submit,

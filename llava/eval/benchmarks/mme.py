@@ -6,26 +6,14 @@ Fu et al., "MME: A Comprehensive Evaluation Benchmark for Multimodal Large Langu
 from collections import defaultdict
 from pathlib import Path
 
-from llava.cli import CommandParser
 from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline, Scored
-from llava.eval.benchmarks.items import Item, Items, make_items
+from llava.eval.benchmarks.items import Item, make_items
 from llava.eval.benchmarks.questions import Question
-from llava.eval.benchmarks.scoring import add_result_arguments, group_answers, read_answers, save_scores
+from llava.eval.benchmarks.scoring import group_answers, read_answers, score_command
 from llava.files import read_text
 
-PERCEPTION = (
-    "existence",
-    "count",
-    "position",
-    "color",
-    "posters",
-    "celebrity",
-    "scene",
-    "landmark",
-    "artwork",
-    "OCR",
-)
+PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 FORMAT_SENTENCES = ("Answer the question using a single word or phrase.", "Please answer yes or no.")
 
@@ -83,16 +71,13 @@ def answer_key(row: dict) -> Key:
     return question_key(parts[0], parts[-1], row["prompt"])
 
 
-def evaluate(
-    data_dir: Path, result_file: Path, questions: list[Question] | None = None
-) -> tuple[dict, dict[str, Items]]:
+def evaluate(data_dir: Path, result_file: Path, questions: list[Question] | None = None) -> Scored:
     """MME's scores, of the categories that `data_dir` has, joined by image and question.
 
     Given `questions`, the labels of others do not count: a picture with one of its questions there counts by that one.
-    Returns the scores, and the items of `perception` and `cognition` as far as these are there. The scores are
-        `categories`: by name `samples`, `accuracy` (of questions) and `accuracy_plus` (of images with every question
-        right) in percent, and `score`, their sum; `perception` and `cognition`: the sums of scores over the categories
-        of each, None where `data_dir` has none of them.
+    The scores are `categories`: by name `samples`, `accuracy` (of questions) and `accuracy_plus` (of images with every
+    question right) in percent, and `score`, their sum; and `perception` and `cognition`: the sums of scores over the
+    categories of each, None, and without items, where `data_dir` has none of them.
 
     Raises InputError if a question has no answer or several, or an answer no question.
     """
@@ -113,7 +98,8 @@ def evaluate(
             terms = {term: rows for name in present for term, rows in _items(name, images[name]).items()}
             items[kind] = make_items(terms, "sum")
     sums = {kind: items[kind].figure if kind in items else None for kind in ("perception", "cognition")}
-    return sums | {"categories": categories}, items
+    scores = sums | {"categories": categories}
+    return Scored(scores, describe(scores), items)
 
 
 def _score_category(images: dict[str, dict[str, bool]]) -> dict:
@@ -149,13 +135,6 @@ def describe(scores: dict) -> str:
 
 
 DATA = "MME_Benchmark_release_version"
-
-
-def _score(data: Path, answers: Path, questions: list[Question] | None = None) -> Scored:
-    scores, items = evaluate(data / DATA, answers, questions)
-    return Scored(scores, describe(scores), items)
-
-
 BENCHMARKS = (
     Benchmark(
         name="mme",
@@ -163,17 +142,11 @@ BENCHMARKS = (
         questions="llava_mme.jsonl",
         headlines=(Headline("MME-P", "perception", "points"), Headline("MME-C", "cognition", "points")),
         images=DATA,
-        score=_score,
+        score=lambda data, answers, questions: evaluate(data / DATA, answers, questions),
         place=7,
     ),
 )
 
 
 def main() -> None:
-    parser = CommandParser(description="Score MME answers.")
-    parser.add_argument("--data-dir", required=True, type=Path, help="MME_Benchmark_release_version")
-    add_result_arguments(parser)
-    args = parser.parse_args()
-    scores, items = evaluate(args.data_dir, args.result_file)
-    print(describe(scores))
-    save_scores(scores, items, args)
+    score_command("Score MME answers.", evaluate, "--data-dir", DATA)

@@ -9,9 +9,9 @@ from llava.cli import CommandParser
 from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline, Scored
 from llava.eval.benchmarks.files import read_jsonl
-from llava.eval.benchmarks.items import Item, Items, make_items
+from llava.eval.benchmarks.items import Item, make_items
 from llava.eval.benchmarks.questions import Question
-from llava.eval.benchmarks.scoring import add_result_arguments, ids_of, join_answers, read_answers, save_scores
+from llava.eval.benchmarks.scoring import add_result_arguments, ids_of, join_answers, read_answers, report_scores
 
 PREFIX = "coco_pope_"
 
@@ -70,8 +70,8 @@ def evaluate(
     result_file: Path,
     allow_missing: bool = False,
     sample: list[Question] | None = None,
-) -> tuple[dict, dict[str, Items]]:
-    """POPE's scores by category, joined by (image, question), and the items of the mean F1.
+) -> Scored:
+    """POPE's scores by category, joined by (image, question).
 
     Given a `sample`, the other questions of the file do not count.
     Raises InputError if a question has no answer or, without `allow_missing`, no label; those without are counted.
@@ -106,7 +106,8 @@ def evaluate(
     if not categories:
         raise InputError(f"no question of {question_file} has a label in {annotation_dir}")
     items = make_items(terms)
-    return {"categories": categories, "mean_f1": items.figure}, {"mean_f1": items}
+    scores = {"categories": categories, "mean_f1": items.figure}
+    return Scored(scores, describe(scores), {"mean_f1": items})
 
 
 def describe(scores: dict) -> str:
@@ -124,12 +125,6 @@ def describe(scores: dict) -> str:
 
 QUESTIONS = "llava_pope_test.jsonl"
 
-
-def _score(data: Path, answers: Path, questions: list[Question] | None = None) -> Scored:
-    scores, items = evaluate(data / "coco", data / QUESTIONS, answers, sample=questions)
-    return Scored(scores, describe(scores), items)
-
-
 BENCHMARKS = (
     Benchmark(
         name="pope",
@@ -138,7 +133,7 @@ BENCHMARKS = (
         headlines=(Headline("POPE F1", "mean_f1"),),
         images="val2014",
         labels=("coco",),
-        score=_score,
+        score=lambda data, answers, sample: evaluate(data / "coco", data / QUESTIONS, answers, sample=sample),
         place=6,
     ),
 )
@@ -151,6 +146,4 @@ def main() -> None:
     add_result_arguments(parser)
     parser.add_argument("--allow-missing", action="store_true", help="score only the questions that have a label")
     args = parser.parse_args()
-    scores, items = evaluate(args.annotation_dir, args.question_file, args.result_file, args.allow_missing)
-    print(describe(scores))
-    save_scores(scores, items, args)
+    report_scores(evaluate(args.annotation_dir, args.question_file, args.result_file, args.allow_missing), args)

@@ -21,7 +21,7 @@ from llava.eval.benchmarks.scoring import (
     join_answers,
     named_option,
     read_answers,
-    save_scores,
+    report_scores,
 )
 from llava.files import read_json_object, write_json
 
@@ -58,8 +58,8 @@ def evaluate(
     split: str = "test",
     options: Sequence[str] = tuple("ABCDE"),
     questions: list[Question] | None = None,
-) -> tuple[dict, list[dict], dict[str, Items]]:
-    """ScienceQA's scores, the reading of each answer, and the items of `accuracy` and `image_accuracy`, joined by id.
+) -> tuple[Scored, list[dict]]:
+    """ScienceQA's scores, with items of `accuracy` and `image_accuracy`, and how each answer is read; joined by id.
 
     The option that an answer chooses is read by `chosen_option`, as for the published figures: `A.`, `(A)`, `A)` and
     `A:` are none there.
@@ -94,7 +94,7 @@ def evaluate(
             }
         )
         named_hits.append((chosen or named_option(text, letters)) == truth)
-    hits = [row["parsed_ans"] == row["ground_truth"] for row in read]
+    hits = list(map(_is_right, read))
     scores, image_accuracy = accuracy(hits), _image_accuracy(read, hits)
     scores |= {"image_samples": sum(row["is_multimodal"] for row in read), "image_accuracy": image_accuracy}
     scores["no_option"] = sum(row["parsed_ans"] == UNREADABLE for row in read)
@@ -103,13 +103,17 @@ def evaluate(
     items = {"accuracy": _items(read)}
     if with_image := [row for row in read if row["is_multimodal"]]:
         items["image_accuracy"] = _items(with_image)
-    return scores, read, items
+    return Scored(scores, describe(scores, read), items), read
+
+
+def _is_right(row: dict) -> bool:
+    return row["parsed_ans"] == row["ground_truth"]
 
 
 def _items(read: list[dict]) -> Items:
     """The items of the accuracy of some questions, each of which has a picture of its own or none."""
     ids = [row["question_id"] for row in read]
-    return accuracy_items(ids, ids, [row["parsed_ans"] == row["ground_truth"] for row in read])
+    return accuracy_items(ids, ids, map(_is_right, read))
 
 
 def _image_accuracy(read: list[dict], hits: list[bool]) -> float | None:
@@ -120,11 +124,10 @@ def _image_accuracy(read: list[dict], hits: list[bool]) -> float | None:
 
 def upstream_results(scores: dict, read: list[dict], options: Sequence[str]) -> dict:
     """LLaVA's result file: accuracy, counts, and each answer's text and the number of its option (-1: unreadable)."""
-    right = sum(row["parsed_ans"] == row["ground_truth"] for row in read)
     numbers = {UNREADABLE: -1} | {letter: number for number, letter in enumerate(options)}
     return {
         "acc": scores["accuracy"],
-        "correct": right,
+        "correct": sum(map(_is_right, read)),
         "count": len(read),
         "results": {row["question_id"]: numbers[row["parsed_ans"]] for row in read},
         "outputs": {row["question_id"]: row["pred"] for row in read},
@@ -133,7 +136,7 @@ def upstream_results(scores: dict, read: list[dict], options: Sequence[str]) -> 
 
 def describe(scores: dict, read: list[dict]) -> str:
     """Counts and accuracies, and how many answers named no option."""
-    right = sum(row["parsed_ans"] == row["ground_truth"] for row in read)
+    right = sum(map(_is_right, read))
     lines = [f"Total: {len(read)}, Correct: {right}, Accuracy: {scores['accuracy']:.2f} %"]
     if scores["image_samples"]:
         lines.append(f"Questions with an image: {scores['image_samples']}, Accuracy: {scores['image_accuracy']:.2f} %")
@@ -150,18 +153,18 @@ def write_results(
 ) -> None:
     """Write LLaVA's two files, where they are wanted: right and wrong answers, and the option read from each."""
     if output_file:
-        right = [row for row in read if row["parsed_ans"] == row["ground_truth"]]
-        wrong = [row for row in read if row["parsed_ans"] != row["ground_truth"]]
+        right = [row for row in read if _is_right(row)]
+        wrong = [row for row in read if not _is_right(row)]
         write_json(output_file, {"correct": right, "incorrect": wrong}, sort_keys=False)
     if output_result:
         write_json(output_result, upstream_results(scores, read, options), sort_keys=False)
 
 
-def _score(data: Path, answers: Path, questions: list[Question] | None = None) -> Scored:
-    scores, read, items = evaluate(data, answers, questions=questions)
+def _score(data: Path, answers: Path, questions: list[Question] | None) -> Scored:
+    scored, read = evaluate(data, answers, questions=questions)
     output, result = answers.with_suffix(".output.json"), answers.with_suffix(".result.json")
-    write_results(scores, read, tuple("ABCDE"), output, result)
-    return Scored(scores, describe(scores, read), items)
+    write_results(scored.scores, read, tuple("ABCDE"), output, result)
+    return scored
 
 
 BENCHMARKS = (
@@ -190,7 +193,6 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="split of pid_splits.json (test)")
     parser.add_argument("--options", type=list, default=list("ABCDE"), help="letters of the options (ABCDE)")
     args = parser.parse_args()
-    scores, read, items = evaluate(args.base_dir, args.result_file, args.split, args.options)
-    print(describe(scores, read))
-    write_results(scores, read, args.options, args.output_file, args.output_result)
-    save_scores(scores, items, args)
+    scored, read = evaluate(args.base_dir, args.result_file, args.split, args.options)
+    write_results(scored.scores, read, args.options, args.output_file, args.output_result)
+    report_scores(scored, args)

@@ -1,7 +1,6 @@
 """What the scorers share: answers joined to labels by id, accuracies in percent, the score file."""
 
 import argparse
-import logging
 import math
 import re
 from collections import Counter, defaultdict
@@ -13,11 +12,9 @@ from llava.cli import CommandParser
 from llava.errors import InputError
 from llava.eval.benchmarks.base import Scored
 from llava.eval.benchmarks.files import read_jsonl
-from llava.eval.benchmarks.items import Items, write_items
+from llava.eval.benchmarks.items import write_items
 from llava.eval.benchmarks.questions import Question
 from llava.files import write_json
-
-logger = logging.getLogger(__name__)
 
 
 def read_answers(result_file: Path, fields: Iterable[str] = ()) -> list[dict]:
@@ -140,18 +137,6 @@ def ids_of(questions: Iterable[Question]) -> set[str]:
     return {str(question.question_id) for question in questions}
 
 
-def accuracy_scorer(
-    evaluate: Callable[[Path, Path, list[Question] | None], tuple[dict, dict[str, Items]]], labels: str
-) -> Callable[[Path, Path, list[Question] | None], Scored]:
-    """The `Benchmark.score` of a scorer with one file of labels, which lies in the benchmark's folder."""
-
-    def score(data: Path, answers: Path, questions: list[Question] | None = None) -> Scored:
-        scores, items = evaluate(data / labels, answers, questions)
-        return Scored(scores, describe_accuracy(scores), items)
-
-    return score
-
-
 def add_result_arguments(parser: CommandParser, required: bool = True) -> None:
     """Which answers are scored, and where to."""
     parser.add_argument("--result-file", required=required, type=Path, help="answers, JSON lines")
@@ -179,25 +164,35 @@ def empty_answers(answers_file: Path) -> str | None:
     return f"{empty} of {len(rows)} answers are empty: the checkpoint or its prompt template may be broken"
 
 
-def save_scores(scores: dict, items: dict[str, Items], args: argparse.Namespace) -> None:
-    """Write the score file, with a warning if most answers are empty, and in its folder what each question gave.
+def save_scores(scored: Scored, answers_file: Path, score_file: Path) -> Scored:
+    """Write the score file and, in its folder, what each question gave; returns what was written.
 
-    Raises InputError if they cannot be written.
+    If most of the answers are empty, a warning is added. Raises InputError if a file cannot be written.
     """
-    if args.result_file is not None and (warning := empty_answers(args.result_file)):
-        scores = scores | {"warning": warning}
-        logger.warning(warning)
+    if warning := empty_answers(answers_file):
+        scores, description = scored.scores | {"warning": warning}, f"{scored.description}\nwarning: {warning}"
+        scored = scored._replace(scores=scores, description=description)
+    write_json(score_file, scored.scores, sort_keys=False)
+    if scored.items:
+        write_items(scored.items, score_file)
+    return scored
+
+
+def report_scores(scored: Scored, args: argparse.Namespace) -> None:
+    """Save and print scores, as the options of `add_result_arguments` say."""
     score_file = args.output or args.result_file.with_suffix(".score.json")
-    write_json(score_file, scores, sort_keys=False)
-    write_items(items, score_file)
+    print(save_scores(scored, args.result_file, score_file).description)
 
 
-def score_command(description: str, evaluate: Callable[[Path, Path], tuple[dict, dict[str, Items]]]) -> None:
-    """The whole of a scorer with one file of labels: `evaluate` takes it and the answers, returns scores and items."""
+def score_command(
+    description: str,
+    evaluate: Callable[[Path, Path], Scored],
+    labels: str = "--annotation-file",
+    about: str = "the benchmark's labels",
+) -> None:
+    """The whole of a scorer's command: `evaluate` takes the path of the option `labels`, and the answers."""
     parser = CommandParser(description=description)
-    parser.add_argument("--annotation-file", required=True, type=Path, help="the benchmark's labels")
+    parser.add_argument(labels, dest="labels", metavar="PATH", required=True, type=Path, help=about)
     add_result_arguments(parser)
     args = parser.parse_args()
-    scores, items = evaluate(args.annotation_file, args.result_file)
-    print(describe_accuracy(scores))
-    save_scores(scores, items, args)
+    report_scores(evaluate(args.labels, args.result_file), args)

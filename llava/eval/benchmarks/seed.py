@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 
 from llava.errors import InputError
-from llava.eval.benchmarks.base import Benchmark, Headline
-from llava.eval.benchmarks.items import Items, accuracy_items
+from llava.eval.benchmarks.base import Benchmark, Headline, Scored
+from llava.eval.benchmarks.items import accuracy_items
 from llava.eval.benchmarks.mmbench_table import OPTIONS
 from llava.eval.benchmarks.questions import Question
 from llava.eval.benchmarks.scoring import (
     accuracy,
     accuracy_by,
-    accuracy_scorer,
     describe_accuracy,
     ids_of,
     join_answers,
@@ -25,13 +24,13 @@ from llava.eval.benchmarks.scoring import (
 from llava.eval.benchmarks.submission import submit_command, unique_answers
 from llava.files import atomic_writer, read_json_object
 
+LABELS = "SEED-Bench.json"
 
-def evaluate(
-    annotation_file: Path, result_file: Path, questions: list[Question] | None = None
-) -> tuple[dict, dict[str, Items]]:
+
+def evaluate(annotation_file: Path, result_file: Path, questions: list[Question] | None = None) -> Scored:
     """`samples` and `accuracy` in percent, in all and under `data_type` and `question_type`, joined by id.
 
-    And the items of the accuracy, where a video is a picture. Given `questions`, the labels of others do not count.
+    A video is a picture in the items. Given `questions`, the labels of others do not count.
     The option that an answer names is read by `named_option`; `no_option` counts answers that name none, which are
     wrong. LLaVA's own scorer takes the bare letter alone, which its published answers are. Raises InputError if a
     question has no answer or several, an answer no question, or a label is none of A to D.
@@ -61,7 +60,7 @@ def evaluate(
     }
     ids = [q["question_id"] for q in labels]
     pictures = [f"{q['data_type']} {q.get('data_id', q['question_id'])}" for q in labels]
-    return scores, {"accuracy": accuracy_items(ids, pictures, hits)}
+    return Scored(scores, describe_accuracy(scores), {"accuracy": accuracy_items(ids, pictures, hits)})
 
 
 def convert(annotation_file: Path, result_file: Path, upload_file: Path) -> str:
@@ -79,8 +78,8 @@ def convert(annotation_file: Path, result_file: Path, upload_file: Path) -> str:
 
 
 def _score_and_convert(annotation_file: Path, result_file: Path, upload_file: Path) -> str:
-    scores, _ = evaluate(annotation_file, result_file)  # which checks both files
-    return f"{describe_accuracy(scores)}\n{convert(annotation_file, result_file, upload_file)}"
+    scored = evaluate(annotation_file, result_file)  # which checks both files
+    return f"{scored.description}\n{convert(annotation_file, result_file, upload_file)}"
 
 
 def submit() -> None:
@@ -89,7 +88,7 @@ def submit() -> None:
     A prediction is the answer's whole text, as in LLaVA's uploads. The accuracy also counts an answer that names its
     option in a longer text, such as `B. red`.
     """
-    options = {"annotation_file": "SEED-Bench.json", "result_file": "answers, JSON lines", "result_upload_file": None}
+    options = {"annotation_file": LABELS, "result_file": "answers, JSON lines", "result_upload_file": None}
     submit_command(submit.__doc__, _score_and_convert, **options)
 
 
@@ -100,9 +99,9 @@ BENCHMARKS = (
         questions="llava-seed-bench.jsonl",
         headlines=(Headline("SEED"),),
         images=".",
-        labels=("SEED-Bench.json",),
-        score=accuracy_scorer(evaluate, "SEED-Bench.json"),
-        convert=lambda data, answers, upload: convert(data / "SEED-Bench.json", answers, upload),
+        labels=(LABELS,),
+        score=lambda data, answers, questions: evaluate(data / LABELS, answers, questions),
+        convert=lambda data, answers, upload: convert(data / LABELS, answers, upload),
         submission="merge.upload.jsonl",
         submit=submit,
         place=11,

@@ -8,21 +8,21 @@ from pathlib import Path
 
 from llava.cli import CommandParser
 from llava.errors import InputError
-from llava.eval.benchmarks.base import Benchmark, Headline
-from llava.eval.benchmarks.items import Items, make_items
+from llava.eval.benchmarks.base import Benchmark, Headline, Scored
+from llava.eval.benchmarks.items import make_items
 from llava.eval.benchmarks.questions import Question
 from llava.eval.benchmarks.scoring import (
     accuracy,
-    accuracy_scorer,
     add_result_arguments,
     describe_accuracy,
     group_answers,
     read_answers,
-    save_scores,
+    report_scores,
 )
 from llava.eval.benchmarks.vqa_accuracy import vqa_accuracy
 from llava.files import read_json_object
 
+LABELS = "TextVQA_0.5.1_val.json"
 OCR = "Reference OCR token:"
 
 
@@ -58,10 +58,8 @@ def read_labels(annotation_file: Path) -> dict[tuple[str, str], list[list[str]]]
     return labels
 
 
-def evaluate(
-    annotation_file: Path, result_file: Path, questions: list[Question] | None = None
-) -> tuple[dict, dict[str, Items]]:
-    """Number of `samples` and VQA `accuracy` in percent, joined by (image, question in lower case); and its items.
+def evaluate(annotation_file: Path, result_file: Path, questions: list[Question] | None = None) -> Scored:
+    """Number of `samples` and VQA `accuracy` in percent, joined by (image, question in lower case).
 
     The answers' `question_id` is the image's id. Raises InputError if a question has no answer or too many, or an
     answer no question. A question that appears twice in both files has no order: each of its answers is scored by the
@@ -79,7 +77,8 @@ def evaluate(
         for (image, question), texts in answers.items()
         for number, text in enumerate(texts)
     ]
-    return accuracy([hit for _, _, hit, _ in items]), {"accuracy": make_items({"accuracy": items})}
+    scores = accuracy([hit for _, _, hit, _ in items])
+    return Scored(scores, describe_accuracy(scores), {"accuracy": make_items({"accuracy": items})})
 
 
 def _mean_accuracy(text: str, lists: list[list[str]]) -> float:
@@ -94,8 +93,8 @@ BENCHMARKS = (
         questions="llava_textvqa_val_v051_ocr.jsonl",
         headlines=(Headline("TextVQA"),),
         images="train_images",
-        labels=("TextVQA_0.5.1_val.json",),
-        score=accuracy_scorer(evaluate, "TextVQA_0.5.1_val.json"),
+        labels=(LABELS,),
+        score=lambda data, answers, questions: evaluate(data / LABELS, answers, questions),
         place=5,
     ),
 )
@@ -103,7 +102,7 @@ BENCHMARKS = (
 
 def main() -> None:
     parser = CommandParser(description="Score TextVQA answers.")
-    parser.add_argument("--annotation-file", required=True, type=Path, help="TextVQA_0.5.1_val.json")
+    parser.add_argument("--annotation-file", required=True, type=Path, help=LABELS)
     add_result_arguments(parser, required=False)
     parser.add_argument("--result-dir", type=Path, help="score every .jsonl of this folder instead")
     args = parser.parse_args()
@@ -113,7 +112,6 @@ def main() -> None:
     if not files:
         raise InputError(f"no .jsonl files in {args.result_dir}")
     for args.result_file in files:
-        scores, items = evaluate(args.annotation_file, args.result_file)
+        scored = evaluate(args.annotation_file, args.result_file)
         print(args.result_file.stem)
-        print(describe_accuracy(scores))
-        save_scores(scores, items, args)
+        report_scores(scored, args)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from llava.cli import CommandParser
 from llava.errors import InputError
-from llava.eval.benchmarks.base import Benchmark, Headline
+from llava.eval.benchmarks.base import Benchmark, Headline, Scored
 from llava.eval.benchmarks.files import iterate_jsonl
-from llava.eval.benchmarks.items import Items, accuracy_items
+from llava.eval.benchmarks.items import accuracy_items
 from llava.eval.benchmarks.scoring import (
     accuracy,
     accuracy_by,
+    describe_accuracy,
     join_answers,
     read_answers,
     score_command,
@@ -25,10 +26,9 @@ TEST2015 = "llava_vqav2_mscoco_test2015.jsonl"
 TEST_DEV = "llava_vqav2_mscoco_test-dev2015"
 
 
-def evaluate(annotation_file: Path, result_file: Path) -> tuple[dict, dict[str, Items]]:
+def evaluate(annotation_file: Path, result_file: Path) -> Scored:
     """`samples` and VQA `accuracy` in percent, in all and under `answer_type` by type, joined by id.
 
-    And the items of the accuracy.
     Raises InputError if a question has no answer or several, an answer no question, or a label a wrong type.
     """
     from llava.eval.benchmarks.rows import VqaLabel, check
@@ -46,7 +46,7 @@ def evaluate(annotation_file: Path, result_file: Path) -> tuple[dict, dict[str, 
     ids = [label["question_id"] for label in labels]
     pictures = [label.get("image_id", f"of {number}") for number, label in zip(ids, labels)]
     scores = accuracy(hits) | {"answer_type": accuracy_by([label["answer_type"] for label in labels], hits)}
-    return scores, {"accuracy": accuracy_items(ids, pictures, hits)}
+    return Scored(scores, describe_accuracy(scores), {"accuracy": accuracy_items(ids, pictures, hits)})
 
 
 def convert(test_file: Path, result_file: Path, upload_file: Path) -> str:

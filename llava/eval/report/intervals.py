@@ -118,7 +118,7 @@ def _draw_column(items: dict[Setting, Items], column: Column, notes: list[str]) 
         try:
             draws = draw_figures([items[row] for row in same])
         except InputError as error:
-            notes.append(f"No interval of {_heading(column)} of {', '.join(map(_words, same))}: {error}.")
+            notes.append(f"No interval of {column.heading} of {', '.join(map(_words, same))}: {error}.")
         else:
             drawn |= {row: (group, figures) for row, figures in zip(same, draws)}
         left, group = [row for row in left if row not in same], group + 1
@@ -142,7 +142,7 @@ def _compare(pair: Pair, column: Column, drawn: Drawn, found: Uncertainty) -> No
         if rival.name != NONE:  # which is compared with several
             found.table[rival][column] = cells[0]._replace(mark=difference.mark)
         return
-    found.notes.append(f"Not compared, {_heading(column)} of {_words(rival)} and of {_words(base)}: {why}.")
+    found.notes.append(f"Not compared, {column.heading} of {_words(rival)} and of {_words(base)}: {why}.")
 
 
 def _asked_the_same(one: Cell, other: Cell) -> bool:
@@ -154,19 +154,14 @@ def _asked_the_same(one: Cell, other: Cell) -> bool:
     return True
 
 
-def _heading(column: Column) -> str:
-    return column.named(column.headline.heading)
-
-
 def _words(setting: Setting) -> str:
-    name, tokens, ratio = setting.cells
-    return f"{name} ({tokens} tokens{'' if ratio == ABSENT else f', ratio {ratio}'})"
+    return f"{setting.name} ({setting.budget})"
 
 
 def differences_markdown(differences: dict[Pair, dict[Column, Difference]], reference: str) -> str:
     """The table of the differences from the reference, a row for each method and budget."""
     columns = columns_of(differences)
-    lines = [["method", "tokens", "ratio", *map(_heading, columns)]]
+    lines = [["method", "tokens", "ratio", *(column.heading for column in columns)]]
     for (rival, base), row in differences.items():
         cells = [
             f"{row[column].value:+.1f} [{row[column].low:+.1f}, {row[column].high:+.1f}] {row[column].mark}"

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llava.eval.report.budget_table import Budgets, Row
 from llava.eval.report.proportions import LEVEL
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def if_it_can_be_drawn(draw: Callable[[Any, Path], None]) -> Callable[[Any, Path], None]:
-    """`draw` (what, file), with one warning in place of the plot where matplotlib is not installed."""
+def if_it_can_be_drawn(draw: Callable[..., None]) -> Callable[..., None]:
+    """`draw`, whose last argument is the file, with one warning in place of the plot where matplotlib is absent."""
 
     @wraps(draw)
-    def attempt(what, path: Path) -> None:
+    def attempt(*args) -> None:
         try:
-            draw(what, path)
+            draw(*args)
         except ImportError:
-            logger.warning("%s is not drawn, that needs matplotlib: pip install -e '.[eval]'", path)
+            logger.warning("%s is not drawn, that needs matplotlib: pip install -e '.[eval]'", args[-1])
 
     return attempt
 
 
-def _figure(wide: float, high: float) -> Figure:
+def new_figure(wide: float, high: float) -> Figure:
     """An empty figure of so many inches, of no window system."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -46,7 +46,8 @@ def _figure(wide: float, high: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG. Raises InputError if the file cannot be written."""
     with atomic_writer(path) as file:
         figure.savefig(file.buffer, format="png")  # the bytes below the text file
 
@@ -65,11 +66,11 @@ def draw_scores(table: Table, path: Path) -> None:
     high = math.ceil(len(columns) / wide)
     side_by_side = max(1, int(3.2 * wide / (0.6 + 0.085 * max(map(len, names)))))
     legend_height = 0.3 + 0.19 * math.ceil(len(names) / side_by_side)
-    figure = _figure(3.2 * wide, 2.5 * high + legend_height)
+    figure = new_figure(3.2 * wide, 2.5 * high + legend_height)
     axes = figure.subplots(high, wide, squeeze=False).flatten()
     shown = {}
     for column, ax in zip(columns, axes):
-        ax.set_title(column.named(column.headline.heading), fontsize=8 if column.split else 10)
+        ax.set_title(column.heading, fontsize=8 if column.split else 10)
         ax.set_xlabel("visual tokens", fontsize=8)
         ax.set_ylabel(column.headline.unit, fontsize=8)
         for i, (line, name) in enumerate(zip(lines, names)):
@@ -81,7 +82,7 @@ def draw_scores(table: Table, path: Path) -> None:
         ax.set_visible(False)
     shown = {name: shown[name] for name in names if name in shown}
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=side_by_side, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _legend(name: str, ratio: str, suffix: str) -> str:
@@ -154,7 +155,7 @@ def draw_budgets(budgets: Budgets, path: Path) -> None:
     Raises InputError if the file cannot be written.
     """
     names = list(budgets.unpruned.scores)
-    figure = _figure(max(4.8, 3.6 * (1 + len(names))), 3.6)
+    figure = new_figure(max(4.8, 3.6 * (1 + len(names))), 3.6)
     first, *others = figure.subplots(1, 1 + len(names), squeeze=False)[0]
     _draw_lines(first, budgets, lambda row: 100 * row.agreement)
     for number, rows in enumerate(_by_ratio(budgets).values()):
@@ -172,7 +173,7 @@ def draw_budgets(budgets: Budgets, path: Path) -> None:
         set_axes(ax, sorted({row.tokens for row in budgets.rows}))
         ax.legend(fontsize=8, loc="lower right")
     first.set_ylabel("%", fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _by_ratio(budgets: Budgets) -> dict[float | None, list[Row]]:

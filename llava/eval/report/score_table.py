@@ -50,6 +50,11 @@ class Setting(NamedTuple):
         tokens = "all" if self.tokens is None else str(self.tokens)
         return [self.name, tokens + self.suffix.replace("_", " "), self.ratio or ABSENT]
 
+    @property
+    def budget(self) -> str:
+        """The tokens and, if there is one, the ratio, in words."""
+        return f"{self.cells[1]} tokens{self.ratio and f', ratio {self.ratio}'}"
+
     def is_comparable(self, other: "Setting") -> bool:
         """Whether both rows have the same budget, and the same ratio as far as both have one."""
         same_ratio = self.ratio == other.ratio or not (self.ratio and other.ratio)
@@ -76,6 +81,10 @@ class Column(NamedTuple):
     def named(self, name: str) -> str:
         """`name`, with the split where there are several."""
         return f"{name} ({self.split})" if self.split else name
+
+    @property
+    def heading(self) -> str:
+        return self.named(self.headline.heading)
 
 
 class Cell(NamedTuple):
@@ -194,19 +203,15 @@ def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str, note
     columns = columns_of(table)
     parts = []
     if columns:
-        lines = [[first, "tokens", "ratio", *(column.named(column.headline.heading) for column in columns)]]
+        lines = [[first, "tokens", "ratio", *(column.heading for column in columns)]]
         for setting, cells in table.items():
-            numbers = [str(cells[column]) if column in cells else ABSENT for column in columns]
-            name, *numbers_of_setting = setting.cells
-            lines.append([name, *numbers_of_setting, *numbers])
+            lines.append([*setting.cells, *(str(cells.get(column, ABSENT)) for column in columns)])
         note = f"{NOTE} {NOTE_PER_IMAGE}" if any(f"_per_{IMAGE}" in setting.suffix for setting in table) else NOTE
         parts += [markdown_table(lines), "", note, *notes]
     if submissions:
         parts += [""] * bool(parts) + ["Without a local score, to be submitted:", ""]
         for run, file in sorted(submissions, key=lambda entry: entry[0].setting.order):
-            name, tokens, ratio = run.setting.cells
-            of_ratio = "" if ratio == ABSENT else f", ratio {ratio}"
-            parts.append(f"- {run.benchmark}, {name}, {tokens} tokens{of_ratio}: `{file}`")
+            parts.append(f"- {run.benchmark}, {run.setting.name}, {run.setting.budget}: `{file}`")
     return "\n".join(parts) + "\n"
 
 

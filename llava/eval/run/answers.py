@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -46,6 +47,12 @@ def answer_line(question: Question, text: str, model_id: str) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
+def write_answers(file: Path, questions: list[Question], texts: list[str]) -> None:
+    """Write an answer file, with an escape in place of what UTF-8 cannot hold: half a surrogate pair."""
+    lines = (answer_line(question, text, "") for question, text in zip(questions, texts, strict=True))
+    file.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+
+
 class AnswerStore:
     """The answers to a list of questions, in the course of being made, in the files described above.
 
@@ -75,18 +82,24 @@ class AnswerStore:
         other settings, or what is there is not answers to these questions, each once.
         """
         self._lock.take()
-        with self.abandoned_if_it_fails():
-            if not self._has_answers():
-                write_json(self.settings_file, settings, sort_keys=False)
-            elif changed := self._other_settings(settings):
-                if not overwrite:
-                    raise InputError(f"{changed} --overwrite drops them")
-                self._replacement = settings
-                return list(range(len(self.questions)))
-            # So that contents need not be read the next time.
-            elif self.known_settings().get(STAMPS) != settings.get(STAMPS):
-                write_json(self.settings_file, settings, sort_keys=False)
-            return self._unanswered()
+        try:
+            return self._resume(settings, overwrite)
+        except InputError:
+            self.abandon()
+            raise
+
+    def _resume(self, settings: dict, overwrite: bool) -> list[int]:
+        if not self._has_answers():
+            write_json(self.settings_file, settings, sort_keys=False)
+        elif changed := self._other_settings(settings):
+            if not overwrite:
+                raise InputError(f"{changed} --overwrite drops them")
+            self._replacement = settings
+            return list(range(len(self.questions)))
+        # So that contents need not be read the next time.
+        elif self.known_settings().get(STAMPS) != settings.get(STAMPS):
+            write_json(self.settings_file, settings, sort_keys=False)
+        return self._unanswered()
 
     def join(self, rank: int) -> None:
         """Take part in a run as another process than the first, which has called `resume`."""
@@ -95,15 +108,6 @@ class AnswerStore:
     def has_ended(self, rank: int) -> bool:
         """Whether the process `rank` of this run, which has joined, is gone."""
         return self._lock.has_ended(rank)
-
-    @contextlib.contextmanager
-    def abandoned_if_it_fails(self) -> Iterator[None]:
-        """Around what comes before the first answer: if that fails, a run that has no answers leaves nothing behind."""
-        try:
-            yield
-        except (InputError, SystemExit):
-            self.abandon()
-            raise
 
     def abandon(self) -> None:
         """Let other runs write, and leave nothing behind if there are no answers."""
@@ -159,7 +163,7 @@ class AnswerStore:
             drop_unfinished_line(self.file)
             found = check_answers([self.file], keys)
             if found == keys:
-                self._lock.remove_folder()  # what a run leaves that is killed after its last step
+                shutil.rmtree(self.parts, ignore_errors=True)  # a run was killed after its last step but this
                 return []
             fault = "lacks answers" if len(found) < len(keys) else "is not in the order of the questions"
             logger.warning("%s %s: it is completed and put in order", self.file, fault)
@@ -212,7 +216,7 @@ class AnswerStore:
         named = {self.parts / f"{rank}.jsonl" for rank in range(count)}
         rows = read_rows(sorted({*self._part_files(), *filter(Path.exists, named)}))
         write_in_order(list(map(key_of_question, self.questions)), list(map(key_of_row, rows)), rows, self.file)
-        self._lock.remove_folder()
+        shutil.rmtree(self.parts, ignore_errors=True)  # another process may be about to let go of its lock there
 
 
 def key_of_question(question: Question) -> tuple:

@@ -131,7 +131,7 @@ def _least_visual_tokens(loaded: LoadedModel, image: Path | bytes, pruning, name
     if pruning.prunes_before_decoder:
         if pruning.pruning_method not in METHOD_NAMES:  # it may keep fewer than the budget
             return 1
-        kept = min(pruning.visual_token_num, tower.num_patches)
+        kept = pruning.kept(tower.num_patches)
         if not is_anyres(config.image_aspect_ratio) or "unpad" in config.mm_patch_merge_type:
             return kept
         return kept * count_merged_tokens(image_size(image, name), config, 1, loaded.image_processor)

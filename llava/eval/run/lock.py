@@ -68,10 +68,6 @@ class AnswersLock:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
-    def remove_folder(self) -> None:
-        """Remove the folder with all that is in it; another process of the run may be about to let go."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _path(self, rank: int) -> Path:
         return self.folder / ("lock" if rank == 0 else f"lock.{rank}")
 

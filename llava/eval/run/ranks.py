@@ -42,11 +42,6 @@ class Ranks:
             with _store_in_reach():
                 self._store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=COMING)))
 
-    @property
-    def others(self) -> range:
-        """All processes but the first."""
-        return range(1, self.count)
-
     def device(self, wanted: str) -> str:
         """`wanted`, or this process's own GPU of several where that is "cuda"."""
         if wanted != "cuda" or self.count == 1:
@@ -81,7 +76,8 @@ class Ranks:
         if self.rank > 0:
             self._say(f"{self._turn}/{self.rank}", value)
             return [value]
-        return [value, *(self._hear(f"{self._turn}/{rank}", lambda rank=rank: has_ended(rank)) for rank in self.others)]
+        others = range(1, self.count)
+        return [value, *(self._hear(f"{self._turn}/{rank}", lambda rank=rank: has_ended(rank)) for rank in others)]
 
     def _say(self, key: str, value: Any) -> None:
         with _store_in_reach():

@@ -11,6 +11,7 @@ from PIL import Image
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from playground.tiny.clip.model import embed_texts
 from playground.tiny.drawing import jpeg
 from playground.tiny.patches import object_patches
 from playground.tiny.scenes import Scene, evaluation_scenes
@@ -20,10 +21,8 @@ NUMBER = 256
 
 def retrieval_at_1(clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, pixels: torch.Tensor, captions: list) -> float:
     """The share of pictures (B, 3, H, W) whose embedding is nearer to their own caption's than to any other's."""
-    texts = tokenizer(captions, padding=True, return_tensors="pt")
-    texts.pop("token_type_ids", None)
     image = F.normalize(clip.visual_projection(clip.vision_model(pixel_values=pixels).pooler_output), dim=-1)
-    text = F.normalize(clip.text_projection(clip.text_model(**texts).pooler_output), dim=-1)
+    text = embed_texts(clip, tokenizer, captions)
     return (image @ text.T).argmax(dim=1).eq(torch.arange(len(image))).float().mean().item()
 
 

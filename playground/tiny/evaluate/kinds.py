@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llava.eval.benchmarks.files import read_jsonl
 from llava.eval.benchmarks.vqa_accuracy import normalize_answer
+from llava.tables import markdown_table
 
 
 def truths(data: Path) -> dict[str, list[tuple[str, str]]]:
@@ -64,9 +65,8 @@ def kinds(data: Path, answers: dict[str, list[str]]) -> list[dict]:
 
 def kinds_table(rows: list[dict]) -> str:
     """The rows of `kinds` as a Markdown table."""
-    lines = ["| benchmark | kind | questions | accuracy | commonest answer |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {row['benchmark']} | {row['kind']} | {row['questions']} | {row['accuracy']:.1f} | {row['commonest']:.1f} |"
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
+    lines = [["benchmark", "kind", "questions", "accuracy", "commonest answer"]]
+    for row in rows:
+        figures = [str(row["questions"]), f"{row['accuracy']:.1f}", f"{row['commonest']:.1f}"]
+        lines.append([row["benchmark"], row["kind"], *figures])
+    return markdown_table(lines, left=2) + "\n"

@@ -13,9 +13,10 @@ from llava.eval.benchmarks.questions import Question, by_image
 from llava.eval.run.answering import answer_questions
 from llava.files import write_json
 from llava.model.builder import load_pretrained_model
+from llava.pruning import Settings
 from playground.tiny.evaluate.kinds import kinds, kinds_table
 from playground.tiny.evaluate.scores import read_benchmarks, score_all
-from playground.tiny.evaluate.settings import Setting, rows_of_table, table
+from playground.tiny.evaluate.settings import name_of, rows_of_table, table
 from playground.tiny.options import make_folder
 
 LONGEST = 96  # tokens of an answer; descriptions have about 60
@@ -24,13 +25,11 @@ Benchmarks = dict[str, list[Question]]
 Answers = dict[str, list[str]]
 
 
-def answer_all(model_path: str, benchmarks: Benchmarks, setting: Setting, batch_size: int, threads: int) -> Answers:
+def answer_all(model_path: str, benchmarks: Benchmarks, setting: Settings, batch_size: int, threads: int) -> Answers:
     """The answers to all questions, by benchmark, in the order of the questions."""
     torch.set_num_threads(threads)
     loaded = load_pretrained_model(model_path, None, "llava-tiny")
-    model = loaded[1]
-    model.visual_token_num, model.important_ratio = setting.tokens, setting.ratio
-    model.pruning_method, model.pruning_seed = setting.method, setting.seed
+    loaded.model.pruning = setting
     options = {"do_sample": False, "num_beams": 1, "max_new_tokens": LONGEST}
     return {name: _answer(loaded, questions, options, batch_size) for name, questions in benchmarks.items()}
 
@@ -50,7 +49,7 @@ def evaluate_all(model_path: str, data: Path, output: Path, batch_size: int, pro
     file = output / "scores.json"
     scores = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     settings = dict.fromkeys(setting for *_, row in rows_of_table() for setting in row)
-    left = [setting for setting in settings if setting.name not in scores]
+    left = [setting for setting in settings if name_of(setting) not in scores]
     if processes is None:
         processes = 1 if torch.cuda.is_available() else os.cpu_count() or 1
     threads = 1 if processes > 1 else torch.get_num_threads()
@@ -61,9 +60,9 @@ def evaluate_all(model_path: str, data: Path, output: Path, batch_size: int, pro
         }
         for run in tqdm(as_completed(runs), total=len(runs), desc="settings"):
             setting, answers = runs[run], run.result()
-            if setting.tokens is None:
+            if not setting.prunes:
                 (output / "kinds.md").write_text(kinds_table(kinds(data, answers)), encoding="utf-8")
-            scores[setting.name] = score_all(data, benchmarks, answers)
+            scores[name_of(setting)] = score_all(data, benchmarks, answers)
             write_json(file, scores, sort_keys=False)
     (output / "scores.md").write_text(table(scores), encoding="utf-8")
     return table(scores)

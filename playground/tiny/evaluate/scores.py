@@ -11,7 +11,7 @@ from llava.eval.benchmarks import vqav2 as eval_vqav2
 from llava.eval.benchmarks.files import read_jsonl
 from llava.eval.benchmarks.questions import Question
 from llava.eval.benchmarks.vqa_accuracy import vqa_accuracy
-from llava.eval.run.answers import answer_line
+from llava.eval.run.answers import write_answers
 
 # The columns of the table, and the benchmarks' names in llava.eval.benchmarks.
 BENCHMARKS = {
@@ -36,7 +36,8 @@ def read_benchmarks(data: Path) -> dict[str, list[Question]]:
 
 def score_vqav2(data: Path, result_file: Path) -> float:
     """VQA accuracy in percent."""
-    return eval_vqav2.evaluate(data / "vqav2" / "v2_mscoco_test-dev2015_annotations.json", result_file)[0]["accuracy"]
+    labels = data / "vqav2" / "v2_mscoco_test-dev2015_annotations.json"
+    return eval_vqav2.evaluate(labels, result_file).scores["accuracy"]
 
 
 def score_vizwiz(data: Path, result_file: Path) -> float:
@@ -72,7 +73,7 @@ def score(title: str, data: Path, result_file: Path) -> float:
     if title in OWN_SCORERS:
         return OWN_SCORERS[title](data, result_file)
     benchmark = find_benchmark(BENCHMARKS[title])
-    scores, *_ = benchmark.score(data / benchmark.folder, result_file)
+    scores = benchmark.score(data / benchmark.folder, result_file, None).scores
     if title == "MME":
         return (scores["perception"] + scores["cognition"]) / (2 * len(scores["categories"]))
     return scores["mean_f1" if title == "POPE" else "accuracy"]
@@ -84,7 +85,6 @@ def score_all(data: Path, benchmarks: dict[str, list[Question]], answers: dict[s
     with tempfile.TemporaryDirectory() as folder:
         for title in BENCHMARKS:
             file = Path(folder) / f"{title}.jsonl"
-            lines = (answer_line(question, text, "") for question, text in zip(benchmarks[title], answers[title]))
-            file.write_text("".join(lines), encoding="utf-8")
+            write_answers(file, benchmarks[title], answers[title])
             scores[title] = score(title, data, file)
     return scores

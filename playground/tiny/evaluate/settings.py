@@ -1,9 +1,9 @@
 """The settings that are compared, and the table of their scores."""
 
 import statistics
-from dataclasses import dataclass
 
-from llava.pruning.method import VISPRUNER
+from llava.pruning.settings import Settings
+from llava.tables import markdown_table
 
 BUDGETS = (48, 32, 16, 8)
 SEEDS = 5
@@ -21,37 +21,23 @@ RIVALS = {
 }
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How visual tokens are pruned.
-
-    Args:
-        tokens: the budget; None keeps all.
-        method: the name of the pruning method.
-        ratio: the share of important patches (`important_ratio`).
-        seed: the seed of the method random (`pruning_seed`).
-    """
-
-    tokens: int | None
-    method: str = VISPRUNER
-    ratio: float = 0.5
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.method} {self.tokens} ratio {self.ratio} seed {self.seed}" if self.tokens else "all"
+def name_of(setting: Settings) -> str:
+    """What the scores of a setting are kept under."""
+    if not setting.prunes:
+        return "all"
+    method, tokens = setting.pruning_method, setting.visual_token_num
+    return f"{method} {tokens} ratio {setting.important_ratio} seed {setting.pruning_seed}"
 
 
-def rows_of_table() -> list[tuple[str, str, list[Setting]]]:
+def rows_of_table() -> list[tuple[str, str, list[Settings]]]:
     """The rows of the table: budget, title of the method, and settings. Random patches have a setting for each seed."""
-    rows = [("144 (all)", "", [Setting(None)])]
+    rows = [("144 (all)", "", [Settings()])]
     for tokens in BUDGETS:
-        rows.append((str(tokens), "VisPruner", [Setting(tokens)]))
-        rows.append((str(tokens), "chance", [Setting(tokens, "random", seed=seed) for seed in range(SEEDS)]))
-        rows += [(str(tokens), name, [Setting(tokens, method)]) for method, name in RIVALS.items()]
+        chance = [Settings(tokens, pruning_method="random", pruning_seed=seed) for seed in range(SEEDS)]
+        rows += [(str(tokens), "VisPruner", [Settings(tokens)]), (str(tokens), "chance", chance)]
+        rows += [(str(tokens), name, [Settings(tokens, pruning_method=method)]) for method, name in RIVALS.items()]
     for ratio in RATIOS:
-        name = f"VisPruner, important_ratio {ratio}"
-        rows.append((str(RATIO_BUDGET), name, [Setting(RATIO_BUDGET, ratio=ratio)]))
+        rows.append((str(RATIO_BUDGET), f"VisPruner, important_ratio {ratio}", [Settings(RATIO_BUDGET, ratio)]))
     return rows
 
 
@@ -70,6 +56,8 @@ def table(scores: dict[str, dict[str, float]]) -> str:
             return [f"{column[0]:.1f}" for column in columns]
         return [f"{statistics.mean(column):.1f} ± {statistics.stdev(column):.1f}" for column in columns]
 
-    lines = [["tokens", "chosen by", *names, "mean"], ["---"] * (len(names) + 3)]
-    lines += [[tokens, name, *cells([scores[s.name] for s in row])] for tokens, name, row in rows_of_table()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    lines = [["tokens", "chosen by", *names, "mean"]]
+    lines += [
+        [tokens, name, *cells([scores[name_of(setting)] for setting in row])] for tokens, name, row in rows_of_table()
+    ]
+    return markdown_table(lines, left=2) + "\n"

@@ -7,7 +7,7 @@ import openpyxl
 
 from tests.conftest import load_script, write_jsonl
 from tests.eval.benchmarks.tables import write_table
-from tests.eval.conftest import assert_one_line
+from tests.eval.conftest import assert_one_line, read_jsonl
 
 
 def answered(texts: dict) -> list[dict]:
@@ -18,10 +18,6 @@ def answered(texts: dict) -> list[dict]:
 def options(folder: Path, **paths: str) -> list:
     """Options that name files of a folder."""
     return [part for name, path in paths.items() for part in (f"--{name.replace('_', '-')}", folder / path)]
-
-
-def read_rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def read_sheet(path: Path) -> list[list]:
@@ -113,7 +109,7 @@ CASES = {
     "vizwiz": ("convert_vizwiz_for_submission", vizwiz, read_json, "3 answers in"),
     "gqa": ("convert_gqa_for_eval", gqa, read_json, "3 answers in"),
     "mmvet": ("convert_mmvet_for_eval", mmvet, read_json, "3 answers in"),
-    "seed": ("convert_seed_for_submission", seed, read_rows, "3 answers in"),
+    "seed": ("convert_seed_for_submission", seed, read_jsonl, "3 answers in"),
     "mmbench": ("convert_mmbench_for_submission", mmbench, read_sheet, "2 answers in"),
 }
 WITH_QUESTIONS = ["vqav2", "vizwiz", "seed", "mmbench"]

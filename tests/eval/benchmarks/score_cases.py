@@ -28,7 +28,7 @@ def textvqa(folder):
     ]
     (folder / "labels.json").write_text(json.dumps({"data": data}))
     ocr = "\nReference OCR token: STOP, 7\n"
-    return [folder / "labels.json"], [
+    return folder / "labels.json", [
         {"question_id": "a", "prompt": f"What time is it?{ocr}{WORD}", "text": "2."},
         {"question_id": "a", "prompt": f"What does it say?\n{WORD}", "text": "stop"},
         {"question_id": "b", "prompt": f"What is it?{ocr}{WORD}", "text": "yes"},
@@ -43,7 +43,7 @@ def gqa(folder):
     }
     (folder / "labels.json").write_text(json.dumps(labels))
     texts = {"3": "a dog", "1": "Yes.", "2": "Red"}
-    return [folder / "labels.json"], [{"question_id": i, "prompt": "", "text": text} for i, text in texts.items()]
+    return folder / "labels.json", [{"question_id": i, "prompt": "", "text": text} for i, text in texts.items()]
 
 
 def vqav2(folder):
@@ -58,7 +58,7 @@ def vqav2(folder):
     ]
     (folder / "labels.json").write_text(json.dumps({"annotations": labels}))
     texts = {12: "dog", 11: "two", 10: "Yes"}
-    return [folder / "labels.json"], [{"question_id": i, "prompt": "", "text": text} for i, text in texts.items()]
+    return folder / "labels.json", [{"question_id": i, "prompt": "", "text": text} for i, text in texts.items()]
 
 
 def seed(folder):
@@ -71,7 +71,7 @@ def seed(folder):
         json.dumps({"question_type": {"Scene": 1, "Action": 2}, "questions": questions})
     )
     texts = {"v3": "C. running", "1": "A", "2": "D"}
-    return [folder / "labels.json"], [{"question_id": i, "prompt": "", "text": text} for i, text in texts.items()]
+    return folder / "labels.json", [{"question_id": i, "prompt": "", "text": text} for i, text in texts.items()]
 
 
 def mmbench(folder):
@@ -82,7 +82,7 @@ def mmbench(folder):
     ]
     write_table(folder / "labels.tsv", rows)
     texts = {3: "A", 1: "B", 2: "It is x"}
-    return [folder / "labels.tsv"], [{"question_id": i, "round_id": 0, "text": text} for i, text in texts.items()]
+    return folder / "labels.tsv", [{"question_id": i, "round_id": 0, "text": text} for i, text in texts.items()]
 
 
 CASES = {

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.conftest import load_script, write_jsonl
-from tests.eval.benchmarks.converter_cases import CASES, WITH_QUESTIONS, read_json, read_rows, vqav2
-from tests.eval.conftest import assert_one_line
+from tests.eval.benchmarks.converter_cases import CASES, WITH_QUESTIONS, read_json, vqav2
+from tests.eval.conftest import assert_one_line, read_jsonl
 
 every = pytest.mark.parametrize("case", CASES, indirect=True)
 with_questions = pytest.mark.parametrize("case", WITH_QUESTIONS, indirect=True)
@@ -56,7 +56,7 @@ def test_questions_that_cannot_be_read_are_named(case):
 @pytest.mark.parametrize("case", ["vqav2", "vizwiz"], indirect=True)
 def test_questions_that_stand_in_their_file_twice_are_refused(case):
     case.questions.write_text(case.questions.read_text() * 2)
-    case.refuses(case.rows, f"{case.questions} has {len(read_rows(case.questions)) // 2} id(s) more than once")
+    case.refuses(case.rows, f"{case.questions} has {len(read_jsonl(case.questions)) // 2} id(s) more than once")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_questions_that_stand_in_their_file_twice_are_refused(case):
     indirect=["case"],
 )
 def test_questions_that_the_server_would_refuse_are_named(case, field, value, named):
-    rows = read_rows(case.questions)
+    rows = read_jsonl(case.questions)
     write_jsonl(case.questions, [*rows[:-1], rows[-1] | {field: value}])
     case.refuses(case.rows, named)
 

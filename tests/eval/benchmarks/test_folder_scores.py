@@ -7,7 +7,7 @@ import pytest
 from llava.eval.benchmarks import mme as eval_mme
 from llava.eval.benchmarks import science_qa as eval_science_qa
 from tests.conftest import write_jsonl
-from tests.eval.conftest import assert_one_line
+from tests.eval.conftest import assert_one_line, read_jsonl
 
 WORD = "Answer the question using a single word or phrase."
 
@@ -127,7 +127,7 @@ def test_mme_adds_accuracy_and_accuracy_plus(call, mme, tmp_path):
 
 def test_mme_refuses_what_does_not_match(call, mme, tmp_path):
     result = tmp_path / "a.jsonl"
-    rows = [json.loads(line) for line in result.read_text().splitlines()]
+    rows = read_jsonl(result)
     write_jsonl(result, rows[1:])
     assert_one_line(call(eval_mme, *mme), "lacks 1 of the 6 questions, such as ('existence', '1', 'Is there a dog?')")
     write_jsonl(result, [*rows, rows[-1]])

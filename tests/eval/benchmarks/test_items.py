@@ -85,7 +85,7 @@ def test_labels_without_pictures_make_each_question_its_own(call, tmp_path):
     labels = [{"question_id": i, "answer_type": "other", "answers": [{"answer": "cat"}]} for i in range(3)]
     (tmp_path / "labels.json").write_text(json.dumps({"annotations": labels}))
     write_jsonl(tmp_path / "a.jsonl", [{"question_id": i, "text": "cat"} for i in range(3)])
-    _, items = eval_vqav2.evaluate(tmp_path / "labels.json", tmp_path / "a.jsonl")
+    items = eval_vqav2.evaluate(tmp_path / "labels.json", tmp_path / "a.jsonl").items
     assert len({picture for _, _, picture in items["accuracy"].keys}) == 3
 
 

@@ -140,31 +140,26 @@ def _is_scored_or_one_line(result) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "mmbench"])
-def test_labels_with_any_value_anywhere_are_scored_or_named(call, tmp_path, name):
+def test_labels_with_any_value_anywhere_are_scored_or_named(score, tmp_path, name):
     make, module, _ = CASES[name]
-    (labels,), rows = make(tmp_path)
-    write_jsonl(tmp_path / "a.jsonl", rows)
-    options = ["--annotation-file", labels, "--result-file", tmp_path / "a.jsonl"]
+    labels, rows = make(tmp_path)
     good = json.loads(labels.read_text())
     for path in _places(good):
         for odd in (None, True, 7, "\ud800", ["x"], [[]], {"x": 1}):
             labels.write_text(json.dumps(_with(good, path, odd)))
-            scored = _is_scored_or_one_line(call(module, *options))
+            scored = _is_scored_or_one_line(score(module, labels, rows))
             if path and path[-1] in ("answer", "answers"):
                 assert not scored or odd == ["x"]  # the annotators' answers to a question of TextVQA
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_answers_with_any_value_in_a_field_are_scored_or_named(call, tmp_path, name):
+def test_answers_with_any_value_in_a_field_are_scored_or_named(score, tmp_path, name):
     make, module, _ = CASES[name]
-    (labels,), rows = make(tmp_path)
+    labels, rows = make(tmp_path)
     for field in ("question_id", "prompt", "text", "round_id", "option_char"):
         for odd in ODD:
-            write_jsonl(tmp_path / "a.jsonl", [*rows[:-1], rows[-1] | {field: odd}])
-            options = ["--annotation-file", labels, "--result-file", tmp_path / "a.jsonl"]
-            if not _is_scored_or_one_line(call(module, *options)):
-                continue
-            assert field != "text" or isinstance(odd, str)
+            if _is_scored_or_one_line(score(module, labels, [*rows[:-1], rows[-1] | {field: odd}])):
+                assert field != "text" or isinstance(odd, str)
 
 
 @pytest.mark.parametrize(
@@ -178,12 +173,11 @@ def test_answers_with_any_value_in_a_field_are_scored_or_named(call, tmp_path, n
         ("textvqa", ("data", 2, "answers"), "yes", "entry 3: answers is 'yes'"),
     ],
 )
-def test_a_label_of_a_wrong_type_is_named(call, tmp_path, name, path, odd, named):
+def test_a_label_of_a_wrong_type_is_named(score, tmp_path, name, path, odd, named):
     make, module, _ = CASES[name]
-    (labels,), rows = make(tmp_path)
-    write_jsonl(tmp_path / "a.jsonl", rows)
+    labels, rows = make(tmp_path)
     labels.write_text(json.dumps(_with(json.loads(labels.read_text()), path, odd)))
-    assert_one_line(call(module, "--annotation-file", labels, "--result-file", tmp_path / "a.jsonl"), named)
+    assert_one_line(score(module, labels, rows), named)
 
 
 def test_science_qa_s_labels_with_any_value_anywhere_are_scored_or_named(call, tmp_path):

@@ -11,7 +11,7 @@ from llava.eval.benchmarks.questions import read_mmbench_questions, read_questio
 from llava.eval.run import answers
 from tests.conftest import picture, write_jsonl
 from tests.eval.benchmarks.tables import encoded, write_table
-from tests.eval.conftest import assert_one_line
+from tests.eval.conftest import assert_one_line, read_jsonl
 
 LETTER = "Answer with the option's letter from the given choices directly."
 
@@ -19,10 +19,6 @@ LETTER = "Answer with the option's letter from the given choices directly."
 @pytest.fixture
 def common(checkpoints):
     return ["--model-path", checkpoints(), "--device", "cpu", "--temperature", "0", "--max_new_tokens", "3"]
-
-
-def read(path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -67,7 +63,7 @@ def test_mmvet_is_answered(call, common, tmp_path):
     )
     files = ["--question-file", questions, "--image-folder", tmp_path, "--answers-file", out]
     assert call(model_vqa, *common, *files)[0] == 0
-    assert [(row["question_id"], row["prompt"]) for row in read(out)] == [
+    assert [(row["question_id"], row["prompt"]) for row in read_jsonl(out)] == [
         (0, "What is x?"),
         (1, "What is y?"),
         (2, "What is z?"),
@@ -103,7 +99,7 @@ def test_mmbench_is_answered_in_chunks_and_merged(call, common, mmbench, tmp_pat
     merged = tmp_path / "merged.jsonl"
     merge = ["--question-file", mmbench, "--output", merged]
     assert call(answers, *merge, "--answers-files", *reversed(files))[0] == 0
-    rows = read(merged)
+    rows = read_jsonl(merged)
     assert [(row["question_id"], row["round_id"]) for row in rows] == [
         *((241, 0), (241, 1), (7, 0), (7, 1), (7, 2), (7, 3), (9, 0), (9, 1)),
     ]
@@ -152,8 +148,8 @@ def test_science_questions_are_answered_and_merged(call, common, science, tmp_pa
     assert call(model_vqa_science, *options, "--answers-file", whole)[0] == 0
     merge = ["--question-file", science, "--output", merged]
     assert call(answers, *merge, "--answers-files", *reversed(files))[0] == 0
-    assert [(row["question_id"], row["text"]) for row in read(merged)] == [
-        (row["question_id"], row["text"]) for row in read(whole)
+    assert [(row["question_id"], row["text"]) for row in read_jsonl(merged)] == [
+        (row["question_id"], row["text"]) for row in read_jsonl(whole)
     ]
     assert_one_line(call(answers, *merge, "--answers-files", files[0]), "1 question(s) unanswered: 5")
     (tmp_path / "images" / "5" / "image.png").unlink()
@@ -164,7 +160,7 @@ def test_the_real_files_are_asked_as_the_published_answers_say(reference):
     """First questions of ScienceQA, MM-Vet, TextVQA and MME, with the prompts that LLaVA-1.5-13B's answers record."""
     formats = reference.parent / "eval-formats"
     science = read_science_questions(formats / "scienceqa" / "llava_test_CQM-I.head.json", formats, True)
-    recorded = {row["question_id"]: row["prompt"] for row in read(formats / "scienceqa" / "answers.head.jsonl")}
+    recorded = {row["question_id"]: row["prompt"] for row in read_jsonl(formats / "scienceqa" / "answers.head.jsonl")}
     published = json.loads((formats / "scienceqa" / "output.head.json").read_text())
     recorded |= {row["question_id"]: row["question"] for rows in published.values() for row in rows}
     pairs = [(q.prompt, recorded[q.question_id]) for q in science if q.question_id in recorded]
@@ -172,7 +168,7 @@ def test_the_real_files_are_asked_as_the_published_answers_say(reference):
     assert [asked for asked, _ in pairs] == [published for _, published in pairs]
     for folder, name in (("mm-vet", "llava-mm-vet"), ("textvqa", "llava_textvqa_val_v051_ocr"), ("mme", "llava_mme")):
         asked = read_question_file(formats / folder / f"{name}.head.jsonl", formats)
-        answered = read(formats / folder / "answers.head.jsonl")
+        answered = read_jsonl(formats / folder / "answers.head.jsonl")
         for question, row in zip(asked, answered):
             assert (question.question_id, question.prompt) == (row["question_id"], row["prompt"])
 

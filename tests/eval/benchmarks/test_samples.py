@@ -8,7 +8,7 @@ import pytest
 from llava.errors import InputError
 from llava.eval.benchmarks import all_benchmarks, find_benchmark
 from llava.eval.evaluation import BUNDLED_DATA, sample_scorer
-from llava.eval.run.answers import answer_line
+from llava.eval.run.answers import write_answers
 
 GUESSES = ["yes", "no", "A", "B", "red", "circle", "city"]
 SCORED = [entry.name for entry in all_benchmarks() if entry.score is not None]
@@ -23,7 +23,7 @@ def score(name: str, questions: list, folder) -> dict:
     """Everything that the benchmark's scorer says of guesses at a sample."""
     benchmark, file = find_benchmark(name), folder / "merge.jsonl"
     folder.mkdir()
-    file.write_text("".join(answer_line(question, guess(question), "") for question in questions))
+    write_answers(file, questions, list(map(guess, questions)))
     return benchmark.score(BUNDLED_DATA / benchmark.folder, file, questions).scores
 
 
@@ -43,26 +43,17 @@ def counts(name: str, scores: dict) -> list[float]:
 
 
 @pytest.mark.parametrize("name", SCORED)
-def test_the_parts_of_a_benchmark_add_up(name, tmp_path):
-    benchmark = find_benchmark(name)
+def test_the_parts_of_a_benchmark_add_up_and_all_of_it_has_its_own_headlines(name, tmp_path):
+    benchmark, file = find_benchmark(name), tmp_path / "merge.jsonl"
     questions = benchmark.read_questions(BUNDLED_DATA)
+    answers = list(map(guess, questions))
+    write_answers(file, questions, answers)
+    whole = benchmark.score(BUNDLED_DATA / benchmark.folder, file, None).scores
     shuffled = random.Random(0).sample(questions, len(questions))
     parts = [score(name, part, tmp_path / str(i)) for i, part in enumerate((shuffled[:40], shuffled[40:]))]
-    file = tmp_path / "merge.jsonl"
-    file.write_text("".join(answer_line(question, guess(question), "") for question in questions))
-    whole = benchmark.score(BUNDLED_DATA / benchmark.folder, file, None).scores
     added = [sum(pair) for pair in zip(*(counts(name, part) for part in parts))]
     assert added == pytest.approx(counts(name, whole))
     assert counts(name, whole)[-1] > 0
-
-
-@pytest.mark.parametrize("name", SCORED)
-def test_all_questions_have_the_benchmark_s_own_headlines(name, tmp_path):
-    benchmark = find_benchmark(name)
-    questions, file = benchmark.read_questions(BUNDLED_DATA), tmp_path / "merge.jsonl"
-    answers = [guess(question) for question in questions]
-    file.write_text("".join(map(answer_line, questions, answers, [""] * len(answers))))
-    whole = benchmark.score(BUNDLED_DATA / benchmark.folder, file, None).scores
     (figures,) = sample_scorer(benchmark, BUNDLED_DATA)(questions, [answers])
     assert figures == pytest.approx({headline.heading: whole[headline.key] for headline in benchmark.headlines})
 

@@ -7,17 +7,11 @@ from pathlib import Path
 import pytest
 
 from llava.eval.benchmarks.items import accuracy_items, make_items, write_items
-from llava.eval.report import summary
 from llava.eval.report.score_table import Cell, Setting
 from tests.eval.conftest import table_of
 
 N = 200
 MARKS = "↑ better, ↓ worse, ≈ not distinguishable"
-
-
-@pytest.fixture
-def script():
-    return summary
 
 
 @pytest.fixture
@@ -39,13 +33,9 @@ def save(tmp_path):
 
 
 @pytest.fixture
-def compare(script, call, tmp_path):
-    """Run the command on methods; returns exit code, stdout and stderr."""
-
-    def run(*methods: str) -> tuple[int, str, str]:
-        return call(script, "--out-dir", tmp_path, "--checkpoint", "llava-a", "--methods", *methods)
-
-    return run
+def compare(collected):
+    """What the command prints of methods."""
+    return lambda *methods: collected("--checkpoint", "llava-a", "--methods", *methods)
 
 
 def numbers(cell: str) -> list[float]:
@@ -59,10 +49,9 @@ def rows_of(file: Path) -> list[dict]:
         return list(csv.DictReader(lines))
 
 
-def test_each_cell_has_its_interval_in_table_and_csv(script, save, call, tmp_path):
+def test_each_cell_has_its_interval_in_table_and_csv(save, tmp_path, collected):
     save("vispruner", 64, 160)
-    code, out, _ = call(script, "--out-dir", tmp_path)
-    assert code == 0
+    out = collected()
     (cell,) = table_of(out)[1][3:]
     figure, low, high = numbers(cell)
     spread = 1.96 * 100 * (0.8 * 0.2 / N) ** 0.5
@@ -74,12 +63,11 @@ def test_each_cell_has_its_interval_in_table_and_csv(script, save, call, tmp_pat
     assert not (tmp_path / "summary" / "differences.md").exists()
 
 
-def test_a_folder_of_an_earlier_release_has_no_interval_and_the_table_says_so(script, save, call, tmp_path):
+def test_a_folder_of_an_earlier_release_has_no_interval_and_the_table_says_so(save, tmp_path, collected):
     save("vispruner", 64, 160)
     old = save("vispruner", 32, 150) / "merge.items.json"
     old.unlink()
-    code, out, _ = call(script, "--out-dir", tmp_path)
-    assert code == 0
+    out = collected()
     with_interval, without = (row[3] for row in table_of(out)[1:])
     assert "[" in with_interval
     assert without == "75.0"
@@ -96,8 +84,7 @@ def test_methods_are_compared_with_vispruner_at_the_same_budget(save, compare, t
         save("random", tokens, right - 20)
         save("divprune", tokens, right + (1 if tokens == 64 else 30))
     save("fastervlm", 16, 80)
-    code, out, _ = compare("none", "divprune", "vispruner", "random", "fastervlm")
-    assert code == 0
+    out = compare("none", "divprune", "vispruner", "random", "fastervlm")
     marks = {tuple(row[:2]): row[3].partition("] ")[2] for row in table_of(out)[1:]}
     assert marks == {
         ("none", "all"): "",
@@ -133,7 +120,7 @@ def test_methods_are_compared_with_vispruner_at_the_same_budget(save, compare, t
 def test_without_vispruner_the_first_method_is_what_others_are_compared_with(save, compare, tmp_path):
     for method in ("none", "divprune", "random"):
         save(method, "all" if method == "none" else 64, 100)
-    assert compare("none", "random", "divprune")[0] == 0
+    compare("none", "random", "divprune")
     rows = rows_of(tmp_path / "summary" / "differences.csv")
     assert [(row["method"], row["reference"]) for row in rows] == [("none", "random"), ("divprune", "random")]
     assert {(float(row["difference"]), float(row["low"]), float(row["high"])) for row in rows} == {(0, 0, 0)}
@@ -145,8 +132,7 @@ def test_runs_on_different_questions_are_not_compared_and_a_line_says_why(save, 
     save("divprune", 64, 100, first=1)
     save("random", 64, 100, question_file="b", images="i")
     save("visionzip", 64, 100, question_file="a", images="i")
-    code, out, _ = compare("vispruner", "divprune", "random", "visionzip")
-    assert code == 0
+    out = compare("vispruner", "divprune", "random", "visionzip")
     assert [row[3].partition("] ")[2] for row in table_of(out)[1:]] == ["", "", "", "≈"]
     one, other = (line for line in out.splitlines() if line.startswith("Not compared, GQA of "))
     assert "divprune (64 tokens, ratio 0.5) and of vispruner" in one
@@ -156,16 +142,16 @@ def test_runs_on_different_questions_are_not_compared_and_a_line_says_why(save, 
     assert [row["method"] for row in rows_of(tmp_path / "summary" / "differences.csv")] == ["visionzip"]
 
 
-def test_differences_of_an_earlier_run_do_not_stay(script, save, compare, call, tmp_path):
+def test_differences_of_an_earlier_run_do_not_stay(save, compare, tmp_path, collected):
     save("vispruner", 64, 100)
     save("random", 64, 100)
-    assert compare("vispruner", "random")[0] == 0
+    compare("vispruner", "random")
     assert (tmp_path / "summary" / "differences.md").exists()
-    assert call(script, "--out-dir", tmp_path)[0] == 0
+    collected()
     assert not list((tmp_path / "summary").glob("differences.*"))
 
 
-def test_items_that_are_not_the_score_s_are_named_and_the_score_is_still_collected(script, save, call, tmp_path):
+def test_items_that_are_not_the_score_s_are_named_and_the_score_is_still_collected(save, collect):
     save("vispruner", 64, 160)
     file = save("vispruner", 32, 150) / "merge.items.json"
     for text, says in (
@@ -173,7 +159,7 @@ def test_items_that_are_not_the_score_s_are_named_and_the_score_is_still_collect
         ("{", "not JSON"),
     ):
         file.write_text(text)
-        code, out, err = call(script, "--out-dir", tmp_path)
+        code, out, err = collect()
         assert code == 2
         assert err.count("\n") == 1
         assert str(file) in err
@@ -182,25 +168,23 @@ def test_items_that_are_not_the_score_s_are_named_and_the_score_is_still_collect
         assert table_of(out)[2][3] == "75.0"
 
 
-def test_a_score_on_one_picture_has_no_interval(script, save, call, tmp_path):
+def test_a_score_on_one_picture_has_no_interval(save, collected):
     folder = save("vispruner", 64, 160)
     write_items({"accuracy": accuracy_items(range(2), [0, 0], [1, 0])}, folder / "merge.score.json")
     (folder / "merge.score.json").write_text('{"accuracy": 50.0}')
-    code, out, _ = call(script, "--out-dir", tmp_path)
-    assert code == 0
+    out = collected()
     assert table_of(out)[1][3] == "50.0"
     assert "No interval of GQA of llava-a (64 tokens, ratio 0.5): one picture leaves nothing to draw." in out
 
 
-def test_two_figures_of_a_benchmark_have_their_own_intervals(script, call, tmp_path):
+def test_two_figures_of_a_benchmark_have_their_own_intervals(tmp_path, collected):
     folder = tmp_path / "mme" / "answers" / "dev" / "llava-a" / "n_64" / "r_0.5"
     folder.mkdir(parents=True)
     even = make_items({"count": [(str(i), str(i), i % 2, 1) for i in range(100)]}, "sum")
     sure = make_items({"code": [(str(i), str(i), 1, 1) for i in range(100)]}, "sum")
     (folder / "merge.score.json").write_text('{"perception": 50, "cognition": 100}')
     write_items({"perception": even, "cognition": sure}, folder / "merge.score.json")
-    code, out, _ = call(script, "--out-dir", tmp_path)
-    assert code == 0
+    out = collected()
     perception, cognition = table_of(out)[1][3:]
     assert numbers(perception)[1] < 45 < 55 < numbers(perception)[2]
     assert cognition == "100.0 [100.0, 100.0]"
@@ -223,5 +207,5 @@ def test_the_picture_s_bands_are_as_wide_as_the_intervals():
 def test_a_budget_of_an_image_is_not_compared_with_one_of_a_crop(save, compare, tmp_path):
     for method, tokens in (("vispruner", 64), ("divprune", "64_per_image"), ("random", 64)):
         save(method, tokens, 100)
-    assert compare("vispruner", "divprune", "random")[0] == 0
+    compare("vispruner", "divprune", "random")
     assert [row["method"] for row in rows_of(tmp_path / "summary" / "differences.csv")] == ["random"]

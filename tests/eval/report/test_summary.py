@@ -15,11 +15,6 @@ SPLIT = "dev"
 
 
 @pytest.fixture
-def script():
-    return summary
-
-
-@pytest.fixture
 def save(tmp_path):
     """Lay down a run's folder with the files named, each with its content as JSON; returns the folder."""
 
@@ -37,7 +32,7 @@ def score(**values) -> dict:
     return {"merge.jsonl": {}, "merge.score.json": values}
 
 
-def test_each_benchmark_gives_its_headline_in_the_order_of_the_suite(script, save, call, tmp_path):
+def test_each_benchmark_gives_its_headline_in_the_order_of_the_suite(save, collect):
     save("seed", 64, score(accuracy=60.55, samples=9))
     save("mmbench_cn", 64, score(accuracy=50))
     save("mmbench", 64, score(accuracy=61.0))
@@ -47,19 +42,18 @@ def test_each_benchmark_gives_its_headline_in_the_order_of_the_suite(script, sav
     save("sqa", 64, score(accuracy=10.0, image_accuracy=70.0))
     save("gqa", 64, score(accuracy=62.0))
     save("vqav2", 64, score(accuracy=78.0))
-    code, out, err = call(script, "--out-dir", tmp_path)
+    code, out, err = collect()
     assert (code, err) == (0, "")
     header, row = table_of(out)
     assert header[3:] == ["VQAv2", "GQA", "SQA-I", "TextVQA", "POPE F1", "MME-P", "MME-C", "MMB", "MMB-CN", "SEED"]
     assert row[3:] == ["78.0", "62.0", "70.0", "58.0", "85.9", "1500.2", "300.0", "61.0", "50.0", "60.5"]
 
 
-def test_a_budget_per_image_is_a_row_of_its_own_and_says_so(script, save, call, tmp_path):
+def test_a_budget_per_image_is_a_row_of_its_own_and_says_so(save, tmp_path, collected):
     save("pope", 64, score(mean_f1=80.0))
     save("pope", "64_per_image", score(mean_f1=70.0) | {"merge.run.json": {"kept": 64, "budget_per": "image"}})
     save("pope", "64_per_image", score(mean_f1=60.0), ratio="0.25")
-    code, out, _ = call(script, "--out-dir", tmp_path, "--tokens", 64)
-    assert code == 0
+    out = collected("--tokens", 64)
     assert table_of(out)[1:] == [
         ["llava-a", "64 per image", "0.25", "60.0"],
         ["llava-a", "64", "0.5", "80.0"],
@@ -70,17 +64,14 @@ def test_a_budget_per_image_is_a_row_of_its_own_and_says_so(script, save, call, 
         assert [row["tokens"] for row in csv.DictReader(file)] == ["64 per image", "64", "64 per image"]
 
 
-def test_a_row_is_a_checkpoint_a_number_of_tokens_and_a_ratio_and_what_is_missing_is_a_dash(
-    script, save, call, tmp_path
-):
+def test_a_row_is_a_checkpoint_a_number_of_tokens_and_a_ratio_and_what_is_missing_is_a_dash(save, collected):
     save("pope", 128, score(mean_f1=80.0))
     save("pope", 64, score(mean_f1=0.0))
     save("pope", 64, score(mean_f1=79.0), ratio="0.25")
     save("gqa", 64, score(accuracy=60.0))
     save("mme", 64, score(perception=900.0, cognition=None))
     save("gqa", 576, score(accuracy=61.0), checkpoint="llava-b")
-    code, out, _ = call(script, "--out-dir", tmp_path)
-    assert code == 0
+    out = collected()
     assert table_of(out) == [
         ["checkpoint", "tokens", "ratio", "GQA", "POPE F1", "MME-P"],
         ["llava-a", "128", "0.5", "–", "80.0", "–"],
@@ -90,12 +81,11 @@ def test_a_row_is_a_checkpoint_a_number_of_tokens_and_a_ratio_and_what_is_missin
     ]
 
 
-def test_the_files_say_what_is_printed(script, save, call, tmp_path):
+def test_the_files_say_what_is_printed(save, tmp_path, collected):
     save("pope", 64, score(mean_f1=85.94999))
     save("mme", 64, score(perception=1500.0, cognition=300.0))
     save("pope", 32, score(mean_f1=70))
-    code, out, _ = call(script, "--out-dir", tmp_path)
-    assert code == 0
+    out = collected()
     summary = tmp_path / "summary"
     assert (summary / "scores.md").read_text() == out
     with (summary / "scores.csv").open() as file:
@@ -113,43 +103,39 @@ def test_the_files_say_what_is_printed(script, save, call, tmp_path):
     )
 
 
-def test_what_has_no_local_score_is_listed_by_its_file(script, save, call, tmp_path):
+def test_what_has_no_local_score_is_listed_by_its_file(save, collected):
     save("pope", 64, score(mean_f1=80.0))
     workbook = save("mmbench", 64, score(accuracy=60.0) | {"merge.xlsx": {}})
     folders = [save(name, 64, {"merge.jsonl": {}, "merge.upload.json": {}}) for name in ("vqav2", "vizwiz", "mmvet")]
-    code, out, _ = call(script, "--out-dir", tmp_path)
-    assert code == 0
+    out = collected()
     assert table_of(out)[0][3:] == ["POPE F1", "MMB"]
     assert [str(folder / "merge.upload.json") in out for folder in folders] == [True] * 3
     assert str(workbook) not in out
 
 
-def test_one_checkpoint_and_some_numbers_of_tokens_can_be_asked_for(script, save, call, tmp_path):
+def test_one_checkpoint_and_some_numbers_of_tokens_can_be_asked_for(save, tmp_path, collect, collected):
     for tokens in (128, 64, 32):
         for checkpoint in ("llava-a", "llava-b"):
             save("gqa", tokens, score(accuracy=tokens / 2), checkpoint=checkpoint)
     output = tmp_path / "elsewhere"
-    code, out, _ = call(
-        script, "--out-dir", tmp_path, "--checkpoint", "someone/llava-b", "--tokens", 32, 128, "--output", output
-    )
-    assert code == 0
+    out = collected("--checkpoint", "someone/llava-b", "--tokens", 32, 128, "--output", output)
     assert table_of(out)[1:] == [["llava-b", "128", "0.5", "64.0"], ["llava-b", "32", "0.5", "16.0"]]
     assert (output / "scores.md").read_text() == out
     assert not (tmp_path / "summary").exists()
-    assert_one_line(call(script, "--out-dir", tmp_path, "--checkpoint", "llava-c"), "of that checkpoint")
+    assert_one_line(collect("--checkpoint", "llava-c"), "of that checkpoint")
 
 
-def test_two_splits_of_a_benchmark_are_two_columns(script, save, call, tmp_path):
+def test_two_splits_of_a_benchmark_are_two_columns(save, collected):
     save("vqav2", 64, score(accuracy=70.0), split="val")
     save("vqav2", 64, score(accuracy=60.0), split="minival")
-    _, out, _ = call(script, "--out-dir", tmp_path)
+    out = collected()
     assert table_of(out) == [
         ["checkpoint", "tokens", "ratio", "VQAv2 (minival)", "VQAv2 (val)"],
         ["llava-a", "64", "0.5", "60.0", "70.0"],
     ]
 
 
-def test_a_bad_score_file_is_named_and_the_others_are_still_collected(script, save, call, tmp_path):
+def test_a_bad_score_file_is_named_and_the_others_are_still_collected(save, collect):
     save("pope", 64, score(mean_f1=80.0))
     folder = save("gqa", 64, {"merge.jsonl": {}})
     file = folder / "merge.score.json"
@@ -162,66 +148,65 @@ def test_a_bad_score_file_is_named_and_the_others_are_still_collected(script, sa
     ):
         if content:
             file.write_text(content)
-        code, out, err = call(script, "--out-dir", tmp_path)
+        code, out, err = collect()
         assert code == 2
         assert says in err
         assert err.count("\n") == 1
         assert table_of(out) == [["checkpoint", "tokens", "ratio", "POPE F1"], ["llava-a", "64", "0.5", "80.0"]]
 
 
-def test_nothing_to_collect_is_one_line(script, save, call, tmp_path):
+def test_nothing_to_collect_is_one_line(save, call, tmp_path, collect):
     folder = save("pope", 64, {})
     (folder / "merge.parts").mkdir()  # answering has begun
-    assert_one_line(call(script, "--out-dir", tmp_path), f"no scores or files for submission below {tmp_path}")
-    assert_one_line(call(script, "--out-dir", tmp_path / "nowhere"), str(tmp_path / "nowhere"))
-    assert_one_line(call(script), "--out-dir")
+    assert_one_line(collect(), f"no scores or files for submission below {tmp_path}")
+    assert_one_line(call(summary, "--out-dir", tmp_path / "nowhere"), str(tmp_path / "nowhere"))
+    assert_one_line(call(summary), "--out-dir")
     assert not (tmp_path / "summary").exists()
 
 
 def test_without_matplotlib_the_table_is_written_and_one_line_names_the_extra(
-    script, save, call, tmp_path, monkeypatch, caplog
+    save, tmp_path, monkeypatch, caplog, collected
 ):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     save("pope", 64, score(mean_f1=80.0))
-    code, out, _ = call(script, "--out-dir", tmp_path)
-    assert code == 0
+    out = collected()
     assert "80.0" in out
     assert [record.message.count("[eval]") for record in caplog.records] == [1]
     assert sorted(path.name for path in (tmp_path / "summary").iterdir()) == ["scores.csv", "scores.md"]
 
 
-def test_the_picture_grows_with_the_number_of_benchmarks(script, save, call, tmp_path):
+def test_the_picture_grows_with_the_number_of_benchmarks(save, tmp_path, collected):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "summary" / "scores.png"
     for tokens in (128, 64, 32):
         save("pope", tokens, score(mean_f1=80.0))
-    assert call(script, "--out-dir", tmp_path)[0] == 0
+    collected()
     one = Image.open(picture).size
     for benchmark in ("gqa", "textvqa", "mmbench", "mmbench_cn", "seed"):
         save(benchmark, 64, score(accuracy=50.0))
-    assert call(script, "--out-dir", tmp_path)[0] == 0
+    collected()
     six = Image.open(picture).size
     assert six[0] == 3 * one[0]
     assert six[1] > 1.5 * one[1]
 
 
-def test_an_unpruned_model_is_not_tabulated_under_a_budget(script, save, call, tmp_path):
+def test_an_unpruned_model_is_not_tabulated_under_a_budget(save, collect, collected):
     """Not at the budget it was called with, whether its folder is n_all or, of an earlier release, n_8."""
     save("pope", 8, score(mean_f1=96.0) | {"merge.settings.json": {"pruning_method": "none"}}, checkpoint="old-none")
     save("pope", "all", score(mean_f1=95.0) | {"merge.run.json": {"kept": 144}}, checkpoint="new-none")
-    _, out, _ = call(script, "--out-dir", tmp_path)
+    out = collected()
     assert table_of(out)[1:] == [["new-none", "144", "0.5", "95.0"], ["old-none", "all", "0.5", "96.0"]]
-    assert_one_line(call(script, "--out-dir", tmp_path, "--tokens", 8), "no scores")
+    assert_one_line(collect("--tokens", 8), "no scores")
 
 
-def test_a_budget_beyond_the_picture_is_tabulated_as_what_was_kept(script, save, call, tmp_path):
+def test_a_budget_beyond_the_picture_is_tabulated_as_what_was_kept(save, collected):
     save("pope", 2000, score(mean_f1=96.0) | {"merge.run.json": {"kept": 144}})
-    _, out, _ = call(script, "--out-dir", tmp_path)
+    out = collected()
     assert table_of(out)[1] == ["llava-a", "144", "0.5", "96.0"]
 
 
-def test_methods_of_one_checkpoint_are_rows_in_the_order_asked_for(script, save, call, tmp_path):
+def test_methods_of_one_checkpoint_are_rows_in_the_order_asked_for(save, tmp_path, collect, collected):
     save("pope", "all", score(mean_f1=96.0) | {"merge.run.json": {"kept": 144}}, checkpoint="llava-a-none")
     for tokens in (32, 8, 4):
         save("pope", tokens, score(mean_f1=50 + tokens))
@@ -231,8 +216,7 @@ def test_methods_of_one_checkpoint_are_rows_in_the_order_asked_for(script, save,
         save("pope", tokens, score(mean_f1=0), checkpoint="llava-b")
     (tmp_path / "mine.py").write_text("def select(views, settings): ...\n")
     methods = ["--checkpoint", "x/llava-a", "--methods", "none", tmp_path / "mine.py", "vispruner"]
-    code, out, _ = call(script, "--out-dir", tmp_path, *methods, "--tokens", 32, 8, "--benchmarks", "pope")
-    assert code == 0
+    out = collected(*methods, "--tokens", 32, 8, "--benchmarks", "pope")
     assert table_of(out) == [
         ["method", "tokens", "ratio", "POPE F1"],
         ["none", "144", "0.5", "96.0"],
@@ -241,12 +225,11 @@ def test_methods_of_one_checkpoint_are_rows_in_the_order_asked_for(script, save,
         ["vispruner", "32", "0.5", "82.0"],
         ["vispruner", "8", "0.5", "58.0"],
     ]
-    assert_one_line(call(script, "--out-dir", tmp_path, "--methods", "none"), "give --checkpoint too")
-    assert_one_line(call(script, "--out-dir", tmp_path, "--checkpoint", "a", "--methods", "tome"), "'tome'")
+    assert_one_line(collect("--methods", "none"), "give --checkpoint too")
+    assert_one_line(collect("--checkpoint", "a", "--methods", "tome"), "'tome'")
 
 
-def test_a_bar_in_a_name_does_not_break_the_table(script, save, call, tmp_path):
+def test_a_bar_in_a_name_does_not_break_the_table(save, collected):
     save("gqa", 64, score(accuracy=62.0), checkpoint="llava|a")
-    code, out, _ = call(script, "--out-dir", tmp_path)
-    assert code == 0
+    out = collected()
     assert "| llava\\|a   |" in out

@@ -19,6 +19,7 @@ from llava.pruning import Settings
 from tests.conftest import IMAGE, generate_alone, picture
 
 SIZES = [(200, 150), (90, 300), (400, 120), (168, 168)]
+ONE, SIX = ({"do_sample": False, "max_new_tokens": number} for number in (1, 6))  # new tokens
 
 
 @pytest.fixture
@@ -47,10 +48,9 @@ def asked_alone(loaded, question: Question, options: dict) -> str:
 def test_questions_get_the_answers_that_each_gets_alone(loaded, questions, version, language_model, budget, method):
     llava = loaded(version, language_model)
     llava[1].visual_token_num, llava[1].pruning_method = budget, method
-    options = {"do_sample": False, "max_new_tokens": 6}
-    alone = [asked_alone(llava, question, options) for question in questions]
+    alone = [asked_alone(llava, question, SIX) for question in questions]
     for batch_size in (1, 3, 16):
-        answers = list(answer_questions(llava, questions, "llava_v1", options, batch_size))
+        answers = list(answer_questions(llava, questions, "llava_v1", SIX, batch_size))
         assert [question for question, _ in answers] == questions
         assert [text for _, text in answers] == alone
     assert len(set(alone)) > 1
@@ -73,7 +73,7 @@ def test_an_answer_that_ends_early_has_no_padding_in_it(loaded, questions):
 def test_beams_find_the_answers_that_they_find_alone(loaded, questions, budget):
     llava = loaded()
     llava[1].visual_token_num = budget
-    options = {"do_sample": False, "max_new_tokens": 6, "num_beams": 3}
+    options = {**SIX, "num_beams": 3}
     alone = [asked_alone(llava, question, options) for question in questions]
     assert [text for _, text in answer_questions(llava, questions, "llava_v1", options, 4)] == alone
 
@@ -86,15 +86,14 @@ def test_pictures_of_following_questions_are_encoded_once(loaded, questions, num
     hook = embeddings.register_forward_hook(lambda module, inputs, out: encoded.append(len(inputs[0])))
     for batch_size in (1, 2, 16):
         encoded.clear()
-        options = {"do_sample": False, "max_new_tokens": 1}
-        list(answer_questions(llava, questions, "llava_v1", options, batch_size, num_workers))
+        list(answer_questions(llava, questions, "llava_v1", ONE, batch_size, num_workers))
         assert sum(encoded) == 3
     hook.remove()
 
 
 def test_a_picture_that_cannot_be_read_on_the_way_is_named(loaded, questions):
     questions[-1].image.write_bytes(questions[-1].image.read_bytes()[:1000])
-    answers = answer_questions(loaded(), questions, "llava_v1", {"do_sample": False, "max_new_tokens": 1}, 1, 1)
+    answers = answer_questions(loaded(), questions, "llava_v1", ONE, 1, 1)
     assert [next(answers)[0] for _ in range(5)] == questions[:5]
     with pytest.raises(InputError, match=str(questions[-1].image)):
         next(answers)
@@ -122,31 +121,29 @@ def batches(monkeypatch):
 def test_an_image_token_in_a_question_is_named_before_any_is_answered(loaded, questions):
     bad = Question(7, f"What is {IMAGE}?", questions[0].image, "")
     with pytest.raises(InputError, match="question 7 has <image> in its text"):
-        next(answer_questions(loaded(), [*questions, bad], "llava_v1", {"do_sample": False, "max_new_tokens": 1}))
+        next(answer_questions(loaded(), [*questions, bad], "llava_v1", ONE))
 
 
 def test_only_as_many_questions_as_wanted_are_asked_at_once(loaded, questions, batches):
     llava = loaded()
     sizes = batches(llava[1], 16)
     pictured = [question for question in questions if question.image is not None]
-    list(answer_questions(llava, pictured, "llava_v1", {"do_sample": False, "max_new_tokens": 1}, 4))
+    list(answer_questions(llava, pictured, "llava_v1", ONE, 4))
     assert sizes == [4, 2]
 
 
 def test_where_memory_runs_out_batches_get_smaller(loaded, questions, batches):
     llava = loaded()
-    options = {"do_sample": False, "max_new_tokens": 6}
     pictured = [question for question in questions if question.image is not None]
-    whole = list(answer_questions(llava, pictured, "llava_v1", options, 6))
+    whole = list(answer_questions(llava, pictured, "llava_v1", SIX, 6))
     sizes = batches(llava[1], 2)
-    assert list(answer_questions(llava, pictured, "llava_v1", options, 6)) == whole
+    assert list(answer_questions(llava, pictured, "llava_v1", SIX, 6)) == whole
     assert sizes == [2, 2, 2]
 
 
 def test_where_memory_runs_out_images_are_encoded_one_by_one(loaded, questions, monkeypatch):
     llava = loaded()
-    options = {"do_sample": False, "max_new_tokens": 6}
-    whole = list(answer_questions(llava, questions, "llava_v1", options, 7))
+    whole = list(answer_questions(llava, questions, "llava_v1", SIX, 7))
     run_tower, sizes = door.encode, []
 
     def counted(model, images, *args):
@@ -156,17 +153,16 @@ def test_where_memory_runs_out_images_are_encoded_one_by_one(loaded, questions, 
         return run_tower(model, images, *args)
 
     monkeypatch.setattr(door, "encode", counted)
-    assert list(answer_questions(llava, questions, "llava_v1", options, 7)) == whole
+    assert list(answer_questions(llava, questions, "llava_v1", SIX, 7)) == whole
     assert sizes == [1, 1, 1]
 
 
 def test_a_question_without_an_image_may_stand_between_two_on_one(loaded, questions):
     llava = loaded()
-    options = {"do_sample": False, "max_new_tokens": 6}
     mixed = [questions[i] for i in (0, 2, 1, 2, 3, 0)]
-    alone = [asked_alone(llava, question, options) for question in mixed]
+    alone = [asked_alone(llava, question, SIX) for question in mixed]
     for batch_size in (1, 2, 16):
-        assert [text for _, text in answer_questions(llava, mixed, "llava_v1", options, batch_size)] == alone
+        assert [text for _, text in answer_questions(llava, mixed, "llava_v1", SIX, batch_size)] == alone
 
 
 def test_a_question_too_large_for_memory_is_named(loaded, questions, batches):

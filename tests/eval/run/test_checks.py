@@ -22,8 +22,7 @@ from llava.inference.request import Request
 from llava.model.builder import LoadedModel
 from llava.pruning import Settings
 from tests.conftest import IMAGE, ROOT, picture
-from tests.eval.conftest import assert_one_line, texts
-from tests.eval.run.runs import command
+from tests.eval.conftest import texts
 
 ONE = {"do_sample": False, "max_new_tokens": 1}
 
@@ -190,16 +189,6 @@ def test_most_answers_being_empty_is_said_in_the_score_file(call, caplog, checkp
         assert code == 0
         assert (says in out, says in scores.get("warning", ""), says in caplog.text) == (empty == 4,) * 3
     assert answer_each is not jobs.answer_each
-
-
-@pytest.mark.slow
-def test_bad_questions_are_named_once_whatever_the_number_of_processes(ask, tmp_path):
-    image = tmp_path / "images" / "3.png"
-    image.write_bytes(image.read_bytes()[:-2000])  # its header is good: it is found while the model is loaded
-    run = command(*ask, "--answers-file", tmp_path / "out" / "a.jsonl", processes=2)
-    out, err = run.communicate(timeout=120)
-    assert_one_line((run.returncode, out, err), "3.png")
-    assert not (tmp_path / "out").exists()
 
 
 def test_decoding_ahead_keeps_the_order_and_ends_with_its_reader():

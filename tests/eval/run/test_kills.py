@@ -2,15 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from llava.eval import model_vqa_loader
-from tests.conftest import ROOT
 from tests.eval.conftest import texts
-from tests.eval.run.runs import command, lines_in, processes_of, rank_process, wait_for
+from tests.eval.run.runs import command, lines_in, processes_of, rank_process, start, wait_for
 
 SLOW = ("--max_new_tokens", 48, "--batch-size", 1)
 pytestmark = pytest.mark.slow
@@ -48,14 +45,7 @@ def test_what_was_killed_goes_on_at_once(call, caplog, ask, tmp_path, sign, work
 def test_what_a_killed_benchmark_has_started_ends_with_it(checkpoints, pope, tmp_path, killed):
     options = ("--model-path", checkpoints(), "--device", "cpu", "--data-dir", tmp_path, "--out-dir", tmp_path / "out")
     options += ("--max_new_tokens", 200, "--batch-size", 1, "--visual_token_num", 16, 8)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    def start(processes: int) -> subprocess.Popen:
-        arguments = [sys.executable, "-m", "llava.eval", "pope", *map(str, options), "--num-processes", str(processes)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(arguments, **pipes, env=environment, cwd=ROOT)
-
-    first, out = start(2), tmp_path / "out"
+    first, out = start("llava.eval", "pope", *options, "--num-processes", 2), tmp_path / "out"
     wait_for(lambda: next((file for file in out.rglob("[01].jsonl") if file.stat().st_size), None), first)
     launcher = min(set(processes_of(out)) - {first.pid})
     victims = {"command": first.pid, "launcher": launcher, "first rank": rank_process(0, out)}
@@ -64,7 +54,7 @@ def test_what_a_killed_benchmark_has_started_ends_with_it(checkpoints, pope, tmp
     named = {"launcher": "the launcher was ended by signal 9", "first rank": "rank 0 was ended by signal 9"}
     if killed in named:
         assert f"error: {named[killed]}; what has been answered is kept" in err
-    second = start(1)
+    second = start("llava.eval", "pope", *options, "--num-processes", 1)
     said, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
     assert said.count("Mean F1") == 2

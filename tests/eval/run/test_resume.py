@@ -33,12 +33,17 @@ def test_changed_options_and_files_are_told_from_moved_ones(call, ask, tmp_path)
     assert (tmp_path / "a.jsonl").read_bytes() == answers
 
 
+@pytest.fixture
+def whole(call, ask, tmp_path):
+    """Options of a run slow enough to be killed on the way, its answer file, and what it answers if it is not."""
+    ask, file = [*ask, "--max_new_tokens", 48], tmp_path / "out" / "merge.jsonl"
+    assert call(model_vqa_loader, *ask, "--answers-file", tmp_path / "whole.jsonl")[0] == 0
+    return [*ask, "--answers-file", file, "--batch-size", 1], file, texts(tmp_path / "whole.jsonl")
+
+
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_another_number_of_processes(call, ask, tmp_path):
-    ask = [*ask, "--max_new_tokens", 48]  # slow enough to be killed on the way
-    whole, file = tmp_path / "whole.jsonl", tmp_path / "out" / "merge.jsonl"
-    assert call(model_vqa_loader, *ask, "--answers-file", whole)[0] == 0
-    options = [*ask, "--answers-file", file, "--batch-size", 1]
+def test_a_killed_run_goes_on_with_another_number_of_processes(whole):
+    options, file, expected = whole
     first = command(*options)
     wait_for(lambda: lines_in(file.with_suffix(".parts")) >= 2, first)
     os.killpg(first.pid, signal.SIGKILL)
@@ -62,7 +67,7 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(call, ask, tmp_pa
     assert third.returncode == 0, err
     assert f"{kept} of 24 questions are answered already" in err
     assert f"{24 - kept}/{24 - kept}" in err  # one bar for all
-    assert texts(file) == texts(whole)
+    assert texts(file) == expected
 
 
 def two_machines(*options) -> list[subprocess.Popen]:
@@ -75,11 +80,8 @@ def two_machines(*options) -> list[subprocess.Popen]:
 
 
 @pytest.mark.slow
-def test_two_machines_share_the_questions_and_end_together(call, ask, tmp_path):
-    ask = [*ask, "--max_new_tokens", 48]  # slow enough to be killed on the way
-    whole, file = tmp_path / "whole.jsonl", tmp_path / "out" / "merge.jsonl"
-    assert call(model_vqa_loader, *ask, "--answers-file", whole)[0] == 0
-    options = [*ask, "--answers-file", file, "--batch-size", 1]
+def test_two_machines_share_the_questions_and_end_together(whole):
+    options, file, expected = whole
     runs = two_machines(*options)
     wait_for(lambda: len(list(file.with_suffix(".parts").glob("1.jsonl"))) == 1, runs[1])
     os.kill(rank_process(1, file), signal.SIGKILL)
@@ -92,7 +94,7 @@ def test_two_machines_share_the_questions_and_end_together(call, ask, tmp_path):
     for run in two_machines(*options):
         _, err = run.communicate(timeout=120)
         assert run.returncode == 0, err
-    assert texts(file) == texts(whole)
+    assert texts(file) == expected
 
 
 @pytest.mark.slow
@@ -108,15 +110,25 @@ def test_one_process_may_be_launched_too(call, ask, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bad", ["picture", "settings"])
-def test_bad_input_is_told_once_whatever_the_number_of_processes(ask, tmp_path, bad):
-    if bad == "picture":
-        (tmp_path / "images" / "5.png").write_bytes(b"")
+@pytest.mark.parametrize(
+    ("bad", "length", "named"),
+    [
+        ("images/5.png", 0, "5.png"),
+        ("images/5.png", -2000, "5.png"),  # its header is good: it is found while the model is loaded
+        ("out/a.jsonl", 0, "not the settings"),
+    ],
+)
+def test_bad_input_is_told_once_whatever_the_number_of_processes(ask, tmp_path, bad, length, named):
+    file = tmp_path / bad
+    if file.exists():
+        file.write_bytes(file.read_bytes()[:length])
     else:
-        (tmp_path / "a.jsonl").write_text("")
-    run = command(*ask, "--answers-file", tmp_path / "a.jsonl", processes=2)
+        file.parent.mkdir()
+        file.touch()
+    run = command(*ask, "--answers-file", tmp_path / "out" / "a.jsonl", processes=2)
     out, err = run.communicate(timeout=120)
-    assert_one_line((run.returncode, out, err), "5.png" if bad == "picture" else "not the settings")
+    assert_one_line((run.returncode, out, err), named)
+    assert (tmp_path / "out").exists() == (file.parent.name == "out")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from llava.eval.run.stamps import digest_files, stamp_files
 from llava.inference.options import AskingOptions, ModelOptions
 from llava.pruning import Settings
 from tests.conftest import picture
-from tests.eval.conftest import assert_one_line
+from tests.eval.conftest import METHOD, assert_one_line
 
 ASKING = AskingOptions({"num_beams": 1, "max_new_tokens": 3})
 
@@ -92,13 +92,6 @@ def test_a_changed_picture_and_another_dtype_count(made, monkeypatch):
     assert (before["dtype"], settings_of(on_gpu, question)["dtype"]) == ("float32", "float16")
 
 
-def test_the_command_refuses_answers_about_a_picture_that_was_changed(call, ask, tmp_path):
-    options = [*ask, "--answers-file", tmp_path / "a.jsonl"]
-    assert call(model_vqa_loader, *options)[0] == 0
-    flip_byte_in_the_middle(tmp_path / "images" / "3.png")
-    assert_one_line(call(model_vqa_loader, *options), "images '")
-
-
 @pytest.fixture
 def answered(call, ask, make_checkpoint, tmp_path) -> list:
     """Options of a run that is complete, with a checkpoint and a method of its own."""
@@ -107,12 +100,6 @@ def answered(call, ask, make_checkpoint, tmp_path) -> list:
     options += ["--answers-file", tmp_path / "a.jsonl"]
     assert call(model_vqa_loader, *options)[0] == 0
     return options
-
-
-METHOD = """
-def select(views, settings):
-    return views.keep(views.importance.argsort(dim=1)[:, -settings.visual_token_num :])
-"""
 
 
 def test_contents_are_read_again_only_where_a_stamp_differs(call, answered, tmp_path, monkeypatch):

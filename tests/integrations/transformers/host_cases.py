@@ -17,6 +17,7 @@ PAD, START, IMAGE, VIDEO, OPEN, CLOSE = 0, 1, 100, 101, 102, 103
 TEXT = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16,
         "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": PAD, "bos_token_id": START,
         "eos_token_id": None, "tie_word_embeddings": False}  # fmt: skip
+LLAMA, QWEN2 = ({**TEXT, "model_type": name} for name in ("llama", "qwen2"))
 CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
         "image_size": 56, "patch_size": 14, "model_type": "clip_vision_model"}  # fmt: skip
 SIGLIP = {**CLIP, "model_type": "siglip_vision_model", "vision_use_head": False}
@@ -80,12 +81,16 @@ class Case:
         return torch.arange(self.crops * self.tokens).view(self.crops, self.tokens)
 
 
+GRID = {"image_grid_pinpoints": [[112, 56], [56, 112], [112, 112]]}
+
+
 def normal(generator: torch.Generator, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=generator)
 
 
-def _llava_config():
-    return transformers.LlavaConfig(vision_config=CLIP, text_config={**TEXT, "model_type": "llama"}, **INDICES)
+def _of_clip(name: str, **more):
+    """The config of a host on CLIP and Llama."""
+    return getattr(transformers, f"{name}Config")(vision_config=CLIP, text_config=LLAMA, **INDICES, **more)
 
 
 def _llava_picture(generator):
@@ -93,33 +98,14 @@ def _llava_picture(generator):
 
 
 def _vipllava_config():
-    name = (
-        "vision_feature_layer"
-        if "vision_feature_layer" in vars(transformers.VipLlavaConfig())
-        else "vision_feature_layers"
-    )
-    text = {**TEXT, "model_type": "llama"}
-    return transformers.VipLlavaConfig(vision_config=CLIP, text_config=text, **{name: [-2, 1]}, **INDICES)
-
-
-def _llava_next_config():
-    grid = [[112, 56], [56, 112], [112, 112]]
-    return transformers.LlavaNextConfig(
-        vision_config=CLIP, text_config={**TEXT, "model_type": "llama"}, image_grid_pinpoints=grid, **INDICES
-    )
+    is_old = "vision_feature_layer" in vars(transformers.VipLlavaConfig())
+    return _of_clip("VipLlava", **{"vision_feature_layer" if is_old else "vision_feature_layers": [-2, 1]})
 
 
 def _llava_next_picture(generator):
     """A picture of 112 x 56 pixels (height, width): 1 + 2 x 1 crops, 8 rows of 4 patches, no padding."""
     inputs = {"pixel_values": normal(generator, 1, 5, 3, 56, 56), "image_sizes": torch.tensor([[112, 56]])}
     return Sample(inputs, ([IMAGE] * (16 + 8 * 5),))
-
-
-def _llava_next_video_config():
-    grid = [[112, 56], [56, 112], [112, 112]]
-    return transformers.LlavaNextVideoConfig(
-        vision_config=CLIP, text_config={**TEXT, "model_type": "llama"}, image_grid_pinpoints=grid, **TOKENS, **INDICES
-    )
 
 
 def _video_of_crops(tokens: int):
@@ -131,23 +117,14 @@ def _video_of_crops(tokens: int):
 
 def _onevision_config():
     grid = [[56 * h, 56 * w] for h in range(1, 7) for w in range(1, 7)]
-    return transformers.LlavaOnevisionConfig(
-        vision_config=SIGLIP,
-        text_config={**TEXT, "model_type": "qwen2"},
-        image_grid_pinpoints=grid,
-        **TOKENS,
-        **INDICES,
-    )
+    given = {"vision_config": SIGLIP, "text_config": QWEN2, "image_grid_pinpoints": grid}
+    return transformers.LlavaOnevisionConfig(**given, **TOKENS, **INDICES)
 
 
 def _video_llava_image(generator):
     names = inspect.signature(transformers.VideoLlavaForConditionalGeneration.forward).parameters
     name = "pixel_values" if "pixel_values" in names else "pixel_values_images"
     return Sample({name: normal(generator, 1, 3, 56, 56)}, ([IMAGE] * 16,))
-
-
-def _video_llava_config():
-    return transformers.VideoLlavaConfig(vision_config=CLIP, text_config={**TEXT, "model_type": "llama"}, **INDICES)
 
 
 def _qwen2_vl_config():
@@ -195,8 +172,7 @@ def _qwen_video(frames_apart: bool):
 def _internvl_config():
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
               "image_size": [112, 112], "patch_size": [14, 14], "use_qk_norm": True}  # fmt: skip
-    text = {**TEXT, "model_type": "qwen2"}
-    return transformers.InternVLConfig(vision_config=vision, text_config=text, image_token_id=IMAGE)
+    return transformers.InternVLConfig(vision_config=vision, text_config=QWEN2, image_token_id=IMAGE)
 
 
 def _internvl_picture(generator):
@@ -206,10 +182,8 @@ def _internvl_picture(generator):
 def _idefics_config(name: str):
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
               "image_size": 112, "patch_size": 14}  # fmt: skip
-    text = {**TEXT, "model_type": "llama"}
-    return getattr(transformers, name)(
-        vision_config=vision, text_config=text, image_token_id=IMAGE, scale_factor=2, pad_token_id=PAD
-    )
+    more = {"image_token_id": IMAGE, "scale_factor": 2, "pad_token_id": PAD}
+    return getattr(transformers, name)(vision_config=vision, text_config=LLAMA, **more)
 
 
 def _idefics_picture(generator):
@@ -236,20 +210,22 @@ QWEN = {"tower": "model.visual", "merged": "in a row"}
 CLS = {"layer": 1, "has_cls": True}
 SQUARES = {"merged": "in squares"}
 IDEFICS = {"tower": "model.vision_model", "language_model": "model.text_model", "crops": 2, **SQUARES}
+NEXT = functools.partial(_of_clip, "LlavaNext", **GRID)
+NEXT_VIDEO = functools.partial(_of_clip, "LlavaNextVideo", **GRID, **TOKENS)
+VIDEO_LLAVA = functools.partial(_of_clip, "VideoLlava")
 CASES = [
-    Case("llava", "LlavaForConditionalGeneration", _llava_config, _llava_picture, 16, **CLS),
+    Case("llava", "LlavaForConditionalGeneration", functools.partial(_of_clip, "Llava"), _llava_picture, 16, **CLS),
     Case("vipllava", "VipLlavaForConditionalGeneration", _vipllava_config, _llava_picture, 16, **CLS),
-    Case("llava_next", "LlavaNextForConditionalGeneration", _llava_next_config, _llava_next_picture, 16, 3, **CLS),
-    Case("next_video image", "LlavaNextVideoForConditionalGeneration", _llava_next_video_config, _llava_next_picture,
-         16, 3, **CLS),
-    Case("next_video", "LlavaNextVideoForConditionalGeneration", _llava_next_video_config, _video_of_crops(12), 4, 3,
+    Case("llava_next", "LlavaNextForConditionalGeneration", NEXT, _llava_next_picture, 16, 3, **CLS),
+    Case("next_video image", "LlavaNextVideoForConditionalGeneration", NEXT_VIDEO, _llava_next_picture, 16, 3, **CLS),
+    Case("next_video", "LlavaNextVideoForConditionalGeneration", NEXT_VIDEO, _video_of_crops(12), 4, 3,
          **CLS, **SQUARES),
     Case("onevision image", "LlavaOnevisionForConditionalGeneration", _onevision_config, _llava_next_picture, 16, 3),
     Case("onevision video", "LlavaOnevisionForConditionalGeneration", _onevision_config, _video_of_crops(13), 4, 3,
          **SQUARES),
-    Case("video_llava image", "VideoLlavaForConditionalGeneration", _video_llava_config, _video_llava_image, 16,
+    Case("video_llava image", "VideoLlavaForConditionalGeneration", VIDEO_LLAVA, _video_llava_image, 16,
          tower="model.image_tower", **CLS),
-    Case("video_llava", "VideoLlavaForConditionalGeneration", _video_llava_config, _video_of_crops(51), 16, 3,
+    Case("video_llava", "VideoLlavaForConditionalGeneration", VIDEO_LLAVA, _video_of_crops(51), 16, 3,
          tower="model.video_tower", **CLS),
     Case("qwen2_vl", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, _qwen_image, 12, **QWEN),
     Case("qwen2_vl video", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, _qwen_video(False), 12, 2, **QWEN),

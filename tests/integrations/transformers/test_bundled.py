@@ -19,8 +19,8 @@ def loaded():
 
 
 @pytest.fixture(scope="module")
-def hf(loaded):
-    return in_hf_layout(loaded[1])
+def hf(tmp_path_factory):
+    return in_hf_layout(tmp_path_factory.mktemp("bundled") / "hf")
 
 
 @pytest.mark.parametrize("benchmark", ["POPE", "TextVQA"])

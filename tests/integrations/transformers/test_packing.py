@@ -86,21 +86,12 @@ def test_several_images_of_a_prompt_are_one_crop_each():
     ids = [[START, 9, *one, 8, *one, 7, 6], [START, 5, *[IMAGE] * (16 + 8 * 5), 7]]
     longest = max(map(len, ids))
     ids = torch.tensor([[PAD] * (longest - len(row)) + row for row in ids])
-    pixels = normal(generator, 3, 3, 3, SIDE, SIDE)
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": (ids != PAD).long(),
-        "pixel_values": pixels,
-        "image_sizes": torch.tensor([[112, 56]] * 3),
-        "batch_num_images": torch.tensor([2, 1]),
-    }
-    first = {
-        "input_ids": ids[:1, longest - 39 :],
-        "pixel_values": pixels[:2],
-        "image_sizes": inputs["image_sizes"][:2],
-        "batch_num_images": torch.tensor([2]),
-    }
-    last = {"input_ids": ids[1:], "pixel_values": pixels[2:], "image_sizes": inputs["image_sizes"][2:]}
+    pixels, sizes = normal(generator, 3, 3, 3, SIDE, SIDE), torch.tensor([[112, 56]] * 3)
+    inputs = {"input_ids": ids, "attention_mask": (ids != PAD).long(), "pixel_values": pixels, "image_sizes": sizes}
+    inputs["batch_num_images"] = torch.tensor([2, 1])
+    first = {"input_ids": ids[:1, longest - 39 :], "pixel_values": pixels[:2], "image_sizes": sizes[:2]}
+    first["batch_num_images"] = torch.tensor([2])
+    last = {"input_ids": ids[1:], "pixel_values": pixels[2:], "image_sizes": sizes[2:]}
     prune(model, 4)
     answers = model.generate(**inputs, **GREEDY)[:, longest:]
     assert torch.equal(answers[:1], model.generate(**first, **GREEDY)[:, 39:])

@@ -6,9 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
-from bundled import LLAVA, in_hf_layout
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from bundled import in_hf_layout
 
 from llava.integrations.transformers import prune
 from llava.integrations.transformers.hosts import known_hosts
@@ -22,27 +20,11 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-def fast(tokenizer) -> transformers.PreTrainedTokenizerFast:
-    """A tokenizer of the same pieces that is saved without sentencepiece, with <image> as the next token."""
-    pieces = [(piece, -float(i)) for piece, i in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
-    made = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
-    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<unk>")
-    made.add_tokens(["<image>"], special_tokens=True)
-    return made
-
-
 @pytest.fixture
 def names(tmp_path, monkeypatch):
     """What the example has in the end, of the bundled model in the place of a published one."""
     monkeypatch.chdir(tmp_path)
-    tokenizer, model, *_ = load(LLAVA)
-    hf, tokenizer = in_hf_layout(model), fast(tokenizer)
-    size = model.get_vision_tower().image_size
-    images = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-    processor = transformers.LlavaProcessor(images, tokenizer, 14, "default", num_additional_image_tokens=1)
-    hf.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
+    in_hf_layout(tmp_path / "model")
     picture().save("photo.png")
     found = {}
     for block in blocks(EXAMPLE)[1:]:

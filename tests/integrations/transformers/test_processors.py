@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from host_cases import CASES, CLOSE, IMAGE, OPEN, PAD, START, batch
+from host_cases import CLOSE, GRID, IMAGE, OPEN, PAD, START, batch
+from kinds import BY_NAME, GREEDY, answer
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from llava.integrations.transformers import prune
 from llava.integrations.transformers.hosts import find_host
 
-BY_NAME = {case.name: case for case in CASES}
-GREEDY = {"max_new_tokens": 6, "do_sample": False, "suppress_tokens": [IMAGE]}
 SQUARE = {"height": 56, "width": 56}
-GRID = [[112, 56], [56, 112], [112, 112]]
 MANY = [[56 * height, 56 * width] for height in range(1, 7) for width in range(1, 7)]
 
 
@@ -62,7 +60,7 @@ def llava():
 
 
 def llava_next():
-    images = image_processor("llava_next", size={"shortest_edge": 56}, crop_size=SQUARE, image_grid_pinpoints=GRID)
+    images = image_processor("llava_next", size={"shortest_edge": 56}, crop_size=SQUARE, **GRID)
     return transformers.LlavaNextProcessor(images, tokenizer("<image>"), 14, "default", num_additional_image_tokens=1)
 
 
@@ -103,17 +101,14 @@ def test_a_processor_stays_as_it_is(name, processor, image, tokens):
     assert torch.equal(output[:, :length], inputs["input_ids"])
     for row, (text, own) in enumerate(zip(texts, pictures)):
         alone = processor(images=[own], text=[text], return_tensors="pt")
-        answer = model.generate(**alone, **GREEDY)[0, alone["input_ids"].shape[1] :]
-        assert torch.equal(output[row, length:], answer)
+        assert torch.equal(output[row, length:], answer(model, alone)[0])
 
 
 IMAGE_PROCESSORS = [
-    ("qwen2_vl", "qwen2_vl", {"patch_size": 14, "min_pixels": 28 * 28, "max_pixels": 20 * 28 * 28}),
-    ("qwen2_5_vl window", "qwen2_vl", {"patch_size": 14, "min_pixels": 28 * 28, "max_pixels": 20 * 28 * 28}),
-    ("qwen3_vl", "qwen2_vl", {"patch_size": 14, "min_pixels": 28 * 28, "max_pixels": 20 * 28 * 28}),
+    *((name, "qwen2_vl", {"patch_size": 14, "min_pixels": 28 * 28, "max_pixels": 20 * 28 * 28})
+      for name in ("qwen2_vl", "qwen2_5_vl window", "qwen3_vl")),
     ("onevision image", "llava_onevision", {"size": SQUARE, "image_grid_pinpoints": MANY}),
-    ("next_video image", "llava_next",
-     {"size": {"shortest_edge": 56}, "crop_size": SQUARE, "image_grid_pinpoints": GRID}),
+    ("next_video image", "llava_next", {"size": {"shortest_edge": 56}, "crop_size": SQUARE, **GRID}),
     ("internvl", "got_ocr2", {"size": {"height": 112, "width": 112}, "crop_to_patches": True, "max_patches": 4}),
     ("smolvlm", "smolvlm", {"size": {"longest_edge": 224}, "max_image_size": {"longest_edge": 112}}),
 ]  # fmt: skip
@@ -136,9 +131,7 @@ def test_an_image_processor_stays_as_it_is(name, processor, options):
     full = model.generate(**inputs, **GREEDY)
     prune(model, 2)
     assert torch.equal(model.generate(**inputs, **GREEDY, visual_token_num=1.0), full)
-    output = model.generate(**inputs, **GREEDY)[:, inputs["input_ids"].shape[1] :]
-    alone = [model.generate(**batch(case, [p]), **GREEDY)[:, p["input_ids"].shape[1] :] for p in prompts]
-    assert torch.equal(output, torch.cat(alone))
+    assert torch.equal(answer(model, inputs), torch.cat([answer(model, batch(case, [p])) for p in prompts]))
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Everything that may be given to `generate` and `forward` of a pruned model, on hosts of different kinds."""
 
 import copy
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -25,21 +25,24 @@ def test_beams(pruned):
     assert torch.equal(found, answer(model, batch(case, prompts), **options, use_cache=False))
     with torch.no_grad():  # the first beam is at least as likely as the greedy answer
         for row, one in enumerate(prompts):
-            likely = [
-                likelihood(model, one, found[2 * row]),
-                likelihood(model, one, answer(model, one)[0]),
-            ]
-            assert likely[0] >= likely[1] - 1e-4
+            greedy = likelihood(model, one, answer(model, one)[0])
+            assert likelihood(model, one, found[2 * row]) >= greedy - 1e-4
+
+
+def with_text(inputs: dict, before: torch.Tensor | None = None, after: torch.Tensor | None = None) -> dict:
+    """Inputs with (B, length) ids of text before and after theirs."""
+    whole = dict(inputs)
+    for name, fill in (("input_ids", None), ("attention_mask", 1), ("mm_token_type_ids", 0), ("token_type_ids", 0)):
+        if name in inputs:
+            parts = [text if fill is None or text is None else torch.full_like(text, fill) for text in (before, after)]
+            parts.insert(1, inputs[name])
+            whole[name] = torch.cat([part for part in parts if part is not None], dim=1)
+    return whole
 
 
 def likelihood(model, inputs: dict, tokens: torch.Tensor) -> float:
     """Log probability of an answer."""
-    whole = {**inputs, "input_ids": torch.cat([inputs["input_ids"], tokens[None]], dim=1)}
-    for name in ("attention_mask", "mm_token_type_ids", "token_type_ids"):
-        if name in inputs:
-            more = torch.full((1, len(tokens)), int(name == "attention_mask"), dtype=inputs[name].dtype)
-            whole[name] = torch.cat([inputs[name], more], dim=1)
-    logits = model(**whole).logits[0, -len(tokens) - 1 : -1]
+    logits = model(**with_text(inputs, after=tokens[None])).logits[0, -len(tokens) - 1 : -1]
     return logits.log_softmax(dim=-1).gather(1, tokens[:, None]).sum().item()
 
 
@@ -188,13 +191,8 @@ def test_conversations_of_a_batch_go_on_in_their_cache(pruned):
     cache = DynamicCache(config=model.config.get_text_config())
     said = model.generate(**inputs, **GREEDY, **{CACHE: cache})
     more = torch.randint(5, 90, (2, 5), generator=torch.Generator().manual_seed(4))
-    new = {"input_ids": torch.cat([said, more], dim=1)}
-    added = new["input_ids"].shape[1] - inputs["input_ids"].shape[1]
-    new["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones(2, added).long()], dim=1)
-    whole = {**inputs, **new}
-    for name in ("mm_token_type_ids", "token_type_ids"):
-        if name in inputs:
-            whole[name] = torch.cat([inputs[name], torch.zeros(2, added, dtype=inputs[name].dtype)], dim=1)
+    whole = with_text(inputs, after=torch.cat([said[:, inputs["input_ids"].shape[1] :], more], dim=1))
+    new = {name: whole[name] for name in ("input_ids", "attention_mask")}
     assert torch.equal(answer(model, new, **{CACHE: cache}), answer(model, whole))
 
 
@@ -203,12 +201,7 @@ def test_a_picture_behind_a_cache_that_others_made(pruned):
     system = torch.randint(5, 90, (1, 7), generator=torch.Generator().manual_seed(9))
     cache = DynamicCache(config=model.config.get_text_config())
     model(input_ids=system, **{CACHE: cache})
-    inputs = prompt(case, 1)
-    whole = {**inputs, "input_ids": torch.cat([system, inputs["input_ids"]], dim=1)}
-    for name in ("attention_mask", "mm_token_type_ids", "token_type_ids"):
-        if name in inputs:
-            more = torch.full((1, 7), int(name == "attention_mask"), dtype=inputs[name].dtype)
-            whole[name] = torch.cat([more, inputs[name]], dim=1)
+    whole = with_text(prompt(case, 1), before=system)
     assert torch.equal(answer(model, whole, **{CACHE: cache}), answer(model, whole))
 
 
@@ -291,16 +284,6 @@ def test_calls_in_threads_do_not_disturb_one_another(llava):
     case, model = llava
     inputs = [prompt(case, seed) for seed in range(4)]
     expected = [answer(model, one, visual_token_num=2 + i) for i, one in enumerate(inputs)]
-    found = [[] for _ in inputs]
-
-    def ask(i: int) -> None:
-        for _ in range(5):
-            found[i].append(answer(model, inputs[i], visual_token_num=2 + i))
-
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(len(found[i]) == 5 for i in range(4))
-    assert all(torch.equal(one, expected[i]) for i in range(4) for one in found[i])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: answer(model, inputs[i % 4], visual_token_num=2 + i % 4), range(20)))
+    assert all(torch.equal(one, expected[i % 4]) for i, one in enumerate(found))
