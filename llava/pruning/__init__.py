@@ -2,8 +2,8 @@
 
 A leaf: tensors in, tensors out, no import from the rest of `llava` but its error. `settings` says how much is kept,
 `views` and `tokens` are what a method takes and returns, `interface` says what one is, `method` finds one, `guest` is
-around a user's, `methods` has one file each, `kernels` what they share. Names are imported when first used, since torch takes seconds to load and options need only the
-methods' names.
+around a user's, `methods` has one file each, `kernels` what they share. Names are imported when first used, since torch
+takes seconds to load and options need only the methods' names.
 """
 
 from importlib import import_module

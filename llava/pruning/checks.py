@@ -1,7 +1,8 @@
 """What a user's method returns: refused, by a MethodError that names the value, if it cannot be used.
 
-Built-in methods are trusted: nothing of theirs is checked. Shapes: K crops, N patches, T kept tokens, C vision channels.
-This file does not import torch, as `method` does not.
+Built-in methods are trusted: nothing of theirs is checked. This file does not import torch, as `method` does not.
+
+Shapes: K crops, N patches, T kept tokens, C vision channels.
 """
 
 from __future__ import annotations

@@ -8,4 +8,4 @@ class PruningError(InputError):
 
 
 class MethodError(PruningError):
-    """A user's method has failed, or returned what cannot be used. The message names it; the cause has the traceback."""
+    """A user's method has failed, or returned what cannot be used. The cause has the traceback."""

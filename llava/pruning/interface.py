@@ -1,4 +1,7 @@
-"""What a pruning method is: an object that declares facts about itself, and chooses. This file does not import torch."""
+"""What a pruning method is: an object that declares facts about itself and chooses.
+
+This file does not import torch.
+"""
 
 from __future__ import annotations
 
