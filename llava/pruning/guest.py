@@ -81,20 +81,17 @@ def copied(value: Any) -> Any:
 class GuestViews(Views):
     """The views of others for a user's method: what it reads is a copy of its own, made when it is first read.
 
-    `keep` takes the tokens from the originals, whatever was written into the copies.
-
-    Attributes:
-        shared: the views of others.
-        kept: the patches of every `keep`, whose values are checked when the method returns.
+    `keep` takes the tokens from the originals, whatever was written into the copies. `kept` are the patches of every
+    `keep`, whose values are checked when the method returns.
     """
 
     def __init__(self, shared: Views) -> None:
         super().__init__(**shared._made(lambda name: copied(getattr(shared, name)), VIEWS))
-        self.shared, self.kept = shared, []
+        self._shared, self.kept = shared, []
 
     def keep(self, patches: torch.LongTensor) -> VisualTokens:
         """As `Views.keep`. Raises PruningError for what is no tensor of patches, by form; see `check_chosen`."""
-        features = self.shared.features
+        features = self._shared.features
         check_patches(patches, features)
         patches = patches.sort(dim=1).values
         self.kept.append(patches)
@@ -102,7 +99,7 @@ class GuestViews(Views):
         return VisualTokens(keep_patches(features, inside), patches)
 
     def keep_all(self) -> VisualTokens:
-        every = self.shared.keep_all()
+        every = self._shared.keep_all()
         return VisualTokens(copied(every.tokens), copied(every.patches))
 
 
