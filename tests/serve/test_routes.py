@@ -245,7 +245,8 @@ def test_a_method_that_the_model_cannot_serve_is_refused_by_name(make_checkpoint
 def test_a_method_of_the_server_s_own_that_fails_is_the_server_s_fault(tiny, tmp_path, caplog):
     """One line with its name for the client, and the traceback in the log; the next request is answered."""
     mine, (text, data) = tmp_path / "mine.py", some_questions()[0]
-    before, tiny[1].pruning = tiny[1].pruning, Settings(8, pruning_method=str(mine)) if mine.write_text("") else None
+    mine.touch()
+    before, tiny[1].pruning = tiny[1].pruning, Settings(8, pruning_method=str(mine))
     try:
         with serving(tiny, "llava-tiny") as served:
             for code in ("raise ValueError('bad')", "raise SystemExit(0)", "return views.keep([[0, 1]])"):
