@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from traceback import walk_tb
 from types import ModuleType
@@ -31,11 +31,12 @@ MOST_QUOTED = 300  # characters of a message
 
 
 @contextmanager
-def named(method: str, path: Path | None = None, what: str = "") -> Iterator[None]:
+def named(method: str, path: Path | None = None, what: str = "", function: Callable | None = None) -> Iterator[None]:
     """Around a user's code: what it raises becomes one line with the method's name and the line in its file `path`.
 
-    `what` happened, such as " failed". Raises PruningError for what this package says, such as that a tower lacks a
-    view, and MethodError for everything else but KeyboardInterrupt.
+    `what` happened, such as " failed", to `function`, whose first line is named where it was not entered. Raises
+    PruningError for what this package says, such as that a tower lacks a view, and MethodError for everything else but
+    KeyboardInterrupt.
     """
     try:
         yield
@@ -46,7 +47,8 @@ def named(method: str, path: Path | None = None, what: str = "") -> Iterator[Non
         raise kind(f"the pruning method {method}: {_quote(error)}{_place(error, path)}") from error
     except BaseException as error:  # sys.exit is one
         said = ": ".join(filter(None, (type(error).__name__, _quote(error))))
-        raise MethodError(f"the pruning method {method}{what}: {said}{_place(error, path)}") from error
+        place = _place(error, path) or _first_line(function, path)
+        raise MethodError(f"the pruning method {method}{what}: {said}{place}") from error
 
 
 def _quote(error: BaseException) -> str:
@@ -71,11 +73,31 @@ def _place(error: BaseException, path: Path | None) -> str:
     return f" (line {files[-1][1]} of {Path(files[-1][0]).name})" if files else ""
 
 
+def _first_line(function: Callable | None, path: Path | None) -> str:
+    code = getattr(function, "__code__", None)
+    return f" (line {code.co_firstlineno} of {path.name})" if code and code.co_filename == str(path) else ""
+
+
 def copied(value: Any) -> Any:
     """A tensor of its own, through which gradients flow; of what is no tensor the thing itself."""
     import torch
 
     return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def _modes(device: str) -> Callable[[], AbstractContextManager]:
+    """What gives torch the modes of now, whatever they are then: autocast, gradients, inference."""
+    import torch
+
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+    cast = {"dtype": torch.get_autocast_dtype(device), "enabled": torch.is_autocast_enabled(device)}
+
+    @contextmanager
+    def as_now() -> Iterator[None]:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients), torch.autocast(device, **cast):
+            yield
+
+    return as_now
 
 
 class GuestViews(Views):
@@ -86,7 +108,14 @@ class GuestViews(Views):
     """
 
     def __init__(self, shared: Views) -> None:
-        super().__init__(**shared._made(lambda name: copied(getattr(shared, name)), VIEWS))
+        as_now = _modes(shared.features.device.type)
+
+        def copy(name: str) -> Any:
+            with as_now():  # others get the view that is computed here
+                value = getattr(shared, name)
+            return copied(value)
+
+        super().__init__(**shared._made(copy, VIEWS))
         self._shared, self.kept = shared, []
 
     def keep(self, patches: torch.LongTensor) -> VisualTokens:
@@ -144,11 +173,11 @@ class Guest(Method):
     def select(self, views: Views, settings: Any) -> VisualTokens | MergedTokens:
         self._must_be(in_decoder=False)
         given = GuestViews(views)
-        with named(self.name, self.path, " failed"):
+        with named(self.name, self.path, " failed", self.method.select):
             return check_chosen(self.method.select(given, settings), views.features, given.kept)
 
     def important(self, views: Views, settings: Any) -> torch.LongTensor | None:
-        with named(self.name, self.path, " failed"):
+        with named(self.name, self.path, " failed", self.method.important):
             patches = self.method.important(GuestViews(views), settings)
             if patches is None:
                 return None
@@ -161,7 +190,7 @@ class Guest(Method):
         """As `FastV.prune_decoder`."""
         self._must_be(in_decoder=True)
         options = {name: copied(value) for name, value in options.items()}
-        with named(self.name, self.path, " failed"):
+        with named(self.name, self.path, " failed", self.method.prune_decoder):
             output = self.method.prune_decoder(decoder, copied(inputs_embeds), **options)
             check_hidden(output, inputs_embeds)
             return output

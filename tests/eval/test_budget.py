@@ -89,6 +89,15 @@ def test_a_method_that_writes_into_its_views_does_not_change_what_is_compared(lo
     assert len({tuple(row.answers) for row in found["writes"].rows}) == 3
 
 
+def test_a_method_that_is_edited_meanwhile_is_not_reported(loaded, questions, tmp_path):
+    file = tmp_path / "mine.py"
+    edits = 'open(__file__, "a").write("# edited\\n")'
+    file.write_text(f"def select(views, settings):\n    {edits}\n    return views.keep_all()\n")
+    options = {"visual_token_num": [8], "important_ratio": [0.5], "pruning_method": str(file)}
+    with pytest.raises(InputError, match=r"mine\.py was changed while questions were answered by it"):
+        find_budget(loaded(), questions, **options, sample=2, max_new_tokens=1)
+
+
 def test_a_sample_is_the_seed_s_and_has_pictures(questions):
     first, again, other = (draw_sample(questions, 8, seed) for seed in (0, 0, 1))
     assert first == again

@@ -139,6 +139,13 @@ def test_what_a_method_raises_names_it_and_the_line(write, code, said, where):
     assert len(str(failed.value)) < len(path) + 450
 
 
+def test_a_method_that_cannot_be_called_so_names_its_first_line(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("import torch\n\n\ndef select(views):\n    return views.keep_all()\n")
+    with pytest.raises(MethodError, match=r"failed: TypeError: select\(\) takes 1 positional .* \(line 4 of mine.py\)"):
+        select(views_of(), Settings(4, pruning_method=str(mine)))
+
+
 def test_a_key_that_is_pressed_is_no_error_of_a_method(write):
     with pytest.raises(KeyboardInterrupt):
         select(views_of(), Settings(4, pruning_method=write("raise KeyboardInterrupt")))

@@ -90,6 +90,21 @@ def test_keep_takes_the_tokens_from_the_picture(write):
     assert torch.equal(kept.tokens, views.features[:, [2, 5]])
 
 
+def test_views_that_it_is_the_first_to_read_are_what_others_would_have_read(write):
+    """In the modes of the call, not in those that the method has chosen for itself."""
+    features, weight = torch.rand(1, PATCHES, CHANNELS), torch.rand(CHANNELS, CHANNELS, requires_grad=True)
+    views = Views(features, projected=lambda: features @ weight)
+    body = "with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):\n    views.projected.sum()\n"
+    select(views, Settings(1, pruning_method=write(f"{body}return views.keep_all()")))
+    assert views.projected.dtype is torch.float32
+    views.projected.sum().backward()
+    assert torch.allclose(weight.grad, features.sum(dim=(0, 1)).unsqueeze(1).expand(-1, CHANNELS))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        again = Views(features, projected=lambda: features @ weight)
+        select(again, Settings(1, pruning_method=write(f"{body}return views.keep_all()", "cast.py")))
+    assert (again.projected.dtype, again.projected.requires_grad) == (torch.bfloat16, False)
+
+
 def test_gradients_flow_through_the_copies(write):
     features = torch.rand(1, PATCHES, CHANNELS, requires_grad=True)
     settings = Settings(2, pruning_method=write("return MergedTokens(views.features[:, 3:5] * 2)"))
