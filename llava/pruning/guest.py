@@ -166,9 +166,11 @@ class Guest(Method):
             for fact in FACTS:
                 setattr(self, fact, _check_fact(fact, getattr(method, fact)))
             if self.in_decoder:
-                self.full_layers = getattr(method, "full_layers", None)
-                if not callable(getattr(method, "prune_decoder", None)) or type(self.full_layers) is not int:
-                    raise MethodError("in the decoder it needs a function prune_decoder and an integer FULL_LAYERS")
+                self.full_layers = layers = getattr(method, "full_layers", None)
+                if not callable(getattr(method, "prune_decoder", None)):
+                    raise MethodError("in the decoder it needs a function prune_decoder")
+                if type(layers) is not int or layers < 0:
+                    raise MethodError(f"FULL_LAYERS must be the number of layers with every token, got {layers!r}")
 
     def select(self, views: Views, settings: Any) -> VisualTokens | MergedTokens:
         self._must_be(in_decoder=False)
