@@ -114,8 +114,8 @@ def test_what_may_be_returned_still_may(write):
         ("class Mine(Method):\n    pass\n\nMETHOD = Mine", "METHOD must be an object, not the class Mine"),
         ("class Mine(Method):\n    @property\n    def needs(self):\n        return 1 / 0\n\nMETHOD = Mine()",
          r"ZeroDivisionError: division by zero \(line 6 of mine.py\)"),
-        ("prune_decoder = print\nFULL_LAYERS = -1\n", "FULL_LAYERS must be the number .*, got -1"),
-        ("prune_decoder = print\n", "FULL_LAYERS must be the number .*, got None"),
+        ("prune_decoder = print\ndel select\nFULL_LAYERS = -1\n", "FULL_LAYERS must be the number .*, got -1"),
+        ("prune_decoder = print\ndel select\n", "FULL_LAYERS must be the number .*, got None"),
     ],
 )  # fmt: skip
 def test_what_a_method_declares_is_refused_by_name(write, head, named):

@@ -38,7 +38,7 @@ def digest_texts(parts: Iterable[str | bytes]) -> str:
 
 
 def _state(file: Path) -> tuple[int, ...]:
-    """A regular file's number and size, and the times of change of its contents and of what the system knows of it."""
+    """A regular file's number, size, and the times of change of its contents and of what the system knows of it."""
     try:
         status = file.stat()
     except (OSError, ValueError) as error:
