@@ -16,7 +16,7 @@ from llava.errors import InputError, one_line
 
 
 def stamp_files(files: Iterable[Path]) -> str:
-    """A digest of the files' names, numbers, sizes and times of change. Raises InputError for one that cannot be read."""
+    """A digest of files' names, numbers, sizes and times of change. Raises InputError for one that cannot be read."""
     return digest_texts(f"{file.name} {_state(file)}" for file in files)
 
 
