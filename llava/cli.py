@@ -11,12 +11,32 @@ from typing import NoReturn
 
 from llava.errors import InputError, one_line
 
+logger = logging.getLogger(__name__)
+
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line on stderr and exit code 2, like any other bad input."""
+    """An argument parser whose complaints are one line on stderr and exit code 2, like any other bad input.
+
+    Every command has `--debug`, which shows where an error comes from.
+    """
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        if "--debug" not in self._option_string_actions:  # transformers' parser of training options has another
+            self.add_argument("--debug", action=_Debug, help="show the traceback of an error too")
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (--help lists the options)\n")
+
+
+class _Debug(argparse.Action):
+    """`--debug`: the package's loggers say more. Nothing of it is among the parsed arguments."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, *_) -> None:
+        logging.getLogger("llava").setLevel(logging.DEBUG)
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
@@ -34,6 +54,7 @@ def run_command(main: Callable[[], None]) -> NoReturn:
         main()
         sys.stdout.flush()
     except InputError as error:
+        logger.debug("the error comes from here", exc_info=error)
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

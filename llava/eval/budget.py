@@ -34,7 +34,7 @@ from llava.inference.options import (
     pruning_grid,
     pruning_settings,
 )
-from llava.pruning.method import method_label
+from llava.pruning.method import method_digest, method_label
 from llava.pruning.settings import CROP, NAMES, Settings, add_settings_arguments, takes_settings
 
 if TYPE_CHECKING:
@@ -121,7 +121,11 @@ def find_budget(
     requests = make_requests(questions, template, loaded[1].config, settings[0])
     check_lengths(loaded, questions, requests)
     engine = Engine(loaded, batch_size, num_workers)
+    method = settings[-1].pruning_method
+    before = method_digest(method)
     said = _answer(engine, requests, settings, decoding(0, None, 1, max_new_tokens), show_progress)
+    if method_digest(method) != before:
+        raise InputError(f"{method} was changed while questions were answered by it")
     texts = {setting: [completion.text for completion in said[setting]] for setting in settings}
     scores = score(questions, list(texts.values())) if score is not None else [{} for _ in settings]
     rows = [
@@ -130,7 +134,7 @@ def find_budget(
     ]
     about = {
         "model": get_model_name_from_path(loaded[1].config.name_or_path),
-        "method": method_label(settings[-1].pruning_method),
+        "method": method_label(method),
         "patches": patches,
         "questions": len(questions),
         "of": available,

@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from llava.errors import InputError
-from llava.pruning import Settings
+from llava.pruning import MethodError, Settings
 from llava.vision.grids import anyres_max, get_anyres_image_grid_shape, is_anyres, parse_grid_pinpoints
 
 MOST = 32  # prompts in a batch
@@ -17,7 +17,12 @@ ANSWER = 128  # tokens: most answers are shorter, whatever the limit
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory has run out, of the GPU or of the CPU, where torch raises a plain RuntimeError."""
+    """Whether memory has run out, of the GPU or of the CPU, where torch raises a plain RuntimeError.
+
+    So it may have in a user's pruning method, whose error then names that.
+    """
+    if isinstance(error, MethodError):
+        return error.__cause__ is not None and is_out_of_memory(error.__cause__)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
@@ -27,7 +32,7 @@ def refuse_too_large(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) and not isinstance(error, MethodError):
             raise InputError(f"{name} alone takes too much memory") from error
         raise
 

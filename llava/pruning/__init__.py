@@ -1,17 +1,18 @@
 """The pruning methods: which of a vision tower's visual tokens to keep.
 
 A leaf: tensors in, tensors out, no import from the rest of `llava` but its error. `settings` says how much is kept,
-`views` and `tokens` are what a method takes and returns, `method` finds one, `methods` has one file each, `kernels`
-what they share. Names are imported when first used, since torch takes seconds to load and options need only the
-methods' names.
+`views` and `tokens` are what a method takes and returns, `interface` says what one is, `method` finds one, `guest` is
+around a user's, `methods` has one file each, `kernels` what they share. Names are imported when first used, since torch
+takes seconds to load and options need only the methods' names.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llava.pruning.errors import PruningError
-    from llava.pruning.method import METHOD_NAMES, Method, Wrapper, list_methods, load_method, method_label
+    from llava.pruning.errors import MethodError, PruningError
+    from llava.pruning.interface import Method, Wrapper
+    from llava.pruning.method import METHOD_NAMES, list_methods, load_method, method_label
     from llava.pruning.methods.vispruner import select_visual_tokens
     from llava.pruning.selection import select
     from llava.pruning.settings import Settings
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from llava.pruning.views import Views
 
 _HOMES = {
-    "errors": ("PruningError",),
-    "method": ("METHOD_NAMES", "Method", "Wrapper", "list_methods", "load_method", "method_label"),
+    "errors": ("MethodError", "PruningError"),
+    "interface": ("Method", "Wrapper"),
+    "method": ("METHOD_NAMES", "list_methods", "load_method", "method_label"),
     "methods.vispruner": ("select_visual_tokens",),
     "selection": ("select",),
     "settings": ("Settings",),
@@ -33,6 +35,7 @@ __all__ = [
     "METHOD_NAMES",
     "MergedTokens",
     "Method",
+    "MethodError",
     "PruningError",
     "Settings",
     "Views",

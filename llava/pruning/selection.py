@@ -1,6 +1,5 @@
 """The step between tower and projector: a method chooses visual tokens."""
 
-from llava.pruning.errors import PruningError
 from llava.pruning.settings import IMAGE, Settings
 from llava.pruning.tokens import MergedTokens, VisualTokens
 from llava.pruning.views import Views
@@ -11,16 +10,11 @@ def select(views: Views, settings: Settings) -> VisualTokens | MergedTokens:
 
     With a budget per image, the crops must be of one image.
 
-    Raises PruningError if the method needs a view that the tower does not have, or returns something else.
+    Raises PruningError if the method needs a view that the tower does not have, or a user's method fails or returns
+    what cannot be used.
     """
     crops, patches, _ = views.features.shape
     of_choice = crops * patches if settings.budget_per == IMAGE else patches
     if not settings.prunes_before_decoder or settings.visual_token_num >= of_choice:
         return views.keep_all()
-    chosen = settings.method.select(views, settings)
-    if not isinstance(chosen, VisualTokens | MergedTokens):
-        raise PruningError(
-            f"the pruning method {settings.pruning_method} must return VisualTokens or MergedTokens, "
-            f"not {type(chosen).__name__}"
-        )
-    return chosen
+    return settings.method.select(views, settings)

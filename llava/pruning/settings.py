@@ -15,7 +15,8 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, Method, PerImage, check_pruning_method, load_method
+from llava.pruning.interface import Method, PerImage
+from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, check_pruning_method, load_method
 
 CROP, IMAGE = "crop", "image"
 BUDGETS_PER = (CROP, IMAGE)
@@ -94,7 +95,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         for own in fields(self):
-            _check(own, getattr(self, own.name))
+            value = getattr(self, own.name)
+            _check(own, value)
+            if own.metadata["kind"] is int and value is not None:  # a tensor could be written into
+                object.__setattr__(self, own.name, operator.index(value))
         if self.budget_per == IMAGE and self.prunes:
             _ = self.method
 
@@ -119,7 +123,7 @@ class Settings:
         """Whether fewer visual tokens enter the language model than there are patches."""
         return self.prunes and not self.prunes_in_decoder
 
-    @cached_property
+    @property
     def question_views(self) -> tuple[str, ...]:
         """What the method reads of the question; if anything, what it keeps of an image is for one question."""
         return self.method.needs if self.prunes else ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from llava.pruning.errors import PruningError
+from llava.pruning.errors import MethodError
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +29,12 @@ class VisualTokens:
     has_places: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        for name in ("tokens", "patches"):
+            if not hasattr(getattr(self, name), "ndim"):
+                raise MethodError(f"{name} must be a tensor, not {type(getattr(self, name)).__name__}")
         if self.tokens.ndim != 3 or self.tokens.shape[:2] != self.patches.shape:
             shapes = f"{tuple(self.tokens.shape)} and {tuple(self.patches.shape)}"
-            raise PruningError(f"tokens must be (K, T, C) and patches (K, T), got {shapes}")
+            raise MethodError(f"tokens must be (K, T, C) and patches (K, T), got {shapes}")
 
     def split(self, counts: list[int]) -> list[VisualTokens]:
         """The tokens of one image after the other, of which each has so many crops."""

@@ -6,7 +6,7 @@ command-line options can be checked without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from llava.pruning.errors import PruningError
@@ -51,10 +51,12 @@ def _in_one_list(of_patches: torch.Tensor) -> torch.Tensor:
 class Views:
     """The vision tower's output for K crops in the layer that LLaVA reads, and the question asked about them.
 
-    `features` are (K, N, C). Every other view may be given as a function, which is called when a method first reads it.
-    Reading a view that the tower does not have raises a PruningError that names it.
+    Every view may be given as a function, which is called when a method first reads it. Reading a view that the tower
+    does not have raises a PruningError that names it. Others read the same tensors: a method must not write into them.
+    A user's method gets copies (see `guest`).
     """
 
+    features = View("(K, N, C): of the patches, those that LLaVA reads.", together=_in_one_list)
     importance = View(
         """(K, N) float32: how important each patch is.
 
@@ -78,15 +80,15 @@ class Views:
     text_embeds = View("(M, E): CLIP's embeddings of the question, of M pieces of 77 tokens.", of_question=True)
     word_embeds = View("(m, D): the language model's embeddings of the question's tokens.", of_question=True)
 
-    def __init__(self, features: torch.Tensor, **sources: Source | str | None) -> None:
+    def __init__(self, features: Source, **sources: Source | str | None) -> None:
         """`sources` are the other views by name. Raises TypeError for a name that is no view."""
         if unknown := sources.keys() - VIEWS.keys():
             raise TypeError(f"there is no view {min(unknown)!r}: {', '.join(VIEWS)}")
-        self.features = features
         self._sources = {name: source for name, source in sources.items() if source is not None}
+        self._sources["features"] = features
 
-    def _made(self, make: Callable, names: list[str]) -> dict[str, Callable]:
-        """Lazy sources for other views: `make(name)` of each of these."""
+    def _made(self, make: Callable, names: Iterable[str]) -> dict[str, Callable]:
+        """Lazy sources for other views: `make(name)` of those of these that there are."""
         return {name: lambda name=name: make(name) for name in names if name in self._sources}
 
     def _of_question(self) -> dict:
@@ -105,7 +107,7 @@ class Views:
     def crops(self, crops: slice, **of_question: Source | str) -> Views:
         """The views of some of the crops. What is computed for them is computed once, for all crops."""
         parts = self._made(lambda name: getattr(self, name)[crops], CROP_VIEWS)
-        return Views(self.features[crops], **parts, **(self._of_question() | of_question))
+        return Views(**parts, **(self._of_question() | of_question))
 
     @staticmethod
     def joined(images: list[Views]) -> Views:
@@ -114,7 +116,7 @@ class Views:
 
         shared = [name for name in CROP_VIEWS if all(name in image._sources for image in images)]
         parts = images[0]._made(lambda name: torch.cat([getattr(image, name) for image in images]), shared)
-        return Views(torch.cat([image.features for image in images]), **parts)
+        return Views(**parts)
 
     def together(self) -> Views:
         """The views of K crops as the views of one crop with K N patches.
@@ -123,7 +125,7 @@ class Views:
         """
         joinable = [name for name in CROP_VIEWS if VIEWS[name].together]
         parts = self._made(lambda name: VIEWS[name].together(getattr(self, name)), joinable)
-        return Views(_in_one_list(self.features), **parts, **self._of_question())
+        return Views(**parts, **self._of_question())
 
     def keep(self, patches: torch.LongTensor) -> VisualTokens:
         """The features of `patches` (K, T), indices in any order, as visual tokens in raster order."""

@@ -1,5 +1,6 @@
 """Chat about a picture on the command line. An empty line, or the end of the input, ends it."""
 
+import logging
 import sys
 
 from llava.cli import CommandParser, run_command
@@ -13,6 +14,8 @@ from llava.inference.options import (
     generation_options,
     model_options,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def chat(args, as_upstream: bool = True) -> None:
@@ -38,6 +41,7 @@ def chat(args, as_upstream: bool = True) -> None:
                 session, f"{DEFAULT_IMAGE_TOKEN}\n{message}" if images else message, images, f"{assistant}: ", options
             )
         except InputError as error:
+            logger.debug("the error comes from here", exc_info=error)
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             continue
         images = []  # the first message that is answered has brought it
@@ -73,17 +77,22 @@ def _read(prompt: str) -> str:
 
 
 def main(as_upstream: bool = True) -> None:
-    parser = CommandParser(description=__doc__)
+    parser = CommandParser(description=__doc__, conflict_handler="resolve")  # its --debug does more
     add_model_arguments(parser)
     add_compile_argument(parser)
     parser.add_argument("--image-file", required=True, help="file, URL or data: URI")
     default = "upstream's: llava_v1 for LLaVA-1.5" if as_upstream else "that of the checkpoint's published figures"
     parser.add_argument("--conv-mode", help=f"prompt template ({default})")
     parser.add_argument(
-        "--debug", action="store_true", help="also print each prompt, its visual tokens and the tokens computed anew"
+        "--debug",
+        action="store_true",
+        help="also print each prompt, its visual tokens and the tokens computed anew, and the traceback of an error",
     )
     add_generation_arguments(parser, temperature=0.2, max_new_tokens=512)
-    chat(parser.parse_args(), as_upstream)
+    args = parser.parse_args()
+    if args.debug:
+        logging.getLogger("llava").setLevel(logging.DEBUG)
+    chat(args, as_upstream)
 
 
 if __name__ == "__main__":

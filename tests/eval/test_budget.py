@@ -67,6 +67,35 @@ def test_every_picture_of_the_sample_is_encoded_once(loaded, questions, monkeypa
     assert crops == [1] * 4
 
 
+def test_a_method_that_writes_into_its_views_does_not_change_what_is_compared(loaded, questions, tmp_path):
+    """The unpruned answers, and those at each budget, are those of the same method that writes into nothing."""
+    llava, found = loaded(), {}
+    for name, negated in (("writes", "views.importance.neg_()"), ("reads", "-views.importance")):
+        file = tmp_path / f"{name}.py"
+        file.write_text(
+            f"def select(views, settings):\n    order = ({negated}).argsort(dim=1, descending=True, stable=True)\n"
+            f"    {'views.features.zero_()' if name == 'writes' else 'pass'}\n"
+            "    return views.keep(order[:, : settings.visual_token_num])\n"
+        )
+        options = {"visual_token_num": [4, 8, 64], "important_ratio": [0.5], "pruning_method": str(file)}
+        found[name] = find_budget(llava, questions, **options, max_new_tokens=4)
+    assert found["writes"].unpruned.answers == found["reads"].unpruned.answers
+    assert [row.answers for row in found["writes"].rows] == [row.answers for row in found["reads"].rows]
+    pruning = Settings(8, pruning_method=str(tmp_path / "reads.py"))
+    alone = answer_questions(llava, found["reads"].questions, found["reads"].about["template"], GREEDY, 1, 0, pruning)
+    assert found["writes"].rows[1].answers == [text for _, text in alone]
+    assert len({tuple(row.answers) for row in found["writes"].rows}) == 3
+
+
+def test_a_method_that_is_edited_meanwhile_is_not_reported(loaded, questions, tmp_path):
+    file = tmp_path / "mine.py"
+    edits = 'open(__file__, "a").write("# edited\\n")'
+    file.write_text(f"def select(views, settings):\n    {edits}\n    return views.keep_all()\n")
+    options = {"visual_token_num": [8], "important_ratio": [0.5], "pruning_method": str(file)}
+    with pytest.raises(InputError, match=r"mine\.py was changed while questions were answered by it"):
+        find_budget(loaded(), questions, **options, sample=2, max_new_tokens=1)
+
+
 def test_a_sample_is_the_seed_s_and_has_pictures(questions):
     first, again, other = (draw_sample(questions, 8, seed) for seed in (0, 0, 1))
     assert first == again

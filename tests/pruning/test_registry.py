@@ -142,7 +142,7 @@ def test_views_are_computed_when_they_are_asked_for():
 
 ASKS = """
 def select(views, settings):
-    return views.keep_all() if views.question else views.keep(views.features.new_zeros(1, 2).long())
+    return views.keep_all() if views.question else views.keep(views.features.new_tensor([[0, 1]]).long())
 """
 
 

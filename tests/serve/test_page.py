@@ -10,8 +10,9 @@ pytest.importorskip("gradio", reason="the extra demo is not installed: see scrip
 
 from fastapi.testclient import TestClient
 
-from llava.pruning import Settings
+from llava.pruning import MethodError, Settings
 from llava.serve.page.controls import fitting_controls, setting_controls
+from llava.serve.page.layout import _notice
 from llava.serve.web import make_app
 
 
@@ -80,6 +81,27 @@ def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_pa
     taken = happens(client, "upload", {"path": uploaded, "meta": {"_type": "gradio.FileData"}})
     assert "No question yet" in taken["output"]["data"][1]
     assert taken["output"]["data"][3] == ""
+
+
+@pytest.mark.parametrize(
+    "broken", ["raise ValueError('bad')", "def select(views, settings):\n    raise ValueError('bad')"]
+)
+def test_a_method_of_the_server_s_own_that_fails_is_a_sentence_and_in_the_log(
+    service_of, picture_file, tmp_path, caplog, broken
+):
+    mine, service = tmp_path / "mine.py", service_of()
+    mine.touch()
+    pruning, service.methods = Settings(4, pruning_method=str(mine)), (*service.methods, str(mine))
+    service.take_picture("me", picture_file, "picture.png")
+    mine.write_text(broken)
+    assert len(fitting_controls(service, *asdict(pruning).values())) == len(fields(Settings))
+    with pytest.raises(MethodError) as failed:
+        service.draw_kept("me", pruning)
+    assert re.search(
+        r"The pruning method .*mine\.py .*: ValueError: bad \(line \d of mine\.py\)", _notice(failed.value)
+    )
+    assert "raise ValueError('bad')\n" in caplog.text
+    assert service.draw_kept("me", Settings(4))
 
 
 def test_every_setting_has_a_control(service_of):

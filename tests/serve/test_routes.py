@@ -242,6 +242,28 @@ def test_a_method_that_the_model_cannot_serve_is_refused_by_name(make_checkpoint
             assert "cdpruner" in refused.value.message
 
 
+def test_a_method_of_the_server_s_own_that_fails_is_the_server_s_fault(tiny, tmp_path, caplog):
+    """One line with its name for the client, and the traceback in the log; the next request is answered."""
+    mine, (text, data) = tmp_path / "mine.py", some_questions()[0]
+    mine.touch()
+    before, tiny[1].pruning = tiny[1].pruning, Settings(8, pruning_method=str(mine))
+    try:
+        with serving(tiny, "llava-tiny") as served:
+            for code in ("raise ValueError('bad')", "raise SystemExit(0)", "return views.keep([[0, 1]])"):
+                mine.write_text(f"def select(views, settings):\n    {code}\n")
+                for stream in (False, True):
+                    with pytest.raises(openai.InternalServerError) as failed:
+                        ask(served, user(text, data), stream=stream)
+                    assert failed.value.param == "pruning_method"
+                    assert "mine.py" in failed.value.message
+                    assert "(line 2 of mine.py)" in failed.value.message
+                    assert "\n" not in failed.value.message
+                assert f"    {code}\n" in caplog.text
+            assert text_of(ask(served, user(text, data), extra_body={"pruning_method": "none"}))
+    finally:
+        tiny[1].pruning = before
+
+
 def test_a_method_that_chooses_by_the_question_sees_the_question(server, tiny):
     (text, data), pruning = some_questions()[0], Settings(4, pruning_method="mmtok")
     request = make_request(text, [data], tiny.template, tiny[1].config, pruning)

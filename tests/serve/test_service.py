@@ -87,6 +87,23 @@ def test_a_budget_for_all_crops_together_is_drawn_where_its_patches_lie(service_
     assert kept_patches(service.model.model, encoded.views, replace(pruning, visual_token_num=crops * 144))
 
 
+def test_of_what_a_method_calls_important_what_it_keeps_is_drawn(service_of, picture_file, tmp_path):
+    """A method that changes what VisPruner keeps, and says nothing of which patches are important."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "import torch\nfrom llava.pruning.methods.vispruner import VisPruner\n\n\nclass Mine(VisPruner):\n"
+        "    def select(self, views, settings):\n        return views.keep(torch.arange(50, 66).unsqueeze(0))\n\n\n"
+        "METHOD = Mine()\n"
+    )
+    service = service_of()
+    service.take_picture("me", picture_file, "picture.png")
+    encoded = service.visitors.get("me").encoded
+    (kept,) = kept_patches(service.model.model, encoded.views, Settings(16, 1.0, str(mine)))
+    most = set(encoded.views.importance[0].topk(16).indices.tolist())
+    assert kept.important | kept.others == set(range(50, 66))
+    assert kept.important == most & set(range(50, 66))
+
+
 def test_methods_whose_tokens_are_no_patches_say_so(service_of, picture_file):
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")

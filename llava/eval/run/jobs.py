@@ -24,6 +24,7 @@ from llava.eval.run.ranks import COMING, Progress, Ranks, share
 from llava.eval.run.source import ModelSource, OnDisk, SettingsAt
 from llava.files import write_json
 from llava.inference.options import AskingOptions, asking_options, model_options
+from llava.pruning.method import method_digest
 from llava.pruning.settings import CROP, IMAGE, Settings
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Job:
             return self.store.resume(settings_at(self.pruning, self.store.known_settings()), overwrite), None
         except InputError as error:
             return [], str(error)
+
+    def method_digest(self) -> str | None:
+        """`method_digest` of the method, as the settings of the answers say, or as it is now."""
+        return self.store.known_settings().get("pruning_file") or method_digest(self.pruning.pruning_method)
 
     def finish(self, loaded: LoadedModel | None, count: int) -> None:
         """Make the answers of all processes one file, and write what the run did if this process has a model."""
@@ -258,13 +263,17 @@ class Jobs:
         cores, failed = (os.cpu_count() or 1) // self.ranks.count, defaultdict(list)
         workers = asking.num_workers if asking.num_workers is not None else min(4, cores // 2)
         answers = answer_each(loaded, self.questions, pairs, template, asking.generation, asking.batch_size, workers)
+        digests = {key: job.method_digest() for key, job in jobs.items()}
         with ExitStack() as stack:
             parts = {key: stack.enter_context(job.store.appending(self.ranks.rank)) for key, job in jobs.items()}
             before = time.monotonic()
             for (number, pruning), answer in answers:
                 question, job = self.questions[number], jobs[pruning]
                 job.seconds, before = job.seconds + time.monotonic() - before, time.monotonic()
+                if method_digest(pruning.pruning_method) != digests[pruning]:
+                    raise InputError(f"{pruning.pruning_method} was changed while questions were answered by it")
                 if isinstance(answer, InputError):
+                    logger.debug("the error comes from here", exc_info=answer)
                     failed[pruning].append((question.question_id, str(answer)))
                     if len(failed[pruning]) == MOST_FAILED:
                         break

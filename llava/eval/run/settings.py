@@ -17,7 +17,7 @@ from llava.eval.benchmarks.questions import Question
 from llava.eval.run.stamps import digest_files, digest_texts, stamp_files
 from llava.files import read_json_object
 from llava.inference.options import AskingOptions, ModelOptions
-from llava.pruning.method import method_file
+from llava.pruning.method import METHOD_NAMES, method_digest, method_label
 from llava.pruning.settings import DEFAULTS as PRUNING_DEFAULTS
 from llava.pruning.settings import Settings
 
@@ -72,7 +72,6 @@ class Decisive:
             contents = digest(name, stamp_files(files), lambda: digest_texts([*names, *digest_files(files)]))
             return f"{get_model_name_from_path(path)} {contents}"
 
-        file = method_file(pruning.pruning_method)
         return {
             "llava": llava.__version__,
             "checkpoint": checkpoint("checkpoint", model.model_path),
@@ -81,9 +80,8 @@ class Decisive:
             "load_8bit": model.load_8bit,
             "load_4bit": model.load_4bit,
             **heeded(pruning),
-            "pruning_file": digest("pruning_file", stamp_files([file]), lambda: digest_files([file])[0][:16])
-            if file
-            else None,
+            # No stamp: two files may have the same, and this one is read for every picture anyway.
+            "pruning_file": method_digest(pruning.pruning_method),
             "image_aspect_ratio": model.image_aspect_ratio,
             "mm_patch_merge_type": model.mm_patch_merge_type,
             "image_grid_pinpoints": model.image_grid_pinpoints,
@@ -155,6 +153,6 @@ def _dtype(device: str) -> str:
 
 
 def heeded(pruning: Settings) -> dict:
-    """The settings that decide what is kept, less a method's file, which is named without its folder."""
-    file = method_file(pruning.pruning_method)
-    return pruning.read | ({} if file is None else {"pruning_method": file.name})
+    """The settings that decide what is kept; a method's file is named without its folder."""
+    name = pruning.pruning_method
+    return pruning.read | ({} if name in METHOD_NAMES else {"pruning_method": f"{method_label(name)}.py"})

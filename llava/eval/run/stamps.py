@@ -1,6 +1,7 @@
-"""Whether files are what they were: by a stamp of names, sizes and times, and only where that differs by contents.
+"""Whether files are what they were: by a stamp of names, sizes, times and the system's numbers, or else by contents.
 
-Who edits a file, by whatever means, changes one of its times. A copy has other times and the same contents.
+Who edits a file, by whatever means, changes one of its times. A copy is another file with the same contents; where
+clocks are coarse it may have the same times.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from llava.errors import InputError, one_line
 
 
 def stamp_files(files: Iterable[Path]) -> str:
-    """A digest of the files' names, sizes and times of change. Raises InputError for one that cannot be read."""
+    """A digest of files' names, numbers, sizes and times of change. Raises InputError for one that cannot be read."""
     return digest_texts(f"{file.name} {_state(file)}" for file in files)
 
 
@@ -36,19 +37,19 @@ def digest_texts(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _state(file: Path) -> tuple[int, int, int]:
-    """A regular file's size, and the times of change of its contents and of what the system knows of it."""
+def _state(file: Path) -> tuple[int, ...]:
+    """A regular file's number, size, and the times of change of its contents and of what the system knows of it."""
     try:
         status = file.stat()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {file}: {one_line(error)}") from error
     if not stat.S_ISREG(status.st_mode):  # a pipe would never end
         raise InputError(f"cannot read {file}: it is no regular file")
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @lru_cache(maxsize=1 << 18)  # a run of many settings reads a file once
-def _digest_file(file: Path, state: tuple[int, int, int]) -> str:
+def _digest_file(file: Path, state: tuple[int, ...]) -> str:
     try:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from llava.errors import InputError
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts.base import Picture
-from llava.pruning import PruningError, select
+from llava.pruning import METHOD_NAMES, PruningError, VisualTokens, keep_patches, select
 
 IGNORED_LABEL = -100
 ATTRIBUTE = "pruned_prompts"  # of a cache: the prompts that it holds
@@ -272,12 +272,20 @@ def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
     chosen = select(picture.views, settings)
     if not chosen.has_places:
         raise PruningError(f"the pruning method {settings.pruning_method} merges patches, so that they have no places")
+    if settings.pruning_method not in METHOD_NAMES and _changes_tokens(chosen, picture.views.features):
+        raise PruningError(f"the pruning method {settings.pruning_method} changes what it keeps, and here tokens stay")
     keep = torch.ones(len(picture.tokens), dtype=torch.bool, device=picture.places.device)
     keep[picture.places[picture.places >= 0]] = False
     places = picture.places.view(len(chosen.patches), -1)  # one list of all crops, where the budget is for all
     chosen = places.gather(1, chosen.patches.to(keep.device))
     keep[chosen[chosen >= 0]] = True
     return keep
+
+
+def _changes_tokens(chosen: VisualTokens, features: torch.Tensor) -> bool:
+    """Whether tokens of crops (K, N, C) are no longer the features of their patches."""
+    own = keep_patches(features.reshape(len(chosen.patches), -1, features.shape[-1]), chosen.patches)
+    return not torch.equal(own.nan_to_num(), chosen.tokens.nan_to_num())
 
 
 def after_cache(pictures: list[Picture], placeholder: int, unpruned: Unpruned) -> list[Picture]:

@@ -15,6 +15,7 @@ import torch
 
 from llava.errors import InputError, one_line
 from llava.pruning import METHOD_NAMES, Settings, Views, load_method, select
+from llava.pruning.method import method_digest
 from llava.pruning.settings import DEFAULTS, NAMES
 
 _ABSENT = -(2**63)  # stands for None
@@ -49,7 +50,7 @@ def read_settings(given: Mapping[str, object], of_server: Mapping[str, object] |
         raise InputError(str(error)) from error
     if settings.budget_per != DEFAULTS["budget_per"]:
         raise InputError("budget_per: vLLM must know the visual tokens of each picture before; it takes 'crop' alone")
-    if cause := _why_not(method):
+    if cause := _why_not(method, method_digest(method)):
         raise InputError(f"the pruning method {method} cannot work in vLLM: {cause}")
     for name, value in vars(settings).items():
         if isinstance(value, int) and abs(value) > _LARGEST:
@@ -58,8 +59,8 @@ def read_settings(given: Mapping[str, object], of_server: Mapping[str, object] |
 
 
 @lru_cache
-def _why_not(method: str) -> str | None:
-    """Why a method cannot choose before the language model, found by trying it; None if it can.
+def _why_not(method: str, digest: str | None) -> str | None:
+    """Why a method of this digest cannot choose before the language model, found by trying it; None if it can.
 
     What it raises inside vLLM's model would end the server.
     """

@@ -20,7 +20,7 @@ from llava.inference.engine import Engine
 from llava.inference.request import Request as Question
 from llava.inference.streaming import AnswerStream, Draw, PromptTooLong
 from llava.model.template import Template
-from llava.pruning import PruningError, method_label
+from llava.pruning import MethodError, PruningError, method_label
 from llava.serve.api.messages import Layout
 from llava.serve.api.schema import ChatError, ChatRequest, read_request
 from llava.serve.queue import QueueFull
@@ -149,6 +149,8 @@ def _answer(
             emit(stream)
             for piece in stream:
                 emit(piece)
+        except MethodError:
+            raise
         except PruningError as error:  # this model cannot serve the method
             method = method_label(question.pruning.pruning_method)
             raise ChatError(f"pruning_method {method}: {error}", "pruning_method") from error
@@ -283,6 +285,9 @@ def _error_body(error: Exception) -> tuple[int, dict]:
         status, kind, code = 429, "requests", "rate_limit_exceeded"
     elif isinstance(error, PromptTooLong):
         param, code = "messages", "context_length_exceeded"
+    elif isinstance(error, MethodError):
+        logger.error("a chat request failed", exc_info=error)
+        status, kind, param = 500, "server_error", "pruning_method"
     elif not isinstance(error, InputError):
         logger.error("a chat request failed", exc_info=error)
         status, kind, error = 500, "server_error", RuntimeError("the server failed: its log says why")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from llava.errors import InputError
-from llava.pruning import METHOD_NAMES, Settings
+from llava.pruning import METHOD_NAMES, MethodError, Settings
 
 MOST_STOPS = 16
 SETTINGS = tuple(field.name for field in fields(Settings))
@@ -164,6 +164,8 @@ class ChatRequest(PruningFields):
             raise ChatError(f"pruning_method must be one of {', '.join(METHOD_NAMES)}", "pruning_method")
         try:
             return replace(default, **given)
+        except MethodError:  # the server's own method is at fault
+            raise
         except ValueError as error:
             raise ChatError(str(error), next((name for name in given if name in str(error)), None)) from error
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import Field, fields
 
 import gradio as gr
 
-from llava.pruning import Settings, load_method, method_label
+from llava.pruning import PruningError, Settings, load_method, method_label
 from llava.pruning.settings import NAMES
 from llava.serve.page.service import Service
 from llava.serve.page.vllm_server import SETTINGS
@@ -46,8 +47,9 @@ def fitting_controls(service: Service, *values: object) -> list:
     chosen = dict(zip(NAMES, values, strict=True))
     updates = dict.fromkeys(NAMES, gr.skip())
     if chosen["pruning_method"] in service.methods:  # a visitor who names another file or module must not have it run
-        method = load_method(chosen["pruning_method"])
-        updates["important_ratio"] = gr.update(interactive=method.reads_ratio)
-        updates["pruning_seed"] = gr.update(visible=method.draws_at_random)
+        with suppress(PruningError):  # of a user's file; the drawing says what is wrong
+            method = load_method(chosen["pruning_method"])
+            updates["important_ratio"] = gr.update(interactive=method.reads_ratio)
+            updates["pruning_seed"] = gr.update(visible=method.draws_at_random)
     updates["visual_token_num"] = gr.update(maximum=service.most_tokens(chosen["budget_per"]))
     return list(updates.values())

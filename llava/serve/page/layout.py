@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import gradio as gr
 
 from llava.errors import InputError
-from llava.pruning import Settings
+from llava.pruning import MethodError, Settings
 from llava.pruning.settings import NAMES
 from llava.serve.page.controls import fitting_controls, setting_controls
 from llava.serve.page.samples import samples
 from llava.serve.page.service import Service
 from llava.serve.page.transcript import notice_html
 
+logger = logging.getLogger(__name__)
 MOST_UPLOAD = "20mb"
 QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star in the image?"]
 KEEP = gr.skip()  # as an output: stays as it is
@@ -236,7 +238,9 @@ def _html(value: str = "", **options) -> gr.HTML:
 
 
 def _notice(error: ValueError) -> str:
-    """An error as a sentence on the page."""
+    """An error as a sentence on the page; the log has the traceback of a user's pruning method."""
+    if isinstance(error, MethodError):
+        logger.error("a pruning method failed", exc_info=error)
     text = " ".join(str(error).split())
     is_name = "_" in text.partition(" ")[0]
     return notice_html(text if is_name else text[:1].upper() + text[1:])

@@ -39,7 +39,7 @@ def kept_patches(model, views: Views, pruning: Settings) -> list[Kept] | None:
     is_pruned = chosen.patches.numel() < crops * patches
     found = pruning.method.important(views, pruning) if is_pruned else None
     important = [frozenset[int]()] * crops if found is None else _by_crop(found, crops, patches)
-    return [Kept(first, all_of_crop - first) for first, all_of_crop in zip(important, every)]
+    return [Kept(first & all_of_crop, all_of_crop - first) for first, all_of_crop in zip(important, every)]
 
 
 def _by_crop(chosen: torch.LongTensor, crops: int, patches: int) -> list[frozenset[int]]:

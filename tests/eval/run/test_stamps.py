@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -156,6 +157,21 @@ def test_stamps_that_are_none_say_nothing(call, answered, tmp_path, broken):
     file = tmp_path / "a.settings.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"stamps": broken}))
     assert call(model_vqa_loader, *answered)[0] == 0
+
+
+def test_files_of_one_name_size_and_time_in_two_folders_are_two(tmp_path, monkeypatch):
+    files, stat = [tmp_path / folder / "a.png" for folder in "ab"], Path.stat
+    for file in files:
+        file.parent.mkdir()
+        file.write_bytes(file.parent.name.encode())
+
+    def at_one_time(file: Path, **options) -> SimpleNamespace:
+        status = stat(file, **options)
+        same = {"st_mtime_ns": 1, "st_ctime_ns": 1}
+        return SimpleNamespace(st_mode=status.st_mode, st_size=status.st_size, st_ino=status.st_ino, **same)
+
+    monkeypatch.setattr(Path, "stat", at_one_time)
+    assert len({stamp_files([file]) for file in files}) == len(set(digest_files(files))) == 2
 
 
 def test_a_pipe_is_named_rather_than_waited_for(tmp_path):

@@ -153,6 +153,33 @@ def test_a_method_that_merges_patches_is_refused(llava, tmp_path):
         model(**prompt(case, 1))
 
 
+@each_kind
+def test_a_user_s_method_is_a_guest(case, tmp_path):
+    """What it writes into its views, which may be the host's own tensors, changes no logit."""
+    mine, model, inputs = tmp_path / "mine.py", case.model(), prompt(case, 1)
+    keeps = "    return views.keep(torch.tensor([[2, 0]]).repeat(len(views.features), 1))\n"
+    bodies = {
+        "reads": "",
+        "writes": "    for name in ('features', 'projected', 'importance', 'pixels'):\n"
+        "        getattr(views, name).fill_(7)\n",
+    }
+    logits = {}
+    for name, body in bodies.items():
+        mine.write_text(f"import torch\n\n\ndef select(views, settings):\n{body}{keeps}")
+        logits[name] = prune(model, 2, pruning_method=str(mine))(**inputs).logits
+    assert torch.equal(logits["writes"], logits["reads"])
+    for returned, named in {
+        "views.keep(torch.tensor([[-1, 0]]).repeat(len(views.features), 1))": "keeps patch -1 of crop 0",
+        "views.keep([[0, 1]])": r"got list \[\[0, 1\]\] \(line 5 of mine.py\)",
+        "1 / 0": r"ZeroDivisionError: division by zero \(line 5 of mine.py\)",
+        "VisualTokens(views.features[:, :1] + 1, torch.zeros(len(views.features), 1).long())": "changes what it keeps",
+    }.items():
+        head = "import torch\nfrom llava.pruning import VisualTokens\n\ndef select(views, settings):\n"
+        mine.write_text(f"{head}    return {returned}\n")
+        with pytest.raises(InputError, match=f"mine.py.*{named}"):
+            model(**inputs)
+
+
 def test_an_unknown_model_is_refused_with_the_list():
     config = transformers.LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
                                       num_attention_heads=1)  # fmt: skip

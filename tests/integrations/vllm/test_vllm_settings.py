@@ -92,6 +92,12 @@ def test_a_request_goes_before_the_server():
         ("def select(views, settings):\n    return 5", "must return VisualTokens or MergedTokens"),
         ("def prune_decoder(decoder):\n    pass\nFULL_LAYERS = 2", "inside the language model"),
         ("import nowhere_at_all", "cannot be imported"),
+        ("import sys\n\nsys.exit(0)", "SystemExit: 0 (line 3 of bad.py)"),
+        ("def select(views, settings):\n    return views.keep([[-1] * 16] * 2)", "(line 2 of bad.py)"),
+        (
+            "def select(views, settings):\n    return views.keep(views.importance.long())",
+            "keeps patch 0 of crop 0 twice",
+        ),
     ],
 )
 def test_a_method_that_cannot_work_is_refused_before_the_model_runs(code, cause, tmp_path):
@@ -99,3 +105,5 @@ def test_a_method_that_cannot_work_is_refused_before_the_model_runs(code, cause,
     file.write_text(code)
     with pytest.raises(InputError, match=f"{re.escape(str(file))} cannot work in vLLM: .*{re.escape(cause)}"):
         read_settings({}, {"pruning_method": str(file)})
+    file.write_text("def select(views, settings):\n    return views.keep(views.importance.argsort()[:, :16])")
+    assert read_settings({}, {"pruning_method": str(file)}).pruning_method == str(file)
