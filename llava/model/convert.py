@@ -9,10 +9,9 @@ embeddings rows for them, copies of the row of `<unk>`; to LLaVA's layout these 
 
 import argparse
 import re
-from pathlib import Path
 
 from llava.checkpoints.folders import find_folder
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, new_folder, run_command
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -28,7 +27,7 @@ def size(text: str) -> int:
 def main() -> None:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SRC", help="checkpoint folder or hub id")
-    parser.add_argument("target", metavar="DST", type=Path, help="folder to write, which must not exist")
+    parser.add_argument("target", metavar="DST", type=new_folder, help="folder to write, which must not exist")
     parser.add_argument("--to", choices=("hf", "llava"), required=True, help="layout of DST")
     parser.add_argument("--max-shard-size", type=size, default="5GB", help="of a weight file (5GB)")
     args = parser.parse_args()

@@ -15,7 +15,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, output_file, run_command
 from llava.conversation import get_conversation
 from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question, read_question_file
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--per-image", type=int, default=18, help="questions on each, 18 in POPE (18)")
     parser.add_argument("--rounds", type=int, default=3, help="times that each arrangement is measured (3)")
     parser.add_argument("--batch-size", type=int, help="questions at once (16 in batches, shared as memory allows)")
-    parser.add_argument("--output", type=Path, help="results as JSON")
+    parser.add_argument("--output", type=output_file, help="results as JSON")
     add_generation_arguments(parser, temperature=0, max_new_tokens=16)
     args = parser.parse_args()
     if min(args.images, args.per_image, args.rounds, args.batch_size or 1) < 1:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.checkpoints.folders import find_folder, get_model_name_from_path
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, output_file, run_command
 from llava.conversation import get_conversation
 from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question, read_question_file
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--max_new_tokens", type=int, default=16, help="of an answer (16)")
     parser.add_argument("--rounds", type=int, default=3, help="times that each way is measured (3)")
     parser.add_argument("--device", help="cuda, or cpu where there is no GPU")
-    parser.add_argument("--output", type=Path, help="results as JSON")
+    parser.add_argument("--output", type=output_file, help="results as JSON")
     args = parser.parse_args()
     if min(args.images, args.per_image, args.rounds, args.max_new_tokens) < 1:
         raise InputError("images, per-image, rounds and max_new_tokens must be at least 1")

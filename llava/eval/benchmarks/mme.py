@@ -11,7 +11,7 @@ from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline, Scored
 from llava.eval.benchmarks.items import Item, Items, make_items
 from llava.eval.benchmarks.questions import Question
-from llava.eval.benchmarks.scoring import add_result_arguments, group_answers, read_answers, save_scores
+from llava.eval.benchmarks.scoring import add_result_arguments, group_answers, read_answers, save_scores, score_file_of
 from llava.files import read_text
 
 PERCEPTION = (
@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True, type=Path, help="MME_Benchmark_release_version")
     add_result_arguments(parser)
     args = parser.parse_args()
+    score_file_of(args)
     scores, items = evaluate(args.data_dir, args.result_file)
     print(describe(scores))
     save_scores(scores, items, args)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.cli import CommandParser
+from llava.cli import CommandParser, output_file
 from llava.errors import InputError
 from llava.eval.benchmarks.base import Scored
 from llava.eval.benchmarks.files import read_jsonl
-from llava.eval.benchmarks.items import Items, write_items
+from llava.eval.benchmarks.items import Items, items_file, write_items
 from llava.eval.benchmarks.questions import Question
-from llava.files import write_json
+from llava.files import require_writable, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,9 @@ def join_answers(rows: list[dict], wanted: Collection[Hashable], result_file: Pa
 
 
 def accuracy(hits: Sequence[float]) -> dict[str, float]:
-    """Number of `samples` and mean of `hits` (each in [0, 1]) in percent. There must be one at least."""
+    """Number of `samples` and mean of `hits` (each in [0, 1]) in percent. Raises InputError if there is none."""
+    if not hits:
+        raise InputError("there are no answers to score")
     return {"samples": len(hits), "accuracy": 100 * math.fsum(hits) / len(hits)}
 
 
@@ -155,7 +157,14 @@ def accuracy_scorer(
 def add_result_arguments(parser: CommandParser, required: bool = True) -> None:
     """Which answers are scored, and where to."""
     parser.add_argument("--result-file", required=required, type=Path, help="answers, JSON lines")
-    parser.add_argument("--output", type=Path, help="scores as JSON (the result file's name with .score.json)")
+    parser.add_argument("--output", type=output_file, help="scores as JSON (the result file's name with .score.json)")
+
+
+def score_file_of(args: argparse.Namespace) -> Path:
+    """Where the scores of `--result-file` go. Raises InputError if they, or their items, cannot be written there."""
+    score_file = args.output or args.result_file.with_suffix(".score.json")
+    require_writable(score_file, items_file(score_file))
+    return score_file
 
 
 def describe_accuracy(scores: dict) -> str:
@@ -187,7 +196,7 @@ def save_scores(scores: dict, items: dict[str, Items], args: argparse.Namespace)
     if args.result_file is not None and (warning := empty_answers(args.result_file)):
         scores = scores | {"warning": warning}
         logger.warning(warning)
-    score_file = args.output or args.result_file.with_suffix(".score.json")
+    score_file = score_file_of(args)
     write_json(score_file, scores, sort_keys=False)
     write_items(items, score_file)
 
@@ -198,6 +207,7 @@ def score_command(description: str, evaluate: Callable[[Path, Path], tuple[dict,
     parser.add_argument("--annotation-file", required=True, type=Path, help="the benchmark's labels")
     add_result_arguments(parser)
     args = parser.parse_args()
+    score_file_of(args)
     scores, items = evaluate(args.annotation_file, args.result_file)
     print(describe_accuracy(scores))
     save_scores(scores, items, args)
