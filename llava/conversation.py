@@ -37,7 +37,8 @@ class Conversation:
     """A template and the turns said so far.
 
     `messages` holds [role, message] pairs; a message is text, (text, image, image_process_mode), or None where the
-    model is to go on. An empty text is an answer that said nothing: it is written with what ends an answer. `offset` is the number of example turns the template brings along.
+    model is to go on. An empty text is an answer that said nothing: it is written with what ends an answer. `offset` is
+    the number of example turns the template brings along.
     """
 
     system: str

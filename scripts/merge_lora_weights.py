@@ -2,7 +2,7 @@
 
 import shutil
 
-from llava.checkpoints.folders import get_model_name_from_path
+from llava.checkpoints.folders import ADAPTER_CONFIG, find_folder, get_model_name_from_path
 from llava.cli import CommandParser, new_folder, run_command
 from llava.errors import InputError
 
@@ -11,7 +11,9 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--model-path", required=True, help="folder or hub id of the LoRA checkpoint")
     parser.add_argument("--model-base", required=True, help="folder or hub id of the model that it was trained on")
-    parser.add_argument("--save-model-path", required=True, type=new_folder, help="folder to write, which must not exist")
+    parser.add_argument(
+        "--save-model-path", required=True, type=new_folder, help="folder to write, which must not exist"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float16", "bfloat16", "float32"),
@@ -19,6 +21,9 @@ def main() -> None:
         help="of the weights written (float16)",
     )
     args = parser.parse_args()
+    folder = find_folder(args.model_path, "checkpoint")
+    if not (folder / ADAPTER_CONFIG).exists():
+        raise InputError(f"{folder} is no LoRA checkpoint: there is nothing to merge")
 
     import torch
 

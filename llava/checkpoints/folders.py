@@ -50,9 +50,10 @@ def _no_bare_adapter(folder: Path, what: str) -> Path:
     values = read_json_object(path, "adapter config")
     mapping = values.get("auto_mapping")
     of = [mapping.get("base_model_class") if isinstance(mapping, dict) else None, values.get("base_model_name_or_path")]
+    model = " ".join(map(str, filter(None, of))) or "another model"
     raise InputError(
-        f"the {what} {folder} is a peft adapter of {' '.join(map(str, filter(None, of))) or 'another model'}, not a LoRA "
-        "checkpoint of LLaVA's training: merge it with peft (merge_and_unload, save_pretrained) and give the merged folder"
+        f"the {what} {folder} is a peft adapter of {model}, not a LoRA checkpoint of LLaVA's training: merge it with "
+        "peft (merge_and_unload, save_pretrained) and give the merged folder"
     )
 
 

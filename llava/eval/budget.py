@@ -248,6 +248,8 @@ def main() -> None:
         show_progress=True,
         **own,
     )
+    if not any(budgets.unpruned.answers):
+        raise InputError("every unpruned answer is empty: there is nothing to agree with, see --conv-mode")
     print(markdown(budgets), end="")
     if args.output is not None:
         write_files(budgets, args.output)

@@ -154,7 +154,9 @@ class Run:
             raise MissingData(missing)
         questions = self._read(benchmark)
         files = {each: answers_path(benchmark, self.out_dir, self.source.name, each) for each in self.settings}
-        self.ranks.from_first(lambda: require_writable(*(made for file in files.values() for made in made_of(file, benchmark))))
+        self.ranks.from_first(
+            lambda: require_writable(*(made for file in files.values() for made in made_of(file, benchmark)))
+        )
         tokens = benchmark.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
         generation = self.asking.generation | {"max_new_tokens": tokens}
         asking = replace(self.asking, generation=generation)

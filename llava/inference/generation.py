@@ -15,7 +15,7 @@ _TAKEN = frozenset(
     begin_suppress_tokens exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id renormalize_logits
     remove_invalid_values watermarking_config logits_processor prefix_allowed_tokens_fn
     max_new_tokens min_new_tokens max_time stop_strings tokenizer stopping_criteria
-    bos_token_id eos_token_id pad_token_id compile_config disable_compile""".split()
+    bos_token_id eos_token_id pad_token_id compile_config disable_compile""".split()  # noqa: SIM905
 )
 _SEVERAL = "an answer is one text; `generate` of the model gives several"
 _TENSORS = "an answer is a text; `generate` of the model gives tensors"

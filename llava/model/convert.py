@@ -4,7 +4,8 @@
     llava convert llava-hf/llava-v1.6-mistral-7b-hf llava-v1.6-mistral-7b --to llava
 
 The weights stay as they are, bit for bit. To transformers' layout the tokenizer gets `<image>` and `<pad>` and the
-embeddings rows for them, copies of the row of `<unk>`; to LLaVA's layout these rows go. DST appears when it is complete, and no existing one is overwritten.
+embeddings rows for them, copies of the row of `<unk>`; to LLaVA's layout these rows go. DST appears when it is
+complete, and no existing one is overwritten.
 """
 
 import argparse

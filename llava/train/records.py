@@ -39,7 +39,9 @@ def read_records(data_path: str | Path, image_folder: str | Path | None, version
     own = ("", template.system, template.system.removeprefix("<|im_start|>system\n"))
     for row, record in zip(rows, records, strict=True):
         if (system := row.get("system")) is not None and system not in own:
-            raise InputError(f"{record.name}: its own system text is not used, version {version!r} has another: remove it")
+            raise InputError(
+                f"{record.name}: its own system text is not used, version {version!r} has another: remove it"
+            )
     captions_only = template.sep_style is SeparatorStyle.PLAIN
     found = set()
     for record in records:

@@ -19,7 +19,7 @@ class CLIPTowerImageProcessor(CLIPImageProcessorPil):
     """CLIP's image processor over PIL: where torchvision is installed, transformers' choice resizes differently."""
 
     @classmethod
-    def from_values(cls, values: dict) -> "CLIPTowerImageProcessor":
+    def from_values(cls, values: dict) -> CLIPTowerImageProcessor:
         """The processor of a `preprocessor_config.json`."""
         # How whole pictures are padded or cut is LLaVA's business, and padding here would be CLIP's own.
         return cls.from_dict(values | {"do_pad": None})
@@ -68,7 +68,7 @@ class SigLipTowerImageProcessor(SiglipImageProcessorPil):
     central_square = None
 
     @classmethod
-    def from_values(cls, values: dict) -> "SigLipTowerImageProcessor":
+    def from_values(cls, values: dict) -> SigLipTowerImageProcessor:
         """The processor of a `preprocessor_config.json`."""
         # Clients read the size of a crop from `crop_size`.
         return cls.from_dict(values | {"crop_size": values.get("size"), "do_center_crop": False})
@@ -130,4 +130,6 @@ def tower_processor(given):
             return tower.from_values(given.to_dict())
         return _AsGiven(given)
     except (AttributeError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{type(given).__name__} is no image processor of CLIP or SigLIP: {one_line(error)}") from error
+        raise InputError(
+            f"{type(given).__name__} is no image processor of CLIP or SigLIP: {one_line(error)}"
+        ) from error

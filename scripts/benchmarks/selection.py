@@ -8,7 +8,6 @@ methods are measured alongside VisPruner. Everything takes turns.
 """
 
 import argparse
-from pathlib import Path
 
 from llava.bench.shapes import SHAPES
 from llava.cli import CommandParser, output_file, run_command

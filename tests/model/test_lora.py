@@ -153,7 +153,10 @@ def test_a_peft_adapter_of_transformers_llava_is_named_for_what_it_is(checkpoint
     values = {"peft_type": "LORA", "base_model_name_or_path": "llava-hf/llava-1.5-7b-hf"}
     values |= {"auto_mapping": {"base_model_class": "LlavaForConditionalGeneration"}}
     (folder / "adapter_config.json").write_text(json.dumps(values))
-    save_file({f"{PREFIX}model.language_model.layers.0.q_proj.lora_A.weight": torch.ones(4, 4)}, folder / "adapter_model.safetensors")
+    save_file(
+        {f"{PREFIX}model.language_model.layers.0.q_proj.lora_A.weight": torch.ones(4, 4)},
+        folder / "adapter_model.safetensors",
+    )
     if has_config:
         (folder / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": {}}))
     named = r"is a peft adapter of LlavaForConditionalGeneration llava-hf/llava-1\.5-7b-hf.*merge_and_unload"
@@ -165,7 +168,7 @@ def test_a_peft_adapter_of_transformers_llava_is_named_for_what_it_is(checkpoint
 
 
 def test_a_lora_checkpoint_is_no_base(lora, checkpoints):
-    with pytest.raises(InputError, match="the base model .*llava-lora is a LoRA checkpoint"):
+    with pytest.raises(InputError, match=r"the base model .*llava-lora is a LoRA checkpoint"):
         load_pretrained_model(str(checkpoints()), str(lora), "llava", device="cpu")
 
 
@@ -176,6 +179,10 @@ def test_the_script_merges_with_upstream_s_flags(lora, checkpoints, tmp_path, mo
     monkeypatch.setattr("sys.argv", ["merge_lora_weights.py", *flags, "--dtype", "float32"])
     script.main()
     assert torch.equal(logits(load(target)), logits(load_lora(lora, checkpoints())))
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(SystemExit):
+        script.main()
+    flags = ["--model-path", str(target), *flags[2:4], "--save-model-path", str(tmp_path / "again")]
+    monkeypatch.setattr("sys.argv", ["merge_lora_weights.py", *flags])
+    with pytest.raises(InputError, match="is no LoRA checkpoint: there is nothing to merge"):
         script.main()
     assert [path.name for path in tmp_path.iterdir() if "merged" in path.name] == ["merged"]

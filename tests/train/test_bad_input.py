@@ -12,7 +12,6 @@ from llava.train.train import train
 from tests.conftest import IMAGE
 from tests.train.conftest import INSTRUCTIONS, conversation, run_module
 
-
 LONG = [
     {"id": "text", "conversations": conversation("word " * 300, "Yes")},
     {"id": "picture", "image": "0.png", "conversations": conversation(f"{IMAGE}\n" + "word " * 40, "Yes")},

@@ -11,7 +11,14 @@ from llava.eval.benchmarks.base import Benchmark, Headline, Scored
 from llava.eval.benchmarks.files import read_jsonl
 from llava.eval.benchmarks.items import Item, Items, make_items
 from llava.eval.benchmarks.questions import Question
-from llava.eval.benchmarks.scoring import add_result_arguments, ids_of, join_answers, read_answers, save_scores, score_file_of
+from llava.eval.benchmarks.scoring import (
+    add_result_arguments,
+    ids_of,
+    join_answers,
+    read_answers,
+    save_scores,
+    score_file_of,
+)
 
 PREFIX = "coco_pope_"
 

@@ -187,7 +187,9 @@ def main() -> None:
     parser.add_argument("--base-dir", required=True, type=Path, help="folder of problems.json and pid_splits.json")
     add_result_arguments(parser)
     parser.add_argument("--output-file", type=output_file, help="right and wrong answers, as JSON (not written)")
-    parser.add_argument("--output-result", type=output_file, help="the option read from each answer, as JSON (not written)")
+    parser.add_argument(
+        "--output-result", type=output_file, help="the option read from each answer, as JSON (not written)"
+    )
     parser.add_argument("--split", default="test", help="split of pid_splits.json (test)")
     parser.add_argument("--options", type=list, default=list("ABCDE"), help="letters of the options (ABCDE)")
     args = parser.parse_args()

@@ -47,7 +47,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def table_files(folder: Path) -> list[Path]:
     """What `summarize` writes to a folder."""
-    return [folder / f"{name}.{kind}" for name in ("scores", "differences") for kind in ("md", "csv")] + [folder / "scores.png"]
+    return [folder / f"{name}.{kind}" for name in ("scores", "differences") for kind in ("md", "csv")] + [
+        folder / "scores.png"
+    ]
 
 
 def choose_runs(
@@ -109,7 +111,8 @@ def summarize(
         benchmarks: only these.
         must_compare: whether `methods` of which no two can be compared are an error.
 
-    Raises InputError, before anything is written, if there are no such scores, or nothing to compare, and, when the table is written, for scores that cannot be read.
+    Raises InputError, before anything is written, if there are no such scores, or nothing to compare, and, when the
+    table is written, for scores that cannot be read.
     """
     from llava.eval.report.intervals import add_intervals, choose_reference  # numpy
     from llava.eval.report.plots import draw_scores
