@@ -2,6 +2,8 @@
 
 from transformers import GenerationConfig, PreTrainedModel
 
+from llava.errors import InputError
+
 _NO_OPTIONS = ("transformers_version", "generation_config")
 
 
@@ -12,8 +14,13 @@ def _values(config: GenerationConfig) -> dict:
 
 
 def spell_out(options: dict) -> dict:
-    """Options of a call with those of its `generation_config` one by one; what the call says itself goes first."""
+    """Options of a call with those of its `generation_config` one by one; what the call says itself goes first.
+
+    Raises InputError for a `generation_config` that is none.
+    """
     config = options.get("generation_config")
+    if not isinstance(config, GenerationConfig | None):
+        raise InputError(f"generation_config must be transformers' GenerationConfig, not {type(config).__name__}")
     given = {name: value for name, value in options.items() if name != "generation_config"}
     return given if config is None else _values(config) | given
 

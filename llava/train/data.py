@@ -89,7 +89,10 @@ class LazySupervisedDataset(Dataset):
         """Raise InputError if no sample has something of an answer in it, when it is cut to the limit."""
         for record in self.records:  # mostly the first has
             ids, labels = self.prompt_tokenizer(record.turns, record.name)
-            kept = self._count_kept(ids, picture_size(record.image) if record.image is not None else None)
+            try:
+                kept = self._count_kept(ids, None if record.image is None else picture_size(record.image))
+            except InputError as error:
+                raise InputError(f"{record.name}: {error}") from error
             if any(label != IGNORE_INDEX for label in labels[:kept]):
                 return
         raise InputError(f"there is nothing to learn: within model_max_length {self.limit} no record has an answer")

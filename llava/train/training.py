@@ -43,11 +43,11 @@ def train(
     model_args, data_args, training_args = parse_arguments(args)
     logging.getLogger("llava").setLevel(logging.INFO if training_args.process_index == 0 else logging.ERROR)
     result = result_file(model_args, training_args)
+    require_place(result)
     if result.exists():
         require_result_of(model_args, training_args, result)
         logger.warning("%s exists: this training is finished; another one needs another --output_dir", result)
         return
-    require_writable(result)
     records = read_records(data_args.data_path, data_args.image_folder, model_args.version)
     plan = TrainingPlan(model_args, data_args, training_args)
     tokenizer = load_tokenizer(plan.folder)
@@ -86,6 +86,14 @@ def _run_steps(trainer: LLaVATrainer, checkpoint: str | None) -> None:
         raise InputError(str(error).strip().splitlines()[-1].removeprefix(name)) from error
     with write_errors(Path(trainer.args.output_dir)):
         trainer.save_state()
+
+
+def require_place(result: Path) -> None:
+    """Raise InputError if the results cannot be written to their folder; nothing is made there yet."""
+    try:
+        require_writable(result)
+    except InputError as error:
+        raise InputError(f"cannot write to {result.parent}: {error}") from error
 
 
 def make_folder(folder: Path) -> None:

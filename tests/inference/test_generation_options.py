@@ -36,6 +36,7 @@ REFUSED = [
     {"custom_generate": "someone/else"},
     {"max_tokens": 5},
     {"attention_mask": None},
+    {"generation_config": {"max_new_tokens": 3}},
 ]
 
 
