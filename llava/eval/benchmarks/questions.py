@@ -124,6 +124,4 @@ def get_chunk(questions: list, num_chunks: int, chunk_idx: int) -> list:
     if not 0 <= chunk_idx < num_chunks:
         raise InputError(f"chunk-idx must be in [0, num-chunks), got {chunk_idx} of {num_chunks}")
     start, end = (len(questions) * i // num_chunks for i in (chunk_idx, chunk_idx + 1))
-    if start == end:
-        raise InputError(f"chunk {chunk_idx} of {num_chunks} has no question: there are {len(questions)}")
     return questions[start:end]
