@@ -130,7 +130,8 @@ def summarize(
         raise InputError(f"there is nothing to compare: of these methods {', '.join(names)} alone has scores")
     table, differences, notes, faults, without = add_intervals(table, reference)
     if methods and must_compare and table and not (differences or faults or without):
-        raise InputError(f"nothing can be compared: {' '.join(notes) or 'no two of these have the same budget'}")
+        reasons = " ".join(note for note in notes if note.startswith(("Not compared", "No interval")))
+        raise InputError(f"nothing can be compared: {reasons or 'no two of these have the same budget'}")
     wrong += faults
     text = markdown(table, submissions, first, notes)
     with atomic_writer(output / "scores.md") as file:
