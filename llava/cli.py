@@ -10,6 +10,37 @@ from pathlib import Path
 from typing import NoReturn
 
 from llava.errors import InputError, one_line
+from llava.files import require_new_folder, require_writable
+
+
+def output_file(text: str) -> Path:
+    """The file that an option names for a command's result; an error of the option unless it can be written."""
+    try:
+        require_writable(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(text)
+
+
+def output_folder(*names: str) -> Callable[[str], Path]:
+    """As `output_file`, for a folder that gets files of these names."""
+
+    def folder(text: str) -> Path:
+        for name in names:
+            output_file(str(Path(text) / name))
+        return Path(text)
+
+    return folder
+
+
+def new_folder(text: str) -> Path:
+    """The folder that an option names and a command makes; an error of the option if it is there or cannot be made."""
+    try:
+        require_new_folder(Path(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(text)
+
 
 logger = logging.getLogger(__name__)
 

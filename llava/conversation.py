@@ -37,7 +37,8 @@ class Conversation:
     """A template and the turns said so far.
 
     `messages` holds [role, message] pairs; a message is text, (text, image, image_process_mode), or None where the
-    model is to go on. `offset` is the number of example turns the template brings along.
+    model is to go on. An empty text is an answer that said nothing: it is written with what ends an answer. `offset` is
+    the number of example turns the template brings along.
     """
 
     system: str
@@ -58,20 +59,20 @@ class Conversation:
         if self.sep_style is SeparatorStyle.LLAMA_3:
             return self._llama_3_prompt(turns)
         if self.sep_style is SeparatorStyle.CHATML:
-            said = [f"{role}\n{message}{self.sep}\n" if message else f"{role}\n" for role, message in turns]
+            said = [f"{role}\n" + ("" if message is None else f"{message}{self.sep}\n") for role, message in turns]
             return (f"{self.system}{self.sep}\n" if self.system else "") + "".join(said)
         if self.sep_style is SeparatorStyle.GEMMA:
-            return "".join(role + message + self.sep if message else role for role, message in turns)
+            return "".join(role if message is None else role + message + self.sep for role, message in turns)
         if self.sep_style is SeparatorStyle.PLAIN:
             seps = (self.sep, self.sep2 or "")
-            return self.system + "".join(m + seps[i % 2] for i, (_, m) in enumerate(turns) if m)
+            return self.system + "".join(m + seps[i % 2] for i, (_, m) in enumerate(turns) if m is not None)
         if self.sep_style is SeparatorStyle.MPT:
-            said = [role + message + self.sep if message else role for role, message in turns]
+            said = [role if message is None else role + message + self.sep for role, message in turns]
             return self.system + self.sep + "".join(said)
         seps = (self.sep, self.sep2 if self.sep_style is SeparatorStyle.TWO else self.sep)
         text = self.system + seps[0]
         for i, (role, message) in enumerate(turns):
-            text += f"{role}: {message}{seps[i % 2]}" if message else f"{role}:"
+            text += f"{role}:" if message is None else f"{role}: {message}{seps[i % 2]}"
         return text
 
     def _turns(self) -> list:
@@ -90,7 +91,7 @@ class Conversation:
             raise InputError(f"a {self.version} conversation must begin with a message of {self.roles[0]}")
         text = ""
         for i, (_, message) in enumerate(turns):
-            if not message:
+            if message is None:
                 continue
             if i == 0 and self.system:
                 message = f"<<SYS>>\n{self.system}\n<</SYS>>\n\n{message}"
@@ -100,7 +101,7 @@ class Conversation:
     def _llama_3_prompt(self, turns: list) -> str:
         system = [("system", self.system)] if self.system else []
         said = [
-            f"<|start_header_id|>{role}<|end_header_id|>\n\n{message.strip() + self.sep if message else ''}"
+            f"<|start_header_id|>{role}<|end_header_id|>\n\n{'' if message is None else message.strip() + self.sep}"
             for role, message in [*system, *turns]
         ]
         return "<|begin_of_text|>" + "".join(said)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -75,6 +76,46 @@ def read_json_object(path: str | Path, what: str) -> dict:
     return values
 
 
+def require_writable(*files: str | Path) -> None:
+    """Raise InputError for the first of these files that cannot be written, before the work whose result it is to hold.
+
+    Nothing is written and no folder is made: what is looked at is the file itself, and the folder that it, or the first
+    folder that is missing on the way to it, would be made in.
+    """
+    for file in map(Path, files):
+        try:
+            for each in (file, file.with_name(f"{file.name}.part")):  # see `atomic_writer`
+                if _is_there(each) and not each.is_file():
+                    raise InputError(f"cannot write {file}: {each} is {'a folder' if each.is_dir() else 'no file'}")
+            place = next(each for each in file.parents if _is_there(each))
+            if not place.is_dir():
+                raise InputError(f"cannot write {file}: {place} is no folder")
+            tempfile.TemporaryFile(dir=place).close()
+        except InputError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or no name at all
+            raise InputError(f"cannot write {file}: {one_line(error)}") from error
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a path exists. Raises OSError where that cannot be known, as for a name that is too long."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def require_new_folder(folder: Path) -> None:
+    """Raise InputError unless a folder can be made here: it is not there yet, and what it will be in can be written."""
+    if os.path.lexists(folder):
+        raise InputError(f"{folder} exists already: remove it, or choose another folder")
+    try:
+        require_writable(folder / "config.json")  # not the folder: what is left of one that was cut off does not matter
+    except InputError as error:
+        raise InputError(f"cannot write the folder {folder}: {error}") from error
+
+
 @contextlib.contextmanager
 def atomic_writer(path: str | Path):
     """A text file open for writing that appears under its name only when it is complete.
@@ -83,8 +124,8 @@ def atomic_writer(path: str | Path):
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder")
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'no file'}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", encoding="utf-8") as file:

@@ -1,10 +1,9 @@
 """Merge a LoRA checkpoint into its base model: a checkpoint in the published layout, which loads by itself."""
 
 import shutil
-from pathlib import Path
 
-from llava.checkpoints.folders import get_model_name_from_path
-from llava.cli import CommandParser, run_command
+from llava.checkpoints.folders import ADAPTER_CONFIG, find_folder, get_model_name_from_path
+from llava.cli import CommandParser, new_folder, run_command
 from llava.errors import InputError
 
 
@@ -12,7 +11,9 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--model-path", required=True, help="folder or hub id of the LoRA checkpoint")
     parser.add_argument("--model-base", required=True, help="folder or hub id of the model that it was trained on")
-    parser.add_argument("--save-model-path", required=True, type=Path, help="folder to write, which must not exist")
+    parser.add_argument(
+        "--save-model-path", required=True, type=new_folder, help="folder to write, which must not exist"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float16", "bfloat16", "float32"),
@@ -20,9 +21,9 @@ def main() -> None:
         help="of the weights written (float16)",
     )
     args = parser.parse_args()
-    target = args.save_model_path
-    if target.exists():
-        raise InputError(f"{target} exists already: remove it, or choose another folder")
+    folder = find_folder(args.model_path, "checkpoint")
+    if not (folder / ADAPTER_CONFIG).exists():
+        raise InputError(f"{folder} is no LoRA checkpoint: there is nothing to merge")
 
     import torch
 
@@ -31,6 +32,7 @@ def main() -> None:
 
     name = get_model_name_from_path(args.model_path)
     loaded = load_pretrained_model(args.model_path, args.model_base, name, device="cpu", torch_dtype="float32")
+    target = args.save_model_path
     part = target.with_name(target.name + ".part")
     try:
         shutil.rmtree(part, ignore_errors=True)

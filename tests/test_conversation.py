@@ -65,6 +65,21 @@ def test_templates_of_llava_next(mode, prompt):
 
 
 @pytest.mark.parametrize("mode", sorted(conv_templates))
+def test_an_empty_answer_is_written_with_what_surrounds_an_answer(mode):
+    def written(answer: str) -> str:
+        conversation = get_conversation(mode)
+        for i, text in enumerate(["Hi", answer, "And?", None]):
+            conversation.append_message(conversation.roles[i % 2], text)
+        return conversation.get_prompt()
+
+    assert written("") == written("SAID").replace("SAID", "")
+    if mode == "vicuna_v1":
+        assert written("").endswith("USER: Hi ASSISTANT: </s>USER: And? ASSISTANT:")
+    if mode == "llama_2":
+        assert written("").endswith("Hi [/INST]  </s><s>[INST] And? [/INST]")
+
+
+@pytest.mark.parametrize("mode", sorted(conv_templates))
 def test_a_copy_does_not_change_its_template(mode):
     before = conv_templates[mode].get_prompt() if mode not in ("plain", "v0_plain") else ""
     conversation = get_conversation(mode)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, output_file, run_command
 from llava.errors import InputError
 from llava.inference.options import ModelOptions, visual_token_num
 from llava.pruning.settings import Settings
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--image-file", type=Path, default=SCENE)
     parser.add_argument("--query", default="What does the sign say?")
     parser.add_argument("--budgets", type=visual_token_num, nargs="+", default=[32, 16, 8])
-    parser.add_argument("--output", type=Path, default=Path("assets/selection.png"))
+    parser.add_argument("--output", type=output_file, default=Path("assets/selection.png"))
     args = parser.parse_args()
     from llava.vision.pictures import load_image
 

@@ -8,10 +8,9 @@ The unpruned model is the first row. All rows take turns, after warm-up; what is
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 from llava.bench.shapes import SHAPES
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, output_folder, run_command
 from llava.constants import PATCH_MERGE_TYPES
 from llava.errors import InputError
 from llava.files import atomic_writer, write_json
@@ -42,7 +41,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--attn_implementation", default="sdpa", help="as in transformers (sdpa)")
     add_compile_argument(parser)
     parser.add_argument("--device", help="cuda, or cpu where there is no GPU")
-    parser.add_argument("--output", type=Path, help="folder for bench.json, bench.md and bench.png")
+    files = ("bench.json", "bench.md", "bench.png")
+    parser.add_argument("--output", type=output_folder(*files), help=f"folder for {', '.join(files)}")
     args = parser.parse_args()
     if min(args.prompt_tokens - 1, args.answer_tokens - 1, args.rounds, args.warmup + 1) < 1:
         raise InputError("prompt-tokens and answer-tokens must be at least 2, rounds at least 1, warmup at least 0")

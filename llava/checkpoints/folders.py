@@ -5,11 +5,13 @@ from functools import partial
 from pathlib import Path
 
 from llava.errors import InputError, one_line
+from llava.files import read_json_object
 
 # What a folder says of itself, and its weights in the formats that are read, the first that it has.
 _SETTINGS = ["*.json", "*.jinja", "*.model", "*.txt"]
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _ON_A_BASE = ["mm_projector.bin", "adapter_model.safetensors", "adapter_model.bin", "non_lora_trainables.bin"]
+ADAPTER_CONFIG = "adapter_config.json"
 _SNAPSHOT = re.compile(r"models--(?P<name>[\w.-]+)/snapshots/(?P<revision>[0-9a-f]+)")
 
 
@@ -18,20 +20,41 @@ def find_folder(name: str, what: str, relative_to: Path | None = None, cache_dir
 
     Of a hub id all but the weights is downloaded: those follow where they are read (`fetch_weights`), once what the
     folder says of itself was found good. It goes to `cache_dir`, or where the checkpoint `relative_to` was downloaded
-    to, or to the library's own place. Raises InputError, calling it `what`, for anything else.
+    to, or to the library's own place. Raises InputError, calling it `what`, for anything else, and for a peft adapter
+    that is no LoRA checkpoint of LLaVA's.
     """
     candidates = [relative_to / name] if relative_to else []
     for folder in [*candidates, Path(name)]:
         if folder.is_dir():
-            return folder
+            return _no_bare_adapter(folder, what)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         raise InputError(f"no such {what} folder: {candidates[0] if candidates else name}")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_SETTINGS, cache_dir=cache_dir or _cache_of(relative_to)))
+        path = snapshot_download(name, allow_patterns=_SETTINGS, cache_dir=cache_dir or _cache_of(relative_to))
     except (OSError, ValueError) as error:
         raise InputError(f"{what} {name}: no such folder, and as a hub id: {one_line(error)}") from error
+    return _no_bare_adapter(Path(path), what)
+
+
+def _no_bare_adapter(folder: Path, what: str) -> Path:
+    """The folder. Raises InputError for a peft adapter, unless it is LLaVA's LoRA and may be one."""
+    path, config = folder / ADAPTER_CONFIG, folder / "config.json"
+    if not path.exists():
+        return folder
+    if config.exists() and "text_config" not in read_json_object(config, "config"):
+        if what != "checkpoint":
+            raise InputError(f"the {what} {folder} is a LoRA checkpoint: see scripts/merge_lora_weights.py")
+        return folder
+    values = read_json_object(path, "adapter config")
+    mapping = values.get("auto_mapping")
+    of = [mapping.get("base_model_class") if isinstance(mapping, dict) else None, values.get("base_model_name_or_path")]
+    model = " ".join(map(str, filter(None, of))) or "another model"
+    raise InputError(
+        f"the {what} {folder} is a peft adapter of {model}, not a LoRA checkpoint of LLaVA's training: merge it with "
+        "peft (merge_and_unload, save_pretrained) and give the merged folder"
+    )
 
 
 def is_on_hub(folder: Path) -> bool:

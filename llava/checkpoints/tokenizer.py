@@ -9,6 +9,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
+from llava.checkpoints.hf.config import is_hf_folder
 from llava.checkpoints.schemas import TokenizerFile, read_checked
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.errors import InputError, one_line
@@ -117,16 +118,20 @@ class LlamaSentencePieceTokenizer(SentencePieceBackend):
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a checkpoint folder: of its `tokenizer.model` (Llama, Mistral), else transformers' choice.
 
-    Raises InputError, naming the folder, if it has no tokenizer or one that cannot be read.
+    In transformers' own layout the `tokenizer.json` goes first, as for AutoProcessor, whose ids `tokenizer_image_token`
+    then gives. Raises InputError, naming the folder, if it has no tokenizer or one that cannot be read.
     """
     settings = folder / "tokenizer_config.json"
     if settings.exists():
         read_checked(settings, "tokenizer config", TokenizerFile)
-    cls = LlamaSentencePieceTokenizer if (folder / "tokenizer.model").exists() else AutoTokenizer
+    is_hf = is_hf_folder(folder)
+    is_fast = (is_hf and (folder / "tokenizer.json").exists()) or not (folder / "tokenizer.model").exists()
     try:
-        return cls.from_pretrained(folder)
+        tokenizer = (AutoTokenizer if is_fast else LlamaSentencePieceTokenizer).from_pretrained(folder)
     except Exception as error:  # whatever another library makes of a damaged file
         raise InputError(f"cannot load a tokenizer from {folder}: {one_line(error)}") from error
+    tokenizer.cuts_at_images = is_hf and is_fast and DEFAULT_IMAGE_TOKEN in tokenizer.get_vocab()
+    return tokenizer
 
 
 def tokenizer_image_token(
@@ -134,16 +139,23 @@ def tokenizer_image_token(
 ) -> list[int] | torch.LongTensor:
     """Token ids of a prompt, with `image_token_index` for each `<image>` and one BOS at the front.
 
-    Returns a list, or with `return_tensors="pt"` a (length,) int64 tensor.
+    The texts between images are tokenized one by one, as LLaVA does it, or by a tokenizer in transformers' own layout
+    (`load_tokenizer`) together with the images, as transformers' processors do it. The two may differ by the space
+    after an image. Returns a list, or with `return_tensors="pt"` a (length,) int64 tensor.
     """
     # Not verbose: the model checks the length, and against its context rather than the tokenizer's setting.
-    chunks = [tokenizer(chunk, verbose=False).input_ids for chunk in prompt.split(DEFAULT_IMAGE_TOKEN)]
+    is_whole = getattr(tokenizer, "cuts_at_images", False)
+    texts = [prompt] if is_whole else prompt.split(DEFAULT_IMAGE_TOKEN)
+    chunks = [tokenizer(text, verbose=False).input_ids for text in texts]
     has_bos = bool(chunks[0]) and chunks[0][0] == tokenizer.bos_token_id
     if has_bos and chunks[0][1:2] == chunks[0][:1]:  # a template that writes BOS into the text
         chunks[0] = chunks[0][1:]
     ids = chunks[0][:1] if has_bos else []
     for i, chunk in enumerate(chunks):
         ids += ([image_token_index] if i else []) + chunk[has_bos:]
+    if is_whole:
+        image = tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
+        ids = [image_token_index if number == image else number for number in ids]
     if return_tensors is None:
         return ids
     if return_tensors != "pt":

@@ -18,9 +18,10 @@ from llava.errors import InputError
 from llava.eval.benchmarks import all_benchmarks, find_benchmark
 from llava.eval.benchmarks.base import Benchmark, MissingData
 from llava.eval.evaluation import BUNDLED_MODEL, DATA, Run, default_data_dir, distinct
-from llava.eval.report.summary import summarize
+from llava.eval.report.summary import summarize, table_files
 from llava.eval.run.processes import GOES_ON, environment_of_child
 from llava.eval.run.source import OnDisk
+from llava.files import require_writable
 from llava.inference.options import (
     add_asking_arguments,
     add_crop_arguments,
@@ -54,7 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--skip-missing",
         action="store_true",
-        help=f"name a benchmark whose data is not there as skipped, and exit with {SKIPPED} if it is the only one",
+        help=f"name a benchmark whose data is not there as skipped, and exit with {SKIPPED} if there is no other",
     )
     add_asking_arguments(parser)
     add_generation_arguments(parser, temperature=0, max_new_tokens=None)
@@ -135,6 +136,7 @@ class Report:
 def answer_all(run: Run, benchmarks: list[Benchmark], skip_missing: bool) -> None:
     """Answer benchmarks at all settings; one that fails does not stop the next. Exits with 1 or 2 if any failed."""
     report = Report()
+    run.ranks.from_first(lambda: require_writable(*table_files(table_folder(run))))
     for benchmark in benchmarks:
         try:
             results = run.evaluate(benchmark)
@@ -154,13 +156,18 @@ def answer_all(run: Run, benchmarks: list[Benchmark], skip_missing: bool) -> Non
                 print(f"--- {what} ---\n{result.description}", flush=True)
     if run.ranks.rank > 0:
         return
+    is_any = len(report.skipped) < len(benchmarks)
     try:
-        write_table(run, benchmarks)
+        if is_any:
+            write_table(run, benchmarks)
     except InputError as error:
         report.fail("the table", error)
     for name in report.skipped:
         print(f"skipped, its data is not there: {name}")
     sys.stdout.flush()
+    if not is_any:
+        print("error: no benchmark was answered: the data of none is there", file=sys.stderr)
+        sys.exit(SKIPPED)
     for what in report.failed:
         print(f"error: {what}", file=sys.stderr)
     sys.exit(report.code)
@@ -176,10 +183,16 @@ def describe(pruning: Settings) -> str:
     return f"{method_label(pruning.pruning_method)} at {pruning.visual_token_num} visual tokens{more}"
 
 
+def table_folder(run: Run) -> Path:
+    """Where the table of scores goes."""
+    methods = {method_label(each.pruning_method) for each in run.settings}
+    return run.out_dir / "summary" / ("methods" if len(methods) > 1 else "")
+
+
 def write_table(run: Run, benchmarks: list[Benchmark]) -> None:
     """Print the table of scores and write it below the folder of answers: of all that is there, or of the methods."""
     methods = list(dict.fromkeys(method_label(each.pruning_method) for each in run.settings))
-    output = run.out_dir / "summary" / ("methods" if len(methods) > 1 else "")
+    output = table_folder(run)
     print(f"--- scores, also in {output} ---")
     if len(methods) == 1:
         summarize(run.out_dir, output)
@@ -187,7 +200,8 @@ def write_table(run: Run, benchmarks: list[Benchmark]) -> None:
     methods.sort(key=lambda name: name != NONE)
     tokens = sorted({each.visual_token_num for each in run.settings if each.prunes})
     names = [benchmark.name for benchmark in benchmarks]
-    summarize(run.out_dir, output, checkpoint=run.source.name, tokens=tokens, methods=methods, benchmarks=names)
+    options = {"checkpoint": run.source.name, "tokens": tokens, "methods": methods, "benchmarks": names}
+    summarize(run.out_dir, output, **options, must_compare=False)
 
 
 def count_processes(args: argparse.Namespace) -> int:

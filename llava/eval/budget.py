@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.checkpoints.folders import get_model_name_from_path
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, output_folder, run_command
 from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question, read_question_file
 from llava.eval.report.budget_report import markdown, write_files
@@ -201,7 +201,8 @@ def parse() -> argparse.Namespace:
     add_crop_arguments(parser)
     add_asking_arguments(parser)
     parser.add_argument("--max_new_tokens", "--max-new-tokens", type=int, help="of an answer (128, or the benchmark's)")
-    parser.add_argument("--output", type=Path, help="folder for budget.md, budget.csv, budget.json and budget.png")
+    files = [f"budget.{ending}" for ending in ("md", "csv", "json", "png")]
+    parser.add_argument("--output", type=output_folder(*files), help=f"folder for {', '.join(files)}")
     args = parser.parse_args()
     files = args.question_file, args.image_folder
     if (None in files) if args.benchmark is None else any(files):
@@ -234,6 +235,8 @@ def main() -> None:
     options = {"conv_mode": args.conv_mode, "max_new_tokens": args.max_new_tokens}
     own |= {name: value for name, value in options.items() if value is not None}
     drawn = draw_sample(questions, args.sample, args.seed)
+    if len({question.image for question in drawn}) < 2:
+        raise InputError("the questions drawn are about one picture: an interval takes two at least, see --sample")
     check_questions(drawn)
     check_headers(drawn)
     workers = args.num_workers if args.num_workers is not None else min(4, (os.cpu_count() or 1) // 2)
@@ -249,6 +252,8 @@ def main() -> None:
         show_progress=True,
         **own,
     )
+    if not any(budgets.unpruned.answers):
+        raise InputError("every unpruned answer is empty: there is nothing to agree with, see --conv-mode")
     print(markdown(budgets), end="")
     if args.output is not None:
         write_files(budgets, args.output)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from llava.errors import InputError
 from llava.eval.benchmarks import find_benchmark
 from llava.eval.benchmarks.base import Benchmark, MissingData
+from llava.eval.benchmarks.items import items_file
 from llava.eval.benchmarks.questions import Question
 from llava.eval.benchmarks.scoring import save_scores
 from llava.eval.run.answers import write_answers
@@ -18,6 +19,7 @@ from llava.eval.run.jobs import Jobs
 from llava.eval.run.ranks import Ranks
 from llava.eval.run.settings import heeded
 from llava.eval.run.source import InMemory, ModelSource, OnDisk
+from llava.files import require_writable
 from llava.inference.options import AskingOptions, ModelOptions, decoding, pruning_grid
 from llava.pruning.method import METHOD_NAMES, VISPRUNER, method_file, method_label
 from llava.pruning.settings import Settings, takes_settings
@@ -96,6 +98,8 @@ def evaluate(
     Raises: InputError as the command does, and for impossible settings.
     """
     benchmarks = [find_benchmark(each) for each in ([name] if isinstance(name, str) else name)]
+    if not benchmarks or any(isinstance(value, list | tuple) and not value for value in settings.values()):
+        raise InputError("there is nothing to evaluate: no benchmark, or a setting without a value")
     generation = decoding(temperature, top_p, num_beams, 1 if max_new_tokens is None else max_new_tokens)
     source = OnDisk(ModelOptions(str(model))) if isinstance(model, str | Path) else InMemory(model)
     run = Run(
@@ -150,6 +154,9 @@ class Run:
             raise MissingData(missing)
         questions = self._read(benchmark)
         files = {each: answers_path(benchmark, self.out_dir, self.source.name, each) for each in self.settings}
+        self.ranks.from_first(
+            lambda: require_writable(*(made for file in files.values() for made in made_of(file, benchmark)))
+        )
         tokens = benchmark.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
         generation = self.asking.generation | {"max_new_tokens": tokens}
         asking = replace(self.asking, generation=generation)
@@ -221,6 +228,14 @@ def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: 
     tokens = f"{pruning.visual_token_num}{pruning.suffix}" if pruning.prunes else "all"
     folder = out_dir / benchmark.name / "answers" / benchmark.split / model / f"n_{tokens}"
     return folder / f"r_{pruning.important_ratio:g}" / "merge.jsonl"
+
+
+def made_of(answers_file: Path, benchmark: Benchmark) -> list[Path]:
+    """What a run writes of a benchmark: answers, scores and the file to submit, as far as it has these."""
+    score_file = answers_file.with_suffix(".score.json")
+    scores = [] if benchmark.score is None else [score_file, items_file(score_file)]
+    submission = [] if benchmark.convert is None else [answers_file.with_name(benchmark.submission)]
+    return [answers_file, answers_file.with_suffix(".run.json"), *scores, *submission]
 
 
 def finish(benchmark: Benchmark, data_dir: Path, answers_file: Path, pruning: Settings) -> Result:

@@ -12,6 +12,7 @@ import torch
 from llava.checkpoints.folders import get_model_name_from_path
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.errors import InputError
+from llava.inference.generation import one_text_options
 from llava.inference.images import ImageStream, choose_tokens, encode_images, questions_about
 from llava.inference.memory import default_batch_size, is_out_of_memory, refuse_too_large
 from llava.inference.prefix_sharing import generate_batch
@@ -109,7 +110,7 @@ class Engine:
         memory runs out, batches shrink.
 
         Raises InputError if an image cannot be read, a prompt is longer than the context, a pruning method cannot
-        work, or one request takes too much memory.
+        work, or one request takes too much memory; before anything runs for an option that `one_text_options` refuses.
         """
         default = take_settings(options, self.model.pruning)
         asked = (request if isinstance(request, Request) else self.request(*request) for request in requests)
@@ -117,6 +118,7 @@ class Engine:
 
     def _answer(self, requests: list[Request], options: dict) -> Iterator[Completion]:
         """As `answer`, of requests that have their settings."""
+        options = one_text_options(self.model, self.tokenizer, options)
         images = ImageStream(self.loaded, requests, self.num_workers)
         sizes: dict[tuple, int] = {}
         start, limit = 0, len(requests)
@@ -157,6 +159,9 @@ class Engine:
         Raises as `answer` does; what is wrong with the prompt or its images shows before the first piece is asked for.
         A prompt longer than the context is `PromptTooLong`.
         """
+        options = one_text_options(self.model, self.tokenizer, options)
+        if options.get("stop_strings"):
+            raise InputError("stop_strings is not taken by a stream: see `stop`")
         pruning = request.pruning or self.model.pruning
         ids = tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt")
         questions = questions_about(request, self.tokenizer) if pruning.question_views else None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.checkpoints.folders import find_folder, get_model_name_from_path
-from llava.cli import CommandParser
+from llava.cli import CommandParser, output_file
 from llava.constants import IMAGE_ASPECT_RATIOS, PATCH_MERGE_TYPES
 from llava.conversation import check_conv_mode
 from llava.errors import InputError
@@ -244,7 +244,7 @@ def question_parser(description: str, max_new_tokens: int) -> CommandParser:
     parser.add_argument(
         "--answers-file",
         required=True,
-        type=Path,
+        type=output_file,
         help="JSON lines, in the order of the questions; until all are answered, in the folder NAME.parts",
     )
     parser.add_argument("--overwrite", action="store_true", help="drop answers that were made with other settings")

@@ -14,6 +14,7 @@ from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation, question_in
 from llava.errors import InputError
+from llava.inference.generation import one_text_options
 from llava.inference.images import choose_tokens, encode_images
 from llava.inference.memory import refuse_too_large
 from llava.inference.prefix_sharing import embed
@@ -137,11 +138,12 @@ class Session:
             message: what the user says; `<image>` in it marks where each image belongs (see `mark_images`).
             images: those that come with this message: PIL images, files or URLs, encoded images as bytes, or
                 images that this model has `Encoded`.
-            options: transformers' generation options.
+            options: transformers' generation options, as `one_text_options` takes them.
 
-        Raises InputError if the images do not match, one cannot be read, or the conversation is longer than the
-        context or takes too much memory. The session is then as it was before.
+        Raises InputError for an option that is not taken, if the images do not match, one cannot be read, or the
+        conversation is longer than the context or takes too much memory. The session is then as it was before.
         """
+        options = one_text_options(self._model, self._tokenizer, options)
         turn = self._begin(message, images)
         return self._end(turn, self._generate(turn, **options))
 
@@ -151,6 +153,7 @@ class Session:
         What is wrong with message or images shows before the first piece is asked for. The turn counts when the last
         piece has been taken: an answer that is left early is dropped.
         """
+        options = one_text_options(self._model, self._tokenizer, options)
         return self._stream(self._begin(message, images), options)
 
     def _stream(self, turn: _Pending, options: dict) -> Iterator[str]:

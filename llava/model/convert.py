@@ -4,15 +4,15 @@
     llava convert llava-hf/llava-v1.6-mistral-7b-hf llava-v1.6-mistral-7b --to llava
 
 The weights stay as they are, bit for bit. To transformers' layout the tokenizer gets `<image>` and `<pad>` and the
-embeddings rows for them; back they go. DST appears when it is complete, and no existing one is overwritten.
+embeddings rows for them, copies of the row of `<unk>`; to LLaVA's layout these rows go. DST appears when it is
+complete, and no existing one is overwritten.
 """
 
 import argparse
 import re
-from pathlib import Path
 
 from llava.checkpoints.folders import find_folder
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, new_folder, run_command
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -28,7 +28,7 @@ def size(text: str) -> int:
 def main() -> None:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SRC", help="checkpoint folder or hub id")
-    parser.add_argument("target", metavar="DST", type=Path, help="folder to write, which must not exist")
+    parser.add_argument("target", metavar="DST", type=new_folder, help="folder to write, which must not exist")
     parser.add_argument("--to", choices=("hf", "llava"), required=True, help="layout of DST")
     parser.add_argument("--max-shard-size", type=size, default="5GB", help="of a weight file (5GB)")
     args = parser.parse_args()

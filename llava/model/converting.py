@@ -35,7 +35,7 @@ from llava.checkpoints.weights import (
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import get_conversation
 from llava.errors import InputError, one_line
-from llava.files import read_json_object, write_json
+from llava.files import read_json_object, require_new_folder, write_json
 from llava.model.builder import CheckedFolder
 from llava.model.loading import uses_tower_inside
 from llava.model.multimodal_encoder.builder import build_vision_tower
@@ -56,8 +56,7 @@ def convert_checkpoint(source: str, target: Path, layout: str, max_shard_size: i
     The folder appears when it is complete. Raises InputError, naming the cause, if `target` exists, `source` cannot be
     loaded, is in that layout already, or has something that the other layout has no place for.
     """
-    if target.exists() or target.is_symlink():
-        raise InputError(f"{target} exists already: remove it, or choose another folder")
+    require_new_folder(target)
     checked = CheckedFolder.read(source)
     if is_hf_folder(checked.folder) == (layout == "hf"):
         raise InputError(f"{checked.folder} is in this layout already")

@@ -38,5 +38,7 @@ class ReusedCache:
 
 
 def can_be_static(options: dict) -> bool:
-    """Whether generation with these options will not have to reorder its cache, as beams do."""
-    return options.get("max_length") is None and (options.get("num_beams") or 1) == 1
+    """Whether generation with these options has one row a prompt, and a cache that is its own to choose."""
+    is_single = all((options.get(name) or 1) == 1 for name in ("num_beams", "num_return_sequences"))
+    is_free = options.get("use_cache") is not False and options.get("cache_implementation") is None
+    return options.get("max_length") is None and is_single and is_free

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from llava.checkpoints.folders import fetch_weights
+from llava.checkpoints.folders import ADAPTER_CONFIG, fetch_weights
 from llava.checkpoints.weight_files import StateDict, read_weight_file
 from llava.checkpoints.weights import find_not_finite, misfits
 from llava.errors import InputError, list_some, one_line
 from llava.files import read_json_object
 
-CONFIG = "adapter_config.json"
 WHOLE = "non_lora_trainables.bin"
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 NEEDS_PEFT = "LoRA needs peft: pip install -e '.[lora]'"
@@ -24,14 +23,14 @@ NEEDS_PEFT = "LoRA needs peft: pip install -e '.[lora]'"
 
 def is_lora(folder: Path) -> bool:
     """Whether a folder is a LoRA checkpoint."""
-    return (folder / CONFIG).exists()
+    return (folder / ADAPTER_CONFIG).exists()
 
 
 def read_lora_config(folder: Path):
     """peft's `LoraConfig` of a LoRA checkpoint. Raises InputError if it is another kind, or peft is not installed."""
-    values = read_json_object(folder / CONFIG, "adapter config")
+    values = read_json_object(folder / ADAPTER_CONFIG, "adapter config")
     if values.get("peft_type") != "LORA":
-        raise InputError(f"{folder / CONFIG} is not of LoRA: peft_type is {values.get('peft_type')!r}")
+        raise InputError(f"{folder / ADAPTER_CONFIG} is not of LoRA: peft_type is {values.get('peft_type')!r}")
     if not find_spec("peft"):
         raise InputError(NEEDS_PEFT)
     from peft import LoraConfig
@@ -39,7 +38,7 @@ def read_lora_config(folder: Path):
     try:
         return LoraConfig.from_pretrained(folder)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"the adapter config {folder / CONFIG}: {one_line(error)}") from error
+        raise InputError(f"the adapter config {folder / ADAPTER_CONFIG}: {one_line(error)}") from error
 
 
 def read_whole(folder: Path) -> StateDict:

@@ -133,8 +133,8 @@ class ChatTemplateConversation(Conversation):
         """The whole conversation. Raises InputError for a template that cannot be followed."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        said = [{"role": role, "content": message} for role, message in self.messages if message]
-        goes_on = bool(self.messages) and not self.messages[-1][1]
+        said = [{"role": role, "content": message} for role, message in self.messages if message is not None]
+        goes_on = bool(self.messages) and self.messages[-1][1] is None
         try:
             texts, _ = render_jinja_template(
                 conversations=[said],

@@ -16,7 +16,7 @@ from llava.errors import InputError
 from llava.model.anyres import count_merged_tokens
 from llava.train.labels import PromptTokenizer
 from llava.train.records import Record
-from llava.vision.pictures import load_image
+from llava.vision.pictures import load_image, picture_size
 from llava.vision.pixels import process_images
 
 # The length of an image in characters of text when samples are compared: about 576 tokens.
@@ -66,7 +66,7 @@ class LazySupervisedDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         record = self.records[index]
         ids, labels = self.prompt_tokenizer(record.turns, record.name)
-        sample, visual_tokens = {}, 0
+        sample = {}
         if record.image is not None:
             try:
                 image = load_image(record.image)
@@ -74,12 +74,28 @@ class LazySupervisedDataset(Dataset):
             except InputError as error:
                 raise InputError(f"{record.name}: {error}") from error
             sample = {"image": pixels, "image_size": image.size}
-            visual_tokens = count_merged_tokens(image.size, self.config, self.patches_per_side, self.image_processor)
-        kept = count_kept_ids(ids, self.limit, visual_tokens)
+        kept = self._count_kept(ids, sample.get("image_size"))
         if sample and IMAGE_TOKEN_INDEX not in ids[:kept]:
             sample = {}
         ids_and_labels = {"input_ids": torch.tensor(ids[:kept]), "labels": torch.tensor(labels[:kept])}
         return sample | ids_and_labels | {"is_cut": kept < len(ids)}
+
+    def _count_kept(self, ids: list[int], size: tuple[int, int] | None) -> int:
+        """How many ids of a prompt are kept, with an image of this (W, H) or without one."""
+        side, processor = self.patches_per_side, self.image_processor
+        return count_kept_ids(ids, self.limit, count_merged_tokens(size, self.config, side, processor) if size else 0)
+
+    def require_answers(self) -> None:
+        """Raise InputError if no sample has something of an answer in it, when it is cut to the limit."""
+        for record in self.records:  # mostly the first has
+            ids, labels = self.prompt_tokenizer(record.turns, record.name)
+            try:
+                kept = self._count_kept(ids, None if record.image is None else picture_size(record.image))
+            except InputError as error:
+                raise InputError(f"{record.name}: {error}") from error
+            if any(label != IGNORE_INDEX for label in labels[:kept]):
+                return
+        raise InputError(f"there is nothing to learn: within model_max_length {self.limit} no record has an answer")
 
 
 def count_kept_ids(ids: list[int], limit: int, visual_tokens: int) -> int:

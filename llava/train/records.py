@@ -35,7 +35,14 @@ def read_records(data_path: str | Path, image_folder: str | Path | None, version
     if not isinstance(rows, list) or not rows:
         raise InputError(f"the training data {data_path} must be a JSON list of at least one record")
     records = [_read_record(row, i, Path(image_folder or "")) for i, row in enumerate(rows)]
-    captions_only = get_conversation(version).sep_style is SeparatorStyle.PLAIN
+    template = get_conversation(version)
+    own = ("", template.system, template.system.removeprefix("<|im_start|>system\n"))
+    for row, record in zip(rows, records, strict=True):
+        if (system := row.get("system")) is not None and system not in own:
+            raise InputError(
+                f"{record.name}: its own system text is not used, version {version!r} has another: remove it"
+            )
+    captions_only = template.sep_style is SeparatorStyle.PLAIN
     found = set()
     for record in records:
         if record.image is not None and record.image not in found:

@@ -12,7 +12,8 @@ from llava.checkpoints.tokenizer import load_tokenizer
 from llava.checkpoints.weight_files import StateDict
 from llava.checkpoints.weights import published_config, published_weights, save_checkpoint
 from llava.errors import InputError
-from llava.files import write_json
+from llava.files import read_json_object, require_writable, write_json
+from llava.model.lora import is_lora
 from llava.train.arguments import SAVE_DTYPES, ModelArguments, TrainingArguments, parse_arguments
 from llava.train.build import TrainingPlan
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
@@ -42,7 +43,9 @@ def train(
     model_args, data_args, training_args = parse_arguments(args)
     logging.getLogger("llava").setLevel(logging.INFO if training_args.process_index == 0 else logging.ERROR)
     result = result_file(model_args, training_args)
+    require_place(result)
     if result.exists():
+        require_result_of(model_args, training_args, result)
         logger.warning("%s exists: this training is finished; another one needs another --output_dir", result)
         return
     records = read_records(data_args.data_path, data_args.image_folder, model_args.version)
@@ -53,12 +56,13 @@ def train(
         tokenizer.pad_token = tokenizer.unk_token
     prompt_tokenizer = PromptTokenizer(tokenizer, model_args.version)
     prompt_tokenizer(records[0].turns, records[0].name)  # fails here if the template cannot be trained
+    tower = plan.tower
+    dataset = LazySupervisedDataset(
+        records, prompt_tokenizer, tower.image_processor, plan.config, tower.num_patches_per_side
+    )
+    dataset.require_answers()
     make_folder(Path(training_args.output_dir))
     model = plan.build(tokenizer)
-    tower = model.get_vision_tower()
-    dataset = LazySupervisedDataset(
-        records, prompt_tokenizer, tower.image_processor, model.config, tower.num_patches_per_side
-    )
     collator = DataCollatorForSupervisedDataset(tokenizer.pad_token_id)
     trainer = trainer_class(model, training_args, dataset, collator, callbacks)
     checkpoint = trainer.newest_checkpoint()
@@ -84,6 +88,14 @@ def _run_steps(trainer: LLaVATrainer, checkpoint: str | None) -> None:
         trainer.save_state()
 
 
+def require_place(result: Path) -> None:
+    """Raise InputError if the results cannot be written to their folder; nothing is made there yet."""
+    try:
+        require_writable(result)
+    except InputError as error:
+        raise InputError(f"cannot write to {result.parent}: {error}") from error
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder of the results. Raises InputError if it, or a file in it, cannot be made."""
     with write_errors(folder):
@@ -95,6 +107,16 @@ def result_file(model_args: ModelArguments, training_args: TrainingArguments) ->
     """The file that a training writes last: where it exists, the training is finished."""
     name = "mm_projector.bin" if model_args.tune_mm_mlp_adapter else "config.json"
     return Path(training_args.output_dir) / name
+
+
+def require_result_of(model_args: ModelArguments, training_args: TrainingArguments, result: Path) -> None:
+    """Raise InputError for a result that is no training's, or that of another stage or kind of training."""
+    folder = result.parent
+    values = read_json_object(folder / "config.json", "config")
+    is_trained = (folder / "trainer_state.json").exists() or any(folder.glob("checkpoint-*"))
+    is_same = values.get("tune_mm_mlp_adapter") is model_args.tune_mm_mlp_adapter
+    if not (is_trained and is_same and is_lora(folder) == training_args.lora_enable):
+        raise InputError(f"{folder} has the result of something else than this training: choose another --output_dir")
 
 
 def save_result(trainer: LLaVATrainer, tokenizer, result: Path) -> None:

@@ -8,6 +8,7 @@ from PIL import Image
 from llava.errors import InputError
 from llava.vision.grids import is_anyres, parse_grid_pinpoints, select_best_resolution, unpad_box
 from llava.vision.pictures import read_picture
+from llava.vision.processors import tower_processor
 
 MOST_PIXELS = 178_956_970  # of an image on the way: as many as Pillow takes at most from a file
 _STRIP = 2**22  # pixels of a strip
@@ -114,6 +115,7 @@ def unpad_image(tensor: torch.Tensor, original_size: tuple[int, int]) -> torch.T
 
 def process_anyres_image(image: Image.Image, processor, grid_pinpoints: list | str) -> torch.Tensor:
     """The whole image at the tower's resolution, then its crops row by row: (crops, 3, H, W) float32."""
+    processor = tower_processor(processor)
     best_resolution = select_best_resolution(image.size, parse_grid_pinpoints(grid_pinpoints, processor.side))
     crops = divide_to_patches(resize_and_pad_image(image, best_resolution), processor.side)
     views = [resize_width_first(image, (processor.side, processor.side)), *crops]
@@ -123,13 +125,15 @@ def process_anyres_image(image: Image.Image, processor, grid_pinpoints: list | s
 def process_images(images: list[Image.Image], image_processor, model_cfg) -> torch.Tensor | list[torch.Tensor]:
     """Turn images into the vision tower's pixels, as the checkpoint's `image_aspect_ratio` says.
 
-    Images that are not RGB become it as in `load_image`.
+    Images that are not RGB become it as in `load_image`. The image processor is the vision tower's, or any of CLIP or
+    SigLIP (see `processors.tower_processor`).
 
     Returns float32: (B, 3, H, W) for `pad` and plain; (B, crops, 3, H, W) for `anyres`, or a list of
     (crops, 3, H, W) where the images have different numbers of crops.
 
     Raises InputError if one cannot be decoded, or is too large; see `pictures.read_picture`.
     """
+    image_processor = tower_processor(image_processor)
     images = [read_picture(image) if isinstance(image, Image.Image) else image for image in images]
     aspect_ratio = getattr(model_cfg, "image_aspect_ratio", None)
     if is_anyres(aspect_ratio):

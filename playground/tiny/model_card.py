@@ -6,7 +6,7 @@ python -m playground.tiny.model_card --evaluation DIR --clip DIR --output CHECKP
 import platform
 from pathlib import Path
 
-from llava.cli import run_command
+from llava.cli import output_file, run_command
 from llava.files import read_json_object, read_text
 from playground.tiny.options import command_parser
 
@@ -92,7 +92,7 @@ def main() -> None:
     parser = command_parser("model_card", __doc__)
     parser.add_argument("--evaluation", type=Path, required=True, help="folder that playground.tiny.evaluate wrote")
     parser.add_argument("--clip", type=Path, required=True, help="the CLIP checkpoint")
-    parser.add_argument("--output", type=Path, required=True, help="the card, in the checkpoint's folder")
+    parser.add_argument("--output", type=output_file, required=True, help="the card, in the checkpoint's folder")
     parser.add_argument("--trained-on", help="the machine that trained the weights (this one)")
     args = parser.parse_args()
     card = make_card(args.output.parent, args.clip, args.evaluation, args.trained_on)

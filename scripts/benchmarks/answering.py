@@ -15,7 +15,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, output_file, run_command
 from llava.conversation import get_conversation
 from llava.errors import InputError
 from llava.eval.benchmarks.questions import Question, read_question_file
@@ -43,7 +43,7 @@ def add_question_arguments(parser: CommandParser) -> None:
     parser.add_argument("--images", type=int, default=20, help="images that are asked about (20)")
     parser.add_argument("--per-image", type=int, default=18, help="questions on each, 18 in POPE (18)")
     parser.add_argument("--rounds", type=int, default=3, help="times that everything is measured (3)")
-    parser.add_argument("--output", type=Path, help="results as JSON")
+    parser.add_argument("--output", type=output_file, help="results as JSON")
 
 
 def arrangements(

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, output_folder, run_command
 from llava.errors import InputError
 from llava.eval.report.plots import if_it_can_be_drawn, new_figure, save_figure
 from llava.files import atomic_writer, write_json
@@ -206,7 +206,8 @@ def main() -> None:
     parser.add_argument("--pruning_method", type=pruning_method, nargs="+", default=choices, help="all that have a set")
     parser.add_argument("--noise", type=float, default=1e-6, help="relative (1e-6)")
     parser.add_argument("--seeds", type=int, default=20, help="20")
-    parser.add_argument("--output", type=Path, required=True, help="folder for rounding.json, .md and .png")
+    files = ("rounding.json", "rounding.md", "rounding.png")
+    parser.add_argument("--output", type=output_folder(*files), required=True, help=f"folder for {', '.join(files)}")
     args = parser.parse_args()
     if args.seeds < 1 or not 0 <= args.noise < 1:
         raise InputError("seeds must be at least 1, noise in [0, 1)")

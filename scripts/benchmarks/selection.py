@@ -8,10 +8,9 @@ methods are measured alongside VisPruner. Everything takes turns.
 """
 
 import argparse
-from pathlib import Path
 
 from llava.bench.shapes import SHAPES
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, output_file, run_command
 from llava.errors import InputError
 from llava.files import write_json
 
@@ -27,7 +26,7 @@ def main() -> None:
     parser.add_argument("--methods", action="store_true", help="also the selection of every method, vispruner first")
     parser.add_argument("--rounds", type=int, default=20, help="times that each variant is measured (20)")
     parser.add_argument("--warmup", type=int, default=3, help="rounds before that, which do not count (3)")
-    parser.add_argument("--output", type=Path, help="results as JSON")
+    parser.add_argument("--output", type=output_file, help="results as JSON")
     args = parser.parse_args()
     if min(*args.batch_sizes, args.patches, args.channels, args.visual_token_num, args.rounds, args.warmup + 1) < 1:
         raise InputError("sizes and rounds must be at least 1, warmup at least 0")

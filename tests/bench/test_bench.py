@@ -155,6 +155,5 @@ def test_an_output_that_cannot_be_written_is_named(call, monkeypatch):
     monkeypatch.setitem(shapes.SHAPES, "llava-tiny", SMALL)
     few = ["--device", "cpu", "--visual_token_num", 4, "--rounds", 1, "--warmup", 0, "--answer-tokens", 2]
     code, out, err = call(bench, "--shape", "llava-tiny", *few, "--output", "/dev/null/out")
-    assert code == 2
-    assert "| vispruner |" in out  # what was measured is shown all the same
+    assert (code, out) == (2, "")  # nothing is measured that could not be written
     assert err.startswith("error: ") and "/dev/null/out" in err

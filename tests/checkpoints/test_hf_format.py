@@ -6,9 +6,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText
+from sentencepiece import SentencePieceProcessor
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from llava.checkpoints.tokenizer import load_tokenizer, tokenizer_image_token
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.inference.options import ModelOptions
@@ -209,3 +212,51 @@ def test_a_command_cuts_pictures_as_it_is_asked_to(hf_checkpoints):
     assert options.load().model.config.image_aspect_ratio == "square"
     with pytest.raises(InputError, match="unknown image_aspect_ratio 'stretch'"):
         load_pretrained_model(options.model_path, None, "llava", device="cpu", image_aspect_ratio="stretch")
+
+
+@pytest.fixture(scope="module")
+def fast(hf_checkpoints, tmp_path_factory):
+    """A checkpoint with a Llama-like fast tokenizer, which puts a space in front of a whole text alone."""
+    folder = copy_with(hf_checkpoints("llava"), tmp_path_factory.mktemp("fast") / "llava")
+    pieces = SentencePieceProcessor(str(folder / "tokenizer.model"))
+    (folder / "tokenizer.model").unlink()
+    names = [pieces.id_to_piece(i) for i in range(len(pieces))]
+    tokenizer = Tokenizer(models.Unigram([(name, -float(i)) for i, name in enumerate(names)], 0, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in ("<image>", "<pad>")])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    own = {"image_token": "<image>", "patch_size": 14, "num_additional_image_tokens": 1}
+    own |= {"processor_class": "LlavaProcessor", "vision_feature_select_strategy": "default"}
+    (folder / "processor_config.json").write_text(json.dumps(own))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "USER: <image>\nWhat is it? ASSISTANT:",
+        "<image>What  is it?",
+        "A <image> dog</s>USER: two  <image>cats",
+        "<image><image>\n",
+        "no picture",
+    ],
+)
+def test_ids_of_a_prompt_are_auto_processor_s(fast, prompt):
+    processor, ours = AutoProcessor.from_pretrained(fast), load_tokenizer(fast)
+    images = [picture(*SIZE)] * prompt.count("<image>") or None
+    theirs = processor(images=images, text=prompt)["input_ids"][0]
+    ids = tokenizer_image_token(prompt, ours)
+    assert ids.count(IMAGE_TOKEN_INDEX) == prompt.count("<image>")
+    assert [i for number in ids for i in ([IMAGE] * 16 if number == IMAGE_TOKEN_INDEX else [number])] == theirs
+    assert tokenizer_image_token(prompt, ours, return_tensors="pt").tolist() == ids
+
+
+def test_answers_with_a_fast_tokenizer_are_transformers_(fast):
+    prompt, image = "USER: <image>\nWhat is it? ASSISTANT:", picture(SIDE, SIDE)
+    model = AutoModelForImageTextToText.from_pretrained(fast).eval()
+    inputs = AutoProcessor.from_pretrained(fast)(images=image, text=prompt, return_tensors="pt")
+    output = model.generate(**inputs, do_sample=False, max_new_tokens=6)[0, inputs.input_ids.shape[1] :]
+    assert ask(load(fast), [prompt], [image], 6)[0] == output.tolist()

@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import torch
 from PIL import Image
 
 from llava.errors import InputError
@@ -262,6 +263,21 @@ def test_the_command_writes_what_it_prints(call, options, tmp_path):
         assert drawn.size > (400, 400)
     assert "100%" in err
     assert call(budget, *options, *more)[1] == said
+
+
+@pytest.mark.parametrize(
+    ("sample", "is_answered", "named"),
+    [("1", True, "about one picture"), ("5", False, "every unpruned answer is empty")],
+)
+def test_what_shows_nothing_is_no_success(call, options, tmp_path, monkeypatch, sample, is_answered, named):
+    if not is_answered:
+        monkeypatch.setattr(
+            "llava.inference.engine.generate_batch", lambda _, prompts, *a, **b: torch.full((len(prompts), 1), 2)
+        )
+    more = ["--visual_token_num", "8", "--sample", sample, "--output", tmp_path / "out"]
+    code, said, err = call(budget, *options, *more)
+    assert (code, said) == (2, "") and named in err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_scores_a_sample_of_a_benchmark(call, checkpoints, pope, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llava.errors import InputError
 from llava.eval import __main__ as command
 from llava.eval import evaluate
 from llava.model import builder
@@ -140,6 +141,18 @@ def test_a_benchmark_that_fails_does_not_stop_the_next(call, options, pope, scen
     header, *rows = table_of(said)
     assert header == ["checkpoint", "tokens", "ratio", "GQA", "MME-P", "MME-C"][: len(header)]
     assert [row[1] for row in rows] == ["16", "8"]
+
+
+def test_a_suite_of_nothing_is_no_success(call, options, tmp_path):
+    for names in (["vizwiz", "gqa"], ["vizwiz"]):
+        code, said, err = call(command, *names, *options, "--skip-missing", "--visual_token_num", 16, 8)
+        assert code == 3
+        assert [f"skipped, its data is not there: {name}" for name in names] == said.splitlines()
+        assert errors(err) == ["no benchmark was answered"]
+    assert not (tmp_path / "out").exists()
+    for nothing in ({"name": []}, {"name": "pope", "visual_token_num": []}):
+        with pytest.raises(InputError, match="nothing to evaluate"):
+            evaluate(model=options[1], **nothing)
 
 
 def test_an_error_that_is_nobody_s_input_is_told_and_the_exit_code_is_1(call, caplog, options, tmp_path, scenes, pope):

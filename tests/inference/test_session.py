@@ -172,6 +172,22 @@ def test_an_answer_with_the_image_token_in_it_stands_for_no_image(loaded):
     assert session.last.prompt.count(IMAGE) == 1
 
 
+@pytest.mark.parametrize(("version", "family"), FAMILIES)
+def test_a_conversation_goes_on_after_an_empty_answer(loaded, version, family):
+    llava = loaded(version, family)
+    session, end = Session(llava, pruning=Settings(16)), llava[0].eos_token_id
+    nothing = {"prefix_allowed_tokens_fn": lambda *_: [end]}
+    assert session.ask("What?", [FIRST], **GREEDY | nothing) == ""
+    assert session.ask("Why?", **GREEDY) == asked_at_once(llava, session, [FIRST])
+    assert session.last.computed_tokens < 40
+    expected = session.template.conversation()
+    for i, text in enumerate([f"{IMAGE}\nWhat?", "SAID", "Why?", None]):
+        expected.append_message(expected.roles[i % 2], text)
+    assert session.last.prompt == expected.get_prompt().replace("SAID", "")
+    assert list(session.stream("And?", **GREEDY | nothing)) == []
+    assert session.ask("So?", **GREEDY) == asked_at_once(llava, session, [FIRST])
+
+
 def test_sessions_of_one_model_do_not_disturb_each_other(loaded):
     llava = loaded()
     first, second = Session(llava, pruning=Settings(16)), Session(llava, pruning=Settings(48))

@@ -50,10 +50,18 @@ def test_a_conversation_goes_on_in_the_chat_template(chatty):
     first = session.last.text
     session.ask("Why?", max_new_tokens=3, do_sample=False)
     assert session.last.prompt == (
-        "<s><|user|>\n<image>\nWhat is it?</s>\n"
-        + (f"<|assistant|>\n{first}</s>\n" if first else "")
-        + "<|user|>\nWhy?</s>\n<|assistant|>\n"
+        f"<s><|user|>\n<image>\nWhat is it?</s>\n<|assistant|>\n{first}</s>\n<|user|>\nWhy?</s>\n<|assistant|>\n"
     )
+
+
+def test_an_empty_answer_is_said_in_the_chat_template_too(chatty):
+    conversation = chat_template_of(chatty).conversation()
+    for i, text in enumerate(["Hi", "", "And?"]):
+        conversation.append_message(conversation.roles[i % 2], text)
+    said = "<s><|user|>\nHi</s>\n<|assistant|>\n</s>\n"
+    assert conversation.get_prompt() == said + "<|user|>\nAnd?</s>\n"
+    conversation.messages = conversation.messages[:2]  # nothing is to be answered
+    assert conversation.get_prompt() == said
 
 
 def test_a_file_beside_the_tokenizer_s_settings_is_its_chat_template(chatty):

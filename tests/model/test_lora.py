@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from llava.checkpoints.weight_files import read_weights
 from llava.errors import InputError
 from llava.inference.options import ModelOptions
+from llava.model import convert
 from llava.model.builder import load_pretrained_model
 from tests.conftest import ask, load, load_script, picture
 from tests.model.conftest import edit_json, logits
@@ -145,6 +146,32 @@ def test_damaged_and_missing_files_are_named(lora, checkpoints):
         load_lora(lora, checkpoints())
 
 
+@pytest.mark.parametrize("has_config", [False, True])
+def test_a_peft_adapter_of_transformers_llava_is_named_for_what_it_is(checkpoints, tmp_path, has_config, call):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    values = {"peft_type": "LORA", "base_model_name_or_path": "llava-hf/llava-1.5-7b-hf"}
+    values |= {"auto_mapping": {"base_model_class": "LlavaForConditionalGeneration"}}
+    (folder / "adapter_config.json").write_text(json.dumps(values))
+    save_file(
+        {f"{PREFIX}model.language_model.layers.0.q_proj.lora_A.weight": torch.ones(4, 4)},
+        folder / "adapter_model.safetensors",
+    )
+    if has_config:
+        (folder / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": {}}))
+    named = r"is a peft adapter of LlavaForConditionalGeneration llava-hf/llava-1\.5-7b-hf.*merge_and_unload"
+    for path, base in ((folder, checkpoints()), (folder, None), (checkpoints(), folder)):
+        with pytest.raises(InputError, match=named):
+            load_pretrained_model(str(path), base and str(base), path.name, device="cpu")
+    code, _, said = call(convert, folder, tmp_path / "out", "--to", "llava")
+    assert code == 2 and "is a peft adapter of LlavaForConditionalGeneration" in said and said.count("\n") == 1
+
+
+def test_a_lora_checkpoint_is_no_base(lora, checkpoints):
+    with pytest.raises(InputError, match=r"the base model .*llava-lora is a LoRA checkpoint"):
+        load_pretrained_model(str(checkpoints()), str(lora), "llava", device="cpu")
+
+
 def test_the_script_merges_with_upstream_s_flags(lora, checkpoints, tmp_path, monkeypatch):
     script = load_script("merge_lora_weights")
     target = tmp_path / "merged"
@@ -152,6 +179,10 @@ def test_the_script_merges_with_upstream_s_flags(lora, checkpoints, tmp_path, mo
     monkeypatch.setattr("sys.argv", ["merge_lora_weights.py", *flags, "--dtype", "float32"])
     script.main()
     assert torch.equal(logits(load(target)), logits(load_lora(lora, checkpoints())))
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(SystemExit):
+        script.main()
+    flags = ["--model-path", str(target), *flags[2:4], "--save-model-path", str(tmp_path / "again")]
+    monkeypatch.setattr("sys.argv", ["merge_lora_weights.py", *flags])
+    with pytest.raises(InputError, match="is no LoRA checkpoint: there is nothing to merge"):
         script.main()
     assert [path.name for path in tmp_path.iterdir() if "merged" in path.name] == ["merged"]

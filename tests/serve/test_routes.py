@@ -199,6 +199,22 @@ def test_what_a_session_says_over_several_turns_and_pictures(server, tiny):
     assert session.last.num_visual_tokens == (16, 16, 16)
 
 
+def test_a_conversation_goes_on_after_an_empty_answer(server, tiny):
+    first, again = user(DESCRIBE, some_questions()[3][1]), user("Are you sure?")
+    fields = {"extra_body": {"visual_token_num": 16}, "max_tokens": 20}
+    said = text_of(ask(server, first, **fields))
+    empty = ask(server, first, stop=said[:3], **fields).choices[0].message
+    assert empty.content == ""
+    assert joined(streamed(server, first, stop=said[:3], **fields)) == ""
+    session = Session(tiny, pruning=Settings(16))
+    end = {"prefix_allowed_tokens_fn": lambda *_: [tiny[0].eos_token_id]}
+    assert session.ask(f"<image>\n{DESCRIBE}", [some_questions()[3][1]], do_sample=False, **end) == ""
+    expected = session.ask("Are you sure?", do_sample=False, max_new_tokens=20)
+    for answer in (empty.model_dump(), {"role": "assistant", "content": None}):
+        reply = ask(server, first, answer, again, **fields)
+        assert (text_of(reply), reply.usage.prompt_tokens) == (expected, session.last.prompt_tokens)
+
+
 def test_the_template_is_that_of_the_published_figures(server, tiny):
     text, data = some_questions()[0]
     prompt = tiny.template.prompt(f"<image>\n{text}")

@@ -12,6 +12,11 @@ from llava.train.train import train
 from tests.conftest import IMAGE
 from tests.train.conftest import INSTRUCTIONS, conversation, run_module
 
+LONG = [
+    {"id": "text", "conversations": conversation("word " * 300, "Yes")},
+    {"id": "picture", "image": "0.png", "conversations": conversation(f"{IMAGE}\n" + "word " * 40, "Yes")},
+]
+
 
 @pytest.mark.slow
 def test_the_command_ends_with_one_line_and_code_2_for_bad_input(command):
@@ -34,6 +39,7 @@ def test_the_command_ends_with_one_line_and_code_2_for_bad_input(command):
         ("stage2", {"version": "v7"}, "unknown --version 'v7'"),
         ("stage2", {"mm_use_im_start_end": True}, "not supported"),
         ("stage2", {"model_max_length": 100}, "no room for an image of 144 tokens"),
+        ("stage2", {"data": LONG, "model_max_length": 160}, "within model_max_length 160 no record has an answer"),
         ("stage2", {"image_aspect_ratio": "round"}, "unknown image_aspect_ratio 'round'"),
         ("stage2", {"image_aspect_ratio": "anyres", "image_grid_pinpoints": "3"}, "image_grid_pinpoints must be"),
         ("stage2", {"save_dtype": "int8"}, "unknown --save_dtype 'int8'"),
@@ -47,6 +53,22 @@ def test_bad_input_is_one_line_before_the_language_model_is_loaded(command, monk
         train(command(stage, **options))
     assert named in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_one_record_with_an_answer_is_something_to_learn(command, monkeypatch):
+    monkeypatch.setattr("llava.train.build.TrainingPlan.build", lambda *_: (_ for _ in ()).throw(KeyError("built")))
+    with pytest.raises(KeyError, match="built"):
+        train(command("stage2", data=[*LONG, INSTRUCTIONS[2]], model_max_length=160))
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "x" * 300, "result"])
+def test_a_place_that_cannot_be_written_is_named_before_the_data_is_read(command, tmp_path, place):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "result" / "config.json").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot (write|read)"):
+        train(command("stage2", name=place, data_path="/none.json"))
+    assert (tmp_path / "file").read_text() == "kept"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "result", "stage2.json"}
 
 
 def test_a_projector_of_another_shape_is_refused(command, tmp_path):

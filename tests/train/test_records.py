@@ -5,6 +5,7 @@ import json
 import pytest
 
 from llava.constants import DEFAULT_IMAGE_TOKEN as IMAGE
+from llava.conversation import get_conversation
 from llava.errors import InputError
 from llava.train.labels import build_prompt
 from llava.train.records import read_records
@@ -59,6 +60,9 @@ GOOD = INSTRUCTIONS[0]
         ([GOOD | {"conversations": conversation(f"{IMAGE}{IMAGE}", "b")}], "2 <image> in its questions"),
         ([{"id": 3, "conversations": conversation(f"{IMAGE}", "b")}], "record 3: 1 <image> in its questions"),
         ([GOOD | {"conversations": conversation(f"{IMAGE}", f"b {IMAGE}")}], "record 'one': <image> in an answer"),
+        ([GOOD | {"system": "Answer in French."}], "record 'one': its own system text is not used"),
+        ([GOOD | {"system": ["Be brief."]}], "record 'one': its own system text is not used"),
+        ([GOOD | {"conversations": [{"from": "system", "value": "Be brief."}]}], "turn 0 of its conversation is not"),
     ],
 )
 def test_a_bad_record_is_named_in_one_short_line(tmp_path, starting_point, rows, named):
@@ -67,6 +71,14 @@ def test_a_bad_record_is_named_in_one_short_line(tmp_path, starting_point, rows,
     assert named in str(error.value)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300 or "a" * 5000 in str(error.value)  # a path that is not there stands whole
+
+
+def test_a_system_text_that_is_the_template_s_changes_nothing(tmp_path, starting_point):
+    own = get_conversation("v1").system
+    for system in (None, "", own):
+        assert read(tmp_path, starting_point, [GOOD | {"system": system}]) == read(tmp_path, starting_point, [GOOD])
+    with pytest.raises(InputError, match="system text"):
+        read(tmp_path, starting_point, [GOOD | {"system": own}], "llava_llama_2")
 
 
 def test_stage_1_takes_one_image_and_one_caption(tmp_path, starting_point):

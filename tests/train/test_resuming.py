@@ -1,10 +1,12 @@
 """Training that was interrupted or is finished: what another run of the same command does."""
 
+import shutil
 import signal
 
 import pytest
 
 from llava.checkpoints.weight_files import read_weights
+from llava.errors import InputError
 from llava.train.train import train
 from tests.eval.run.runs import processes_of, start, wait_for
 from tests.train.conftest import Losses, Stop, assert_equal, output_dir, weights_of
@@ -65,6 +67,16 @@ def test_a_finished_training_is_not_repeated(command, caplog):
     assert losses.values == []
     assert "is finished" in caplog.text
     assert (output_dir(options) / "mm_projector.bin").stat().st_mtime_ns == before
+
+
+def test_what_another_run_or_nobody_trained_is_not_called_finished(command, checkpoints, tmp_path):
+    options = command("stage1", max_steps=1)
+    train(options)
+    with pytest.raises(InputError, match="has the result of something else than this training"):
+        train(command("stage2"))
+    shutil.copytree(checkpoints(), tmp_path / "published")
+    with pytest.raises(InputError, match="has the result of something else than this training"):
+        train(command("stage2", name="published"))
 
 
 def test_a_run_that_lacks_only_its_result_writes_it_without_another_step(command):

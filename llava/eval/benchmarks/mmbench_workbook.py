@@ -7,7 +7,7 @@ from llava.cli import CommandParser
 from llava.errors import InputError
 from llava.eval.benchmarks.mmbench_table import OPTIONS, is_absent, read_mmbench_table
 from llava.eval.benchmarks.submission import answers_to
-from llava.files import atomic_writer
+from llava.files import atomic_writer, require_writable
 
 LEFT_OUT = ("hint", "category", "source", "image", "comment", "l2-category")
 PREDICTION_AT = 6
@@ -84,4 +84,5 @@ def submit() -> None:
     parser.add_argument("--experiment", required=True)
     args = parser.parse_args()
     answers, upload = args.result_dir / f"{args.experiment}.jsonl", args.upload_dir / f"{args.experiment}.xlsx"
+    require_writable(upload)
     print(convert(args.annotation_file, answers, upload))

@@ -11,7 +11,14 @@ from llava.eval.benchmarks.base import Benchmark, Headline, Scored
 from llava.eval.benchmarks.files import read_jsonl
 from llava.eval.benchmarks.items import Item, make_items
 from llava.eval.benchmarks.questions import Question
-from llava.eval.benchmarks.scoring import add_result_arguments, ids_of, join_answers, read_answers, report_scores
+from llava.eval.benchmarks.scoring import (
+    add_result_arguments,
+    ids_of,
+    join_answers,
+    read_answers,
+    report_scores,
+    score_file_of,
+)
 
 PREFIX = "coco_pope_"
 
@@ -146,4 +153,5 @@ def main() -> None:
     add_result_arguments(parser)
     parser.add_argument("--allow-missing", action="store_true", help="score only the questions that have a label")
     args = parser.parse_args()
+    score_file_of(args)
     report_scores(evaluate(args.annotation_dir, args.question_file, args.result_file, args.allow_missing), args)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from llava.cli import CommandParser
+from llava.cli import CommandParser, output_file
 from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline, Scored
 from llava.eval.benchmarks.files import require_fields
@@ -22,6 +22,7 @@ from llava.eval.benchmarks.scoring import (
     named_option,
     read_answers,
     report_scores,
+    score_file_of,
 )
 from llava.files import read_json_object, write_json
 
@@ -188,11 +189,14 @@ def main() -> None:
     parser = CommandParser(description="Score ScienceQA answers.")
     parser.add_argument("--base-dir", required=True, type=Path, help="folder of problems.json and pid_splits.json")
     add_result_arguments(parser)
-    parser.add_argument("--output-file", type=Path, help="right and wrong answers, as JSON (not written)")
-    parser.add_argument("--output-result", type=Path, help="the option read from each answer, as JSON (not written)")
+    parser.add_argument("--output-file", type=output_file, help="right and wrong answers, as JSON (not written)")
+    parser.add_argument(
+        "--output-result", type=output_file, help="the option read from each answer, as JSON (not written)"
+    )
     parser.add_argument("--split", default="test", help="split of pid_splits.json (test)")
     parser.add_argument("--options", type=list, default=list("ABCDE"), help="letters of the options (ABCDE)")
     args = parser.parse_args()
+    score_file_of(args)
     scored, read = evaluate(args.base_dir, args.result_file, args.split, args.options)
     write_results(scored.scores, read, args.options, args.output_file, args.output_result)
     report_scores(scored, args)

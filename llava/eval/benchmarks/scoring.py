@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.cli import CommandParser
+from llava.cli import CommandParser, output_file
 from llava.errors import InputError
 from llava.eval.benchmarks.base import Scored
 from llava.eval.benchmarks.files import read_jsonl
-from llava.eval.benchmarks.items import write_items
+from llava.eval.benchmarks.items import items_file, write_items
 from llava.eval.benchmarks.questions import Question
-from llava.files import write_json
+from llava.files import require_writable, write_json
 
 
 def read_answers(result_file: Path, fields: Iterable[str] = ()) -> list[dict]:
@@ -82,7 +82,9 @@ def join_answers(rows: list[dict], wanted: Collection[Hashable], result_file: Pa
 
 
 def accuracy(hits: Sequence[float]) -> dict[str, float]:
-    """Number of `samples` and mean of `hits` (each in [0, 1]) in percent. There must be one at least."""
+    """Number of `samples` and mean of `hits` (each in [0, 1]) in percent. Raises InputError if there is none."""
+    if not hits:
+        raise InputError("there are no answers to score")
     return {"samples": len(hits), "accuracy": 100 * math.fsum(hits) / len(hits)}
 
 
@@ -140,7 +142,14 @@ def ids_of(questions: Iterable[Question]) -> set[str]:
 def add_result_arguments(parser: CommandParser, required: bool = True) -> None:
     """Which answers are scored, and where to."""
     parser.add_argument("--result-file", required=required, type=Path, help="answers, JSON lines")
-    parser.add_argument("--output", type=Path, help="scores as JSON (the result file's name with .score.json)")
+    parser.add_argument("--output", type=output_file, help="scores as JSON (the result file's name with .score.json)")
+
+
+def score_file_of(args: argparse.Namespace) -> Path:
+    """Where the scores of `--result-file` go. Raises InputError if they, or their items, cannot be written there."""
+    score_file = args.output or args.result_file.with_suffix(".score.json")
+    require_writable(score_file, items_file(score_file))
+    return score_file
 
 
 def describe_accuracy(scores: dict) -> str:
@@ -180,8 +189,7 @@ def save_scores(scored: Scored, answers_file: Path, score_file: Path) -> Scored:
 
 def report_scores(scored: Scored, args: argparse.Namespace) -> None:
     """Save and print scores, as the options of `add_result_arguments` say."""
-    score_file = args.output or args.result_file.with_suffix(".score.json")
-    print(save_scores(scored, args.result_file, score_file).description)
+    print(save_scores(scored, args.result_file, score_file_of(args)).description)
 
 
 def score_command(
@@ -195,4 +203,5 @@ def score_command(
     parser.add_argument(labels, dest="labels", metavar="PATH", required=True, type=Path, help=about)
     add_result_arguments(parser)
     args = parser.parse_args()
+    score_file_of(args)
     report_scores(evaluate(args.labels, args.result_file), args)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from llava.cli import CommandParser
+from llava.cli import CommandParser, output_file
 from llava.errors import InputError
 from llava.eval.benchmarks.scoring import join_answers, read_answers
 from llava.files import atomic_writer
@@ -58,10 +58,11 @@ def submit_command(description: str, convert: Callable[..., str], **options: str
     Args:
         description: of the command.
         convert: takes the paths in the order of `options`, returns the line to print.
-        options: the help of each option, by its name.
+        options: the help of each option, by its name; the last is the file that is written.
     """
     parser = CommandParser(description=description)
     for name, text in options.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", required=True, type=Path, help=text)
+        kind = output_file if name == [*options][-1] else Path
+        parser.add_argument(f"--{name.replace('_', '-')}", required=True, type=kind, help=text)
     args = parser.parse_args()
     print(convert(*(getattr(args, name) for name in options)))

@@ -18,6 +18,7 @@ from llava.eval.benchmarks.scoring import (
     group_answers,
     read_answers,
     report_scores,
+    score_file_of,
 )
 from llava.eval.benchmarks.vqa_accuracy import vqa_accuracy
 from llava.files import read_json_object
@@ -111,6 +112,8 @@ def main() -> None:
     files = [args.result_file] if args.result_file else sorted(args.result_dir.glob("*.jsonl"))
     if not files:
         raise InputError(f"no .jsonl files in {args.result_dir}")
+    for args.result_file in files:
+        score_file_of(args)
     for args.result_file in files:
         scored = evaluate(args.annotation_file, args.result_file)
         print(args.result_file.stem)

@@ -5,7 +5,7 @@ Goyal et al., "Making the V in VQA Matter", CVPR 2017, arXiv 1612.00837.
 
 from pathlib import Path
 
-from llava.cli import CommandParser
+from llava.cli import CommandParser, output_file
 from llava.errors import InputError
 from llava.eval.benchmarks.base import Benchmark, Headline, Scored
 from llava.eval.benchmarks.files import iterate_jsonl
@@ -20,7 +20,7 @@ from llava.eval.benchmarks.scoring import (
 )
 from llava.eval.benchmarks.submission import answers_to, write_upload
 from llava.eval.benchmarks.vqa_accuracy import normalize_answer, vqa_accuracy
-from llava.files import read_json_object
+from llava.files import read_json_object, require_writable
 
 TEST2015 = "llava_vqav2_mscoco_test2015.jsonl"
 TEST_DEV = "llava_vqav2_mscoco_test-dev2015"
@@ -75,13 +75,14 @@ def submit() -> None:
     parser.add_argument("--split", default=TEST_DEV)
     parser.add_argument("--test-file", type=Path, help=f"all questions (DIR/{TEST2015})")
     parser.add_argument("--result-file", type=Path, help="answers (DIR/answers/SPLIT/CKPT/merge.jsonl)")
-    parser.add_argument("--result-upload-file", type=Path, help="upload (DIR/answers_upload/SPLIT/CKPT.json)")
+    parser.add_argument("--result-upload-file", type=output_file, help="upload (DIR/answers_upload/SPLIT/CKPT.json)")
     args = parser.parse_args()
     if not args.ckpt and not (args.result_file and args.result_upload_file):
         raise InputError("give --ckpt, or both --result-file and --result-upload-file")
     test_file = args.test_file or args.dir / TEST2015
     result_file = args.result_file or args.dir / "answers" / args.split / args.ckpt / "merge.jsonl"
     upload_file = args.result_upload_file or args.dir / "answers_upload" / args.split / f"{args.ckpt}.json"
+    require_writable(upload_file)
     print(convert(test_file, result_file, upload_file))
 
 

@@ -34,12 +34,16 @@ Drawn = dict[Setting, tuple[int, np.ndarray]]  # which group of the same questio
 
 
 class Uncertainty(NamedTuple):
-    """What the bootstrap gives: the table with intervals, the differences, lines to stand below, and what is wrong."""
+    """What the bootstrap gives: the table with intervals, the differences, lines to stand below, and what is wrong.
+
+    `without` are the score files whose questions' results are not known.
+    """
 
     table: Table
     differences: dict[Pair, dict[Column, Difference]]
     notes: list[str]
     wrong: list[str]
+    without: list[Path]
 
 
 def choose_reference(methods: list[str]) -> str | None:
@@ -54,12 +58,11 @@ def add_intervals(table: Table, reference: str | None) -> Uncertainty:
     A row is compared with the reference's of the same tokens and ratio, the unpruned model with each. Rows that did not
     answer the same questions are not compared; a note says so. A cell without per-question results has no interval.
     """
-    found = Uncertainty({setting: dict(cells) for setting, cells in table.items()}, {}, [], [])
+    found = Uncertainty({setting: dict(cells) for setting, cells in table.items()}, {}, [], [], [])
     pairs = list(_pairs(table, reference))
-    without = []
     for column in columns_of(table):
         items, missing = _read_column(table, column, found.wrong)
-        without += missing
+        found.without.extend(missing)
         drawn = _draw_column(items, column, found.notes)
         for setting, (_, draws) in drawn.items():
             found.table[setting][column] = table[setting][column]._replace(interval=interval(draws))
@@ -70,7 +73,7 @@ def add_intervals(table: Table, reference: str | None) -> Uncertainty:
     if any(found.differences.values()):
         says = f"Beside it, compared with {reference} at the same tokens and ratio: {MARKS}. See differences.md."
         found.notes.insert(1, says)
-    if without:
+    if without := found.without:
         says = f"No interval of {len(without)} score(s): there is no {items_file(without[0])}"
         others = f", nor {len(set(without)) - 1} more" if len(set(without)) > 1 else ""
         found.notes.append(f"{says}{others}; scoring the answers again writes it.")

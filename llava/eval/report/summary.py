@@ -21,7 +21,7 @@ from llava.eval.report.score_table import (
     markdown,
     write_scores,
 )
-from llava.files import atomic_writer
+from llava.files import atomic_writer, require_writable
 from llava.inference.options import pruning_method
 from llava.pruning.method import method_label
 
@@ -43,6 +43,13 @@ def parse_arguments() -> argparse.Namespace:
     if args.methods and not args.checkpoint:
         raise InputError("--methods compares methods of one checkpoint: give --checkpoint too")
     return args
+
+
+def table_files(folder: Path) -> list[Path]:
+    """What `summarize` writes to a folder."""
+    return [folder / f"{name}.{kind}" for name in ("scores", "differences") for kind in ("md", "csv")] + [
+        folder / "scores.png"
+    ]
 
 
 def choose_runs(
@@ -91,6 +98,7 @@ def summarize(
     tokens: Sequence[int] | None = None,
     methods: Sequence[str] | None = None,
     benchmarks: Sequence[str] | None = None,
+    must_compare: bool = True,
 ) -> None:
     """Print the table of the scores below `out_dir` and write it, with its picture, to a folder.
 
@@ -101,21 +109,30 @@ def summarize(
         tokens: only these numbers of visual tokens, and with `methods` the unpruned model.
         methods: labels of the checkpoint's methods to compare, which are then the rows.
         benchmarks: only these.
+        must_compare: whether `methods` of which no two can be compared are an error.
 
-    Raises InputError if there are no such scores, and, when the table is written, for scores that cannot be read.
+    Raises InputError, before anything is written, if there are no such scores, or nothing to compare, and, when the
+    table is written, for scores that cannot be read.
     """
     from llava.eval.report.intervals import add_intervals, choose_reference  # numpy
     from llava.eval.report.plots import draw_scores
 
+    output = output or out_dir / "summary"
+    require_writable(*table_files(output))
     runs = choose_runs(out_dir, checkpoint, tokens, methods, benchmarks)
     first = "method" if methods else "checkpoint"
     table, submissions, wrong = collect(runs, methods or sorted({run.setting.name for run in runs}))
     if wrong and not table and not submissions:
         raise InputError("; ".join(wrong))
     reference = choose_reference(methods or [])
-    table, differences, notes, faults = add_intervals(table, reference)
+    names = {setting.name for setting in table}
+    if methods and must_compare and table and len(names) < 2:
+        raise InputError(f"there is nothing to compare: of these methods {', '.join(names)} alone has scores")
+    table, differences, notes, faults, without = add_intervals(table, reference)
+    if methods and must_compare and table and not (differences or faults or without):
+        reasons = " ".join(note for note in notes if note.startswith(("Not compared", "No interval")))
+        raise InputError(f"nothing can be compared: {reasons or 'no two of these have the same budget'}")
     wrong += faults
-    output = output or out_dir / "summary"
     text = markdown(table, submissions, first, notes)
     with atomic_writer(output / "scores.md") as file:
         file.write(text)

@@ -19,7 +19,7 @@ from typing import TextIO
 
 import shortuuid
 
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, output_file, run_command
 from llava.errors import InputError, one_line
 from llava.eval.benchmarks import made_from
 from llava.eval.benchmarks.files import read_jsonl
@@ -277,7 +277,7 @@ def main() -> None:
     parser = CommandParser(description="Merge answer files in the order of the questions, each exactly once.")
     parser.add_argument("--question-file", required=True)
     parser.add_argument("--answers-files", required=True, nargs="+")
-    parser.add_argument("--output", required=True)
+    parser.add_argument("--output", required=True, type=output_file)
     args = parser.parse_args()
     count = merge_answers(args.question_file, args.answers_files, args.output)
     print(f"{count} answers in {args.output}")

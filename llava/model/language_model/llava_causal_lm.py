@@ -10,6 +10,7 @@ from llava.checkpoints.tokenizer import load_tokenizer
 from llava.errors import InputError
 from llava.model.answer_loss import training_loss
 from llava.model.argument_checks import check_attentions, check_embeds, check_modalities
+from llava.model.generation_defaults import all_options, spell_out
 from llava.model.kv_cache import ReusedCache, can_be_static
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.pruning import Settings
@@ -158,7 +159,8 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
 
         `kwargs` are the settings of this call (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
         `budget_per`, or `pruning`) and transformers' generation options, `attention_mask` among them; without
-        `max_new_tokens` an answer goes on to the end of the context. `max_length` counts the prompt's ids too, one for
+        `max_new_tokens`, there or in the checkpoint's generation config, an answer goes on to the end of the context.
+        `max_length` counts the prompt's ids too, one for
         each image.
         Raises InputError as `prepare_inputs_labels_for_multimodal` does, and for `position_ids`, which are computed
         here.
@@ -170,6 +172,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         if kwargs.pop("position_ids", None) is not None:
             raise InputError("generate computes the positions itself: it takes no position_ids")
         pruning = kwargs.pop("pruning", None) or self.take_pruning(kwargs)
+        kwargs = spell_out(kwargs)
         if embeds is not None:
             mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long) if mask is None else mask
             kwargs = _without_max_length(kwargs, embeds.shape[1])
@@ -201,21 +204,22 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             kwargs: generation options, and a cache that holds the first of these tokens.
         """
         pruning, cache = pruning or self.pruning, take_cache(kwargs)
+        kwargs = spell_out(kwargs)
+        options = all_options(self, kwargs)
         room = max(1, self.config.max_position_embeddings - length)
-        if kwargs.get("max_new_tokens") is None and kwargs.get("max_length") is None:
-            kwargs["max_new_tokens"] = room
-        elif (kwargs.get("max_new_tokens") or 0) > room:
-            logger.warning("max_new_tokens %d goes beyond the context: %d are left", kwargs["max_new_tokens"], room)
-        if kwargs.get("do_sample", self.generation_config.do_sample):
+        if (new := options.get("max_new_tokens")) is None and options.get("max_length") is None:
+            kwargs["max_new_tokens"] = new = room
+        elif (new or 0) > room:
+            logger.warning("max_new_tokens %d goes beyond the context: %d are left", new, room)
+        if options.get("do_sample"):
             kwargs = self.sampling_defaults | kwargs
         kwargs |= {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
         if cache is not None:
             kwargs[CACHE] = cache
         if pruning.prunes_in_decoder:
             return super().generate(**kwargs, is_visual=is_visual, pruning=pruning)
-        if self.compile_decoding and cache is None and can_be_static(kwargs):
-            new = min(kwargs["max_new_tokens"], room)
-            with self._static_cache.lend(len(inputs_embeds), inputs_embeds.shape[1] + new) as cache:
+        if self.compile_decoding and cache is None and can_be_static(options):
+            with self._static_cache.lend(len(inputs_embeds), inputs_embeds.shape[1] + min(new, room)) as cache:
                 return super().generate(**kwargs, **{CACHE: cache})
         return super().generate(**kwargs)
 

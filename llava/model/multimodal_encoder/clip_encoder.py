@@ -4,59 +4,15 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
-from transformers.image_transforms import get_resize_output_image_size
-from transformers.image_utils import ChannelDimension, PILImageResampling
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from llava.errors import InputError
 from llava.model.multimodal_encoder.clip_text import TextSide
 from llava.model.multimodal_encoder.vision_tower import VisionTower, received_in
 from llava.pruning import Views
 from llava.pruning.importance import paid_by_cls
-
-
-class CLIPTowerImageProcessor(CLIPImageProcessorPil):
-    """CLIP's image processor over PIL: where torchvision is installed, transformers' choice resizes differently."""
-
-    @property
-    def shorter_side(self) -> int:
-        """Pixels that the shorter side of a picture is scaled to; 0 where that is not how it is scaled."""
-        return self.size.get("shortest_edge") or 0
-
-    @property
-    def padded_square(self) -> int | None:
-        """Pixels along one side that a square picture is scaled to; None where not all of it is seen."""
-        return self.central_square
-
-    @property
-    def central_square(self) -> int | None:
-        """Pixels along one side, if the shorter side is scaled to them and the central square cut out; else None."""
-        crop = self.crop_size
-        if not (self.do_resize and self.do_center_crop and crop):
-            return None
-        is_one_size = self.shorter_side == crop["height"] == crop["width"] and not self.size.get("longest_edge")
-        return self.shorter_side if is_one_size and self.resample != PILImageResampling.NEAREST else None
-
-    def resize(self, image: np.ndarray, size, resample=None, **kwargs) -> np.ndarray:
-        """Resize (3, height, width) in width first: see `pixels.resize_width_first`."""
-        if size.shortest_edge and not size.longest_edge:
-            height, width = get_resize_output_image_size(
-                image, size.shortest_edge, default_to_square=False, input_data_format=ChannelDimension.FIRST
-            )
-            image = super().resize(image, type(size)(height=image.shape[1], width=width), resample, **kwargs)
-            size = type(size)(height=height, width=width)
-        return super().resize(image, size, resample, **kwargs)
-
-    @property
-    def side(self) -> int:
-        """Pixels along one side of a crop. Raises InputError if pictures are not cut to a size."""
-        if not self.crop_size:
-            raise InputError("the image processor config has no crop_size")
-        return self.crop_size["height"]
+from llava.vision.processors import CLIPTowerImageProcessor
 
 
 class _SelectedLayer:
@@ -120,8 +76,7 @@ class CLIPVisionTower(VisionTower):
     FEATURES = ("patch", "cls_patch")
 
     def make_image_processor(self, values: dict) -> CLIPTowerImageProcessor:
-        # How whole pictures are padded or cut is LLaVA's business, and padding here would be CLIP's own.
-        return CLIPTowerImageProcessor.from_dict(values | {"do_pad": None})
+        return CLIPTowerImageProcessor.from_values(values)
 
     @cached_property
     def text_side(self) -> TextSide:

@@ -6,39 +6,12 @@ up to the one that LLaVA reads and no pooling head; the tower's own folder has a
 
 from functools import partial
 
-import numpy as np
 import torch
 from transformers import SiglipVisionConfig, SiglipVisionModel
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from llava.errors import InputError
 from llava.model.multimodal_encoder.vision_tower import VisionTower, received_in
 from llava.pruning import Views
-
-
-class SigLipTowerImageProcessor(SiglipImageProcessorPil):
-    """SigLIP's image processor over PIL: the whole picture is resized to one size."""
-
-    shorter_side = 0
-    central_square = None
-
-    @property
-    def side(self) -> int:
-        """Pixels along one side of a crop. Raises InputError if pictures are not resized to a square."""
-        height, width = self.size.get("height"), self.size.get("width")
-        if not height or height != width:
-            raise InputError(f"the image processor config has the size {dict(self.size)}, not that of a square")
-        return height
-
-    @property
-    def padded_square(self) -> int:
-        """Pixels along one side that a square picture is scaled to."""
-        return self.side
-
-    def resize(self, image: np.ndarray, size, resample=None, **kwargs) -> np.ndarray:
-        """Resize (3, height, width) in width first: see `pixels.resize_width_first`."""
-        image = super().resize(image, type(size)(height=image.shape[1], width=size.width), resample, **kwargs)
-        return super().resize(image, size, resample, **kwargs)
+from llava.vision.processors import SigLipTowerImageProcessor
 
 
 class SigLipVisionTower(VisionTower):
@@ -57,8 +30,7 @@ class SigLipVisionTower(VisionTower):
         return config
 
     def make_image_processor(self, values: dict) -> SigLipTowerImageProcessor:
-        # Clients read the size of a crop from `crop_size`.
-        return SigLipTowerImageProcessor.from_dict(values | {"crop_size": values.get("size"), "do_center_crop": False})
+        return SigLipTowerImageProcessor.from_values(values)
 
     @torch.no_grad()
     def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:

@@ -59,10 +59,10 @@ class Layout:
     def _turn(self, message: Message, pictures: int, i: int) -> str:
         """The text of one turn as `Session` writes it: pictures in front, unless `<image>` in the text places them."""
         text, where = message.text, f"messages[{i}].content"
-        if not text.strip() and not pictures:
-            raise ChatError(f"{where}: the message is empty", where)
         if message.role == "assistant":  # these letters would stand for one more picture
             return text.replace(DEFAULT_IMAGE_TOKEN, "< image >")
+        if not text.strip() and not pictures:
+            raise ChatError(f"{where}: the message is empty", where)
         if DEFAULT_IMAGE_TOKEN not in text:
             text = f"{DEFAULT_IMAGE_TOKEN}\n" * pictures + text
         try:

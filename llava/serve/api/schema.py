@@ -77,6 +77,13 @@ class Message(_Fields):
     role: Literal["system", "developer", "user", "assistant"]
     content: list[Part]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _an_answer_may_be_empty(cls, values: Any) -> Any:
+        """Clients send an answer of no words back as "", null or []."""
+        is_empty = isinstance(values, dict) and values.get("role") == "assistant" and not values.get("content")
+        return values | {"content": ""} if is_empty else values
+
     @field_validator("content", mode="before")
     @classmethod
     def _text_is_a_part(cls, content: Any) -> Any:

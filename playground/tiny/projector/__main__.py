@@ -6,7 +6,7 @@ patch. The language model was trained on such sums, so what it has learned about
 
 from pathlib import Path
 
-from llava.cli import run_command
+from llava.cli import output_file, run_command
 from playground.tiny.options import command_parser, make_folder
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     parser = command_parser("projector", __doc__)
     parser.add_argument("--clip", type=Path, required=True, help="checkpoint of playground.tiny.clip")
     parser.add_argument("--llama", type=Path, required=True, help="checkpoint of playground.tiny.language_model")
-    parser.add_argument("--output", type=Path, required=True, help="a mm_projector.bin")
+    parser.add_argument("--output", type=output_file, required=True, help="a mm_projector.bin")
     args = parser.parse_args()
     make_folder(args.output.parent)
 

@@ -142,6 +142,28 @@ def test_runs_on_different_questions_are_not_compared_and_a_line_says_why(save, 
     assert [row["method"] for row in rows_of(tmp_path / "summary" / "differences.csv")] == ["visionzip"]
 
 
+@pytest.mark.parametrize(
+    ("rival", "named"),
+    [
+        (None, "of these methods vispruner alone has scores"),
+        ({"tokens": 64, "right": 90, "first": 1}, "they did not answer the same questions"),
+        ({"tokens": 32, "right": 90}, "no two of these have the same budget"),
+        ({"tokens": 64, "right": 90, "pictures": 1}, "one picture leaves nothing to draw"),
+    ],
+)
+def test_what_compares_nothing_is_no_success(save, collect, tmp_path, rival, named):
+    pictures = (rival or {}).pop("pictures", N)
+    folders = [save("vispruner", 64, 100)] + ([save("random", **rival)] if rival else [])
+    for folder in folders if pictures == 1 else ():
+        items = accuracy_items(range(N), [0] * N, [1] * N)
+        write_items({"accuracy": items}, folder / "merge.score.json")
+        (folder / "merge.score.json").write_text(json.dumps({"accuracy": items.figure}))
+    code, out, err = collect("--checkpoint", "llava-a", "--methods", "vispruner", "random")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert named in err
+    assert not (tmp_path / "summary").exists()
+
+
 def test_differences_of_an_earlier_run_do_not_stay(save, compare, tmp_path, collected):
     save("vispruner", 64, 100)
     save("random", 64, 100)
