@@ -1,8 +1,9 @@
 """InternVL: crops of a picture, each 2 x 2 patches of which are shuffled into one token; its tower has a [CLS]."""
 
+import torch
 from transformers import PreTrainedModel
 
-from llava.integrations.transformers.hosts.base import Host, Picture
+from llava.integrations.transformers.hosts.base import Host, Picture, join_crops, runs_of
 from llava.integrations.transformers.hosts.llava import read_options, whole_crops
 from llava.integrations.transformers.hosts.vit import TowerRun, patches_per_crop, run_of
 from llava.pruning import Views
@@ -25,6 +26,10 @@ class InternVLHost(Host):
         side = int(of_patches.shape[1] ** 0.5)
         shuffled = model.model.pixel_shuffle(of_patches.view(-1, side, side, 1), model.config.downsample_ratio)
         return shuffled.mean(dim=-1).flatten(1)
+
+    def whole_pictures(self, parts: list[Picture], ids: torch.LongTensor, is_own: torch.BoolTensor) -> list[Picture]:
+        lengths = [end - start for _, start, end in runs_of(is_own)]  # a picture's tiles follow one another
+        return join_crops(parts, lengths)
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         return int(patches_per_crop(model.model.vision_tower) * model.config.downsample_ratio**2)
