@@ -10,10 +10,10 @@ Shapes: B prompts, L tokens of the longest as the processor wrote it, P tokens i
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import Cache
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from llava.errors import InputError
-from llava.pruning.kv_cache import cached_length
+from llava.pruning.kv_cache import CACHE, cached_length
 
 _NAME = "_pruned_prompts"  # of a cache's first layer
 
@@ -25,26 +25,14 @@ class Cached:
     Attributes:
         columns: (B, P) int64: which token of the prompts each cached token is, -1 for padding.
         length: L, of the prompts as the processor wrote them.
-        next_position: (B, 1) int64: the position of text that follows.
-        grid_position: (B, 1) int64: the position of what follows, if that has pictures. With M-RoPE they differ after a
-            video whose time goes farther than its grid: transformers counts a prompt's text on from the grid
-            (`get_rope_index`), and an answer from the highest position.
-        highest: (B, 1) int64: the highest position by that count.
+        position: (B, 1) int64: of the token that follows; with M-RoPE as `get_rope_index` counts.
         is_known: whether a pruned model filled it.
     """
 
     columns: torch.LongTensor
     length: int
-    next_position: torch.LongTensor
-    grid_position: torch.LongTensor
-    highest: torch.LongTensor
+    position: torch.LongTensor
     is_known: bool = True
-
-    @classmethod
-    def whole(cls, length: int, position: torch.LongTensor, highest: torch.LongTensor, is_known=True) -> "Cached":
-        """Nothing is dropped of `length` tokens, which `position` (B, 1) follows in the count of `get_rope_index`."""
-        columns = torch.arange(length, device=position.device).expand(len(position), -1)
-        return cls(columns, length, highest + 1, position, highest, is_known)
 
     @property
     def is_whole(self) -> bool:
@@ -57,13 +45,12 @@ class Cached:
 
     def rows(self, index: torch.LongTensor) -> "Cached":
         """The same of some prompts, `index` (B',)."""
-        names = ("columns", "next_position", "grid_position", "highest")
-        return replace(self, **{name: getattr(self, name)[index] for name in names})
+        return replace(self, columns=self.columns[index], position=self.position[index])
 
     def is_same(self) -> torch.BoolTensor:
         """(B, B): which prompts do not differ in anything here."""
-        all_of = torch.cat([self.columns, self.next_position, self.grid_position, self.highest], dim=1)
-        return (all_of[:, None] == all_of[None]).all(dim=2)
+        values = torch.cat([self.columns, self.position], dim=1)
+        return (values[:, None] == values[None]).all(dim=2)
 
 
 @dataclass(frozen=True)
@@ -72,15 +59,19 @@ class Memory:
 
     Attributes:
         cached: that.
-        tail: tokens of text that followed it at once, which are counted on from `grid_position`.
         keys: (B, H, d) of the last of its tokens, in a layer that has all; None where no layer has.
     """
 
     cached: Cached
-    tail: int = 0
     keys: torch.Tensor | None = None
 
+    @classmethod
+    def unknown(cls, ids: torch.LongTensor) -> "Memory":
+        """Of a cache before `ids` (B, L) that no pruned model filled, and so has all that was said so far."""
+        return cls(Cached(ids[:, :0], 0, ids.new_zeros(len(ids), 1), is_known=False))
+
     def rows(self, index: torch.LongTensor) -> "Memory":
+        """The same of some prompts, `index` (B',)."""
         keys = None if self.keys is None else self.keys[index.to(self.keys.device)]
         return replace(self, cached=self.cached.rows(index), keys=keys)
 
@@ -93,17 +84,8 @@ class Memory:
         own, more = self.cached, past - self.cached.columns.shape[1]
         added = torch.arange(own.length, own.length + more, device=own.columns.device)
         columns = torch.cat([own.columns, added.expand(len(own.columns), -1)], dim=1)
-        counted = torch.full_like(own.highest, more)
-        if mask is not None:
-            counted = mask[:, own.length : own.length + more].long().sum(dim=1, keepdim=True)
-        at_once, length = counted.clamp(max=self.tail), own.length + more
-        return Cached(
-            columns,
-            length,
-            torch.maximum(own.next_position, own.grid_position + at_once) + counted - at_once,
-            own.grid_position + counted,
-            torch.maximum(own.highest, own.grid_position + counted - 1),
-        )
+        counted = more if mask is None else mask[:, own.length : own.length + more].long().sum(dim=1, keepdim=True)
+        return replace(own, columns=columns, length=own.length + more, position=own.position + counted)
 
 
 def remember(cache: Cache, memory: Memory | None) -> None:
@@ -149,6 +131,25 @@ def recall(cache: Cache | None, prompts: int, several: bool = False) -> Memory |
     if not is_same[index[:, :1], index].all():
         raise InputError(f"the cache has rows of different prompts for one of the {prompts} prompt(s)")
     return memory.rows(index[:, 0])
+
+
+@torch.no_grad()
+def has_all_tokens(cache: Cache, decoder: PreTrainedModel, ids: torch.LongTensor, is_text: torch.BoolTensor) -> bool:
+    """Whether a cache that no pruned model filled has a token for each of `ids` (B, P), and not fewer.
+
+    The first layer's keys follow from a token and its position, and a rotation by that keeps the length of their parts.
+    So the last words after the visual tokens are compared, wherever they may stand.
+    """
+    start = int((~is_text).any(dim=0).nonzero().amax()) + 1 if not is_text.all() else 0
+    start = max(start, ids.shape[1] - 4)
+    keys, fresh = getattr(cache.layers[0], "keys", None), DynamicCache()
+    if start == ids.shape[1] or not isinstance(keys, torch.Tensor) or keys.ndim != 4:
+        return False
+    decoder(input_ids=ids[:, start:], use_cache=True, **{CACHE: fresh})
+    expected, found = fresh.layers[0].keys, keys[:, :, : ids.shape[1]][:, :, start - ids.shape[1] :]
+    found = found[:: max(1, len(found) // len(ids))].to(expected)
+    parts = [values.float().unflatten(-1, (2, -1)).norm(dim=-2) for values in (expected, found)]
+    return parts[0].shape == parts[1].shape and torch.allclose(*parts, rtol=0.05, atol=0.02 * float(parts[0].max()))
 
 
 def _keys_at(cache: Cache, memory: Memory) -> torch.Tensor | None:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from llava.errors import InputError
 from llava.integrations.transformers.budget import Budget
-from llava.integrations.transformers.cached import Cached, Memory, recall
+from llava.integrations.transformers.cached import Memory, has_all_tokens, recall
 from llava.integrations.transformers.hosts.base import Host, Picture, join
 from llava.integrations.transformers.prompts import IGNORED_LABEL, Prompts, Unpruned, memory_after, prune_prompts
 from llava.model.encode import encodes_one_by_one
@@ -57,6 +57,30 @@ class Call:
         """What its cache remembers of the prompts whose `ids` (B, L) are given: see `recall`."""
         return None if ids is None else recall(cache_in(self.given), len(ids), several)
 
+    def check_others(self, ids: torch.LongTensor, is_whole: bool) -> None:
+        """Raise InputError if a cache that no pruned model filled is not known to have all that was said so far.
+
+        `is_whole` is whether `ids` are those of the whole conversation.
+        """
+        cache, mask = cache_in(self.given), self.given.get("attention_mask")
+        if not is_whole:
+            is_short = isinstance(mask, torch.Tensor) and mask.ndim == 2 and mask.shape[1] > self.past + ids.shape[1]
+            if is_short and not cache.is_compileable:
+                number = mask.shape[1] - ids.shape[1]
+                raise InputError(
+                    f"the cache has {self.past} tokens, but attention_mask {number} before those of input_ids"
+                )
+            return
+        is_text = ~torch.isin(ids[:, : self.past], self.placeholder_ids(ids))
+        if not is_text.all() and not has_all_tokens(cache, self.model.get_decoder(), ids[:, : self.past], is_text):
+            raise InputError(
+                "the cache does not tell what was dropped of its pictures: go on with the one that was filled or a copy"
+            )
+
+    def placeholder_ids(self, ids: torch.LongTensor) -> torch.LongTensor:
+        """Those of all kinds of pictures."""
+        return torch.tensor([token for token, _ in self.host.split(self.model, {})], device=ids.device)
+
     def is_for_the_model(self, memory: Memory | None) -> bool:
         """Whether the model's own code does all that is to be done.
 
@@ -71,6 +95,9 @@ def prompts_of_generate(call: Call) -> Prompts | None:
     """The pruned prompts of a call of `generate`; None where there is nothing to prune."""
     given, ids, past = call.given, call.given["input_ids"], call.past
     memory = call.memory(ids, several=True)
+    if memory is None and past and ids is not None:
+        mask = given.get("attention_mask")
+        call.check_others(ids, is_whole=mask is None or mask.shape[1] == ids.shape[1])
     if call.is_for_the_model(memory):
         return None
     for name in ("assistant_model", "assistant_early_exit"):
@@ -79,7 +106,7 @@ def prompts_of_generate(call: Call) -> Prompts | None:
     _check_ids(ids)
     mask = given.pop("attention_mask", None)
     mask = mask_of(ids, call) if mask is None else mask
-    cached = _others(past, mask[:, :past].sum(dim=1, keepdim=True)) if memory is None else memory.up_to(past, mask)
+    cached = (memory or Memory.unknown(ids)).up_to(past, mask)
     before = ids[:, :0]
     if cached.length and ids.shape[1] == mask.shape[1]:  # the whole conversation, of which the cache has a part
         if ids.shape[1] <= cached.length:
@@ -93,6 +120,10 @@ def prompts_of_forward(call: Call) -> Prompts | None:
     """The pruned prompts of a call of `forward`, which take the place of those given; None if nothing is to prune."""
     given, ids, past = call.given, call.given.get("input_ids"), call.past
     memory = call.memory(ids, several=False)
+    if memory is None and past and ids is not None:
+        call.check_others(ids, is_whole=False)
+        if call.host.has_axes and given.get("position_ids") is None:
+            raise InputError("position_ids are needed after a cache that this model did not fill since it was pruned")
     if call.is_for_the_model(memory):
         return None
     _check_ids(ids)
@@ -101,7 +132,7 @@ def prompts_of_forward(call: Call) -> Prompts | None:
     mask = given.pop("attention_mask", None)
     # without positions, transformers' models count from the number of cached tokens, padding or not; M-RoPE without it
     counts = mask if call.host.has_axes else None
-    cached = _others(past, ids.new_full((len(ids), 1), past)) if memory is None else memory.up_to(past, counts)
+    cached = (memory or Memory.unknown(ids)).up_to(past, counts)
     positions = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
     if mask is None:
         mask = ids.new_ones(len(ids), cached.length + ids.shape[1])
@@ -123,11 +154,6 @@ def mask_of(ids: torch.LongTensor, call: Call) -> torch.LongTensor:
     return torch.ones_like(ids) if padding is None or padding in ends else (ids != padding).long()
 
 
-def _others(past: int, position: torch.LongTensor) -> Cached:
-    """What a cache of `past` tokens holds that no pruned model filled: all of them."""
-    return Cached.whole(past, position, position - 1, is_known=False)
-
-
 def _check_ids(ids: torch.LongTensor | None) -> None:
     if ids is None:
         raise InputError("pruning needs input_ids, in which the pictures' placeholders are")
@@ -141,7 +167,8 @@ def _prune(call: Call, unpruned: Unpruned) -> Prompts:
     for token, parts in kinds:
         old[token], new[token] = _after_cache(call, unpruned, token, parts)
     if call.host.has_axes and unpruned.cached.length and not unpruned.cached.is_known and any(new.values()):
-        unpruned = replace(unpruned, cached=_others_with_axes(call, unpruned, old))
+        position = _others_position(call, unpruned, old)
+        unpruned = replace(unpruned, cached=replace(unpruned.cached, position=position))
     positions = _positions_of(call, unpruned, new)
     aligned = {name: value[:, -ids.shape[1] :] for name in host.aligned if (value := given.pop(name, None)) is not None}
     pictures = []
@@ -189,23 +216,21 @@ def _after_cache(call: Call, unpruned: Unpruned, token: int, parts: list[dict]) 
     return old, new
 
 
-def _others_with_axes(call: Call, unpruned: Unpruned, old: dict[int, list[dict]]) -> Cached:
-    """What a cache holds that no pruned model filled, of which M-RoPE's positions follow from its ids and pictures.
+def _others_position(call: Call, unpruned: Unpruned, old: dict[int, list[dict]]) -> torch.LongTensor:
+    """(B, 1): M-RoPE's position after a cache that no pruned model filled, from its ids and its pictures.
 
     Raises InputError if those, and positions, were not given.
     """
-    cached, ids = unpruned.cached, unpruned.before
+    ids, mask = unpruned.before, unpruned.attention_mask[:, : unpruned.cached.length].bool()
     if call.given.get("position_ids") is not None:
-        return replace(cached, highest=torch.full_like(cached.highest, -1))
-    mask = unpruned.attention_mask[:, : cached.length]
-    numbers = [(ids == token).sum() - sum(_numbers(call, token, parts)) for token, parts in old.items()]
-    if ids.shape[1] != cached.length or any(numbers):
+        return unpruned.cached.position
+    missing = [(ids == token).sum() - sum(_numbers(call, token, parts)) for token, parts in old.items()]
+    if ids.shape[1] != mask.shape[1] or any(missing):
         raise InputError(
             "a cache that no pruned model filled does not tell the positions of what follows: give position_ids, or "
             "the ids and the pictures of the whole conversation to generate"
         )
-    memory = _memory_of_whole(call, ids, mask, mask.long().cumsum(dim=1) - 1, old)
-    return replace(memory.up_to(cached.length, mask), is_known=False)
+    return call.host.positions(call.model, pad(ids, (0, 1), value=-1), pad(mask, (0, 1), value=True), old)[0, :, -1:]
 
 
 def memory_of_whole(call: Call, in_generate: bool) -> Memory | None:
@@ -213,29 +238,17 @@ def memory_of_whole(call: Call, in_generate: bool) -> Memory | None:
     given, ids = call.given, call.given.get("input_ids")
     if ids is None:
         return None
-    mask, counted = given.get("attention_mask"), torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+    mask, columns = given.get("attention_mask"), torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
     if mask is None and in_generate:
         mask = mask_of(ids, call)
     if not isinstance(mask, torch.Tensor) or mask.shape != ids.shape:
         mask = torch.ones_like(ids)
-    if in_generate:
-        counted = mask.long().cumsum(dim=1) - 1
+    counted = mask.long().cumsum(dim=1) - 1 if in_generate else columns
     has_kinds = given.get("mm_token_type_ids") is not None  # or else transformers numbers pictures as text
     pictures = dict(call.host.split(call.model, given)) if call.host.has_axes and has_kinds else {}
-    return _memory_of_whole(call, ids, mask, counted, pictures)
-
-
-def _memory_of_whole(
-    call: Call, ids: torch.LongTensor, mask: torch.Tensor, counted: torch.LongTensor, pictures: dict[int, list[dict]]
-) -> Memory:
-    """What a cache holds of prompts `ids` (B, L), of which nothing was dropped."""
-    empty = _others(0, ids.new_zeros(len(ids), 1))
-    unpruned = Unpruned(empty, ids[:, :0], ids, mask, counted, "left")
-    unpruned = replace(unpruned, positions=_positions_of(call, unpruned, pictures))
-    placeholders = torch.tensor([token for token, _ in call.host.split(call.model, {})], device=ids.device)
-    token = (torch.isin(ids, placeholders) | ~unpruned.mask).long() - 1
-    columns = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
-    return memory_after(unpruned, columns, token, unpruned.positions, is_grid=True)
+    unpruned = Unpruned(Memory.unknown(ids).cached, ids[:, :0], ids, mask, counted, "left")
+    token = (torch.isin(ids, call.placeholder_ids(ids)) | ~unpruned.mask).long() - 1
+    return memory_after(unpruned, columns, token, _positions_of(call, unpruned, pictures))
 
 
 def _positions_of(call: Call, unpruned: Unpruned, new: dict[int, list[dict]]) -> torch.LongTensor:
@@ -249,16 +262,14 @@ def _positions_of(call: Call, unpruned: Unpruned, new: dict[int, list[dict]]) ->
         return _and_next(given, mask)
     positions = call.host.positions(call.model, pad(ids, (0, 1), value=-1), pad(mask, (0, 1), value=True), new)
     if positions is None:
-        return _and_next(unpruned.positions, mask) + cached.next_position
-    return positions + (cached.grid_position if any(new.values()) else cached.next_position)
+        positions = _and_next(unpruned.positions, mask)
+    return positions + cached.position
 
 
 def _and_next(positions: torch.LongTensor, mask: torch.BoolTensor) -> torch.LongTensor:
-    """Positions (..., B, L) and that of a token that follows."""
-    last = positions.masked_fill(~mask, -1).amax(dim=-1, keepdim=True)
-    if last.ndim == 3:
-        last = last.amax(dim=0, keepdim=True).expand_as(last)
-    return torch.cat([positions, last + 1], dim=-1)
+    """Positions (..., B, L) and that of a token that follows the last which is no padding."""
+    last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1, keepdim=True)
+    return torch.cat([positions, positions.gather(-1, last.expand(*positions.shape[:-1], 1)) + 1], dim=-1)
 
 
 def encode_pictures(model: PreTrainedModel, host: Host, token: int, parts: list[dict]) -> list[Picture]:

@@ -168,21 +168,20 @@ def prune_prompts(
     rows = [row.nonzero().flatten() for row in (torch.ones_like(mask) if stays else keep)]
     columns = pad_sequence(rows, batch_first=True, padding_value=-1, padding_side=unpruned.padding_side)
     positions, token = _positions(unpruned, mask & ~keep, columns), take(token, columns, -1)
-    memory = memory_after(unpruned, columns, token, positions, is_grid=bool(parts))
-    start, size = cached.columns.shape[1], columns.shape[1]
+    start = cached.columns.shape[1]
     return Prompts(
         cached=cached,
         input_ids=take(ids, columns, pad_id),
         attention_mask=torch.cat([cached.take(unpruned.attention_mask, 0), take(mask, columns, 0)], dim=1).long(),
         positions=positions[..., :-1],
-        next_position=memory.up_to(start + size).next_position,
+        next_position=_axis(positions)[:, -1:],
         columns=columns,
         length=ids.shape[1],
         tokens=torch.cat([part.tokens for part in parts]) if parts else None,
         layers=tuple(torch.cat(layer) for layer in zip(*(part.layers for part in parts))),
         token=token,
         aligned={name: pad(take(value, columns, 0), (start, 0)) for name, value in unpruned.aligned.items()},
-        memory=None if stays else memory,
+        memory=None if stays else memory_after(unpruned, columns, token, positions),
     )
 
 
@@ -195,35 +194,25 @@ def _positions(unpruned: Unpruned, is_dropped: torch.BoolTensor, columns: torch.
 
 
 def memory_after(
-    unpruned: Unpruned,
-    columns: torch.LongTensor,
-    token: torch.LongTensor,
-    positions: torch.LongTensor,
-    is_grid: bool,
+    unpruned: Unpruned, columns: torch.LongTensor, token: torch.LongTensor, positions: torch.LongTensor
 ) -> Memory:
-    """What a cache holds once prompts are in it.
+    """What a cache holds once prompts are in it, less the words at their end, which may be cut off again.
 
     Args:
         columns, token: as in `Prompts`.
         positions: (B, S + 1) or (3, B, S + 1), of its tokens and of one that follows.
-        is_grid: whether they are counted on from `cached.grid_position`, as those of a turn with pictures are.
     """
     cached, (size, length) = unpruned.cached, (columns.shape[1], unpruned.input_ids.shape[1])
-    if is_grid:
-        written = torch.arange(length - size, length, device=columns.device)
-        tail = int(((columns == written) & (token < 0)).all(dim=0).flip(0).cumprod(dim=0).sum())
-        size, length = size - tail, length - tail
+    written = torch.arange(length - size, length, device=columns.device)
+    tail = int(((columns == written) & (token < 0)).all(dim=0).flip(0).cumprod(dim=0).sum())
+    size, length = size - tail, length - tail
     columns = torch.cat([cached.columns, columns.where(columns < 0, columns + cached.length)[:, :size]], dim=1)
-    follows = positions.view(-1, *positions.shape[-2:])[0, :, size : size + 1]  # as text has it, on all axes the same
-    if not is_grid:
-        grid = cached.grid_position + follows - cached.next_position
-        return Memory(Cached(columns, cached.length + length, follows, grid, torch.maximum(cached.highest, grid - 1)))
-    highest = follows - 1
-    if positions.ndim == 3:  # of the full grid: tokens that are dropped have positions, too
-        own = unpruned.positions[..., :length].masked_fill(~unpruned.mask[:, :length], -1)
-        own = torch.cat([own, cached.highest.expand(3, -1, 1)], dim=2)
-        highest = own.amax(dim=(0, 2)).unsqueeze(1)
-    return Memory(Cached(columns, cached.length + length, highest + 1, follows, highest), tail)
+    return Memory(Cached(columns, cached.length + length, _axis(positions)[:, size : size + 1]))
+
+
+def _axis(positions: torch.LongTensor) -> torch.LongTensor:
+    """(B, S) of positions (B, S) or (3, B, S): those of text are the same on all axes."""
+    return positions if positions.ndim == 2 else positions[0]
 
 
 @torch.no_grad()
