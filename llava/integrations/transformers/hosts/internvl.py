@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Host, Picture, join_crops, runs_of
 from llava.integrations.transformers.hosts.llava import read_options, whole_crops
-from llava.integrations.transformers.hosts.vit import TowerRun, patches_per_crop, run_of
+from llava.integrations.transformers.hosts.vit import TowerRun, run_of
 from llava.pruning import Views
 
 
@@ -32,7 +32,9 @@ class InternVLHost(Host):
         return join_crops(parts, lengths)
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
-        return int(patches_per_crop(model.model.vision_tower) * model.config.downsample_ratio**2)
+        patch = model.config.vision_config.patch_size
+        height, width = (length // own for length, own in zip(given["pixel_values"].shape[-2:], patch))
+        return int(height * width * model.config.downsample_ratio**2)
 
 
 HOST = InternVLHost()
