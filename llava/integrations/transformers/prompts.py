@@ -29,7 +29,7 @@ class Unpruned:
         input_ids: (B, L) int64.
         attention_mask: (B, cached.length + L), 0 where there is padding.
         positions: (B, L + 1) int64 of all tokens and of one that follows: those that stay are renumbered; or
-            (3, B, L + 1) with M-RoPE: they keep them.
+            (3, B, L + 1) with M-RoPE: they keep them. At first (B, L), counted from 0.
         padding_side: where prompts are padded that are shorter than others when they are pruned.
         aligned: (B, L) each: arguments that go along with the ids.
     """
@@ -54,11 +54,6 @@ class Unpruned:
     def mask(self) -> torch.BoolTensor:
         """(B, L)."""
         return self.attention_mask[:, self.cached.length :].bool()
-
-    def places_of(self, placeholder: int) -> torch.BoolTensor:
-        """(B, len(before) + L): where its placeholders are."""
-        whole = torch.cat([self.before, self.input_ids], dim=1)
-        return (whole == placeholder) & self.attention_mask[:, -whole.shape[1] :].bool()
 
 
 @dataclass(frozen=True)

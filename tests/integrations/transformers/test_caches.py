@@ -244,7 +244,7 @@ def test_a_cache_is_used_again(pruned, kind):
             logits_of(model, more, **{CACHE: cache}), logits_of(model, more), rtol=1e-4, atol=1e-4
         )
         cache.reset()
-        if cache.get_seq_length():
+        if kind == "dynamic" and any(layer.keys is not None for layer in cache.layers):
             pytest.skip("this release of transformers fills a dynamic cache with zeros instead")
 
 
