@@ -19,11 +19,12 @@ import torch
 from transformers import Cache, PreTrainedModel
 
 from llava.integrations.transformers.budget import Budget
-from llava.integrations.transformers.calls import Call, prompts_of_forward, prompts_of_generate
+from llava.integrations.transformers.cached import remember
+from llava.integrations.transformers.calls import Call, memory_of_whole, prompts_of_forward, prompts_of_generate
 from llava.integrations.transformers.generation import Restorer
 from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Host
-from llava.integrations.transformers.prompts import ATTRIBUTE, Prompts
+from llava.integrations.transformers.prompts import Prompts
 from llava.pruning.kv_cache import cache_in, cached_length
 from llava.pruning.settings import NAMES, takes_settings
 
@@ -38,6 +39,12 @@ class _State:
     host: Host
     budget: Budget
     own: dict  # what its __dict__ had of `forward` and `generate`
+
+    def budget_of(self, options: dict) -> Budget:
+        """That of a call, whose settings are removed from its keyword arguments."""
+        budget = self.budget.changed_by(options)
+        self.host.check(budget.settings)
+        return budget
 
     def method(self, model: PreTrainedModel, name: str):
         """The method that it had."""
@@ -67,10 +74,11 @@ def prune(model: PreTrainedModel, visual_token_num: int | float | None, **settin
 
 
 def _prune_by(model: PreTrainedModel, budget: Budget) -> PreTrainedModel:
+    host = find_host(model)
+    host.check(budget.settings)
     if (state := vars(model).get(_STATE)) is not None:
         state.budget = budget
         return model
-    host = find_host(model)
     own = {name: vars(model)[name] for name in ("forward", "generate") if name in vars(model)}
     state = _State(host, budget, own)
     methods = {"forward": _forward_of(state.method(model, "forward")), "generate": _generate_of(type(model).generate)}
@@ -114,13 +122,19 @@ def _forward_of(original):
     def forward(self, *args, **kwargs):
         given = {**dict(zip(names, args)), **kwargs}
         state = getattr(self, _STATE)
-        budget = state.budget.changed_by(given)
-        prompts = given.pop(_PROMPTS, None)
-        if prompts is None:
-            prompts = prompts_of_forward(Call(self, state.host, budget, given))
-        if prompts is None:
-            return state.method(self, "forward")(**given)
-        return _run(self, state, prompts, given)
+        budget = state.budget_of(given)
+        run = state.method(self, "forward")
+        if _PROMPTS in given:  # a step of `generate`
+            prompts = given.pop(_PROMPTS)
+            return _run(self, state, prompts, given) if prompts else run(**given)
+        call = Call(self, state.host, budget, given)
+        if (prompts := prompts_of_forward(call)) is not None:
+            return _run(self, state, prompts, given)
+        is_first = not call.past
+        output = run(**given)
+        if is_first and not self.training and (cache := _cache_of(output)):
+            remember(cache, memory_of_whole(call, in_generate=False))
+        return output
 
     return _with_signature(forward, original)
 
@@ -159,12 +173,18 @@ def _generate_of(original):
             "stopping_criteria": stopping_criteria,
             "prefix_allowed_tokens_fn": prefix_allowed_tokens_fn,
         }
-        budget = state.budget.changed_by(kwargs)
+        budget = state.budget_of(kwargs)
         ids = kwargs.pop("input_ids", None) if inputs is None else inputs
         given = {**kwargs, "input_ids": ids}
-        prompts = None if _PROMPTS in kwargs else prompts_of_generate(Call(self, state.host, budget, given))
-        if prompts is None:
-            return run(ids, **options, **kwargs, visual_token_num=None)
+        if _PROMPTS in kwargs:  # a decoding method that calls `generate`
+            return run(ids, **options, **kwargs)
+        call = Call(self, state.host, budget, given)
+        if (prompts := prompts_of_generate(call)) is None:
+            is_first = not call.past
+            output = run(ids, **options, **kwargs, **{_PROMPTS: False})
+            if is_first and (cache := cache_in(kwargs) or _cache_of(output)):
+                remember(cache, memory_of_whole(call, in_generate=True))
+            return output
         restorer = Restorer(ids, prompts.end)
         options["logits_processor"] = logits_processor and restorer.processors(logits_processor)
         options["stopping_criteria"] = stopping_criteria and restorer.criteria(stopping_criteria)
@@ -214,12 +234,13 @@ def _run(model: PreTrainedModel, state: _State, prompts: Prompts, given: dict):
         surroundings = state.host.entering(model, is_visual, tuple(layer[own] for layer in prompts.layers))
     with surroundings:
         output = state.method(model, "forward")(**given)
-    if (cache := _cache_of(output) if cache is None else cache) is not None:
-        setattr(cache, ATTRIBUTE, prompts.as_cached)
+    is_last = past < prompts.end <= past + ids.shape[1]
+    if is_last and (prompts.memory or not past) and (cache := cache or _cache_of(output)):
+        remember(cache, prompts.memory)
     return output
 
 
 def _cache_of(output) -> Cache | None:
     """The cache that a call has made, if it has."""
-    values = output if isinstance(output, tuple) else output.values()
+    values = output if isinstance(output, tuple) else output.values() if isinstance(output, dict) else ()
     return next((value for value in values if isinstance(value, Cache)), None)

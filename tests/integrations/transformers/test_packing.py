@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from host_cases import CASES, IMAGE, PAD, START, normal
+from host_cases import CASES, CLOSE, IMAGE, OPEN, PAD, START, batch, normal
 
+from llava.errors import InputError
 from llava.integrations.transformers import prune
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts import find_host
@@ -99,3 +100,69 @@ def test_several_images_of_a_prompt_are_one_crop_each():
     half = {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}
     logits = model.bfloat16()(**half).logits  # all pictures in one batch
     assert logits.shape[1] == max(6 + 2 * 5, 3 + 4 + 8 + 8)
+
+
+TAG, WHOLE = 104, 105  # <row_1_col_1> and <global-img>
+TILES = 16  # placeholders of a tile
+
+
+def tiles(name: str, seed: int, pictures: list[int]) -> dict:
+    """A prompt with pictures of so many tiles, as the host's processor writes it."""
+    generator, number = torch.Generator().manual_seed(seed), sum(pictures)
+    pixels = normal(generator, number, 3, 112, 112)
+    if name == "internvl":
+        ids = [word for n in pictures for word in (OPEN, *[IMAGE] * n * TILES, CLOSE, 9)]
+        given = {"pixel_values": pixels}
+    else:
+        tags = [tag for n in pictures for tag in (*[TAG] * (n - 1), WHOLE)]
+        ids = [word for tag in tags for word in (OPEN, tag, *[IMAGE] * TILES, *([OPEN, 8] if tag == WHOLE else [7]))]
+        given = {"pixel_values": pixels[None], "pixel_attention_mask": torch.ones(1, number, 112, 112).long()}
+    ids = torch.tensor([[START, 5, *ids, 11]])
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **given}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["internvl", "idefics3", "smolvlm"])
+def test_all_tiles_of_a_picture_share_a_budget_per_image(name):
+    """The most important of all its tiles stay, as the host says of each tile alone, and what is between tiles."""
+    case, settings = BY_NAME[name], {"budget_per": "image", "pruning_method": "fastervlm"}
+    model = prune(case.model(), 6, **settings)
+    pictures = [3, 1, 2]
+    inputs, seen = tiles(name, 1, pictures), []
+    model.get_submodule(case.language_model).register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["inputs_embeds"][0]), with_kwargs=True
+    )
+    model(**inputs)
+    parts = find_host(model).split(model, {k: v for k, v in inputs.items() if k.startswith("pixel")})[0][1]
+    crops = [find_host(model).encode(model, IMAGE, part)[0] for part in parts]
+    embeds = model.get_input_embeddings()(inputs["input_ids"][0])
+    is_own = inputs["input_ids"][0] == IMAGE
+    embeds[is_own] = torch.cat([crop.tokens for crop in crops])
+    importance = torch.cat([crop.views.importance.flatten() for crop in crops])
+    keep = ~is_own
+    for own in is_own.nonzero().flatten().split([n * TILES for n in pictures]):
+        keep[own[importance[: len(own)].topk(6).indices]] = True
+        importance = importance[len(own) :]
+    assert seen[0].shape == (int((~is_own).sum()) + 3 * 6, 32)
+    torch.testing.assert_close(seen[0], embeds[keep], rtol=1e-4, atol=1e-4)
+    number = model(**inputs, visual_token_num=0.5).logits.shape[1]
+    assert number == int((~is_own).sum()) + sum(n * TILES // 2 for n in pictures)
+    alone = [model.generate(**tiles(name, seed, own), **GREEDY) for seed, own in ((2, [3]), (3, [1, 2]))]
+    both = model.generate(**batch(case, [tiles(name, 2, [3]), tiles(name, 3, [1, 2])]), **GREEDY)
+    assert torch.equal(both[:, -6:], torch.cat([row[:, -6:] for row in alone]))
+
+
+def test_tiles_that_are_written_otherwise_have_no_budget_per_image():
+    model = prune(BY_NAME["idefics3"].model(), 6, budget_per="image")
+    inputs = tiles("idefics3", 1, [2])
+    inputs["input_ids"][0, 2] = 9
+    with pytest.raises(InputError, match="budget_per: the prompt does not tell"):
+        model(**inputs)
+    model = prune(BY_NAME["internvl"].model(), 6, budget_per="image")
+    inputs = tiles("internvl", 1, [2])
+    inputs["input_ids"] = torch.cat(
+        [inputs["input_ids"][:, :9], torch.tensor([[5]]), inputs["input_ids"][:, 9:]], dim=1
+    )
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    with pytest.raises(InputError, match="budget_per: the crops of a picture are spread"):
+        model(**inputs)

@@ -125,6 +125,7 @@ def test_methods_that_choose_patches(pruned, method):
         ({"visual_token_num": 3, "pruning_method": "fastv"}, "fastv drops tokens inside the language model"),
         ({"visual_token_num": 3, "pruning_method": "cdpruner"}, "cdpruner chooses by the question"),
         ({"visual_token_num": 3, "pruning_method": "mmtok"}, "mmtok chooses by the question"),
+        ({"visual_token_num": 3, "budget_per": "picture"}, "budget_per must be crop or image"),
         ({"visual_token_num": 3, "pruning_method": "nothing"}, "pruning_method must be one of vispruner"),
     ],
 )
@@ -137,6 +138,22 @@ def test_impossible_settings_are_refused_at_once(llava, settings, reason):
     assert vars(fresh) == before
     with pytest.raises(ValueError, match=reason):
         model.generate(**prompt(case, 1), **settings)
+
+
+def test_a_budget_per_image_is_refused_where_a_picture_s_crops_are_not_known():
+    case = BY_NAME["gemma3"]
+    fresh, model = case.model(), prune(case.model(), 3)
+    before = dict(vars(fresh))
+    for refused in (
+        lambda: prune(fresh, 3, budget_per="image"),
+        lambda: prune(model, 3, budget_per="image"),
+        lambda: model(**prompt(case, 1), budget_per="image"),
+        lambda: answer(model, prompt(case, 1), budget_per="image"),
+    ):
+        with pytest.raises(InputError, match="budget_per: Gemma3ForConditionalGeneration"):
+            refused()
+    assert vars(fresh) == before
+    assert model(**prompt(case, 1)).logits.shape == model(**prompt(case, 1), budget_per="crop").logits.shape
 
 
 def test_a_method_that_merges_patches_is_refused(llava, tmp_path):
@@ -180,13 +197,32 @@ def test_a_user_s_method_is_a_guest(case, tmp_path):
             model(**inputs)
 
 
-def test_an_unknown_model_is_refused_with_the_list():
+def tiny_llama() -> transformers.LlamaForCausalLM:
     config = transformers.LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
                                       num_attention_heads=1)  # fmt: skip
-    model = transformers.LlamaForCausalLM(config)
+    return transformers.LlamaForCausalLM(config)
+
+
+def test_an_unknown_model_is_refused_with_the_list():
+    model = tiny_llama()
     with pytest.raises(InputError, match=r"^LlamaForCausalLM cannot be pruned; these can: Gemma3ForCond.*VipLlavaFor"):
         prune(model, 3)
     assert prune(model, None) is model
+
+
+def test_a_wrapper_of_peft_says_that_its_base_model_can_be_pruned(llava):
+    peft = pytest.importorskip("peft")
+    case, expected = llava
+    wrapped = peft.get_peft_model(case.model(), peft.LoraConfig(target_modules=["q_proj"], r=2))
+    before = dict(vars(wrapped))
+    with pytest.raises(InputError, match=r"PeftModel\w* cannot be pruned, but what its get_base_model\(\) gives can"):
+        prune(wrapped, 3)
+    assert vars(wrapped) == before
+    prune(wrapped.get_base_model(), 3)
+    assert torch.equal(answer(wrapped, prompt(case, 1)), answer(expected, prompt(case, 1)))  # a new LoRA adds nothing
+    unknown = peft.get_peft_model(tiny_llama(), peft.LoraConfig(target_modules=["q_proj"], r=2))
+    with pytest.raises(InputError, match=r"^LlamaForCausalLM cannot be pruned; these can"):
+        prune(unknown, 3)
 
 
 def test_every_host_has_a_case():

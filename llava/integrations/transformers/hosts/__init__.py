@@ -17,9 +17,15 @@ def known_hosts() -> dict[str, Host]:
 
 
 def find_host(model: PreTrainedModel) -> Host:
-    """The host of a model. Raises InputError, with the list of those known, for another model."""
+    """The host of a model.
+
+    Raises InputError for another model, with the list of those known, and for a wrapper of peft around one.
+    """
     known = known_hosts()
     for cls in type(model).__mro__:
         if cls.__name__ in known and cls.__module__.startswith("transformers."):
             return known[cls.__name__]
+    if callable(base := getattr(model, "get_base_model", None)) and base() is not model:  # of peft
+        find_host(base())
+        raise InputError(f"{type(model).__name__} cannot be pruned, but what its get_base_model() gives can")
     raise InputError(f"{type(model).__name__} cannot be pruned; these can: {', '.join(sorted(known))}")

@@ -8,13 +8,16 @@ Shapes: B prompts, L their longest, n placeholders of one picture, K crops or fr
 C channels of what is compared, D model channels.
 """
 
+import itertools
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
-from llava.pruning import Views
+from llava.errors import InputError
+from llava.pruning import Settings, Views
+from llava.pruning.settings import IMAGE
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,21 @@ class Picture:
         places: (K, N) int64: which of the n placeholders is each patch's, -1 for a patch that has none. Placeholders
             that are no patch's, such as newlines, always stay.
         layers: tensors (n, D) that the host adds in layers of its language model (deepstack).
-        given: what else the host needs to know of it for `Host.positions`.
     """
 
     tokens: torch.Tensor
     views: Views
     places: torch.LongTensor
     layers: tuple[torch.Tensor, ...] = ()
-    given: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @staticmethod
+    def joined(crops: list["Picture"]) -> "Picture":
+        """Crops that the host encodes as pictures of their own, as one picture."""
+        starts = itertools.accumulate((len(crop.tokens) for crop in crops), initial=0)
+        places = [crop.places.where(crop.places < 0, crop.places + start) for crop, start in zip(crops, starts)]
+        layers = tuple(torch.cat(layer) for layer in zip(*(crop.layers for crop in crops)))
+        tokens = torch.cat([crop.tokens for crop in crops])
+        return Picture(tokens, Views.joined([crop.views for crop in crops]), torch.cat(places), layers)
 
 
 class Host:
@@ -45,11 +55,21 @@ class Host:
         inputs: arguments of `forward` that are about pictures; those that are tensors have pictures in their first
             dimension unless `split` says otherwise.
         aligned: arguments of `forward` that have a value for each token of the prompt, (B, L).
+        has_axes: whether positions have three axes (M-RoPE).
+        knows_pictures: whether it can be told which crops are of one picture, so that they share a budget.
     """
 
     models: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ("pixel_values",)
     aligned: tuple[str, ...] = ()
+    has_axes: bool = False
+    knows_pictures: bool = True
+
+    def check(self, settings: Settings) -> None:
+        """Raise InputError for settings that this host cannot have."""
+        if settings.prunes and settings.budget_per == IMAGE and not self.knows_pictures:
+            name = self.models[0]
+            raise InputError(f"budget_per: {name} does not tell which crops are of one picture: T counts per crop")
 
     def split(self, model: PreTrainedModel, given: dict) -> list[tuple[int, list[dict]]]:
         """The arguments `inputs` for each picture alone: for each kind of placeholder its token id, and the pictures.
@@ -66,16 +86,32 @@ class Host:
         """Encode the pictures of some arguments of `split`, joined, whose placeholder is `token`."""
         raise NotImplementedError
 
+    def placeholders(self, model: PreTrainedModel, token: int, given: dict) -> int:
+        """n of a picture of `split` whose placeholder is `token`, without encoding it."""
+        return self.largest_crop(model, given)
+
+    def whole_pictures(self, parts: list[Picture], ids: torch.LongTensor, is_own: torch.BoolTensor) -> list[Picture]:
+        """The pictures that `split` and `encode` took for one each, with crops of one picture put together.
+
+        Args:
+            is_own: (B, L), where their placeholders are in prompts `ids`.
+        """
+        return parts
+
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         """N of the largest crop of any picture, without encoding it."""
         raise NotImplementedError
 
     def positions(
-        self, model: PreTrainedModel, input_ids: torch.LongTensor, mask: torch.BoolTensor, pictures: list[Picture]
+        self,
+        model: PreTrainedModel,
+        input_ids: torch.LongTensor,
+        mask: torch.BoolTensor,
+        pictures: dict[int, list[dict]],
     ) -> torch.LongTensor | None:
         """(3, B, L) positions of M-RoPE for all tokens of prompts that begin at 0; None if positions are numbers.
 
-        `pictures` are those of the prompts, one kind after the other.
+        `pictures` are those of the prompts, as `split` gives them.
         """
         return None
 
@@ -89,6 +125,27 @@ class Host:
             layers: as in `Picture`, of the tokens that `is_visual`, in their order.
         """
         return nullcontext()
+
+
+def runs_of(is_own: torch.BoolTensor) -> list[tuple[int, int, int]]:
+    """The row, the first column and the column after the last, of each run of trues in (B, L), row after row."""
+    padded = torch.nn.functional.pad(is_own.int(), (1, 1))
+    changes = padded.diff(dim=1)
+    starts, ends = (changes == 1).nonzero().tolist(), (changes == -1).nonzero()[:, 1].tolist()
+    return [(row, start, end) for (row, start), end in zip(starts, ends)]
+
+
+def join_crops(crops: list[Picture], numbers: list[int]) -> list[Picture]:
+    """Pictures of crops that were encoded for themselves; `numbers` are the placeholders of each picture."""
+    pictures, crops = [], iter(crops)
+    for number in numbers:
+        own = []
+        while (missing := number - sum(len(crop.tokens) for crop in own)) > 0 and (crop := next(crops, None)):
+            own.append(crop)
+        if missing:
+            raise InputError("budget_per: the crops of a picture are spread over its prompt: T counts per crop there")
+        pictures.append(Picture.joined(own))
+    return pictures
 
 
 def split_first(given: dict, names: tuple[str, ...]) -> list[dict]:

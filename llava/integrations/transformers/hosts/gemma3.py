@@ -11,6 +11,7 @@ from llava.pruning import Views
 class Gemma3Host(Host):
     models = ("Gemma3ForConditionalGeneration",)
     aligned = ("token_type_ids",)  # which say what attends to one another
+    knows_pictures = False  # the processor writes words between the crops of a picture
 
     def encode(self, model: PreTrainedModel, token: int, given: dict) -> list[Picture]:
         pixels, stride = given["pixel_values"], model.model.multi_modal_projector.kernel_size

@@ -3,7 +3,8 @@
 import torch
 from transformers import PreTrainedModel
 
-from llava.integrations.transformers.hosts.base import Host, Picture
+from llava.errors import InputError
+from llava.integrations.transformers.hosts.base import Host, Picture, join_crops, runs_of
 from llava.integrations.transformers.hosts.llava import whole_crops
 from llava.integrations.transformers.importance import received_attention, watching
 from llava.pruning import Views
@@ -44,6 +45,23 @@ class Idefics3Host(Host):
 
         views = Views(tokens, importance=importance, pixels=pixels.flatten(0, 1), projected=tokens)
         return [whole_crops(tokens[i], views.crops(slice(i, i + 1))) for i in range(len(tokens))]
+
+    def whole_pictures(self, parts: list[Picture], ids: torch.LongTensor, is_own: torch.BoolTensor) -> list[Picture]:
+        """The whole picture comes after its crops, and a word of its own before it: <fake><global-img><image>...<fake>.
+
+        Raises InputError where prompts are not written so.
+        """
+        runs, numbers, number = runs_of(is_own), [], 0
+        ids = torch.nn.functional.pad(ids, (2, 1), value=-1)  # no id: there is nothing
+        last = {row: (ids[row, start + 1], ids[row, end + 2]) for row, start, end in runs}  # of each prompt
+        for row, start, end in runs:
+            word, around = last[row]
+            if ids[row, start] != around:
+                raise InputError("budget_per: the prompt does not tell which crops are of one picture")
+            number += end - start
+            if ids[row, start + 1] == word:
+                numbers, number = [*numbers, number], 0
+        return join_crops(parts, numbers)
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         patch = model.config.vision_config.patch_size

@@ -1,10 +1,11 @@
 """InternVL: crops of a picture, each 2 x 2 patches of which are shuffled into one token; its tower has a [CLS]."""
 
+import torch
 from transformers import PreTrainedModel
 
-from llava.integrations.transformers.hosts.base import Host, Picture
+from llava.integrations.transformers.hosts.base import Host, Picture, join_crops, runs_of
 from llava.integrations.transformers.hosts.llava import read_options, whole_crops
-from llava.integrations.transformers.hosts.vit import TowerRun, patches_per_crop, run_of
+from llava.integrations.transformers.hosts.vit import TowerRun, run_of
 from llava.pruning import Views
 
 
@@ -26,8 +27,14 @@ class InternVLHost(Host):
         shuffled = model.model.pixel_shuffle(of_patches.view(-1, side, side, 1), model.config.downsample_ratio)
         return shuffled.mean(dim=-1).flatten(1)
 
+    def whole_pictures(self, parts: list[Picture], ids: torch.LongTensor, is_own: torch.BoolTensor) -> list[Picture]:
+        lengths = [end - start for _, start, end in runs_of(is_own)]  # a picture's tiles follow one another
+        return join_crops(parts, lengths)
+
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
-        return int(patches_per_crop(model.model.vision_tower) * model.config.downsample_ratio**2)
+        patch = model.config.vision_config.patch_size
+        height, width = (length // own for length, own in zip(given["pixel_values"].shape[-2:], patch))
+        return int(height * width * model.config.downsample_ratio**2)
 
 
 HOST = InternVLHost()

@@ -34,7 +34,8 @@ class LlavaNextHost(Host):
         pictures, start = [], 0
         for tokens, count, size in zip(output.pooler_output, counts, sizes):
             own = views.crops(slice(start, start + count))
-            pictures.append(Picture(tokens, own, self.places(model, count, size, options).to(tokens.device)))
+            places = self.places(model, count, size, options | more)
+            pictures.append(Picture(tokens, own, places.to(tokens.device)))
             start += count
         return pictures
 
@@ -48,12 +49,12 @@ class LlavaNextHost(Host):
         side = config.vision_config.image_size
         return [image_size_to_num_patches(size, config.image_grid_pinpoints, side) for size in given["image_sizes"]]
 
-    def places(self, model: PreTrainedModel, crops: int, size: torch.Tensor, options: dict) -> torch.LongTensor:
-        """(K, N): which placeholder each patch ends up in: the host packs patch coordinates for us instead of features.
+    def placeholders(self, model: PreTrainedModel, token: int, given: dict) -> int:
+        (crops,), (size,) = self.crops(model, given), given["image_sizes"]
+        return len(self.packed(model, crops, size, read_options(model, given) | self.more_options(given))[0])
 
-        Where the host scales a large picture's tokens down, a token is that of the patch nearest to it, and the patches
-        between have none.
-        """
+    def packed(self, model: PreTrainedModel, crops: int, size: torch.Tensor, options: dict) -> tuple[torch.Tensor, int]:
+        """(n, 2), -1 for newlines, and the crops across: the host packs coordinates of patches instead of features."""
         side = math.isqrt(self.largest_crop(model, {}))
         ahead = torch.arange(side).float()
         across = 1
@@ -64,7 +65,16 @@ class LlavaNextHost(Host):
             across, crop = grid[1], torch.arange(crops - 1).view(-1, 1, 1)
             coordinates[1:, ..., 0] += crop // across * side
             coordinates[1:, ..., 1] += crop % across * side
-        packed = self.pack(model, coordinates.flatten(1, 2), size, options)
+        return self.pack(model, coordinates.flatten(1, 2), size, options), across
+
+    def places(self, model: PreTrainedModel, crops: int, size: torch.Tensor, options: dict) -> torch.LongTensor:
+        """(K, N): which placeholder each patch ends up in.
+
+        Where the host scales a large picture's tokens down, a token is that of the patch nearest to it, and the patches
+        between have none.
+        """
+        side = math.isqrt(self.largest_crop(model, {}))
+        packed, across = self.packed(model, crops, size, options)
         places = torch.full((crops, side * side), -1)
         places[0] = torch.arange(side * side)
         (tokens,) = (packed[side * side :, 0] >= 0).nonzero(as_tuple=True)

@@ -42,6 +42,11 @@ class LlavaNextVideoHost(LlavaNextHost):
         parts = [slice(i * frames, (i + 1) * frames) for i in range(videos)]
         return [whole_crops(tokens[part], views.crops(part)) for part in parts]
 
+    def placeholders(self, model: PreTrainedModel, token: int, given: dict) -> int:
+        if given.get(VIDEO) is None:
+            return super().placeholders(model, token, given)
+        return given[VIDEO].shape[1] * self.largest_crop(model, given)
+
     def channels(self, model: PreTrainedModel) -> int:
         """D."""
         return model.config.text_config.hidden_size

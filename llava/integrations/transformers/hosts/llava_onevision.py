@@ -42,8 +42,7 @@ class LlavaOnevisionHost(LlavaNextHost):
         with run_of(model.model.vision_tower, *options.values()) as run:
             tokens = model.model.get_video_features(pixels, **options).pooler_output
         newline = model.model.image_newline.to(tokens).expand(videos, 1, -1)
-        pooled = math.ceil(math.sqrt(self.largest_crop(model, given)) / 2) ** 2
-        if tokens.shape[1] == frames * pooled:  # transformers has it among the features from 5.23 on
+        if tokens.shape[1] == frames * self.pooled(model):  # transformers has it among the features from 5.23 on
             tokens = torch.cat([tokens, newline], dim=1)
         features = tokens[:, :-1].reshape(videos * frames, -1, tokens.shape[-1])
         views = Views(
@@ -55,6 +54,15 @@ class LlavaOnevisionHost(LlavaNextHost):
         places = torch.arange(tokens.shape[1] - 1, device=tokens.device).view(frames, -1)
         parts = [slice(i * frames, (i + 1) * frames) for i in range(videos)]
         return [Picture(own, views.crops(part), places) for own, part in zip(tokens, parts)]
+
+    def placeholders(self, model: PreTrainedModel, token: int, given: dict) -> int:
+        if given.get(VIDEO) is None:
+            return super().placeholders(model, token, given)
+        return given[VIDEO].shape[1] * self.pooled(model) + 1  # and a newline
+
+    def pooled(self, model: PreTrainedModel) -> int:
+        """Tokens of a frame."""
+        return math.ceil(math.sqrt(self.largest_crop(model, {})) / 2) ** 2
 
     def more_options(self, given: dict) -> dict:
         options = {"vision_aspect_ratio": given.get("vision_aspect_ratio")}

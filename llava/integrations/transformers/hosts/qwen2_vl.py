@@ -16,20 +16,26 @@ from llava.pruning import Views
 from llava.pruning.importance import received
 
 _IMAGE, _VIDEO = ("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")
+_SECONDS = "second_per_grid_ts"
 
 
 class Qwen2VLHost(Host):
     models = ("Qwen2VLForConditionalGeneration",)
-    inputs = (*_IMAGE, *_VIDEO, "second_per_grid_ts", "mm_token_type_ids")
+    inputs = (*_IMAGE, *_VIDEO, _SECONDS, "mm_token_type_ids")
+    has_axes = True
 
     def split(self, model: PreTrainedModel, given: dict) -> list[tuple[int, list[dict]]]:
-        config = model.config
+        image, movie = self.tokens(model)
         videos = _split_packed(given, *_VIDEO)
-        seconds = given.get("second_per_grid_ts")
+        seconds = given.get(_SECONDS)
         for i, video in enumerate(videos):
             if seconds is not None:
-                video["second_per_grid_ts"] = torch.as_tensor(seconds[i]).view(1)
-        return [(config.image_token_id, _split_packed(given, *_IMAGE)), (config.video_token_id, videos)]
+                video[_SECONDS] = torch.as_tensor(seconds[i]).view(1)
+        return [(image, _split_packed(given, *_IMAGE)), (movie, videos)]
+
+    def tokens(self, model: PreTrainedModel) -> tuple[int, int]:
+        """The ids of the placeholders of images and of videos."""
+        return model.config.image_token_id, model.config.video_token_id
 
     def encode(self, model: PreTrainedModel, token: int, given: dict) -> list[Picture]:
         tower = model.model.visual
@@ -46,7 +52,7 @@ class Qwen2VLHost(Host):
             layer.split(sizes) if isinstance(layer, torch.Tensor) else layer
             for layer in getattr(output, "deepstack_features", None) or []
         ]
-        pictures, start, seconds = [], 0, given.get("second_per_grid_ts")
+        pictures, start = [], 0
         for i, (grid, tokens) in enumerate(zip(grids, output.pooler_output)):
             frames, number = int(grid[0]), int(grid.prod())
             features = tokens.view(frames, -1, tokens.shape[-1])
@@ -58,8 +64,7 @@ class Qwen2VLHost(Host):
                 projected=features,
             )
             places = torch.arange(len(tokens), device=tokens.device).view(frames, -1)
-            kind = {"is_video": is_video, "grid": grid, "seconds": None if seconds is None else seconds[i]}
-            pictures.append(Picture(tokens, views, places, tuple(layer[i] for layer in layers), kind))
+            pictures.append(Picture(tokens, views, places, tuple(layer[i] for layer in layers)))
             start += number
         return pictures
 
@@ -68,22 +73,26 @@ class Qwen2VLHost(Host):
         of_patches = received_in_frames(tower.blocks[-1].attn, watched, grids)
         return of_patches.unflatten(0, (-1, tower.spatial_merge_size**2)).mean(dim=1)
 
+    def placeholders(self, model: PreTrainedModel, token: int, given: dict) -> int:
+        (grid,) = next(given[name] for name in (_IMAGE[1], _VIDEO[1]) if given.get(name) is not None)
+        return int(grid.prod()) // model.model.visual.spatial_merge_size**2
+
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         grids = [given[name] for name in (_IMAGE[1], _VIDEO[1]) if given.get(name) is not None]
         return max(int((grid[:, 1] * grid[:, 2]).max()) for grid in grids) // model.model.visual.spatial_merge_size**2
 
     def positions(
-        self, model: PreTrainedModel, input_ids: torch.LongTensor, mask: torch.BoolTensor, pictures: list[Picture]
+        self,
+        model: PreTrainedModel,
+        input_ids: torch.LongTensor,
+        mask: torch.BoolTensor,
+        pictures: dict[int, list[dict]],
     ) -> torch.LongTensor:
-        config = model.config
-        kinds = (input_ids == config.image_token_id).int() + 2 * (input_ids == config.video_token_id).int()
-        given = {}
-        for name, is_video in ((_IMAGE[1], False), (_VIDEO[1], True)):
-            own = [picture.given for picture in pictures if picture.given["is_video"] == is_video]
-            kinds = kinds if own else kinds.masked_fill(kinds == 1 + is_video, 0)
-            given[name] = torch.stack([kind["grid"] for kind in own]) if own else None
-            if is_video and own and own[0]["seconds"] is not None:
-                given["second_per_grid_ts"] = torch.stack([kind["seconds"] for kind in own])
+        kinds, given = torch.zeros_like(input_ids, dtype=torch.int), {}
+        for kind, (token, (_, grid)) in enumerate(zip(self.tokens(model), (_IMAGE, _VIDEO)), start=1):
+            if own := pictures.get(token):
+                kinds = kinds.masked_fill(input_ids == token, kind)
+                given |= {name: torch.cat([part[name] for part in own]) for name in (grid, _SECONDS) if name in own[0]}
         positions, _ = model.model.get_rope_index(
             input_ids, mm_token_type_ids=kinds, attention_mask=mask.long(), **given
         )

@@ -44,6 +44,10 @@ class VideoLlavaHost(Host):
         parts = [slice(i * frames, (i + 1) * frames) for i in range(videos)]
         return [Picture(own.flatten(0, 1), views.crops(part), places) for own, part in zip(tokens, parts)]
 
+    def placeholders(self, model: PreTrainedModel, token: int, given: dict) -> int:
+        patches = self.largest_crop(model, given)
+        return patches if given.get(_VIDEO) is None else given[_VIDEO].shape[1] * (1 + patches)
+
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         return patches_per_crop(model.model.image_tower)
 
