@@ -6,6 +6,7 @@ heads is the mean of the ranks' own.
 Shapes: K crops, N patches, C channels, H heads of this rank.
 """
 
+import math
 from functools import cached_property
 
 import torch
@@ -72,5 +73,6 @@ def encode(tower: CLIPVisionModel, pixels: torch.Tensor) -> Views:
         importance=selected.importance,
         hidden_states=selected.hidden_states,
         keys=selected.mean_keys,
+        grid=torch.tensor([[math.isqrt(selected.hidden_states.shape[1] - 1)] * 2] * len(pixels)),
         pixels=pixels,
     )

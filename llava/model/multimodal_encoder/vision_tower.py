@@ -195,9 +195,9 @@ class VisionTower(nn.Module):
 
 @torch.no_grad()
 def received_in(layer: nn.Module, layer_input: torch.Tensor) -> torch.Tensor:
-    """(K, L) float32: the attention that each of L tokens receives in a layer of CLIP or SigLIP, whose input is (K, L, C).
+    """(K, L) float32: the attention that each of L tokens receives in a layer of CLIP or SigLIP.
 
-    Mean over all L queries and over the heads.
+    Mean over all L queries and over the heads. `layer_input` is (K, L, C).
     """
     attention, normed = layer.self_attn, layer.layer_norm1(layer_input)
     queries, keys = (

@@ -1,10 +1,10 @@
 """DART before the language model: of visual tokens, those least like a few pivots, which are tokens and words.
 
 Wen et al., "Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters More", EMNLP 2025,
-arXiv 2502.11494, choose after layer 2 of the decoder. This is the form of TensorRT-Edge-LLM, on input embeddings, and no
-figure published for DART is of it. Pivots: the 4 visual tokens and then the 4 words of the question with the highest L1 norm, highest first.
-The visual pivots are kept. Then pivot number j of P keeps ceil(missing / (P - j)) more, those whose cosine to it is
-least, where `missing` are still to be kept.
+arXiv 2502.11494, choose after layer 2 of the decoder. This is the form of TensorRT-Edge-LLM, on input embeddings, and
+no figure published for DART is of it. Pivots: the 4 visual tokens and then the 4 words of the question with the highest
+L1 norm, highest first. The visual pivots are kept. Then pivot number j of P keeps ceil(missing / (P - j)) more, those
+whose cosine to it is least, where `missing` are still to be kept.
 """
 
 from dataclasses import dataclass

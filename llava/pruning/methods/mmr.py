@@ -1,9 +1,9 @@
 """Maximal marginal relevance: patches that are attended and unlike those picked before.
 
 The rule is that of IDPruner in AngelSlim, where importance is the output of a trained scorer. Here it is the attention
-of [CLS], so no figure published for IDPruner is of this form. With I = (a - min a) / (max a - min a + 1e-6) and S the cosines of the
-projected features, T times the patch i with the greatest lambda I_i - (1 - lambda) max over picked j of S_ij, lambda
-0.5; first the one with the highest I.
+of [CLS], so no figure published for IDPruner is of this form. With
+I = (a - min a) / (max a - min a + 1e-6) and S the cosines of the projected features, the patch with the highest I comes
+first, and then each time the patch i with the greatest lambda I_i - (1 - lambda) max over picked j of S_ij, lambda 0.5.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """PruneSID: patches grouped by principal components, near-duplicates struck in each group, and a quota for each.
 
-PruneSID, ICLR 2026, arXiv 2603.09480. T tokens: [CLS] and T - 1 patches, of floor(T / 4) groups. The group of a patch is
+PruneSID, ICLR 2026, arXiv 2603.09480. T tokens: [CLS] and T - 1 patches, of floor(T / 4) groups. A patch's group is
 the principal direction of sigmoid(hidden states) in which it is largest. With S the cosines of the hidden states, rho
 their mean over pairs and tau = T rho / 32, a group's patch with the most attention strikes those whose S to it is above
 tau, then the next one that is left, and so on. Groups with more patches left have larger quotas, and fill them with

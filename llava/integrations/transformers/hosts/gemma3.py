@@ -4,7 +4,7 @@ from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Host, Picture
 from llava.integrations.transformers.hosts.llava import whole_crops
-from llava.integrations.transformers.hosts.vit import pool_mean, run_of
+from llava.integrations.transformers.hosts.vit import pool_mean, run_of, square_grids
 from llava.pruning import Views
 
 
@@ -17,7 +17,13 @@ class Gemma3Host(Host):
         pixels, stride = given["pixel_values"], model.model.multi_modal_projector.kernel_size
         with run_of(model.model.vision_tower, -1, "full") as run:
             tokens = model.model.get_image_features(pixels).pooler_output
-        views = Views(tokens, importance=lambda: pool_mean(run.importance(), stride), pixels=pixels, projected=tokens)
+        views = Views(
+            tokens,
+            importance=lambda: pool_mean(run.importance(), stride),
+            pixels=pixels,
+            projected=tokens,
+            grid=square_grids(*tokens.shape[:2]),
+        )
         return [whole_crops(tokens[i], views.crops(slice(i, i + 1))) for i in range(len(pixels))]
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:

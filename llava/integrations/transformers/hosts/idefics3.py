@@ -43,7 +43,13 @@ class Idefics3Host(Host):
             sums = shuffle(of_patches.unsqueeze(-1), factor).sum(dim=-1)
             return sums / shuffle(is_patch.unsqueeze(-1), factor).sum(dim=-1).clamp(min=1)
 
-        views = Views(tokens, importance=importance, pixels=pixels.flatten(0, 1), projected=tokens)
+        views = Views(
+            tokens,
+            importance=importance,
+            pixels=pixels.flatten(0, 1),
+            projected=tokens,
+            grid=square_grids(*tokens.shape[:2]),
+        )
         return [whole_crops(tokens[i], views.crops(slice(i, i + 1))) for i in range(len(tokens))]
 
     def whole_pictures(self, parts: list[Picture], ids: torch.LongTensor, is_own: torch.BoolTensor) -> list[Picture]:

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Host, Picture, join_crops, runs_of
 from llava.integrations.transformers.hosts.llava import read_options, whole_crops
-from llava.integrations.transformers.hosts.vit import TowerRun, run_of
+from llava.integrations.transformers.hosts.vit import TowerRun, run_of, square_grids
 from llava.pruning import Views
 
 
@@ -17,7 +17,13 @@ class InternVLHost(Host):
         pixels, options = given["pixel_values"], read_options(model, given)
         with run_of(model.model.vision_tower, *options.values()) as run:
             tokens = model.model.get_image_features(pixels, **options).pooler_output
-        views = Views(tokens, importance=lambda: self.importance(model, run), pixels=pixels, projected=tokens)
+        views = Views(
+            tokens,
+            importance=lambda: self.importance(model, run),
+            pixels=pixels,
+            projected=tokens,
+            grid=square_grids(*tokens.shape[:2]),
+        )
         return [whole_crops(tokens[i], views.crops(slice(i, i + 1))) for i in range(len(pixels))]
 
     def importance(self, model: PreTrainedModel, run: TowerRun):

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from llava.integrations.transformers.hosts.base import Picture, split_first
 from llava.integrations.transformers.hosts.llava import read_options, whole_crops
 from llava.integrations.transformers.hosts.llava_next import LlavaNextHost
-from llava.integrations.transformers.hosts.vit import pool_mean, run_of
+from llava.integrations.transformers.hosts.vit import pool_mean, run_of, square_grids
 from llava.pruning import Views
 
 VIDEO = "pixel_values_videos"
@@ -38,6 +38,7 @@ class LlavaNextVideoHost(LlavaNextHost):
             importance=lambda: pool_mean(run.importance(), stride),
             pixels=pixels.flatten(0, 1),
             projected=tokens,
+            grid=square_grids(*tokens.shape[:2]),
         )
         parts = [slice(i * frames, (i + 1) * frames) for i in range(videos)]
         return [whole_crops(tokens[part], views.crops(part)) for part in parts]

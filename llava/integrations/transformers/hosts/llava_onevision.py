@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from llava.integrations.transformers.hosts.base import Picture, split_first
 from llava.integrations.transformers.hosts.llava import read_options
 from llava.integrations.transformers.hosts.llava_next import LlavaNextHost
-from llava.integrations.transformers.hosts.vit import run_of
+from llava.integrations.transformers.hosts.vit import run_of, square_grids
 from llava.pruning import Views
 
 VIDEO = "pixel_values_videos"
@@ -50,6 +50,7 @@ class LlavaOnevisionHost(LlavaNextHost):
             importance=lambda: model.model.apply_pooling(run.importance().unsqueeze(-1)).squeeze(-1),
             pixels=pixels.flatten(0, 1),
             projected=features,
+            grid=square_grids(*features.shape[:2]),
         )
         places = torch.arange(tokens.shape[1] - 1, device=tokens.device).view(frames, -1)
         parts = [slice(i * frames, (i + 1) * frames) for i in range(videos)]

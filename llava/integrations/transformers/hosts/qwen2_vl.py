@@ -62,6 +62,7 @@ class Qwen2VLHost(Host):
                 importance=functools.partial(_part, importance, first, features.shape[:2]),
                 pixels=pixels[start : start + number].view(frames, number // frames, -1),
                 projected=features,
+                grid=(grid[1:].cpu() // tower.spatial_merge_size).expand(frames, -1),
             )
             places = torch.arange(len(tokens), device=tokens.device).view(frames, -1)
             pictures.append(Picture(tokens, views, places, tuple(layer[i] for layer in layers)))

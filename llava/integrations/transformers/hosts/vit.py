@@ -37,6 +37,7 @@ class TowerRun:
             features[:, 1:] if self._has_cls else features,
             importance=self.importance,
             hidden_states=features if self._has_cls else None,
+            grid=square_grids(len(features), features.shape[1] - self._has_cls),
             pixels=pixels,
             projected=projected,
         )
@@ -69,6 +70,11 @@ def run_of(tower: nn.Module, read_layers: int | list[int], strategy: str) -> Ite
     ordered = [layer for layer in layers if layer is not last] + [last]
     with watching(inputs=[_attention_of(last)], outputs=layers) as watched:
         yield TowerRun(watched, ordered, _HAS_CLS[kind])
+
+
+def square_grids(crops: int, patches: int) -> torch.LongTensor:
+    """(crops, 2): the sides of crops that are squares of so many patches, or merged tokens."""
+    return torch.tensor([[math.isqrt(patches)] * 2] * crops)
 
 
 def pool_mean(values: torch.Tensor, stride: int) -> torch.Tensor:
