@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -11,6 +12,7 @@ from llava.vision.pictures import read_picture
 
 MOST_PIXELS = 178_956_970  # of an image on the way: as many as Pillow takes at most from a file
 _STRIP = 2**22  # pixels of a strip
+_BITS = 22  # of Pillow's weights after the point
 
 
 def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Image.Image:
@@ -32,12 +34,13 @@ def resize_to_square(image: Image.Image, image_processor, color: tuple[int, ...]
     that does not scale and crop to one size gets the square, or the image, unchanged.
 
     Raises InputError for an image that would have more than 178,956,970 pixels on the way: at the tower's scale where
-    it is not padded, or as a square where the processor is such a one.
+    it is not padded, or as a square where the processor is such a one, or the image is tall and not resized bicubically.
     """
     longer, shorter = max(image.size), min(image.size)
     side = image_processor.central_square if color is None else image_processor.padded_square
     edge = image_processor.shorter_side
-    pixels = edge**2 * longer // shorter if color is None else longer**2 if side is None else 0
+    is_slow = image.height > 2 * image.width and image_processor.resample != Image.Resampling.BICUBIC
+    pixels = edge**2 * longer // shorter if color is None else longer**2 if side is None or is_slow else 0
     if pixels > MOST_PIXELS:
         raise InputError(f"{image.width} x {image.height} pixels would become {pixels} on the way to the vision tower")
     if side is None:
@@ -60,11 +63,17 @@ def _resize_rows(
     """The middle `side` pixels of each row, centred on a row of `canvas` pixels of `color` and resized to `scaled`."""
     width, height = image.size
     left, start = (canvas - width) // 2, (scaled - side) // 2
-    result = Image.new("RGB", (side, height))
-    lines = max(1, _STRIP // max(canvas, scaled))
+    result = Image.new("RGB", (side, height), color or 0)
+    is_narrow = 2 * width < canvas and resample == Image.Resampling.BICUBIC
+    weights = _bicubic_weights(canvas, scaled, left, width) if is_narrow else None
+    lines = max(1, _STRIP // (width if is_narrow else max(canvas, scaled)))
     for top in range(0, height, lines):
         bottom = min(height, top + lines)
         strip = image.crop((0, top, width, bottom))
+        if is_narrow:
+            first, strip = _resize_narrow(strip, weights, color)
+            result.paste(strip, (first - start, top))
+            continue
         if canvas != width:
             padded = Image.new("RGB", (canvas, bottom - top), color)
             padded.paste(strip, (left, 0))
@@ -72,6 +81,38 @@ def _resize_rows(
         strip = strip.resize((scaled, bottom - top), resample)
         result.paste(strip.crop((start, 0, start + side, bottom - top)), (0, top))
     return result
+
+
+def _bicubic_weights(canvas: int, scaled: int, left: int, width: int) -> list[tuple[int, int, np.ndarray, int]]:
+    """How Pillow weighs a row of `canvas` pixels, resized to `scaled`, for those of the result that see columns
+    `left` to `left + width`: (column of the result, first of these columns that it sees, weights of these (n,), and of
+    all others together), in units of 2**-22.
+    """
+    scale, found = canvas / scaled, []
+    reach = 2 * max(scale, 1.0)
+    for column in range(scaled):
+        centre = (column + 0.5) * scale
+        first, end = max(0, int(centre - reach + 0.5)), min(canvas, int(centre + reach + 0.5))
+        if first >= left + width or end <= left:
+            continue
+        x = np.abs((np.arange(first, end) - centre + 0.5) / max(scale, 1.0))
+        near, far = (1.5 * x - 2.5) * x * x + 1, (((x - 5) * x + 8) * x - 4) * -0.5
+        exact = np.where(x < 1, near, np.where(x < 2, far, 0))
+        exact = exact / sum(exact.tolist()) * 2**_BITS
+        weights = np.trunc(exact + np.copysign(0.5, exact))
+        seen = slice(max(left, first) - first, min(left + width, end) - first)
+        found.append((column, first + seen.start - left, weights[seen], weights.sum() - weights[seen].sum()))
+    return found
+
+
+def _resize_narrow(strip: Image.Image, weights: list, color: tuple[int, ...]) -> tuple[int, Image.Image]:
+    """The first column, and the columns of the result, that `weights` make of a strip on a canvas of `color`."""
+    values = np.asarray(strip).transpose(0, 2, 1).astype(np.float64)  # sums below 2**53 are exact
+    result = np.empty((strip.height, len(weights), 3), np.uint8)
+    for i, (_, first, own, others) in enumerate(weights):
+        total = values[:, :, first : first + len(own)] @ own + np.multiply(color, others)
+        result[:, i] = np.clip(np.floor((total + 2 ** (_BITS - 1)) / 2**_BITS), 0, 255)
+    return weights[0][0], Image.fromarray(result)
 
 
 def resize_width_first(image: Image.Image, size: tuple[int, int]) -> Image.Image:
