@@ -64,14 +64,16 @@ def _resize_rows(
     width, height = image.size
     left, start = (canvas - width) // 2, (scaled - side) // 2
     result = Image.new("RGB", (side, height), color or 0)
-    is_narrow = 2 * width < canvas and resample == Image.Resampling.BICUBIC
-    weights = _bicubic_weights(canvas, scaled, left, width) if is_narrow else None
-    lines = max(1, _STRIP // (width if is_narrow else max(canvas, scaled)))
+    # Where most of the row is of one colour, or is cut off afterwards, Pillow would take far longer than the image's
+    # pixels justify.
+    is_sparse = resample == Image.Resampling.BICUBIC and (2 * width < canvas or 2 * side < scaled)
+    weights = _bicubic_weights(canvas, scaled, range(start, start + side), left, width) if is_sparse else None
+    lines = max(1, _STRIP // (max(width, side) if is_sparse else max(canvas, scaled)))
     for top in range(0, height, lines):
         bottom = min(height, top + lines)
         strip = image.crop((0, top, width, bottom))
-        if is_narrow:
-            first, strip = _resize_narrow(strip, weights, color)
+        if weights is not None:
+            first, strip = _weigh(strip, weights, color or (0, 0, 0))
             result.paste(strip, (first - start, top))
             continue
         if canvas != width:
@@ -83,14 +85,15 @@ def _resize_rows(
     return result
 
 
-def _bicubic_weights(canvas: int, scaled: int, left: int, width: int) -> list[tuple[int, int, np.ndarray, int]]:
-    """How Pillow weighs a row of `canvas` pixels, resized to `scaled`, for those of the result that see columns
-    `left` to `left + width`: (column of the result, first of these columns that it sees, weights of these (n,), and of
-    all others together), in units of 2**-22.
+def _bicubic_weights(canvas: int, scaled: int, columns: range, left: int, width: int) -> list[tuple]:
+    """How Pillow weighs the pixels of a row of `canvas` pixels that is resized to `scaled`.
+
+    Returns, for those of these `columns` of the result that see pixels `left` to `left + width`: the column, the first
+    that it sees of these pixels, their weights (n,), and the sum of all others', in units of 2**-22 as in Pillow.
     """
     scale, found = canvas / scaled, []
     reach = 2 * max(scale, 1.0)
-    for column in range(scaled):
+    for column in columns:
         centre = (column + 0.5) * scale
         first, end = max(0, int(centre - reach + 0.5)), min(canvas, int(centre + reach + 0.5))
         if first >= left + width or end <= left:
@@ -105,12 +108,14 @@ def _bicubic_weights(canvas: int, scaled: int, left: int, width: int) -> list[tu
     return found
 
 
-def _resize_narrow(strip: Image.Image, weights: list, color: tuple[int, ...]) -> tuple[int, Image.Image]:
-    """The first column, and the columns of the result, that `weights` make of a strip on a canvas of `color`."""
-    values = np.asarray(strip).transpose(0, 2, 1).astype(np.float64)  # sums below 2**53 are exact
+def _weigh(strip: Image.Image, weights: list[tuple], color: tuple[int, ...]) -> tuple[int, Image.Image]:
+    """The columns that have `weights`, of a strip on a canvas of `color`, and the number of the first of them."""
+    start, end = weights[0][1], max(first + len(own) for _, first, own, _ in weights)
+    pixels = np.asarray(strip)[:, start:end].transpose(0, 2, 1)
+    values = np.ascontiguousarray(pixels, np.float64).reshape(-1, end - start)  # whose sums are exact below 2**53
     result = np.empty((strip.height, len(weights), 3), np.uint8)
     for i, (_, first, own, others) in enumerate(weights):
-        total = values[:, :, first : first + len(own)] @ own + np.multiply(color, others)
+        total = (values[:, first - start : first - start + len(own)] @ own).reshape(-1, 3) + np.multiply(color, others)
         result[:, i] = np.clip(np.floor((total + 2 ** (_BITS - 1)) / 2**_BITS), 0, 255)
     return weights[0][0], Image.fromarray(result)
 
