@@ -37,25 +37,33 @@ def serve(args: argparse.Namespace) -> None:
     with _listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="llava-web-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio knows no other way: what is uploaded goes with the command
         service, about = _service(args, model, options)
-        _run(make_app(service, about, args.allow_urls), listener)
+        _run(make_app(service, about, args.allow_urls, (args.host, args.allow_host)), listener)
 
 
-def make_app(service, about: str, allow_urls: bool = False):
+def make_app(service, about: str, allow_urls: bool = False, names: tuple[str, list[str]] | None = None):
     """The application: the page at `/`, and where a model is here to answer the HTTP API at `/v1`.
 
     Args:
         service: what the page does.
         about: a line that says what answers.
         allow_urls: whether pictures that the API is sent may be URLs, which this machine then fetches.
+        names: what `OwnNamesOnly` takes; None for an app that is not reached over a network.
     """
     import fastapi
     import gradio
 
     from llava.serve.api.routes import make_router
+    from llava.serve.hosts import OwnNamesOnly
+    from llava.serve.page.events import OwnEventsOnly, Uploads
     from llava.serve.page.headers import OwnHostOnly
     from llava.serve.page.layout import MOST_UPLOAD, build_page, css, theme
 
     app = fastapi.FastAPI(openapi_url=None)  # the pages about it load scripts from elsewhere
+    uploads = Uploads()
+    page = build_page(service, about, uploads)
+    app.add_middleware(OwnEventsOnly, page, uploads)
+    if names is not None:
+        app.add_middleware(OwnNamesOnly, *names)
     app.add_middleware(OwnHostOnly)
     if service.server is None:
         model = service.model
@@ -63,7 +71,7 @@ def make_app(service, about: str, allow_urls: bool = False):
         app.include_router(api)
     return gradio.mount_gradio_app(
         app,
-        build_page(service, about),
+        page,
         "/",
         app_kwargs={"openapi_url": None},
         footer_links=[],
@@ -143,6 +151,13 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for all (127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve on (7860)")
     parser.add_argument("--allow-urls", action="store_true", help="fetch pictures that the HTTP API is sent as URLs")
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a further name that this server is asked by, such as that of a proxy; again for each",
+    )
     parser.add_argument("--conv-mode", help="prompt template (that of the published figures)")
     add_weights_arguments(parser)
     add_settings_arguments(parser)
