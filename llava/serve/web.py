@@ -8,10 +8,13 @@ import asyncio
 import importlib.util
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+import threading
+from typing import NoReturn
 
 from llava.cli import CommandParser, run_command
 from llava.conversation import check_conv_mode
@@ -28,16 +31,25 @@ from llava.pruning.settings import Settings, add_settings_arguments
 from llava.serve.page.samples import BUNDLED
 
 
+MOST_SECONDS = 3  # from a signal to the end
+
+
 def serve(args: argparse.Namespace) -> None:
     """Serve the page until the command is ended."""
     model, options = _model_options(args), generation_options(args)
     if importlib.util.find_spec("gradio") is None:
         raise InputError("the page needs the extra demo: pip install -e '.[demo]'")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else what was uploaded would be left
-    with _listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="llava-web-") as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio knows no other way: what is uploaded goes with the command
-        service, about = _service(args, model, options)
-        _run(make_app(service, about, args.allow_urls, (args.host, args.allow_host)), listener)
+    uploads = None
+    try:
+        with _listen(args.host, args.port) as listener, _uploads_folder() as uploads:
+            os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio knows no other way: what is uploaded goes with the command
+            service, about = _service(args, model, options)
+            _run(make_app(service, about, args.allow_urls, (args.host, args.allow_host)), listener, uploads)
+    except SystemExit as ended:
+        _leave(uploads, ended.code)
+    except KeyboardInterrupt:
+        _leave(uploads, 130)
 
 
 def make_app(service, about: str, allow_urls: bool = False, names: tuple[str, list[str]] | None = None):
@@ -129,19 +141,41 @@ def _listen(host: str, port: int) -> socket.socket:
         raise InputError(f"cannot listen on {host}, port {port}: {one_line(error)}") from error
 
 
-def _run(app, listener: socket.socket) -> None:
+def _uploads_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="llava-web-", ignore_cleanup_errors=True)
+
+
+def _leave(uploads: str | None, code: int) -> NoReturn:
+    """End the process without waiting for its threads: whom they answer is gone, and a token may take minutes."""
+    if uploads is not None:
+        shutil.rmtree(uploads, ignore_errors=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run(app, listener: socket.socket, uploads: str) -> None:
+    """Serve until a signal comes, and for at most `MOST_SECONDS` more."""
     import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig, frame) -> None:
+            super().handle_exit(sig, frame)
+            end = threading.Timer(MOST_SECONDS, _leave, (uploads, 128 + sig))
+            end.daemon = True
+            end.start()
 
     host, port = listener.getsockname()[:2]
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancelled_stream)
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(config).run(sockets=[listener])
 
 
 def _is_no_cancelled_stream(record: logging.LogRecord) -> bool:
-    """Whether a record is worth a line: an open page's stream that ends with the command is not."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+    """Whether a record is worth a line: the streams that end with the command are not."""
+    is_cancelled = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not (is_cancelled or str(record.msg).startswith("Cancel %s running task"))
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ class OwnEventsOnly:
         sent = sent if isinstance(sent, dict) else {}
         number, data, event_data = sent.get("fn_index"), sent.get("data"), sent.get("event_data")
         function = self._blocks.fns.get(number) if type(number) is int else None
-        if function is None:
+        if function is None or function.fn is None:  # what a browser does itself
             raise Refused(400, "fn_index: the page has no such event")
         if not isinstance(data, list) or len(data) != len(function.inputs):
             raise Refused(400, f"data: the event has {len(function.inputs)} inputs")
@@ -112,20 +112,20 @@ class OwnEventsOnly:
         return json.dumps(
             {
                 "fn_index": number,
-                "data": [self._own(value, visitor) for value in data],
+                "data": [self._own(value, component, visitor) for value, component in zip(data, function.inputs)],
                 "event_data": event_data,
                 "session_hash": session,
                 "trigger_id": trigger if type(trigger) is int else None,
             }
         ).encode()
 
-    def _own(self, value: object, visitor: str) -> object:
-        """An input's value: of what is not a number or a text only a file that this visitor has uploaded."""
-        if isinstance(value, dict):
-            path = value.get("path")
-            is_own = isinstance(path, str) and self._uploads.is_new(path, visitor)
-            return {"path": path, "meta": {"_type": "gradio.FileData"}} if is_own else None
-        return None if isinstance(value, list) else value
+    def _own(self, value: object, component, visitor: str) -> object:
+        """An input's value: a number or a text, or of a component that takes files one that this visitor uploaded."""
+        if component.data_model is None:
+            return None if isinstance(value, list | dict) else value
+        path = value.get("path") if isinstance(value, dict) else None
+        is_own = isinstance(path, str) and self._uploads.is_new(path, visitor)
+        return {"path": path, "meta": {"_type": "gradio.FileData"}} if is_own else None
 
     def _remembering(self, send: Callable, visitor: str, is_known: bool) -> Callable:
         """`send` of the answer to an upload, which names the files, and tells a new visitor who he is."""
