@@ -19,8 +19,8 @@ from llava.vision.download import fetch, read_data_uri, without_login
 MOST_SIDE = 65_535  # what a JPEG can have
 MOST_PIXELS = 50_000_000  # of the pictures of one request to a server, together: about a second's work
 # Those whose decoders are compiled. Pillow has others in Python, which take a microsecond and more for each pixel, and
-# one that runs another program.
-FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "ICO", "JPEG2000", "AVIF")
+# one that runs another program, and decodes an icon when it is opened, whose header need not have its size.
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "AVIF")
 MOST_READS_OF_HEADER, MOST_READS = 2_000, 200_000  # of a file: chunks, markers, blocks and tags take some each
 MOST_PROFILES = 50  # in a PNG, which has use for one
 MOST_SCANNED = 1_000_000_000  # pixels in all scans of a JPEG; a progressive one has about ten
@@ -95,8 +95,7 @@ def check_pixels(pictures: Iterable[PictureSource], name: str) -> None:
     left = MOST_PIXELS
     for source in pictures:
         with _reading(source, name), _opened(source) as image:
-            # An icon's header need not have the size of what is in it.
-            width, height = (image.ico.frame(0) if image.format == "ICO" else image).size
+            width, height = image.size
             size, most = image.fp.seek(0, SEEK_END), _SLOW.get(image.tile[0][0] if image.tile else image.format)
         if width * height > left:
             before = f", and {MOST_PIXELS - left:,} before it" if left < MOST_PIXELS else ""
