@@ -60,7 +60,9 @@ def test_a_server_for_other_machines_has_its_addresses_and_the_names_that_are_gi
         assert ask(host="Llava.example:443", listens=listens, allowed=["llava.example"])[0] == 200
 
 
-FOREIGN = [{"origin": origin} for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://localhost:7860")]
+FOREIGN = [
+    {"origin": origin} for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://localhost:7860")
+]
 FOREIGN += [{"origin": "http://127.0.0.1:7860.evil.example"}, {"origin": "file://"}, {"sec_fetch_site": "cross-site"}]
 
 

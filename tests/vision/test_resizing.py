@@ -74,7 +74,9 @@ def test_the_longest_pictures_are_resized_as_a_line_of_their_square(size):
     line.paste("red", ((side - across) // 2, 0, (side - across) // 2 + across, 1))
     row = np.asarray(line.resize((336, 1), Image.Resampling.BICUBIC))
     square = Image.fromarray(row.repeat(336, axis=0))
-    expected = make().preprocess(square if size[1] == side else square.transpose(Image.Transpose.TRANSPOSE), return_tensors="pt")
+    expected = make().preprocess(
+        square if size[1] == side else square.transpose(Image.Transpose.TRANSPOSE), return_tensors="pt"
+    )
     assert torch.equal(process_images([Image.new("RGB", size, "red")], make(), config("pad")), expected["pixel_values"])
 
 

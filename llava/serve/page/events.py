@@ -13,7 +13,8 @@ MOST_UPLOADS = 4096  # that are remembered
 COOKIE = "llava_visitor"
 _API = "/gradio_api/"
 _READ = ("queue/data", "upload_progress", "info", "app_id", "user", "startup-events", "login_check", "theme.css")
-_SENT = ("queue/join", "cancel", "reset", "upload")
+_EVENTS = ("queue/join", "run/predict")  # those that may wait, and those that must not
+_SENT = (*_EVENTS, "cancel", "reset", "upload")
 
 
 class Uploads:
@@ -83,7 +84,7 @@ class OwnEventsOnly:
                 send = self._remembering(send, visitor, is_known)
             elif not reads:
                 body = await _body(receive)
-                receive = _replay(self._event(body, visitor) if what == "queue/join" else body, receive)
+                receive = _replay(self._event(body, visitor) if what in _EVENTS else body, receive)
                 scope = _without_length(scope)
         except Refused as refused:
             return await _answer(send, refused)
