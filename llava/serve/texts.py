@@ -17,6 +17,4 @@ def refuse_endless(text: str, tokenizer, context: int, cancelled: Event | None =
             return
         count += len(tokenizer(text[start : start + _PIECE], add_special_tokens=False, verbose=False).input_ids)
         if count > 2 * context:
-            raise PromptTooLong(
-                f"the text is longer than the context: that has {context} tokens, the text over {count}"
-            )
+            raise PromptTooLong(f"the text is longer than the context: {context} tokens, the text has over {count}")

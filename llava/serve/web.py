@@ -30,7 +30,6 @@ from llava.inference.options import (
 from llava.pruning.settings import Settings, add_settings_arguments
 from llava.serve.page.samples import BUNDLED
 
-
 MOST_SECONDS = 3  # from a signal to the end
 
 

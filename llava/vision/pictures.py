@@ -238,9 +238,7 @@ def _refuse_repeated_parts(image: Image.Image) -> None:
         raise ValueError("it has too many colour profiles")
     scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
     if scans * image.width * image.height > MOST_SCANNED:
-        raise ValueError(
-            f"{scans} scans of {image.width} x {image.height} pixels are more than {MOST_SCANNED:,} pixels"
-        )
+        raise ValueError(f"{scans} scans of {image.width} x {image.height} pixels are above {MOST_SCANNED:,} pixels")
 
 
 def _file(source: str | Path | bytes | BinaryIO) -> BinaryIO:

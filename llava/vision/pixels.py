@@ -34,7 +34,7 @@ def resize_to_square(image: Image.Image, image_processor, color: tuple[int, ...]
     that does not scale and crop to one size gets the square, or the image, unchanged.
 
     Raises InputError for an image that would have more than 178,956,970 pixels on the way: at the tower's scale where
-    it is not padded, or as a square where the processor is such a one, or the image is tall and not resized bicubically.
+    it is not padded, or as a square where the processor is such a one, or tall images are not resized bicubically.
     """
     longer, shorter = max(image.size), min(image.size)
     side = image_processor.central_square if color is None else image_processor.padded_square

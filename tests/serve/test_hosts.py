@@ -1,4 +1,4 @@
-"""Whom the server answers: requests to its own names, and of pages of other sites only what reads, without permission."""
+"""Whom the server answers: requests to its own names, and of other sites' pages only what reads, without permission."""
 
 import asyncio
 import json

@@ -231,9 +231,7 @@ def test_pictures_are_bounded_together_before_any_is_decoded():
     half = png_of_size(5000, MOST_PIXELS // 10_000)
     check_pixels([half, half], "of question 3")
     for pictures in ([half, half, png_of_size(1, 1)], [png_of_size(10_000, 5001)]):
-        with pytest.raises(
-            InputError, match=r"of question 3 is too large: \d+ x \d+ pixels.* at most 50,000,000 in all"
-        ):
+        with pytest.raises(InputError, match=r"of question 3 is too large: \d+ x \d+ .* at most 50,000,000 in all"):
             check_pixels(pictures, "of question 3")
     plain = b"P3 1000 1000 255\n" + b"1 " * 3_000_000
     with pytest.raises(InputError, match="of its format at most 4 MB"):

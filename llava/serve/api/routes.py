@@ -24,8 +24,8 @@ from llava.model.template import Template
 from llava.pruning import PruningError, method_label
 from llava.serve.api.messages import Layout
 from llava.serve.api.schema import ChatError, ChatRequest, read_request
-from llava.serve.texts import refuse_endless
 from llava.serve.queue import Queue, QueueFull
+from llava.serve.texts import refuse_endless
 from llava.vision.download import fetch, without_login
 from llava.vision.pictures import check_pixels, is_data_uri
 

@@ -182,7 +182,7 @@ class _Page:
         return None, *self._take(file, request)
 
     def _uploaded(self, sent: dict | None, request: gr.Request) -> Path:
-        """The file that a browser has uploaded. Raises InputError for any other, and for one that it has sent before."""
+        """The file that a browser has uploaded. Raises InputError for any other, also one taken before."""
         path = sent.get("path") if sent else None
         if not isinstance(path, str) or not self.uploads.take(path, request.cookies.get(COOKIE, "")):
             raise InputError("nothing was uploaded")
