@@ -41,8 +41,21 @@ def test_names_of_this_machine_are_served(host):
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:7860", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.5", "[::2]"]
-    + ["user@localhost", "localhost:80:80", "localhost/", "", "local host", "[::1", "http://localhost"],
+    [
+        "evil.example",
+        "evil.example:7860",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.5",
+        "[::2]",
+        "user@localhost",
+        "localhost:80:80",
+        "localhost/",
+        "",
+        "local host",
+        "[::1",
+        "http://localhost",
+    ],
 )
 def test_other_names_are_not_served_on_the_loopback(host):
     for listens in ("127.0.0.1", "localhost", "::1"):
