@@ -18,7 +18,8 @@ from llava.serve.page.selection_view import why_not_drawn
 from llava.serve.page.transcript import Answer, Exchange, Figures, figures_html, transcript_html
 from llava.serve.page.visitors import Visitor, Visitors
 from llava.serve.queue import Queue
-from llava.vision.pictures import picture_size, read_picture
+from llava.serve.texts import refuse_endless
+from llava.vision.pictures import check_pixels, read_picture
 
 if TYPE_CHECKING:
     from llava.model.encode import Encoded
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from llava.serve.page.vllm_server import VllmServer
 
 PATCHES = 576  # of a crop of the published checkpoints, where no model is here to ask
-MOST_PIXELS = 50_000_000  # of a picture: in memory it takes three times as many bytes
 NO_PICTURE = "There is no picture yet: upload one, paste one or choose one."
 NO_MODEL = (
     "The answers come from a server, which does not say what it keeps. To see the patches here, start the page with "
@@ -78,11 +78,7 @@ class Service:
         `name` is what messages call it. Raises InputError if it cannot be read or is too large; the visitor's former
         picture then stays.
         """
-        width, height = picture_size(file, name)
-        if width * height > MOST_PIXELS:
-            raise InputError(
-                f"the image {name} is too large: {width} x {height} pixels, at most {MOST_PIXELS:,} in all"
-            )
+        check_pixels([file], name)
         image = read_picture(file, name, as_displayed=True)
         visitor, encoded = self.visitors.get(key), None if self.model is None else self.model.encode(image)
         visitor.encoded = encoded
@@ -156,6 +152,8 @@ class Service:
             raise InputError(NO_PICTURE)
         if not question.strip():
             raise InputError("The question is empty: write one.")
+        if self.model is not None:
+            refuse_endless(question, self.model.engine.tokenizer, self.model.loaded.context_len)
         if self.server is not None:  # it answers many at once, and has a queue of its own
             yield from self._answer(key, visitor, question.strip(), pruning, compare)
             return
