@@ -1,7 +1,6 @@
 """A training run from start to end: options, data, model, steps, the trained weights."""
 
 import logging
-import tempfile
 from pathlib import Path
 
 import torch
@@ -13,12 +12,13 @@ from llava.checkpoints.weight_files import StateDict
 from llava.checkpoints.weights import published_config, published_weights, save_checkpoint
 from llava.errors import InputError
 from llava.files import write_json
-from llava.train.arguments import SAVE_DTYPES, ModelArguments, TrainingArguments, parse_arguments
+from llava.train.arguments import SAVE_DTYPES, parse_arguments
 from llava.train.build import TrainingPlan
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.labels import PromptTokenizer
 from llava.train.llava_trainer import LLaVATrainer, write_errors
 from llava.train.lora import write_lora
+from llava.train.output_folder import deciding_options, make_folder, require_own, result_file
 from llava.train.records import read_records
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ def train(
     transformers.utils.logging.set_verbosity_warning()
     model_args, data_args, training_args = parse_arguments(args)
     logging.getLogger("llava").setLevel(logging.INFO if training_args.process_index == 0 else logging.ERROR)
-    result = result_file(model_args, training_args)
+    result, options = result_file(model_args, training_args), deciding_options(model_args, data_args, training_args)
+    require_own(result.parent, options)
     if result.exists():
         logger.warning("%s exists: this training is finished; another one needs another --output_dir", result)
         return
@@ -53,7 +54,7 @@ def train(
         tokenizer.pad_token = tokenizer.unk_token
     prompt_tokenizer = PromptTokenizer(tokenizer, model_args.version)
     prompt_tokenizer(records[0].turns, records[0].name)  # fails here if the template cannot be trained
-    make_folder(Path(training_args.output_dir))
+    make_folder(result.parent, options if training_args.should_save else None)
     model = plan.build(tokenizer)
     tower = model.get_vision_tower()
     dataset = LazySupervisedDataset(
@@ -82,19 +83,6 @@ def _run_steps(trainer: LLaVATrainer, checkpoint: str | None) -> None:
         raise InputError(str(error).strip().splitlines()[-1].removeprefix(name)) from error
     with write_errors(Path(trainer.args.output_dir)):
         trainer.save_state()
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of the results. Raises InputError if it, or a file in it, cannot be made."""
-    with write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-
-
-def result_file(model_args: ModelArguments, training_args: TrainingArguments) -> Path:
-    """The file that a training writes last: where it exists, the training is finished."""
-    name = "mm_projector.bin" if model_args.tune_mm_mlp_adapter else "config.json"
-    return Path(training_args.output_dir) / name
 
 
 def save_result(trainer: LLaVATrainer, tokenizer, result: Path) -> None:

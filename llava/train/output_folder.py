@@ -1,0 +1,91 @@
+"""The folder that a training writes to, and whose it is: what decides its weights is kept there.
+
+A training goes on from its own checkpoints alone. On those of other data, options or models it would write weights that
+no training gives, or say that it is finished.
+"""
+
+import hashlib
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+
+from llava.checkpoints.folders import get_model_name_from_path
+from llava.errors import InputError
+from llava.files import read_json_object, write_json
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.train.llava_trainer import write_errors
+
+RECORD = "training_options.json"
+# LLaVA's own options all count but these, of transformers' those that follow.
+_FREE = {"output_dir", "save_dtype", "remove_unused_columns", "ddp_find_unused_parameters"}
+# fmt: off
+_OF_TRAINER = (
+    "adam_beta1", "adam_beta2", "adam_epsilon", "bf16", "data_seed", "fp16", "learning_rate", "lr_scheduler_kwargs",
+    "lr_scheduler_type", "max_grad_norm", "max_steps", "num_train_epochs", "optim", "optim_args", "seed",
+    "warmup_steps", "weight_decay",
+)
+# fmt: on
+# What a training leaves, and what a model has, which it would write over.
+_HELD = ("config.json", "*.bin", "*.safetensors", "checkpoint-*")
+
+
+def deciding_options(
+    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
+) -> dict[str, object]:
+    """What decides the trained weights: options, the digests of data and projector, the names of other folders.
+
+    How a batch is divided among processes and steps changes nothing. A file that is not there has no digest.
+    """
+    own = [each.name for each in fields(TrainingArguments) if each.name in TrainingArguments.__annotations__]
+    training = training_args.to_dict()
+    options = vars(model_args) | vars(data_args)
+    options |= {name: training[name] for name in [*own, *_OF_TRAINER] if name not in _FREE and name in training}
+    options["batch"] = (
+        training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
+    )
+    for name in ("model_name_or_path", "vision_tower", "image_folder"):
+        options[name] = get_model_name_from_path(str(Path(options[name] or ".").resolve()))
+    for name in ("data_path", "pretrain_mm_mlp_adapter"):
+        options[name] = _digest(options[name])
+    return options
+
+
+def _digest(path: str | None) -> str | None:
+    try:
+        with Path(path or "").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except (OSError, ValueError):
+        return None
+
+
+def require_own(folder: Path, options: dict[str, object]) -> None:
+    """Raise InputError if a folder has a model or checkpoints that are not of a training with these options."""
+    if not any(path for pattern in _HELD for path in folder.glob(pattern)):
+        return
+    path = folder / RECORD
+    if not path.exists():
+        raise InputError(f"{folder} has a model or checkpoints, but no {RECORD} of theirs: choose another folder")
+    old = read_json_object(path, "options of the training")
+    gone = {"data_path"} if options["data_path"] is None else set()  # a finished training does not need its data
+    changed = [name for name in options if old.get(name) != options[name] and name not in gone]
+    if changed:
+        what = ", ".join(f"{name} {old.get(name)!r} is now {options[name]!r}" for name in changed)
+        raise InputError(f"{folder} holds another training: {what}; choose another --output_dir")
+
+
+def make_folder(folder: Path, options: dict[str, object] | None) -> None:
+    """Make the folder, with the options of its training if they are given.
+
+    Raises InputError if it, or a file in it, cannot be made.
+    """
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    if options is not None:
+        write_json(folder / RECORD, options)
+
+
+def result_file(model_args: ModelArguments, training_args: TrainingArguments) -> Path:
+    """The file that a training writes last: where it exists, the training is finished."""
+    name = "mm_projector.bin" if model_args.tune_mm_mlp_adapter else "config.json"
+    return Path(training_args.output_dir) / name
