@@ -1,11 +1,9 @@
 """Merge a LoRA checkpoint into its base model: a checkpoint in the published layout, which loads by itself."""
 
-import shutil
 from pathlib import Path
 
-from llava.checkpoints.folders import get_model_name_from_path
+from llava.checkpoints.folders import get_model_name_from_path, new_checkpoint, require_new
 from llava.cli import CommandParser, run_command
-from llava.errors import InputError
 
 
 def main() -> None:
@@ -21,8 +19,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     target = args.save_model_path
-    if target.exists():
-        raise InputError(f"{target} exists already: remove it, or choose another folder")
+    require_new(target)
 
     import torch
 
@@ -31,14 +28,8 @@ def main() -> None:
 
     name = get_model_name_from_path(args.model_path)
     loaded = load_pretrained_model(args.model_path, args.model_base, name, device="cpu", torch_dtype="float32")
-    part = target.with_name(target.name + ".part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
+    with new_checkpoint(target) as part:
         save_checkpoint(loaded.model, loaded.tokenizer, part, getattr(torch, args.dtype))
-        part.rename(target)
-    except (InputError, OSError):
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     print(target)
 
 

@@ -1,8 +1,15 @@
-"""From a name to a checkpoint's folder. This file imports neither torch nor transformers."""
+"""From a name to a checkpoint's folder, and new ones. This file imports neither torch nor transformers."""
 
+import contextlib
+import fcntl
+import os
 import re
+import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from llava.errors import InputError, one_line
 
@@ -70,3 +77,56 @@ def get_model_name_from_path(model_path: str) -> str:
     """The checkpoint's name: the last part of its path, with the run's in front of a `checkpoint-N`."""
     *parents, name = str(model_path).strip("/").split("/")
     return f"{parents[-1]}_{name}" if name.startswith("checkpoint-") and parents else name
+
+
+def require_new(target: Path) -> None:
+    """Raise InputError if there is something of this name."""
+    if target.exists() or target.is_symlink():
+        raise InputError(f"{target} exists already: remove it, or choose another folder")
+
+
+@contextlib.contextmanager
+def new_checkpoint(target: Path) -> Iterator[Path]:
+    """A folder to write a checkpoint to that gets the name `target` when it is complete; until then it is `NAME.part`.
+
+    What ends it early removes that; what a killed process has left of it, the next one removes. Raises InputError if
+    `target` exists, another process is writing it, or it cannot be written.
+    """
+    require_new(target)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        folder = os.open(part, os.O_RDONLY)
+        try:
+            _hold(folder, part, target)
+            with _removed_if_it_fails(part):
+                for left in part.iterdir():
+                    shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+                yield part
+                part.rename(target)
+        finally:
+            os.close(folder)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot write {target}: {one_line(error)}") from error
+
+
+def _hold(folder: int, part: Path, target: Path) -> None:
+    """Lock an open folder until it is closed. Raises InputError if another process holds it, or has just let go."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(folder), part.stat()):
+            return
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:  # a disk without locks
+        return
+    raise InputError(f"another process is writing {target}")
+
+
+@contextlib.contextmanager
+def _removed_if_it_fails(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
