@@ -87,6 +87,7 @@ def draw_scores(table: Table, path: Path) -> None:
 def _legend(name: str, ratio: str, suffix: str) -> str:
     if name == NONE:
         return "unpruned"
+    name = name.replace("$", r"\$")  # which would begin a formula
     return ",".join(filter(None, [name, ratio and f" ratio {ratio}", suffix.replace("_", " ")]))
 
 
