@@ -16,7 +16,7 @@ class CommandParser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line on stderr and exit code 2, like any other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (--help lists the options)\n")
+        self.exit(2, f"error: {' '.join(message.split())} (--help lists the options)\n")
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:

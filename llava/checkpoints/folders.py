@@ -106,7 +106,10 @@ def new_checkpoint(target: Path) -> Iterator[Path]:
                 part.rename(target)
         finally:
             os.close(folder)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        # The library tokenizers has no class for what the system says.
+        if not isinstance(error, OSError | SafetensorError) and "os error" not in str(error):
+            raise
         raise InputError(f"cannot write {target}: {one_line(error)}") from error
 
 

@@ -24,6 +24,9 @@ from llava.train.arguments import TrainingArguments
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.sampler import EpochSampler
 
+STATE = "trainer_state.json"
+_GO_ON = "without {} the same command goes on from what was before it"
+_ODD = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)  # of files that hold something else
 logger = logging.getLogger(__name__)
 
 
@@ -61,10 +64,6 @@ def reading(checkpoint: str) -> Iterator[None]:
         raise InputError(f"{error}; {_GO_ON.format(checkpoint)}") from error
     except (OSError, EOFError, pickle.UnpicklingError, *_ODD) as error:
         raise InputError(f"{checkpoint} is damaged: {one_line(error)}; {_GO_ON.format(checkpoint)}") from error
-
-
-_GO_ON = "without {} the same command goes on from what was before it"
-_ODD = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)  # of files that hold something else
 
 
 class LLaVATrainer(Trainer):
@@ -177,22 +176,23 @@ class LLaVATrainer(Trainer):
 
     def _require_whole(self, checkpoint: Path) -> None:
         """Raise InputError for a checkpoint without a file that Trainer would go on without, in silence."""
-        step = self._read_step(checkpoint)
-        if checkpoint.name != f"checkpoint-{step}":
-            raise InputError(f"{checkpoint} is of step {step!r} by its trainer_state.json")
+        state = self._read_state(checkpoint)
+        is_state = isinstance(state.epoch, int | float | None) and isinstance(state.log_history, list)
+        if type(state.global_step) is not int or checkpoint.name != f"checkpoint-{state.global_step}" or not is_state:
+            raise InputError(f"{checkpoint / STATE} is not of this checkpoint; {_GO_ON.format(checkpoint)}")
         is_plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.save_only_model)
         for name in ("optimizer.pt", "scheduler.pt", "rng_state*.pth") if is_plain else ():
             if not any(path.is_file() for path in checkpoint.glob(name)):
                 raise InputError(f"{checkpoint} lacks {name}; {_GO_ON.format(checkpoint)}")
 
-    def _read_step(self, checkpoint: Path) -> int:
+    def _read_state(self, checkpoint: Path) -> TrainerState:
         with reading(str(checkpoint)):
-            return TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).global_step
+            return TrainerState.load_from_json(str(checkpoint / STATE))
 
     def is_complete(self, checkpoint: str) -> bool:
         """Whether the training had ended when `checkpoint` was written."""
         last = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
-        return self._read_step(Path(checkpoint)) >= last
+        return self._read_state(Path(checkpoint)).global_step >= last
 
     @property
     def _unfinished(self) -> Path:
@@ -215,9 +215,10 @@ class LLaVATrainer(Trainer):
         if self.is_world_process_zero():
             name = f"checkpoint-{self.state.global_step}"
             target = Path(self.args.output_dir) / name
-            shutil.rmtree(target, ignore_errors=True)
-            (self._unfinished / name).rename(target)
-            shutil.rmtree(self._unfinished)
+            with write_errors(target):
+                shutil.rmtree(target, ignore_errors=True)
+                (self._unfinished / name).rename(target)
+                shutil.rmtree(self._unfinished)
             self._remove_old_checkpoints(self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
 

@@ -154,4 +154,7 @@ def test_the_script_merges_with_upstream_s_flags(lora, checkpoints, tmp_path, mo
     assert torch.equal(logits(load(target)), logits(load_lora(lora, checkpoints())))
     with pytest.raises(InputError, match="exists already"):
         script.main()
+    monkeypatch.setattr("sys.argv", ["merge_lora_weights.py", *flags[:-1], str(target / "config.json" / "below")])
+    with pytest.raises(InputError, match=r"cannot write .*below"):
+        script.main()
     assert [path.name for path in tmp_path.iterdir() if "merged" in path.name] == ["merged"]

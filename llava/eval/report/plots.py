@@ -69,7 +69,7 @@ def draw_scores(table: Table, path: Path) -> None:
     axes = figure.subplots(high, wide, squeeze=False).flatten()
     shown = {}
     for column, ax in zip(columns, axes):
-        ax.set_title(column.named(column.headline.heading), fontsize=8 if column.split else 10)
+        ax.set_title(_plain(column.named(column.headline.heading)), fontsize=8 if column.split else 10)
         ax.set_xlabel("visual tokens", fontsize=8)
         ax.set_ylabel(column.headline.unit, fontsize=8)
         for i, (line, name) in enumerate(zip(lines, names)):
@@ -87,8 +87,12 @@ def draw_scores(table: Table, path: Path) -> None:
 def _legend(name: str, ratio: str, suffix: str) -> str:
     if name == NONE:
         return "unpruned"
-    name = name.replace("$", r"\$")  # which would begin a formula
-    return ",".join(filter(None, [name, ratio and f" ratio {ratio}", suffix.replace("_", " ")]))
+    return _plain(",".join(filter(None, [name, ratio and f" ratio {ratio}", suffix.replace("_", " ")])))
+
+
+def _plain(text: str) -> str:
+    """A text for matplotlib, in which $ begins a formula."""
+    return text.replace("$", r"\$")
 
 
 def is_level(row: Setting) -> bool:

@@ -175,6 +175,7 @@ def test_nothing_to_collect_is_one_line(script, save, call, tmp_path):
     assert_one_line(call(script, "--out-dir", tmp_path), f"no scores or files for submission below {tmp_path}")
     assert_one_line(call(script, "--out-dir", tmp_path / "nowhere"), str(tmp_path / "nowhere"))
     assert_one_line(call(script), "--out-dir")
+    assert_one_line(call(script, "--out-dir", tmp_path, "--methods", "my\nown.py"), "own.py")
     assert not (tmp_path / "summary").exists()
 
 
@@ -263,10 +264,12 @@ def test_a_bar_in_a_name_does_not_break_the_table(script, save, call, tmp_path):
     ],
 )
 def test_whatever_a_folder_is_called_its_row_is_one_line(script, save, call, tmp_path, name, shown):
-    save("gqa", 64, score(accuracy=62.0), checkpoint=name)
+    for split in (name, "dev"):
+        save("gqa", 64, score(accuracy=62.0), checkpoint=name, split=split)
     code, out, _ = call(script, "--out-dir", tmp_path, "--checkpoint", name)
     assert code == 0
-    assert table_of(out)[1:] == [[shown, "64", "0.5", "62.0"]]
+    header, row = table_of(out)
+    assert row == [shown, "64", "0.5", "62.0", "62.0"] and set(header[3:]) == {"GQA (dev)", f"GQA ({shown})"}
     assert (tmp_path / "summary" / "scores.md").read_text() == out
 
 
