@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from llava.errors import InputError, one_line
 
 # What a folder says of itself, and its weights in the formats that are read, the first that it has.
@@ -79,6 +77,24 @@ def get_model_name_from_path(model_path: str) -> str:
     return f"{parents[-1]}_{name}" if name.startswith("checkpoint-") and parents else name
 
 
+@contextlib.contextmanager
+def write_errors(folder: Path) -> Iterator[None]:
+    """Raise InputError for a file in `folder` that cannot be written, as on a full disk.
+
+    For that torch, safetensors and tokenizers have classes of their own, or none, which do not always say the cause.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {one_line(error)}") from error
+    except Exception as error:
+        if not re.search(r"inline_container|\(os error", str(error)):
+            raise
+        at = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free = f"({shutil.disk_usage(at).free // 2**20} MiB are free)"
+        raise InputError(f"cannot write to {folder}: {one_line(error)} {free}") from error
+
+
 def require_new(target: Path) -> None:
     """Raise InputError if there is something of this name."""
     if target.exists() or target.is_symlink():
@@ -94,7 +110,7 @@ def new_checkpoint(target: Path) -> Iterator[Path]:
     """
     require_new(target)
     part = target.with_name(f"{target.name}.part")
-    try:
+    with write_errors(target):
         part.mkdir(parents=True, exist_ok=True)
         folder = os.open(part, os.O_RDONLY)
         try:
@@ -106,11 +122,6 @@ def new_checkpoint(target: Path) -> Iterator[Path]:
                 part.rename(target)
         finally:
             os.close(folder)
-    except Exception as error:
-        # The library tokenizers has no class for what the system says.
-        if not isinstance(error, OSError | SafetensorError) and "os error" not in str(error):
-            raise
-        raise InputError(f"cannot write {target}: {one_line(error)}") from error
 
 
 def _hold(folder: int, part: Path, target: Path) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors import SafetensorError
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
+from llava.checkpoints.folders import write_errors
 from llava.checkpoints.weight_files import read_weights
 from llava.checkpoints.weights import find_not_finite
 from llava.errors import InputError, list_some, one_line
@@ -39,20 +39,6 @@ def option_errors() -> Iterator[None]:
         raise
     except (ValueError, TypeError, ImportError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise InputError(f"the training cannot start with these options: {one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def write_errors(folder: Path) -> Iterator[None]:
-    """Raise InputError for a file in `folder` that cannot be written, as on a full disk."""
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch.save's own error
-            raise
-        cause = one_line(error)
-        if not isinstance(error, OSError):  # these errors do not always say that the disk is full
-            cause += f" ({shutil.disk_usage(folder).free // 2**20} MiB are free)"
-        raise InputError(f"cannot write to {folder}: {cause}") from error
 
 
 @contextlib.contextmanager

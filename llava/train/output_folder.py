@@ -9,11 +9,10 @@ import tempfile
 from dataclasses import fields
 from pathlib import Path
 
-from llava.checkpoints.folders import get_model_name_from_path
+from llava.checkpoints.folders import get_model_name_from_path, write_errors
 from llava.errors import InputError
 from llava.files import read_json_object, write_json
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.train.llava_trainer import write_errors
 
 RECORD = "training_options.json"
 # LLaVA's own options all count but these, of transformers' those that follow.

@@ -7,6 +7,7 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
+from llava.checkpoints.folders import write_errors
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.checkpoints.weight_files import StateDict
 from llava.checkpoints.weights import published_config, published_weights, save_checkpoint
@@ -16,7 +17,7 @@ from llava.train.arguments import SAVE_DTYPES, parse_arguments
 from llava.train.build import TrainingPlan
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.labels import PromptTokenizer
-from llava.train.llava_trainer import LLaVATrainer, write_errors
+from llava.train.llava_trainer import LLaVATrainer
 from llava.train.lora import write_lora
 from llava.train.output_folder import deciding_options, make_folder, require_own, result_file
 from llava.train.records import read_records
