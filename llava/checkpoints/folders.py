@@ -15,6 +15,7 @@ from llava.errors import InputError, one_line
 _SETTINGS = ["*.json", "*.jinja", "*.model", "*.txt"]
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _ON_A_BASE = ["mm_projector.bin", "adapter_model.safetensors", "adapter_model.bin", "non_lora_trainables.bin"]
+_WRITTEN = ("*.json", "*.jinja", "*.model", "*.safetensors", "merges.txt", "vocab.txt", "vision_tower")
 _SNAPSHOT = re.compile(r"models--(?P<name>[\w.-]+)/snapshots/(?P<revision>[0-9a-f]+)")
 
 
@@ -106,7 +107,7 @@ def new_checkpoint(target: Path) -> Iterator[Path]:
     """A folder to write a checkpoint to that gets the name `target` when it is complete; until then it is `NAME.part`.
 
     What ends it early removes that; what a killed process has left of it, the next one removes. Raises InputError if
-    `target` exists, another process is writing it, or it cannot be written.
+    `target` exists, another process is writing it, `NAME.part` is something else, or it cannot be written.
     """
     require_new(target)
     part = target.with_name(f"{target.name}.part")
@@ -115,6 +116,9 @@ def new_checkpoint(target: Path) -> Iterator[Path]:
         folder = os.open(part, os.O_RDONLY)
         try:
             _hold(folder, part, target)
+            for left in part.iterdir():
+                if not any(left.match(pattern) for pattern in _WRITTEN):
+                    raise InputError(f"{part} is in the way: it has {left.name}, which is no part of a checkpoint")
             with _removed_if_it_fails(part):
                 for left in part.iterdir():
                     shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()

@@ -264,6 +264,14 @@ def test_two_processes_do_not_write_one_target(checkpoints, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_folder_that_is_in_the_way_is_left_alone(checkpoints, tmp_path):
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"out\.part is in the way: it has thesis\.txt"):
+        convert_checkpoint(str(checkpoints("v1.5")), tmp_path / "out", "hf", 10**9)
+    assert (tmp_path / "out.part" / "thesis.txt").read_text() == "mine"
+
+
 def run_command(*arguments, **options) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "scripts" / "convert_checkpoint.py"), *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
