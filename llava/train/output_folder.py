@@ -16,7 +16,7 @@ from llava.train.arguments import DataArguments, ModelArguments, TrainingArgumen
 
 RECORD = "training_options.json"
 # LLaVA's own options all count but these, of transformers' those that follow.
-_FREE = {"output_dir", "save_dtype", "remove_unused_columns", "ddp_find_unused_parameters"}
+_FREE = {"output_dir", "remove_unused_columns", "ddp_find_unused_parameters"}
 # fmt: off
 _OF_TRAINER = (
     "adam_beta1", "adam_beta2", "adam_epsilon", "bf16", "data_seed", "fp16", "learning_rate", "lr_scheduler_kwargs",
@@ -31,7 +31,7 @@ _HELD = ("config.json", "*.bin", "*.safetensors", "checkpoint-*")
 def deciding_options(
     model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
 ) -> dict[str, object]:
-    """What decides the trained weights: options, the digests of data and projector, the names of other folders.
+    """What decides the weights that are written: options, digests of data and projector, the names of other folders.
 
     How a batch is divided among processes and steps changes nothing. A file that is not there has no digest.
     """
@@ -51,9 +51,11 @@ def deciding_options(
 
 def _digest(path: str | None) -> str | None:
     try:
-        with Path(path or "").open("rb") as file:
+        if path is None or not Path(path).is_file():  # a pipe or a device may have no end
+            return None
+        with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except (OSError, ValueError):
+    except OSError:
         return None
 
 

@@ -119,6 +119,7 @@ OTHERS = [
     ("stage2", {"learning_rate": 0.5}, "learning_rate 0.003 is now 0.5"),
     ("stage2", {"data": INSTRUCTIONS[::-1]}, "data_path"),
     ("stage2", {"max_steps": 12}, "max_steps 6 is now 12"),
+    ("stage2", {"save_dtype": "bfloat16"}, "save_dtype 'float32' is now 'bfloat16'"),
     ("stage2", {"per_device_train_batch_size": 2}, "batch 4 is now 2"),
     ("stage2", {"image_folder": "elsewhere"}, "image_folder 'images' is now 'elsewhere'"),
     ("stage2", {"lora_enable": True}, "lora_enable False is now True"),
@@ -135,7 +136,7 @@ def test_the_folder_of_another_training_is_refused_and_stays_as_it_is(command, t
             train(command(stage, **options))
     assert {path: path.read_bytes() for path in before} == before
     halves = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    train(command("stage2", save_steps=1, save_dtype="bfloat16", **halves), [Stop(0)])  # which decide nothing
+    train(command("stage2", save_steps=1, logging_steps=2, **halves), [Stop(0)])  # which decide nothing
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
