@@ -58,7 +58,11 @@ def choose_runs(
 
     Raises InputError if there are none.
     """
-    runs, name = list(find_runs(out_dir, wrong)), printable(Path(checkpoint or "").name)
+    name = printable(Path(checkpoint or "").name)
+    try:
+        runs = list(find_runs(out_dir, wrong))
+    except OSError as error:
+        raise InputError(f"cannot read the folder of answers: {error.strerror}") from error
     if benchmarks:
         runs = [run for run in runs if run.benchmark in benchmarks]
     if methods:

@@ -174,6 +174,7 @@ def test_nothing_to_collect_is_one_line(script, save, call, tmp_path):
     (folder / "merge.parts").mkdir()  # answering has begun
     assert_one_line(call(script, "--out-dir", tmp_path), f"no scores or files for submission below {tmp_path}")
     assert_one_line(call(script, "--out-dir", tmp_path / "nowhere"), str(tmp_path / "nowhere"))
+    assert_one_line(call(script, "--out-dir", "x" * 5000), "File name too long")
     assert_one_line(call(script), "--out-dir")
     assert_one_line(call(script, "--out-dir", tmp_path, "--methods", "my\nown.py"), "own.py")
     assert not (tmp_path / "summary").exists()
