@@ -14,7 +14,7 @@ from llava.errors import InputError
 from llava.files import read_json_object, write_json
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 
-RECORD = "training_options.json"
+RECORD, OPTIONS = "trainer_state.json", "training_options"  # the file, and the key in it
 # LLaVA's own options all count but these, of transformers' those that follow.
 _FREE = {"output_dir", "remove_unused_columns", "ddp_find_unused_parameters"}
 # fmt: off
@@ -64,9 +64,11 @@ def require_own(folder: Path, options: dict[str, object]) -> None:
     if not any(path for pattern in _HELD for path in folder.glob(pattern)):
         return
     path = folder / RECORD
-    if not path.exists():
-        raise InputError(f"{folder} has a model or checkpoints, but no {RECORD} of theirs: choose another folder")
-    old = read_json_object(path, "options of the training")
+    old = read_json_object(path, "state of the training").get(OPTIONS) if path.exists() else None
+    if not isinstance(old, dict):
+        raise InputError(
+            f"{folder} has a model or checkpoints, but no {RECORD} with their options: choose another folder"
+        )
     gone = {"data_path"} if options["data_path"] is None else set()  # a finished training does not need its data
     changed = [name for name in options if old.get(name) != options[name] and name not in gone]
     if changed:
@@ -83,7 +85,12 @@ def make_folder(folder: Path, options: dict[str, object] | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     if options is not None:
-        write_json(folder / RECORD, options)
+        write_state(folder, {}, options)
+
+
+def write_state(folder: Path, state: dict, options: dict[str, object]) -> None:
+    """Write the state of a training as Trainer does, with its options. Raises InputError if it cannot be written."""
+    write_json(folder / RECORD, state | {OPTIONS: options})
 
 
 def result_file(model_args: ModelArguments, training_args: TrainingArguments) -> Path:

@@ -1,6 +1,7 @@
 """A training run from start to end: options, data, model, steps, the trained weights."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDat
 from llava.train.labels import PromptTokenizer
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.lora import write_lora
-from llava.train.output_folder import deciding_options, make_folder, require_own, result_file
+from llava.train.output_folder import deciding_options, make_folder, require_own, result_file, write_state
 from llava.train.records import read_records
 
 logger = logging.getLogger(__name__)
@@ -69,21 +70,21 @@ def train(
     if checkpoint and trainer.is_complete(checkpoint):
         trainer.load_trained(checkpoint)
     else:
-        _run_steps(trainer, checkpoint)
+        _run_steps(trainer, checkpoint, options)
         if trainer.state.global_step < trainer.state.max_steps:
             logger.warning("stopped at step %d of %d", trainer.state.global_step, trainer.state.max_steps)
             return
     save_result(trainer, tokenizer, result)
 
 
-def _run_steps(trainer: LLaVATrainer, checkpoint: str | None) -> None:
+def _run_steps(trainer: LLaVATrainer, checkpoint: str | None, options: dict) -> None:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except InputError as error:  # a worker of the data loader puts its traceback in front of the message
         name = f"{InputError.__module__}.{InputError.__qualname__}: "
         raise InputError(str(error).strip().splitlines()[-1].removeprefix(name)) from error
-    with write_errors(Path(trainer.args.output_dir)):
-        trainer.save_state()
+    if trainer.args.should_save:
+        write_state(Path(trainer.args.output_dir), asdict(trainer.state), options)
 
 
 def save_result(trainer: LLaVATrainer, tokenizer, result: Path) -> None:

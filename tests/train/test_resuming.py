@@ -143,7 +143,7 @@ def test_the_folder_of_another_training_is_refused_and_stays_as_it_is(command, t
 def test_the_folder_of_a_model_is_not_written_over(command, starting_point, tmp_path, stage):
     model = shutil.copytree(starting_point / "vicuna", tmp_path / "out")
     before = {path: path.read_bytes() for path in model.iterdir()}
-    with pytest.raises(InputError, match=r"out has a model or checkpoints, but no training_options\.json"):
+    with pytest.raises(InputError, match=r"out has a model or checkpoints, but no trainer_state\.json"):
         train(command(stage, model_name_or_path=model))
     assert {path: path.read_bytes() for path in model.iterdir()} == before
 

@@ -23,7 +23,7 @@ from llava.pruning.settings import Settings
 
 # Files of a checkpoint that decide an answer, by the endings of their names, and those that training leaves there.
 _DECISIVE = (".json", ".model", ".txt", ".jinja", ".safetensors", ".bin")
-_OF_TRAINING = ("trainer_state.json", "training_options.json", "training_args.bin", "optimizer.bin", "scheduler.bin")
+_OF_TRAINING = ("trainer_state.json", "training_args.bin", "optimizer.bin", "scheduler.bin")
 # Defaults for keys that older settings files lack.
 DEFAULTS = PRUNING_DEFAULTS | {
     "load_8bit": False,
