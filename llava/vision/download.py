@@ -135,7 +135,7 @@ def read_data_uri(uri: str) -> bytes:
 
 
 def without_login(url: str) -> str:
-    """An address for a message: without the login that may be in it."""
-    scheme, slashes, rest = url.partition("://")
+    """An address for a message: in one line, and without the login that may be in it."""
+    scheme, slashes, rest = " ".join(url.split()).partition("://")
     host, slash, path = rest.partition("/")
     return scheme + slashes + host.rpartition("@")[2] + slash + path
