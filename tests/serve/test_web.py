@@ -23,6 +23,7 @@ HAS_GRADIO = importlib.util.find_spec("gradio") is not None
         (["--conv-mode", "vicuna"], "unknown conversation mode 'vicuna'"),
         (["--temperature", "-1"], "temperature"),
         (["--server", "http://127.0.0.1:1", "--pruning_method", "divprune"], "are the server's"),
+        (["--server", "http://127.0.0.1:1", "--pruning_seed", "3"], "pruning_seed"),
         (["--server", "http://127.0.0.1:1", "--num_beams", "2"], "are the server's"),
         (["--server", "http://127.0.0.1:1", "--allow-urls"], "--allow-urls"),
         (["--server", "http://127.0.0.1:1", "--budget_per", "image"], "are the server's"),
