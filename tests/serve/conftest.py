@@ -23,7 +23,7 @@ class ModelServer(ThreadingHTTPServer):
     """Speaks what the page needs of vLLM's protocol, on a port of its own.
 
     It answers with what it was asked, so that a test can see what arrived: how many messages, the size of the picture,
-    the visual tokens that were wanted. `bodies` are the requests, `addresses` where each came from. `pruning` is what it
+    the visual tokens wanted. `bodies` are the requests, `addresses` where each came from. `pruning` is what the server
     says of itself, None for a server that says nothing; it refuses a request's settings where it takes none. A question
     that begins with "break off" gets half an answer, one with "refuse" an error.
     """
