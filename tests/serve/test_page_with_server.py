@@ -1,10 +1,13 @@
 """Answers from a server over vLLM's protocol, against one that speaks it."""
 
+import base64
 import contextlib
 import socket
 import threading
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 from llava.errors import InputError
 from llava.pruning import Settings
@@ -117,6 +120,14 @@ def test_a_conversation_is_sent_whole_and_the_picture_with_its_first_question(mo
     collect(chat.stream_unpruned("Why?"))
     assert model_server.bodies[2]["messages"] == messages  # the same history, without the pruned answer
     assert model_server.bodies[2]["mm_processor_kwargs"] == {"visual_token_num": 576}
+
+
+def test_the_picture_arrives_as_it_is(model_server):
+    image = picture(200, 150)
+    collect(VllmServer(model_server.url, GREEDY).chat(image, 576).stream("What?", Settings(8)))
+    url = model_server.bodies[0]["messages"][0]["content"][0]["image_url"]["url"]
+    arrived = Image.open(BytesIO(base64.b64decode(url.partition(",")[2])))
+    assert arrived.convert("RGB").tobytes() == image.tobytes()
 
 
 def test_sampling_is_passed_on(model_server):

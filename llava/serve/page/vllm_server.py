@@ -17,6 +17,9 @@ from llava.serve.page.transcript import Figures
 
 PATIENCE = 120  # seconds without a byte
 SETTINGS = ("visual_token_num", "important_ratio")  # that a visitor may choose: the others are the server's
+_MOST_EXACT = (
+    4_000_000  # pixels of a picture that is sent as it is; in a larger one, which becomes small, it matters less
+)
 _MOST_MESSAGE = 300  # characters of what a server says of an error
 
 
@@ -176,7 +179,8 @@ class ServerChat:
 
     def __init__(self, server: VllmServer, image: Image.Image, patches: int) -> None:
         self._server, self._patches = server, patches
-        self._picture = {"type": "image_url", "image_url": {"url": data_uri(image)}}
+        url = data_uri(image, is_exact=image.width * image.height <= _MOST_EXACT)
+        self._picture = {"type": "image_url", "image_url": {"url": url}}
         self._messages: list[dict] = []
         self._history: list[dict] = []  # before the last question
 
