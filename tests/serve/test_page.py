@@ -12,7 +12,6 @@ from fastapi.testclient import TestClient
 
 from llava.pruning import Settings
 from llava.serve.page.controls import fitting_controls, setting_controls
-from llava.serve.page.layout import build_page
 from llava.serve.page.service import Service
 from llava.serve.web import make_app
 
@@ -94,7 +93,7 @@ def test_every_setting_has_a_control(service_of):
 
 
 @pytest.mark.parametrize("takes_settings", [True, False])
-def test_what_a_server_does_not_take_has_no_control(takes_settings, model_server):
+def test_what_a_server_does_not_take_has_no_control(takes_settings, model_server, tmp_path, monkeypatch):
     from llava.serve.page.vllm_server import VllmServer
 
     model_server.pruning |= {"patches": 144, "takes_settings": takes_settings}
@@ -103,7 +102,9 @@ def test_what_a_server_does_not_take_has_no_control(takes_settings, model_server
     visible = [name for name in controls if controls[name].visible]
     assert visible == (["visual_token_num", "important_ratio"] if takes_settings else [])
     assert controls["visual_token_num"].maximum == 144
-    parts = build_page(service, "a server").config["components"]
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    with TestClient(make_app(service, "a server")) as client:
+        parts = client.get("/config").json()["components"]
     (compare,) = (part["props"]["visible"] for part in parts if part["props"].get("elem_id") == "compare")
     assert compare is takes_settings
 

@@ -39,7 +39,7 @@ def test_without_gradio_the_extra_is_named(call):
 
 
 @pytest.mark.skipif(not HAS_GRADIO, reason="the extra demo is not installed: see scripts/test_web.sh")
-def test_what_cannot_be_served_is_one_line(call):
+def test_what_cannot_be_served_is_one_line(call, model_server):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert_one_line(call(web, "--port", port), f"cannot listen on 127.0.0.1, port {port}")
@@ -47,6 +47,9 @@ def test_what_cannot_be_served_is_one_line(call):
     assert_one_line(call(web, "--port", 0, "--host", "nowhere.invalid"), "cannot listen on nowhere.invalid")
     assert_one_line(call(web, "--port", 0, "--server", "ftp://127.0.0.1"), "--server must be such as")
     assert_one_line(call(web, "--port", 0, "--server", f"http://127.0.0.1:{port}"), "cannot be reached")
+    model_server.pruning["takes_settings"] = False
+    asked = call(web, "--port", 0, "--server", model_server.url, "--visual_token_num", 32)
+    assert_one_line(asked, "the server takes no visual_token_num from here")
 
 
 @pytest.mark.slow
