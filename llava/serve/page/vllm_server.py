@@ -17,9 +17,7 @@ from llava.serve.page.transcript import Figures
 
 PATIENCE = 120  # seconds without a byte
 SETTINGS = ("visual_token_num", "important_ratio")  # that a visitor may choose: the others are the server's
-_MOST_EXACT = (
-    4_000_000  # pixels of a picture that is sent as it is; a larger one is made small anyway
-)
+_MOST_EXACT = 4_000_000  # pixels of a picture that is sent as it is; a larger one is made small anyway
 _MOST_MESSAGE = 300  # characters of what a server says of an error
 
 
