@@ -27,7 +27,7 @@ from llava.inference.options import (
     generation_options,
     model_options,
 )
-from llava.pruning.settings import Settings, add_settings_arguments
+from llava.pruning.settings import DEFAULTS, add_settings_arguments
 from llava.serve.page.samples import BUNDLED
 
 MOST_SECONDS = 3  # from a signal to the end
@@ -101,12 +101,15 @@ def _model_options(args: argparse.Namespace) -> ModelOptions:
     """The model that is named, or else the bundled one. Raises InputError for options that a server decides itself."""
     if args.conv_mode:
         check_conv_mode(args.conv_mode)
-    defaults = Settings()
-    given = [name for name in ("pruning_method", "budget_per") if getattr(args, name) != getattr(defaults, name)]
-    if args.server and (args.conv_mode or args.num_beams != 1 or given):
-        raise InputError("with --server, conv-mode, num_beams, pruning_method and budget_per are the server's")
-    if args.server and args.allow_urls:
-        raise InputError("--allow-urls is of the HTTP API, which a page with --server does not have")
+    if args.server:
+        from llava.serve.page.vllm_server import SETTINGS
+
+        of_server = [name for name in DEFAULTS if name not in SETTINGS]
+        given = any(getattr(args, name) != DEFAULTS[name] for name in of_server)
+        if args.conv_mode or args.num_beams != 1 or given:
+            raise InputError(f"with --server, conv-mode, num_beams, {' and '.join(of_server)} are the server's")
+        if args.allow_urls:
+            raise InputError("--allow-urls is of the HTTP API, which a page with --server does not have")
     path = args.model_path or str(BUNDLED / "checkpoints" / "llava-tiny")
     return model_options(argparse.Namespace(**vars(args) | {"model_path": path}))
 
@@ -118,13 +121,13 @@ def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tu
 
     server = VllmServer(args.server, options) if args.server else None
     if server is not None and args.model_path is None:
-        return Service(None, server, model.pruning), f"{server.model} on {server.url}"
+        return Service(None, server, model.pruning), server.about
     from llava.serve.page.local_model import LocalModel
 
     loaded = model.load()
     local = LocalModel(loaded, model.name, args.conv_mode, options)
     if server is not None:
-        return Service(local, server, model.pruning), f"{server.model} on {server.url}; {model.name} draws"
+        return Service(local, server, model.pruning), f"{server.about}; {model.name} draws"
     where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
     template = local.template.name
     about = f"{model.name}, {local.patches} patches of a crop, {where}, template {template}"

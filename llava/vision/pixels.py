@@ -11,7 +11,7 @@ from llava.vision.grids import is_anyres, parse_grid_pinpoints, select_best_reso
 from llava.vision.pictures import read_picture
 from llava.vision.processors import tower_processor
 
-MOST_PIXELS = 178_956_970  # of an image on the way: as many as Pillow takes at most from a file
+MOST_ON_THE_WAY = 178_956_970  # of an image on the way: as many as Pillow takes at most from a file
 _STRIP = 2**22  # pixels of a strip
 _BITS = 22  # of Pillow's weights after the point
 
@@ -42,7 +42,7 @@ def resize_to_square(image: Image.Image, image_processor, color: tuple[int, ...]
     edge = image_processor.shorter_side
     is_slow = image.height > 2 * image.width and image_processor.resample != Image.Resampling.BICUBIC
     pixels = edge**2 * longer // shorter if color is None else longer**2 if side is None or is_slow else 0
-    if pixels > MOST_PIXELS:
+    if pixels > MOST_ON_THE_WAY:
         raise InputError(f"{image.width} x {image.height} pixels would become {pixels} on the way to the vision tower")
     if side is None:
         return image if color is None else expand2square(image, color)

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from llava.pruning import MethodError, Settings
 from llava.serve.page.controls import fitting_controls, setting_controls
 from llava.serve.page.layout import _notice
+from llava.serve.page.service import Service
 from llava.serve.web import make_app
 
 
@@ -212,6 +213,23 @@ def test_every_setting_has_a_control(service_of):
     assert {name: controls[name].value for name in names} == asdict(service_of().settings)
     assert [name for name in names if controls[name].visible] == names[:3]  # the others change nothing here
     assert setting_controls(service_of("v1.6"))["budget_per"].visible
+
+
+@pytest.mark.parametrize("takes_settings", [True, False])
+def test_what_a_server_does_not_take_has_no_control(takes_settings, model_server, tmp_path, monkeypatch):
+    from llava.serve.page.vllm_server import VllmServer
+
+    model_server.pruning |= {"patches": 144, "takes_settings": takes_settings}
+    service = Service(None, VllmServer(model_server.url, {}), Settings())
+    controls = setting_controls(service)
+    visible = [name for name in controls if controls[name].visible]
+    assert visible == (["visual_token_num", "important_ratio"] if takes_settings else [])
+    assert controls["visual_token_num"].maximum == 144
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    with TestClient(make_app(service, "a server")) as client:
+        parts = client.get("/config").json()["components"]
+    (compare,) = (part["props"]["visible"] for part in parts if part["props"].get("elem_id") == "compare")
+    assert compare is takes_settings
 
 
 def test_controls_fit_the_method_and_the_budget(service_of):

@@ -31,6 +31,7 @@ HAS_GRADIO = importlib.util.find_spec("gradio") is not None
         (["--conv-mode", "vicuna"], "unknown conversation mode 'vicuna'"),
         (["--temperature", "-1"], "temperature"),
         (["--server", "http://127.0.0.1:1", "--pruning_method", "divprune"], "are the server's"),
+        (["--server", "http://127.0.0.1:1", "--pruning_seed", "3"], "pruning_seed"),
         (["--server", "http://127.0.0.1:1", "--num_beams", "2"], "are the server's"),
         (["--server", "http://127.0.0.1:1", "--allow-urls"], "--allow-urls"),
         (["--server", "http://127.0.0.1:1", "--budget_per", "image"], "are the server's"),
@@ -46,7 +47,7 @@ def test_without_gradio_the_extra_is_named(call):
 
 
 @pytest.mark.skipif(not HAS_GRADIO, reason="the extra demo is not installed: see scripts/test_web.sh")
-def test_what_cannot_be_served_is_one_line(call):
+def test_what_cannot_be_served_is_one_line(call, model_server):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert_one_line(call(web, "--port", port), f"cannot listen on 127.0.0.1, port {port}")
@@ -54,6 +55,9 @@ def test_what_cannot_be_served_is_one_line(call):
     assert_one_line(call(web, "--port", 0, "--host", "nowhere.invalid"), "cannot listen on nowhere.invalid")
     assert_one_line(call(web, "--port", 0, "--server", "ftp://127.0.0.1"), "--server must be such as")
     assert_one_line(call(web, "--port", 0, "--server", f"http://127.0.0.1:{port}"), "cannot be reached")
+    model_server.pruning["takes_settings"] = False
+    asked = call(web, "--port", 0, "--server", model_server.url, "--visual_token_num", 32)
+    assert_one_line(asked, "the server takes no visual_token_num from here")
 
 
 @pytest.mark.slow

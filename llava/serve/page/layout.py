@@ -108,7 +108,12 @@ class _Page:
             )
             self.ask = gr.Button("Ask", variant="primary", scale=1, min_width=80, elem_id="ask")
         with gr.Row(elem_id="more"):
-            self.compare = gr.Checkbox(label="Answer without pruning too", container=False, elem_id="compare")
+            self.compare = gr.Checkbox(
+                label="Answer without pruning too",
+                container=False,
+                elem_id="compare",
+                visible=self.service.takes_settings,
+            )
             self.stop = gr.Button("Stop", size="sm", min_width=60, elem_id="stop")
             self.anew = gr.Button("New conversation", size="sm", min_width=60, elem_id="anew")
         with gr.Row(elem_id="questions"):
