@@ -57,7 +57,7 @@ class CommandParser(argparse.ArgumentParser):
             self.add_argument("--debug", action=_Debug, help="show the traceback of an error too")
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (--help lists the options)\n")
+        self.exit(2, f"error: {' '.join(message.split())} (--help lists the options)\n")
 
 
 class _Debug(argparse.Action):

@@ -138,6 +138,14 @@ def atomic_writer(path: str | Path):
         raise InputError(f"cannot write {path}: {one_line(error)}") from error
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there. Raises InputError if that cannot be."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot remove {path}: {one_line(error)}") from error
+
+
 def write_json(path: Path, values: object, sort_keys: bool = True) -> None:
     """Write a JSON file that is there whole or not at all. Raises InputError if it cannot be written."""
     with atomic_writer(path) as file:

@@ -7,6 +7,11 @@ from pathlib import Path
 from llava.files import atomic_writer
 
 
+def printable(name: str) -> str:
+    """A name from a disk for a table or a plot: what cannot be printed, such as a line break, is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+
+
 def markdown_table(lines: Sequence[Sequence[str]], left: int = 1) -> str:
     """The lines of a table, header first, as Markdown: the first `left` columns left-aligned, the others right."""
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.checkpoints.folders import write_errors
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError, one_line
 
@@ -292,7 +293,9 @@ def main() -> None:
         args.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {args.folder}: {one_line(error)}") from error
-    print(make_checkpoint(args.folder, args.version, args.language_model))
+    with write_errors(args.folder):
+        folder = make_checkpoint(args.folder, args.version, args.language_model)
+    print(folder)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """Merge a LoRA checkpoint into its base model: a checkpoint in the published layout, which loads by itself."""
 
-import shutil
-
-from llava.checkpoints.folders import ADAPTER_CONFIG, find_folder, get_model_name_from_path
+from llava.checkpoints.folders import ADAPTER_CONFIG, find_folder, get_model_name_from_path, new_checkpoint
 from llava.cli import CommandParser, new_folder, run_command
 from llava.errors import InputError
 
@@ -32,16 +30,9 @@ def main() -> None:
 
     name = get_model_name_from_path(args.model_path)
     loaded = load_pretrained_model(args.model_path, args.model_base, name, device="cpu", torch_dtype="float32")
-    target = args.save_model_path
-    part = target.with_name(target.name + ".part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
+    with new_checkpoint(args.save_model_path) as part:
         save_checkpoint(loaded.model, loaded.tokenizer, part, getattr(torch, args.dtype))
-        part.rename(target)
-    except (InputError, OSError):
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    print(target)
+    print(args.save_model_path)
 
 
 if __name__ == "__main__":

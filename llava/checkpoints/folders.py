@@ -1,17 +1,23 @@
-"""From a name to a checkpoint's folder. This file imports neither torch nor transformers."""
+"""From a name to a checkpoint's folder, and new ones. This file imports neither torch nor transformers."""
 
+import contextlib
+import fcntl
+import os
 import re
+import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from llava.errors import InputError, one_line
-from llava.files import read_json_object
+from llava.files import read_json_object, require_new_folder
 
 # What a folder says of itself, and its weights in the formats that are read, the first that it has.
 _SETTINGS = ["*.json", "*.jinja", "*.model", "*.txt"]
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _ON_A_BASE = ["mm_projector.bin", "adapter_model.safetensors", "adapter_model.bin", "non_lora_trainables.bin"]
 ADAPTER_CONFIG = "adapter_config.json"
+_WRITTEN = ("*.json", "*.jinja", "*.model", "*.safetensors", "merges.txt", "vocab.txt", "vision_tower")
 _SNAPSHOT = re.compile(r"models--(?P<name>[\w.-]+)/snapshots/(?P<revision>[0-9a-f]+)")
 
 
@@ -93,3 +99,69 @@ def get_model_name_from_path(model_path: str) -> str:
     """The checkpoint's name: the last part of its path, with the run's in front of a `checkpoint-N`."""
     *parents, name = str(model_path).strip("/").split("/")
     return f"{parents[-1]}_{name}" if name.startswith("checkpoint-") and parents else name
+
+
+@contextlib.contextmanager
+def write_errors(folder: Path) -> Iterator[None]:
+    """Raise InputError for a file in `folder` that cannot be written, as on a full disk.
+
+    For that torch, safetensors and tokenizers have classes of their own, or none, which do not always say the cause.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {one_line(error)}") from error
+    except Exception as error:
+        if not re.search(r"inline_container|\(os error", str(error)):
+            raise
+        at = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free = f"({shutil.disk_usage(at).free // 2**20} MiB are free)"
+        raise InputError(f"cannot write to {folder}: {one_line(error)} {free}") from error
+
+
+@contextlib.contextmanager
+def new_checkpoint(target: Path) -> Iterator[Path]:
+    """A folder to write a checkpoint to that gets the name `target` when it is complete; until then it is `NAME.part`.
+
+    What ends it early removes that; what a killed process has left of it, the next one removes. Raises InputError if
+    `target` exists, another process is writing it, `NAME.part` is something else, or it cannot be written.
+    """
+    require_new_folder(target)
+    part = target.with_name(f"{target.name}.part")
+    with write_errors(target):
+        part.mkdir(parents=True, exist_ok=True)
+        folder = os.open(part, os.O_RDONLY)
+        try:
+            _hold(folder, part, target)
+            for left in part.iterdir():
+                if not any(left.match(pattern) for pattern in _WRITTEN):
+                    raise InputError(f"{part} is in the way: it has {left.name}, which is no part of a checkpoint")
+            with _removed_if_it_fails(part):
+                for left in part.iterdir():
+                    shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+                yield part
+                part.rename(target)
+        finally:
+            os.close(folder)
+
+
+def _hold(folder: int, part: Path, target: Path) -> None:
+    """Lock an open folder until it is closed. Raises InputError if another process holds it, or has just let go."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(folder), part.stat()):
+            return
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:  # a disk without locks
+        return
+    raise InputError(f"another process is writing {target}")
+
+
+@contextlib.contextmanager
+def _removed_if_it_fails(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

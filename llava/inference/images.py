@@ -44,20 +44,35 @@ def to_pixels(image: Image.Image, name: str, image_processor, config) -> torch.T
         raise InputError(f"cannot use the image of {name}: {error}") from error
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """An image that waits to be encoded: (3, H, W) or (crops, 3, H, W) float32 pixels, and its (width, height)."""
+
+    pixels: torch.Tensor
+    size: tuple[int, int]
+
+
+def decode_image(loaded: tuple, image, name: str, as_displayed: bool = True) -> Decoded:
+    """An image of the request `name` as far as it comes without the model. Raises InputError, as `encode_images`."""
+    _, model, image_processor, _ = loaded
+    opened = open_image(image, name, as_displayed)
+    return Decoded(to_pixels(opened, name, image_processor, model.config), opened.size)
+
+
 def encode_images(loaded: tuple, images: Iterable, name: str, as_displayed: bool = True) -> list[Encoded]:
     """The images of one request or message, encoded; those that are `Encoded` stay as they are.
 
     Messages call the request `name`. They are decoded one at a time: a small file can be a huge picture.
     Raises InputError, naming it, if an image cannot be read or encoded.
     """
-    _, model, image_processor, _ = loaded
     images = list(images)
     new, pixels, sizes = [i for i, image in enumerate(images) if not isinstance(image, Encoded)], [], []
     for i in new:
-        opened = open_image(images[i], name, as_displayed)
-        pixels.append(to_pixels(opened, name, image_processor, model.config))
-        sizes.append(opened.size)
-    for i, encoded in zip(new, _encode(model, pixels, sizes), strict=True):
+        image = images[i]
+        decoded = image if isinstance(image, Decoded) else decode_image(loaded, image, name, as_displayed)
+        pixels.append(decoded.pixels)
+        sizes.append(decoded.size)
+    for i, encoded in zip(new, _encode(loaded[1], pixels, sizes), strict=True):
         images[i] = encoded
     return images
 

@@ -1,17 +1,16 @@
 """A checkpoint in LLaVA's layout -> in transformers' own, and back: the weights bit for bit, one file at a time."""
 
 import copy
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import CLIPVisionModel
 
+from llava.checkpoints.folders import new_checkpoint
 from llava.checkpoints.hf.chat_template import to_chat_template
 from llava.checkpoints.hf.config import is_hf_folder, to_hf_config, to_hf_processor
 from llava.checkpoints.hf.names import to_hf_name, to_llava_names
@@ -34,7 +33,7 @@ from llava.checkpoints.weights import (
 )
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import get_conversation
-from llava.errors import InputError, one_line
+from llava.errors import InputError
 from llava.files import read_json_object, require_new_folder, write_json
 from llava.model.builder import CheckedFolder
 from llava.model.loading import uses_tower_inside
@@ -60,18 +59,8 @@ def convert_checkpoint(source: str, target: Path, layout: str, max_shard_size: i
     checked = CheckedFolder.read(source)
     if is_hf_folder(checked.folder) == (layout == "hf"):
         raise InputError(f"{checked.folder} is in this layout already")
-    part = target.with_name(target.name + ".part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+    with new_checkpoint(target) as part:
         (_write_hf if layout == "hf" else _write_llava)(checked, part, max_shard_size)
-        part.rename(target)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"cannot write {target}: {one_line(error)}") from error
-    except InputError:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def _write_hf(checked: CheckedFolder, target: Path, max_shard_size: int) -> None:

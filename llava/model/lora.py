@@ -5,6 +5,7 @@ an extra. A folder has `adapter_config.json`, `adapter_model.safetensors` or `.b
 whole (`non_lora_trainables.bin`: the projector), and LLaVA's `config.json`.
 """
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def merge_lora(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
     where = f"LoRA checkpoint {folder.name}"
     try:
-        adapted = PeftModel(model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a name that peft looks for in transformers
+            adapted = PeftModel(model, config)
         # Left to itself, it looks for the base model on the hub to see whether embeddings were added.
         own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         expected = {name: tuple(t.shape) for name, t in own.items()}

@@ -5,7 +5,7 @@ from collections import deque
 
 from llava.errors import InputError
 
-MOST = 24  # each may hold a thread of the web server while it waits, which has 40
+MOST = 64  # each holds a thread, and of the API's also the pixels of its pictures
 
 
 class QueueFull(InputError):

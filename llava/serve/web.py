@@ -8,10 +8,13 @@ import asyncio
 import importlib.util
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+import threading
+from typing import NoReturn
 
 from llava.cli import CommandParser, run_command
 from llava.conversation import check_conv_mode
@@ -24,8 +27,10 @@ from llava.inference.options import (
     generation_options,
     model_options,
 )
-from llava.pruning.settings import Settings, add_settings_arguments
+from llava.pruning.settings import DEFAULTS, add_settings_arguments
 from llava.serve.page.samples import BUNDLED
+
+MOST_SECONDS = 3  # from a signal to the end
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -34,28 +39,42 @@ def serve(args: argparse.Namespace) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise InputError("the page needs the extra demo: pip install -e '.[demo]'")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else what was uploaded would be left
-    with _listen(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="llava-web-") as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio knows no other way: what is uploaded goes with the command
-        service, about = _service(args, model, options)
-        _run(make_app(service, about, args.allow_urls), listener)
+    uploads = None
+    try:
+        with _listen(args.host, args.port) as listener, _uploads_folder() as uploads:
+            os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio knows no other way: what is uploaded goes with the command
+            service, about = _service(args, model, options)
+            _run(make_app(service, about, args.allow_urls, (args.host, args.allow_host)), listener, uploads)
+    except SystemExit as ended:
+        _leave(uploads, ended.code)
+    except KeyboardInterrupt:
+        _leave(uploads, 130)
 
 
-def make_app(service, about: str, allow_urls: bool = False):
+def make_app(service, about: str, allow_urls: bool = False, names: tuple[str, list[str]] | None = None):
     """The application: the page at `/`, and where a model is here to answer the HTTP API at `/v1`.
 
     Args:
         service: what the page does.
         about: a line that says what answers.
         allow_urls: whether pictures that the API is sent may be URLs, which this machine then fetches.
+        names: what `OwnNamesOnly` takes; None for an app that is not reached over a network.
     """
     import fastapi
     import gradio
 
     from llava.serve.api.routes import make_router
+    from llava.serve.hosts import OwnNamesOnly
+    from llava.serve.page.events import OwnEventsOnly, Uploads
     from llava.serve.page.headers import OwnHostOnly
     from llava.serve.page.layout import MOST_UPLOAD, build_page, css, theme
 
     app = fastapi.FastAPI(openapi_url=None)  # the pages about it load scripts from elsewhere
+    uploads = Uploads()
+    page = build_page(service, about, uploads)
+    app.add_middleware(OwnEventsOnly, page, uploads)
+    if names is not None:
+        app.add_middleware(OwnNamesOnly, *names)
     app.add_middleware(OwnHostOnly)
     if service.server is None:
         model = service.model
@@ -63,7 +82,7 @@ def make_app(service, about: str, allow_urls: bool = False):
         app.include_router(api)
     return gradio.mount_gradio_app(
         app,
-        build_page(service, about),
+        page,
         "/",
         app_kwargs={"openapi_url": None},
         footer_links=[],
@@ -82,12 +101,15 @@ def _model_options(args: argparse.Namespace) -> ModelOptions:
     """The model that is named, or else the bundled one. Raises InputError for options that a server decides itself."""
     if args.conv_mode:
         check_conv_mode(args.conv_mode)
-    defaults = Settings()
-    given = [name for name in ("pruning_method", "budget_per") if getattr(args, name) != getattr(defaults, name)]
-    if args.server and (args.conv_mode or args.num_beams != 1 or given):
-        raise InputError("with --server, conv-mode, num_beams, pruning_method and budget_per are the server's")
-    if args.server and args.allow_urls:
-        raise InputError("--allow-urls is of the HTTP API, which a page with --server does not have")
+    if args.server:
+        from llava.serve.page.vllm_server import SETTINGS
+
+        of_server = [name for name in DEFAULTS if name not in SETTINGS]
+        given = any(getattr(args, name) != DEFAULTS[name] for name in of_server)
+        if args.conv_mode or args.num_beams != 1 or given:
+            raise InputError(f"with --server, conv-mode, num_beams, {' and '.join(of_server)} are the server's")
+        if args.allow_urls:
+            raise InputError("--allow-urls is of the HTTP API, which a page with --server does not have")
     path = args.model_path or str(BUNDLED / "checkpoints" / "llava-tiny")
     return model_options(argparse.Namespace(**vars(args) | {"model_path": path}))
 
@@ -99,13 +121,13 @@ def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tu
 
     server = VllmServer(args.server, options) if args.server else None
     if server is not None and args.model_path is None:
-        return Service(None, server, model.pruning), f"{server.model} on {server.url}"
+        return Service(None, server, model.pruning), server.about
     from llava.serve.page.local_model import LocalModel
 
     loaded = model.load()
     local = LocalModel(loaded, model.name, args.conv_mode, options)
     if server is not None:
-        return Service(local, server, model.pruning), f"{server.model} on {server.url}; {model.name} draws"
+        return Service(local, server, model.pruning), f"{server.about}; {model.name} draws"
     where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
     template = local.template.name
     about = f"{model.name}, {local.patches} patches of a crop, {where}, template {template}"
@@ -121,19 +143,41 @@ def _listen(host: str, port: int) -> socket.socket:
         raise InputError(f"cannot listen on {host}, port {port}: {one_line(error)}") from error
 
 
-def _run(app, listener: socket.socket) -> None:
+def _uploads_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="llava-web-", ignore_cleanup_errors=True)
+
+
+def _leave(uploads: str | None, code: int) -> NoReturn:
+    """End the process without waiting for its threads: whom they answer is gone, and a token may take minutes."""
+    if uploads is not None:
+        shutil.rmtree(uploads, ignore_errors=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run(app, listener: socket.socket, uploads: str) -> None:
+    """Serve until a signal comes, and for at most `MOST_SECONDS` more."""
     import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig, frame) -> None:
+            super().handle_exit(sig, frame)
+            end = threading.Timer(MOST_SECONDS, _leave, (uploads, 128 + sig))
+            end.daemon = True
+            end.start()
 
     host, port = listener.getsockname()[:2]
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancelled_stream)
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(config).run(sockets=[listener])
 
 
 def _is_no_cancelled_stream(record: logging.LogRecord) -> bool:
-    """Whether a record is worth a line: an open page's stream that ends with the command is not."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+    """Whether a record is worth a line: the streams that end with the command are not."""
+    is_cancelled = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not (is_cancelled or str(record.msg).startswith("Cancel %s running task"))
 
 
 def main() -> None:
@@ -143,6 +187,13 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for all (127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve on (7860)")
     parser.add_argument("--allow-urls", action="store_true", help="fetch pictures that the HTTP API is sent as URLs")
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a further name that this server is asked by, such as that of a proxy; again for each",
+    )
     parser.add_argument("--conv-mode", help="prompt template (that of the published figures)")
     add_weights_arguments(parser)
     add_settings_arguments(parser)

@@ -1,27 +1,32 @@
 """transformers' Trainer with LLaVA's order of samples, learning rates and checkpoints."""
 
 import contextlib
-import json
 import logging
+import pickle
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors import SafetensorError
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
+from llava.checkpoints.folders import write_errors
 from llava.checkpoints.weight_files import read_weights
-from llava.errors import InputError, one_line
+from llava.checkpoints.weights import find_not_finite
+from llava.errors import InputError, list_some, one_line
 from llava.train.arguments import TrainingArguments
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.sampler import EpochSampler
 
+STATE = "trainer_state.json"
+_GO_ON = "without {} the same command goes on from what was before it"
+_ODD = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)  # of files that hold something else
 logger = logging.getLogger(__name__)
 
 
@@ -37,17 +42,14 @@ def option_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def write_errors(folder: Path) -> Iterator[None]:
-    """Raise InputError for a file in `folder` that cannot be written, as on a full disk."""
+def reading(checkpoint: str) -> Iterator[None]:
+    """Raise InputError, naming the checkpoint, for a file of it that cannot be read."""
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch.save's own error
-            raise
-        cause = one_line(error)
-        if not isinstance(error, OSError):  # these errors do not always say that the disk is full
-            cause += f" ({shutil.disk_usage(folder).free // 2**20} MiB are free)"
-        raise InputError(f"cannot write to {folder}: {cause}") from error
+    except InputError as error:
+        raise InputError(f"{error}; {_GO_ON.format(checkpoint)}") from error
+    except (OSError, EOFError, pickle.UnpicklingError, *_ODD) as error:
+        raise InputError(f"{checkpoint} is damaged: {one_line(error)}; {_GO_ON.format(checkpoint)}") from error
 
 
 class LLaVATrainer(Trainer):
@@ -125,6 +127,17 @@ class LLaVATrainer(Trainer):
         self.samples_cut += cut
         return super().compute_loss(model, inputs, *args, **kwargs)
 
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        """Trainer's step. Raises InputError for a loss that is not finite, before it changes weights."""
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            step = self.state.global_step
+            raise InputError(
+                f"the loss of step {step + 1} is {loss.item()}: the training has diverged and ends, its checkpoints "
+                "are kept. In another --output_dir a lower --learning_rate, or --bf16, may help"
+            )
+        return loss
+
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Trainer's log, with the number of samples that this process has cut so far."""
         super().log(logs | ({"samples_cut": self.samples_cut} if self.samples_cut else {}), *args, **kwargs)
@@ -134,17 +147,38 @@ class LLaVATrainer(Trainer):
         return 0
 
     def newest_checkpoint(self) -> str | None:
-        """The newest checkpoint in output_dir, None if there is none. Removes what a killed run left incomplete."""
+        """The newest checkpoint in output_dir, None if there is none. Removes what a killed run left incomplete.
+
+        Raises InputError, naming it, for one that lacks a file.
+        """
         if self.is_world_process_zero():
             shutil.rmtree(self._unfinished, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         folder = self.args.output_dir
-        return get_last_checkpoint(folder) if Path(folder).is_dir() else None
+        checkpoint = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+        if checkpoint is not None:
+            self._require_whole(Path(checkpoint))
+        return checkpoint
+
+    def _require_whole(self, checkpoint: Path) -> None:
+        """Raise InputError for a checkpoint without a file that Trainer would go on without, in silence."""
+        state = self._read_state(checkpoint)
+        is_state = isinstance(state.epoch, int | float | None) and isinstance(state.log_history, list)
+        if type(state.global_step) is not int or checkpoint.name != f"checkpoint-{state.global_step}" or not is_state:
+            raise InputError(f"{checkpoint / STATE} is not of this checkpoint; {_GO_ON.format(checkpoint)}")
+        is_plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.save_only_model)
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state*.pth") if is_plain else ():
+            if not any(path.is_file() for path in checkpoint.glob(name)):
+                raise InputError(f"{checkpoint} lacks {name}; {_GO_ON.format(checkpoint)}")
+
+    def _read_state(self, checkpoint: Path) -> TrainerState:
+        with reading(str(checkpoint)):
+            return TrainerState.load_from_json(str(checkpoint / STATE))
 
     def is_complete(self, checkpoint: str) -> bool:
         """Whether the training had ended when `checkpoint` was written."""
-        step = json.loads((Path(checkpoint) / "trainer_state.json").read_text())["global_step"]
-        return step >= self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
+        last = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
+        return self._read_state(Path(checkpoint)).global_step >= last
 
     @property
     def _unfinished(self) -> Path:
@@ -167,27 +201,33 @@ class LLaVATrainer(Trainer):
         if self.is_world_process_zero():
             name = f"checkpoint-{self.state.global_step}"
             target = Path(self.args.output_dir) / name
-            shutil.rmtree(target, ignore_errors=True)
-            (self._unfinished / name).rename(target)
-            shutil.rmtree(self._unfinished)
+            with write_errors(target):
+                shutil.rmtree(target, ignore_errors=True)
+                (self._unfinished / name).rename(target)
+                shutil.rmtree(self._unfinished)
             self._remove_old_checkpoints(self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
 
     def _remove_old_checkpoints(self, limit: int | None) -> None:
-        folders = Path(self.args.output_dir).glob("checkpoint-*")
-        by_step = sorted(
-            (f for f in folders if f.name.split("-")[-1].isdigit()), key=lambda f: int(f.name.split("-")[-1])
-        )
-        for folder in by_step[: -max(limit, 1)] if limit else []:
-            shutil.rmtree(folder, ignore_errors=True)
+        found = (re.fullmatch(r"checkpoint-([0-9]+)", path.name) for path in Path(self.args.output_dir).iterdir())
+        by_step = sorted((int(match[1]), match[0]) for match in found if match)
+        for _, name in by_step[: -max(limit, 1)] if limit else []:
+            shutil.rmtree(Path(self.args.output_dir) / name, ignore_errors=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Write the trained weights, in the dtype of training, and no others."""
+        """Write the trained weights, in the dtype of training, and no others.
+
+        Raises InputError for values that are not finite.
+        """
         if not self.args.should_save:
             return
         state_dict = self.model.state_dict() if state_dict is None else state_dict
+        weights = {name: state_dict[name] for name in self.trained}
+        if bad := find_not_finite(weights):
+            step = self.state.global_step
+            raise InputError(f"step {step} has made values that are not finite in {list_some(bad)}: nothing is written")
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        save_torch_state_dict({name: state_dict[name] for name in self.trained}, output_dir)
+        save_torch_state_dict(weights, output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:
@@ -196,12 +236,26 @@ class LLaVATrainer(Trainer):
             self.load_trained(resume_from_checkpoint)
 
     def load_trained(self, checkpoint: str) -> None:
-        """Load the trained weights of `checkpoint`. Raises InputError if it has other names or shapes."""
-        weights = read_weights(checkpoint)
+        """Load the trained weights of `checkpoint`.
+
+        Raises InputError if it has other names or shapes, or values that are not finite.
+        """
+        with reading(checkpoint):
+            weights = read_weights(checkpoint)
+            if bad := find_not_finite(weights):
+                raise InputError(f"{checkpoint} has values that are not finite in {list_some(bad)}")
         expected = {name: parameter.shape for name, parameter in self.model.named_parameters() if name in self.trained}
         if {name: tensor.shape for name, tensor in weights.items()} != expected:
             raise InputError(f"{checkpoint} belongs to another training: it holds other weights")
         self.model.load_state_dict(weights, strict=False)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(str(checkpoint)):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(str(checkpoint)):
+            super()._load_rng_state(checkpoint)
 
 
 class _SetEpoch(TrainerCallback):

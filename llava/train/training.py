@@ -1,25 +1,26 @@
 """A training run from start to end: options, data, model, steps, the trained weights."""
 
 import logging
-import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import transformers
 from transformers import TrainerCallback
 
+from llava.checkpoints.folders import write_errors
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.checkpoints.weight_files import StateDict
 from llava.checkpoints.weights import published_config, published_weights, save_checkpoint
 from llava.errors import InputError
-from llava.files import read_json_object, require_writable, write_json
-from llava.model.lora import is_lora
-from llava.train.arguments import SAVE_DTYPES, ModelArguments, TrainingArguments, parse_arguments
+from llava.files import write_json
+from llava.train.arguments import SAVE_DTYPES, parse_arguments
 from llava.train.build import TrainingPlan
 from llava.train.data import DataCollatorForSupervisedDataset, LazySupervisedDataset
 from llava.train.labels import PromptTokenizer
-from llava.train.llava_trainer import LLaVATrainer, write_errors
+from llava.train.llava_trainer import LLaVATrainer
 from llava.train.lora import write_lora
+from llava.train.output_folder import deciding_options, make_folder, require_own, result_file, write_state
 from llava.train.records import read_records
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,9 @@ def train(
     transformers.utils.logging.set_verbosity_warning()
     model_args, data_args, training_args = parse_arguments(args)
     logging.getLogger("llava").setLevel(logging.INFO if training_args.process_index == 0 else logging.ERROR)
-    result = result_file(model_args, training_args)
-    require_place(result)
+    result, options = result_file(model_args, training_args), deciding_options(model_args, data_args, training_args)
+    require_own(result, options)
     if result.exists():
-        require_result_of(model_args, training_args, result)
         logger.warning("%s exists: this training is finished; another one needs another --output_dir", result)
         return
     records = read_records(data_args.data_path, data_args.image_folder, model_args.version)
@@ -61,7 +61,7 @@ def train(
         records, prompt_tokenizer, tower.image_processor, plan.config, tower.num_patches_per_side
     )
     dataset.require_answers()
-    make_folder(Path(training_args.output_dir))
+    make_folder(result.parent, options if training_args.should_save else None)
     model = plan.build(tokenizer)
     collator = DataCollatorForSupervisedDataset(tokenizer.pad_token_id)
     trainer = trainer_class(model, training_args, dataset, collator, callbacks)
@@ -71,52 +71,21 @@ def train(
     if checkpoint and trainer.is_complete(checkpoint):
         trainer.load_trained(checkpoint)
     else:
-        _run_steps(trainer, checkpoint)
+        _run_steps(trainer, checkpoint, options)
         if trainer.state.global_step < trainer.state.max_steps:
             logger.warning("stopped at step %d of %d", trainer.state.global_step, trainer.state.max_steps)
             return
     save_result(trainer, tokenizer, result)
 
 
-def _run_steps(trainer: LLaVATrainer, checkpoint: str | None) -> None:
+def _run_steps(trainer: LLaVATrainer, checkpoint: str | None, options: dict) -> None:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except InputError as error:  # a worker of the data loader puts its traceback in front of the message
         name = f"{InputError.__module__}.{InputError.__qualname__}: "
         raise InputError(str(error).strip().splitlines()[-1].removeprefix(name)) from error
-    with write_errors(Path(trainer.args.output_dir)):
-        trainer.save_state()
-
-
-def require_place(result: Path) -> None:
-    """Raise InputError if the results cannot be written to their folder; nothing is made there yet."""
-    try:
-        require_writable(result)
-    except InputError as error:
-        raise InputError(f"cannot write to {result.parent}: {error}") from error
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of the results. Raises InputError if it, or a file in it, cannot be made."""
-    with write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-
-
-def result_file(model_args: ModelArguments, training_args: TrainingArguments) -> Path:
-    """The file that a training writes last: where it exists, the training is finished."""
-    name = "mm_projector.bin" if model_args.tune_mm_mlp_adapter else "config.json"
-    return Path(training_args.output_dir) / name
-
-
-def require_result_of(model_args: ModelArguments, training_args: TrainingArguments, result: Path) -> None:
-    """Raise InputError for a result that is no training's, or that of another stage or kind of training."""
-    folder = result.parent
-    values = read_json_object(folder / "config.json", "config")
-    is_trained = (folder / "trainer_state.json").exists() or any(folder.glob("checkpoint-*"))
-    is_same = values.get("tune_mm_mlp_adapter") is model_args.tune_mm_mlp_adapter
-    if not (is_trained and is_same and is_lora(folder) == training_args.lora_enable):
-        raise InputError(f"{folder} has the result of something else than this training: choose another --output_dir")
+    if trainer.args.should_save:
+        write_state(Path(trainer.args.output_dir), asdict(trainer.state), options)
 
 
 def save_result(trainer: LLaVATrainer, tokenizer, result: Path) -> None:

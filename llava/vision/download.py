@@ -112,7 +112,10 @@ def _cause(error: Exception) -> str:
 
 
 def read_data_uri(uri: str) -> bytes:
-    """What a `data:` URI holds. Raises ValueError, which does not repeat it, if it is malformed or above 32 MB."""
+    """What a `data:` URI holds; base64 may be of the URL alphabet too.
+
+    Raises ValueError, which does not repeat it, if it is malformed or above 32 MB.
+    """
     kind, comma, payload = uri.partition(",")
     if not comma:
         raise ValueError("it has no comma before its data")
@@ -121,7 +124,7 @@ def read_data_uri(uri: str) -> bytes:
     if not kind.rstrip().lower().endswith(";base64"):
         data = unquote_to_bytes(payload)
     else:
-        text = "".join(unquote(payload).split()).rstrip("=")
+        text = "".join(unquote(payload).split()).rstrip("=").replace("-", "+").replace("_", "/")
         try:
             data = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
         except (binascii.Error, ValueError) as error:
@@ -132,7 +135,7 @@ def read_data_uri(uri: str) -> bytes:
 
 
 def without_login(url: str) -> str:
-    """An address for a message: without the login that may be in it."""
-    scheme, slashes, rest = url.partition("://")
+    """An address for a message: in one line, and without the login that may be in it."""
+    scheme, slashes, rest = " ".join(url.split()).partition("://")
     host, slash, path = rest.partition("/")
     return scheme + slashes + host.rpartition("@")[2] + slash + path

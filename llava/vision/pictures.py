@@ -2,7 +2,10 @@
 
 import re
 import stat
-from io import BytesIO
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from io import SEEK_END, BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +17,17 @@ from llava.vision.download import fetch, read_data_uri, without_login
 
 # Pillow's own limit on pixels, twice MAX_IMAGE_PIXELS, says nothing about a picture of one pixel by a hundred million.
 MOST_SIDE = 65_535  # what a JPEG can have
+MOST_PIXELS = 50_000_000  # of the pictures of one request to a server, together: about a second's work
+# Those whose decoders are compiled. Pillow has others in Python, which take a microsecond and more for each pixel, and
+# one that runs another program, and decodes an icon when it is opened, whose header need not have its size.
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "AVIF")
+MOST_READS_OF_HEADER, MOST_READS = 2_000, 200_000  # of a file: chunks, markers, blocks and tags take some each
+MOST_PROFILES = 50  # in a PNG, which has use for one
+MOST_SCANNED = 1_000_000_000  # pixels in all scans of a JPEG; a progressive one has about ten
+MOST_TAG = 200_000  # numbers in a tag of a TIFF: it has one for each strip or tile, and a map of 196,608 colours
+MOST_EXIF = 2**20  # bytes
+# Megabytes of a picture that a server decodes, where its decoder takes a second for less than MOST_BYTES.
+_SLOW = {"ppm_plain": 4, "jpeg2k": 8, "WEBP": 12, "AVIF": 12}
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {
@@ -25,6 +39,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_BYTES = (1, 2, 7)  # types of a TIFF's tags that are not made numbers: bytes, text, and what is not defined
+_STRIPS = (273, 324)  # the tags that say where strips and tiles are
 
 PictureSource = str | Path | bytes | BinaryIO | Image.Image
 
@@ -41,13 +58,12 @@ def read_picture(source: PictureSource, name: str | None = None, as_displayed: b
     Raises InputError, naming it, if it is missing, not a file, truncated, not a picture, longer than 65,535 pixels
     along one side, or of more pixels than Pillow takes (about 179 million).
     """
-    try:
+    with _reading(source, name):
         if isinstance(source, Image.Image):
             return to_rgb(source, as_displayed)
-        with Image.open(_open(source)) as image:
+        with _opened(source) as image:
+            _refuse_repeated_parts(image)
             return to_rgb(image, as_displayed)
-    except Exception as error:  # of any class: Pillow's decoders pass on what they come across in a broken file
-        raise InputError(f"cannot read the image {name or _name(source)}: {_cause(error)}") from error
 
 
 def load_image(image_file: PictureSource, as_displayed: bool = False) -> Image.Image:
@@ -61,12 +77,34 @@ def load_image(image_file: PictureSource, as_displayed: bool = False) -> Image.I
 
 def picture_size(source: PictureSource, name: str | None = None) -> tuple[int, int]:
     """Width and height of a picture as it is stored, from its header. Raises InputError as `read_picture` does."""
+    with _reading(source, name), _opened(source) as image:
+        return image.size
+
+
+@contextmanager
+def _reading(source: PictureSource, name: str | None) -> Iterator[None]:
+    """Raise InputError, naming the picture, for what its reading raises."""
     try:
-        with Image.open(_open(source)) as image:
-            _refuse_too_long(image)
-            return image.size
-    except Exception as error:  # as above
+        yield
+    except Exception as error:  # of any class: Pillow's decoders pass on what they come across in a broken file
         raise InputError(f"cannot read the image {name or _name(source)}: {_cause(error)}") from error
+
+
+def check_pixels(pictures: Iterable[PictureSource], name: str) -> None:
+    """Raise InputError, naming whose pictures they are, for more than `MOST_PIXELS` together, before any is decoded."""
+    left = MOST_PIXELS
+    for source in pictures:
+        with _reading(source, name), _opened(source) as image:
+            width, height = image.size
+            size, most = image.fp.seek(0, SEEK_END), _SLOW.get(image.tile[0][0] if image.tile else image.format)
+        if width * height > left:
+            before = f", and {MOST_PIXELS - left:,} before it" if left < MOST_PIXELS else ""
+            raise InputError(
+                f"the image {name} is too large: {width} x {height} pixels{before}, at most {MOST_PIXELS:,} in all"
+            )
+        if most and size > most * 2**20:
+            raise InputError(f"the image {name} is too large: of its format at most {most} MB are decoded here")
+        left -= width * height
 
 
 def _refuse_too_long(image: Image.Image) -> None:
@@ -111,7 +149,7 @@ def to_rgb(image: Image.Image, as_displayed: bool = False) -> Image.Image:
 def _orientation(image: Image.Image) -> int | None:
     """How an image is to be turned, in EXIF's numbers; None where its EXIF is broken, which its pixels need not be."""
     try:
-        return image.getexif().get(_ORIENTATION)
+        return image.getexif().get(_ORIENTATION) if len(image.info.get("exif", b"")) <= MOST_EXIF else None
     except Exception:
         return None
 
@@ -138,8 +176,73 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return eight
 
 
-def _open(source: str | Path | bytes | BinaryIO) -> Path | BinaryIO:
-    """What Pillow can open. Raises OSError or ValueError."""
+@contextmanager
+def _opened(source: str | Path | bytes | BinaryIO) -> Iterator[Image.Image]:
+    """A picture that is not decoded yet. Raises OSError or ValueError for one that is not to be decoded."""
+    Image.init()
+    with ExitStack() as stack:
+        file = _file(source)
+        if file is not source:
+            stack.enter_context(file)
+        pieces = _Pieces(file)
+        _refuse_large_tags(pieces)
+        image = stack.enter_context(Image.open(pieces, formats=[name for name in FORMATS if name in Image.OPEN]))
+        _refuse_too_long(image)
+        pieces.left = MOST_READS
+        yield image
+
+
+class _Pieces:
+    """A file that ends, with a ValueError, when more pieces of it were read than are `left`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.left = file, MOST_READS_OF_HEADER
+
+    def read(self, *size: int) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("it is in too many pieces")
+        return self._file.read(*size)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._file, name)
+
+
+def _refuse_large_tags(file: "_Pieces") -> None:
+    """Raise ValueError for a TIFF with a tag of so many numbers that Pillow would be long about it."""
+    file.seek(0)
+    header = file.read(16)
+    if header[:4] in (b"II*\0", b"MM\0*"):
+        order, place, number, entry = header[:2], header[4:8], "H", "HHI4x"
+    elif header[:4] in (b"II+\0", b"MM\0+"):  # BigTIFF
+        order, place, number, entry = header[:2], header[8:], "Q", "HHQ8x"
+    else:
+        return
+    order = "<" if order == b"II" else ">"
+    file.seek(int.from_bytes(place, "little" if order == "<" else "big"))
+    (tags,) = struct.unpack(order + number, file.read(struct.calcsize(order + number)))
+    entry = struct.Struct(order + entry)
+    table = file.read(min(tags, 2**16) * entry.size)
+    for tag, kind, count in entry.iter_unpack(table[: len(table) // entry.size * entry.size]):
+        if count > MOST_TAG and (kind not in _BYTES or tag in _STRIPS):
+            raise ValueError(f"its tag {tag} has {count:,} numbers")
+
+
+def _refuse_repeated_parts(image: Image.Image) -> None:
+    """Raise ValueError for an open picture with parts that are decoded far oftener than it has use for."""
+    place = image.fp.tell()
+    image.fp.seek(0)
+    data = image.fp.read()
+    image.fp.seek(place)
+    if data.count(b"iCCP") > MOST_PROFILES:
+        raise ValueError("it has too many colour profiles")
+    scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
+    if scans * image.width * image.height > MOST_SCANNED:
+        raise ValueError(f"{scans} scans of {image.width} x {image.height} pixels are above {MOST_SCANNED:,} pixels")
+
+
+def _file(source: str | Path | bytes | BinaryIO) -> BinaryIO:
+    """The file that Pillow reads. Raises OSError or ValueError."""
     if isinstance(source, bytes | bytearray):
         return BytesIO(source)
     if hasattr(source, "read"):
@@ -152,7 +255,7 @@ def _open(source: str | Path | bytes | BinaryIO) -> Path | BinaryIO:
     # Opening a pipe waits for its other end, and a device never ends.
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("it is not a file" if not path.is_dir() else "it is a folder")
-    return path
+    return path.open("rb")
 
 
 def is_data_uri(source: object) -> bool:

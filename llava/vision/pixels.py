@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -10,8 +11,9 @@ from llava.vision.grids import is_anyres, parse_grid_pinpoints, select_best_reso
 from llava.vision.pictures import read_picture
 from llava.vision.processors import tower_processor
 
-MOST_PIXELS = 178_956_970  # of an image on the way: as many as Pillow takes at most from a file
+MOST_ON_THE_WAY = 178_956_970  # of an image on the way: as many as Pillow takes at most from a file
 _STRIP = 2**22  # pixels of a strip
+_BITS = 22  # of Pillow's weights after the point
 
 
 def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Image.Image:
@@ -33,13 +35,14 @@ def resize_to_square(image: Image.Image, image_processor, color: tuple[int, ...]
     that does not scale and crop to one size gets the square, or the image, unchanged.
 
     Raises InputError for an image that would have more than 178,956,970 pixels on the way: at the tower's scale where
-    it is not padded, or as a square where the processor is such a one.
+    it is not padded, or as a square where the processor is such a one, or tall images are not resized bicubically.
     """
     longer, shorter = max(image.size), min(image.size)
     side = image_processor.central_square if color is None else image_processor.padded_square
     edge = image_processor.shorter_side
-    pixels = edge**2 * longer // shorter if color is None else longer**2 if side is None else 0
-    if pixels > MOST_PIXELS:
+    is_slow = image.height > 2 * image.width and image_processor.resample != Image.Resampling.BICUBIC
+    pixels = edge**2 * longer // shorter if color is None else longer**2 if side is None or is_slow else 0
+    if pixels > MOST_ON_THE_WAY:
         raise InputError(f"{image.width} x {image.height} pixels would become {pixels} on the way to the vision tower")
     if side is None:
         return image if color is None else expand2square(image, color)
@@ -61,11 +64,19 @@ def _resize_rows(
     """The middle `side` pixels of each row, centred on a row of `canvas` pixels of `color` and resized to `scaled`."""
     width, height = image.size
     left, start = (canvas - width) // 2, (scaled - side) // 2
-    result = Image.new("RGB", (side, height))
-    lines = max(1, _STRIP // max(canvas, scaled))
+    result = Image.new("RGB", (side, height), color or 0)
+    # Where most of the row is of one colour, or is cut off afterwards, Pillow would take far longer than the image's
+    # pixels justify.
+    is_sparse = resample == Image.Resampling.BICUBIC and (2 * width < canvas or 2 * side < scaled)
+    weights = _bicubic_weights(canvas, scaled, range(start, start + side), left, width) if is_sparse else None
+    lines = max(1, _STRIP // (max(width, side) if is_sparse else max(canvas, scaled)))
     for top in range(0, height, lines):
         bottom = min(height, top + lines)
         strip = image.crop((0, top, width, bottom))
+        if weights is not None:
+            first, strip = _weigh(strip, weights, color or (0, 0, 0))
+            result.paste(strip, (first - start, top))
+            continue
         if canvas != width:
             padded = Image.new("RGB", (canvas, bottom - top), color)
             padded.paste(strip, (left, 0))
@@ -73,6 +84,41 @@ def _resize_rows(
         strip = strip.resize((scaled, bottom - top), resample)
         result.paste(strip.crop((start, 0, start + side, bottom - top)), (0, top))
     return result
+
+
+def _bicubic_weights(canvas: int, scaled: int, columns: range, left: int, width: int) -> list[tuple]:
+    """How Pillow weighs the pixels of a row of `canvas` pixels that is resized to `scaled`.
+
+    Returns, for those of these `columns` of the result that see pixels `left` to `left + width`: the column, the first
+    that it sees of these pixels, their weights (n,), and the sum of all others', in units of 2**-22 as in Pillow.
+    """
+    scale, found = canvas / scaled, []
+    reach = 2 * max(scale, 1.0)
+    for column in columns:
+        centre = (column + 0.5) * scale
+        first, end = max(0, int(centre - reach + 0.5)), min(canvas, int(centre + reach + 0.5))
+        if first >= left + width or end <= left:
+            continue
+        x = np.abs((np.arange(first, end) - centre + 0.5) / max(scale, 1.0))
+        near, far = (1.5 * x - 2.5) * x * x + 1, (((x - 5) * x + 8) * x - 4) * -0.5
+        exact = np.where(x < 1, near, np.where(x < 2, far, 0))
+        exact = exact / sum(exact.tolist()) * 2**_BITS
+        weights = np.trunc(exact + np.copysign(0.5, exact))
+        seen = slice(max(left, first) - first, min(left + width, end) - first)
+        found.append((column, first + seen.start - left, weights[seen], weights.sum() - weights[seen].sum()))
+    return found
+
+
+def _weigh(strip: Image.Image, weights: list[tuple], color: tuple[int, ...]) -> tuple[int, Image.Image]:
+    """The columns that have `weights`, of a strip on a canvas of `color`, and the number of the first of them."""
+    start, end = weights[0][1], max(first + len(own) for _, first, own, _ in weights)
+    pixels = np.asarray(strip)[:, start:end].transpose(0, 2, 1)
+    values = np.ascontiguousarray(pixels, np.float64).reshape(-1, end - start)  # whose sums are exact below 2**53
+    result = np.empty((strip.height, len(weights), 3), np.uint8)
+    for i, (_, first, own, others) in enumerate(weights):
+        total = (values[:, first - start : first - start + len(own)] @ own).reshape(-1, 3) + np.multiply(color, others)
+        result[:, i] = np.clip(np.floor((total + 2 ** (_BITS - 1)) / 2**_BITS), 0, 255)
+    return weights[0][0], Image.fromarray(result)
 
 
 def resize_width_first(image: Image.Image, size: tuple[int, int]) -> Image.Image:

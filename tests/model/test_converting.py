@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from llava.checkpoints.folders import new_checkpoint
 from llava.checkpoints.hf.tokenizer import write_hf_tokenizer
 from llava.checkpoints.tokenizer import LlamaSentencePieceTokenizer, load_tokenizer, tokenizer_image_token
 from llava.checkpoints.weight_files import read_weights
@@ -222,6 +223,27 @@ def test_a_full_disk_leaves_nothing_behind(checkpoints, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"cannot write .*No space left"):
         convert_checkpoint(source, tmp_path / "out", "hf", 10**9)
     assert not list(tmp_path.glob("out*"))
+
+
+def test_two_processes_do_not_write_one_target(checkpoints, tmp_path):
+    """The lock is the folder's, so that it ends with its process; what a killed one left is removed."""
+    source, target = str(checkpoints("v1.5")), tmp_path / "out"
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part" / "7.safetensors").write_bytes(b"left")
+    with new_checkpoint(target) as part:
+        (part / "mine").write_text("")
+        with pytest.raises(InputError, match=r"another process is writing .*out"):
+            convert_checkpoint(source, target, "hf", 10**9)
+    assert [path.name for path in target.iterdir()] == ["mine"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_is_in_the_way_is_left_alone(checkpoints, tmp_path):
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"out\.part is in the way: it has thesis\.txt"):
+        convert_checkpoint(str(checkpoints("v1.5")), tmp_path / "out", "hf", 10**9)
+    assert (tmp_path / "out.part" / "thesis.txt").read_text() == "mine"
 
 
 def run_command(*arguments, **options) -> subprocess.Popen:

@@ -185,4 +185,7 @@ def test_the_script_merges_with_upstream_s_flags(lora, checkpoints, tmp_path, mo
     monkeypatch.setattr("sys.argv", ["merge_lora_weights.py", *flags])
     with pytest.raises(InputError, match="is no LoRA checkpoint: there is nothing to merge"):
         script.main()
+    monkeypatch.setattr("sys.argv", ["merge_lora_weights.py", *flags[:-1], str(target / "config.json" / "below")])
+    with pytest.raises(SystemExit):  # its parent is a file
+        script.main()
     assert [path.name for path in tmp_path.iterdir() if "merged" in path.name] == ["merged"]

@@ -23,8 +23,9 @@ class ModelServer(ThreadingHTTPServer):
     """Speaks what the page needs of vLLM's protocol, on a port of its own.
 
     It answers with what it was asked, so that a test can see what arrived: how many messages, the size of the picture,
-    the visual tokens that were wanted. `bodies` are the requests. A question that begins with "break off" gets half an
-    answer, one with "refuse" an error.
+    the visual tokens wanted. `bodies` are the requests, `addresses` where each came from. `pruning` is what the server
+    says of itself, None for a server that says nothing; it refuses a request's settings where it takes none. A question
+    that begins with "break off" gets half an answer, one with "refuse" an error.
     """
 
     daemon_threads = True
@@ -32,6 +33,9 @@ class ModelServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.bodies: list[dict] = []
+        self.addresses: list[tuple[str, int]] = []
+        own = {"visual_token_num": 64, "important_ratio": 0.5, "pruning_method": "vispruner", "pruning_seed": 0}
+        self.pruning: dict | None = {"patches": 576, "takes_settings": True, "settings": own}
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -42,13 +46,17 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        assert self.path == "/v1/models"
+        if self.path == "/pruning" and self.server.pruning is not None:
+            return self._send_json(200, self.server.pruning)
+        if self.path != "/v1/models":
+            return self._send_json(404, {"detail": "Not Found"})
         self._send_json(200, {"object": "list", "data": [{"id": "llava-served", "object": "model"}]})
 
     def do_POST(self) -> None:
         assert self.path == "/v1/chat/completions"
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.bodies.append(body)
+        self.server.addresses.append(self.client_address)
         texts, size = [], None
         for message in body["messages"]:
             parts = message["content"]
@@ -58,7 +66,10 @@ class _Handler(BaseHTTPRequestHandler):
                     size = Image.open(BytesIO(base64.b64decode(found[2]))).size
                 else:
                     texts.append(part["text"])
-        wanted = body["mm_processor_kwargs"]
+        takes_settings = self.server.pruning is not None and self.server.pruning["takes_settings"]
+        if "mm_processor_kwargs" in body and not takes_settings:
+            return self._send_json(400, {"error": {"message": "Per-request mm_processor_kwargs are disabled"}})
+        wanted = body.get("mm_processor_kwargs", {"visual_token_num": "its own"})
         if texts[-1].startswith("refuse"):
             error = {"message": "visual_token_num must be at least 1", "type": "BadRequestError", "code": 400}
             return self._send_json(400, {"error": error})

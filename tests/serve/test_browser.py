@@ -299,6 +299,18 @@ def test_a_server_answers_and_the_page_says_that_nothing_can_be_drawn(browser, m
         page.context.close()
 
 
+def test_a_server_that_takes_no_settings_has_no_controls(browser, model_server, tmp_path):
+    model_server.pruning |= {"patches": 144, "takes_settings": False}
+    with serving(tmp_path, "--server", model_server.url) as (_, address, _):
+        page = Visit(browser, address)
+        page.ask("What is it?")
+        assert page.answers() == ["1 texts, (168, 168), its own tokens"]
+        assert "64 of 144 tokens" in page.page.inner_text("#talk")
+        for control in ("#visual_token_num", "#important_ratio", "#compare"):
+            assert not page.page.locator(control).is_visible()
+        page.context.close()
+
+
 def test_nothing_is_left_when_the_command_ends(tmp_path):
     with serving(tmp_path, "--device", "cpu") as (process, _, _):
         assert list(tmp_path.glob("llava-web-*"))

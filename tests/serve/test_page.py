@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from llava.pruning import MethodError, Settings
 from llava.serve.page.controls import fitting_controls, setting_controls
 from llava.serve.page.layout import _notice
+from llava.serve.page.service import Service
 from llava.serve.web import make_app
 
 
@@ -53,11 +54,15 @@ def test_an_upload_that_is_too_large_is_refused(client, tmp_path):
     assert not left
 
 
-def happens(client, event: str, *data) -> dict:
-    """What comes of an event that a visitor's browser reports with this data."""
+def number_of(client, event: str) -> int:
+    """How Gradio calls the first thing that happens at an event."""
     events = client.get("/config").json()["dependencies"]
-    number = next(one["id"] for one in events if any(name == event for _, name in one["targets"]))
-    sent = {"data": data, "fn_index": number, "session_hash": "me"}
+    return next(one["id"] for one in events if any(name == event for _, name in one["targets"]))
+
+
+def happens(client, event: str, *data, **more) -> dict:
+    """What comes of an event that a visitor's browser reports with this data."""
+    sent = {"data": data, "fn_index": number_of(client, event), "session_hash": "me", **more}
     assert client.post("/gradio_api/queue/join", json=sent).status_code == 200
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "me"}) as stream:
         messages = [json.loads(line.removeprefix("data:")) for line in stream.iter_lines() if line.startswith("data:")]
@@ -104,6 +109,103 @@ def test_a_method_of_the_server_s_own_that_fails_is_a_sentence_and_in_the_log(
     assert service.draw_kept("me", Settings(4))
 
 
+def upload(client, file) -> dict:
+    """A file's name for an event, as Gradio's own script writes it."""
+    path = client.post("/gradio_api/upload", files={"files": ("a.png", file.read_bytes())}).json()[0]
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def test_an_upload_is_taken_once_by_the_browser_that_sent_it(client, picture_file):
+    sent = upload(client, picture_file)
+    cookies = dict(client.cookies)
+    client.cookies.clear()
+    assert "Nothing was uploaded" in happens(client, "upload", sent)["output"]["data"][3]
+    upload(client, picture_file)  # another browser's, of the same name
+    other = dict(client.cookies)
+    client.cookies.clear()
+    assert cookies and other != cookies
+    for name, value in cookies.items():
+        client.cookies.set(name, value)
+    assert happens(client, "upload", sent)["output"]["data"][3] == ""
+    assert "Nothing was uploaded" in happens(client, "upload", sent)["output"]["data"][3]
+    client.cookies.clear()
+    for name, value in other.items():
+        client.cookies.set(name, value)
+    assert happens(client, "upload", sent)["output"]["data"][3] == ""
+
+
+def test_a_file_is_shown_to_the_browser_that_sent_it_alone(client, picture_file):
+    path = f"/gradio_api/file={upload(client, picture_file)['path']}"
+    assert client.get(path).content == picture_file.read_bytes()
+    client.cookies.clear()
+    assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fn_index": 999},
+        {"fn_index": -1},
+        {"fn_index": "0"},
+        {"fn_index": True},
+        {"fn_index": None},
+        {"data": [1]},
+        {"data": {}},
+        {"data": None},
+        {"session_hash": None},
+        {"session_hash": 5},
+        {"session_hash": "x" * 1000},
+    ],
+)
+def test_an_event_that_the_page_does_not_have_is_refused(client, capfd, changed):
+    sent = {"data": [], "fn_index": number_of(client, "load"), "session_hash": "me"} | changed
+    for path in ("queue/join", "run/predict"):
+        assert client.post(f"/gradio_api/{path}", json=sent).status_code == 400
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_values_that_no_browser_sends_leave_no_traceback(client, capfd):
+    nested = [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]
+    for value in (None, 5, True, 10**30, 1.5, "x", [], {}, nested, nested[0]):
+        assert not happens(client, "submit", *[value] * 7)["success"] or value == "x"
+        happens(client, "upload", value)
+        happens(client, "input", *[value] * 5)
+    for event_data in (None, {}, {"index": "0"}, 5):
+        sent = {"data": [], "fn_index": number_of(client, "select"), "session_hash": "me", "event_data": event_data}
+        assert client.post("/gradio_api/queue/join", json=sent).status_code == 400
+    for index in (-1, 10**9):
+        assert not happens(client, "select", event_data={"index": index, "value": None})["success"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_only_what_the_page_uses_of_gradio_is_there(client):
+    for body in (b"", b"[]", b"\xff", b"[" * 100_000):
+        assert client.post("/gradio_api/queue/join", content=body).status_code == 400
+    assert client.post("/gradio_api/queue/join", content=b" " * (2**20 + 1)).status_code == 413
+    for path in ("run/ask", "api/predict", "call/ask", "component_server", "process_recording"):
+        assert client.post(f"/gradio_api/{path}", json={"data": [], "fn_index": 0}).status_code == 404
+    for path in ("proxy=http://127.0.0.1/", "file=%00", "deep_link"):
+        assert client.get(f"/gradio_api/{path}").status_code == 404
+
+
+def test_a_page_of_another_site_may_not_read_what_gradio_says(service_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    names, here = ("127.0.0.1", []), "http://localhost:7860"
+    with TestClient(make_app(service_of(), "a random model", names=names), base_url=here) as client:
+        for origin in ("http://localhost:3000", "https://evil.example", "null"):
+            headers = {"origin": origin}
+            answer = client.get("/config", headers=headers)
+            assert answer.status_code == 200
+            assert not [name for name in answer.headers if name.startswith("access-control-")]
+            wanted = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+            for path in ("/gradio_api/queue/join", "/v1/chat/completions"):
+                for answer in (client.options(path, headers=headers | wanted), client.post(path, headers=headers)):
+                    assert answer.status_code == 403
+                    assert not [name for name in answer.headers if name.startswith("access-control-")]
+        assert client.get("/", headers={"host": "evil.example"}).status_code == 403
+        assert client.post("/gradio_api/reset", json={"event_id": "a"}, headers={"origin": here}).status_code == 200
+
+
 def test_every_setting_has_a_control(service_of):
     names = [field.name for field in fields(Settings)]
     controls = setting_controls(service_of())
@@ -111,6 +213,23 @@ def test_every_setting_has_a_control(service_of):
     assert {name: controls[name].value for name in names} == asdict(service_of().settings)
     assert [name for name in names if controls[name].visible] == names[:3]  # the others change nothing here
     assert setting_controls(service_of("v1.6"))["budget_per"].visible
+
+
+@pytest.mark.parametrize("takes_settings", [True, False])
+def test_what_a_server_does_not_take_has_no_control(takes_settings, model_server, tmp_path, monkeypatch):
+    from llava.serve.page.vllm_server import VllmServer
+
+    model_server.pruning |= {"patches": 144, "takes_settings": takes_settings}
+    service = Service(None, VllmServer(model_server.url, {}), Settings())
+    controls = setting_controls(service)
+    visible = [name for name in controls if controls[name].visible]
+    assert visible == (["visual_token_num", "important_ratio"] if takes_settings else [])
+    assert controls["visual_token_num"].maximum == 144
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    with TestClient(make_app(service, "a server")) as client:
+        parts = client.get("/config").json()["components"]
+    (compare,) = (part["props"]["visible"] for part in parts if part["props"].get("elem_id") == "compare")
+    assert compare is takes_settings
 
 
 def test_controls_fit_the_method_and_the_budget(service_of):

@@ -1,13 +1,17 @@
 """Answers from a server over vLLM's protocol, against one that speaks it."""
 
+import base64
+import contextlib
 import socket
 import threading
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 from llava.errors import InputError
 from llava.pruning import Settings
-from llava.serve.page.vllm_server import VllmServer
+from llava.serve.page.vllm_server import ServerPruning, VllmServer
 from tests.conftest import picture
 
 pytest.importorskip("openai", reason="the extra demo is not installed: see scripts/test_web.sh")
@@ -27,6 +31,70 @@ def collect(pieces) -> tuple[list[str], object]:
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
 def test_its_model_is_asked_for(model_server, end):
     assert VllmServer(model_server.url + end, GREEDY).model == "llava-served"
+
+
+def test_what_it_keeps_is_asked_for(model_server):
+    model_server.pruning = {
+        "patches": 144,
+        "takes_settings": False,
+        "settings": {
+            "visual_token_num": 16,
+            "important_ratio": 0.25,
+            "pruning_method": "divprune",
+            "later": 1,
+        },
+    }
+    server = VllmServer(model_server.url, GREEDY)
+    assert server.pruning == ServerPruning(144, False, Settings(16, 0.25, "divprune"), "divprune")
+    assert server.about == f"llava-served on {model_server.url}, 144 patches of a crop, divprune"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        {"patches": 0},
+        {"patches": True},
+        {"patches": "144"},
+        {"settings": None},
+        {"settings": {"pruning_method": "vispruner", "visual_token_num": 0}},
+        {"settings": {"pruning_method": 5}},
+    ],
+)
+def test_a_server_that_does_not_say_what_it_keeps_is_asked_with_its_own_settings(wrong, model_server):
+    model_server.pruning = None if wrong is None else model_server.pruning | wrong
+    server = VllmServer(model_server.url, GREEDY)
+    assert server.pruning == ServerPruning()
+    said, _ = collect(server.chat(picture(200, 150), 576).stream("What is it?", Settings(64)))
+    assert "".join(said) == "1 texts, (200, 150), its own tokens"
+
+
+def test_a_file_that_a_server_names_as_its_method_is_never_run(model_server, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    model_server.pruning["settings"]["pruning_method"] = str(own)
+    pruning = VllmServer(model_server.url, GREEDY).pruning
+    assert (pruning.method, pruning.settings.pruning_method) == (str(own), "vispruner")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("given", [{"visual_token_num": 32}, {"important_ratio": 0.25}])
+def test_a_setting_that_the_server_does_not_take_is_refused_by_name(given):
+    asked = Settings(**given)
+    for pruning in (ServerPruning(), ServerPruning(144, False, Settings(16), "vispruner")):
+        with pytest.raises(InputError, match=f"{min(given)}.*--trust-request-mm-kwargs"):
+            pruning.begin_with(asked)
+    begun = ServerPruning(144, True, Settings(16, 0.75, "divprune"), "divprune").begin_with(asked)
+    assert begun == Settings(**{"visual_token_num": 16, "important_ratio": 0.75, "pruning_method": "divprune"} | given)
+
+
+def test_each_question_has_a_connection_of_its_own(model_server):
+    """Over one that the server closes after its last answer, the next question would be lost."""
+    chat = VllmServer(model_server.url, GREEDY).chat(picture(), 576)
+    for question in ("refuse this", "refuse that", "What is it?", "Why?"):
+        with contextlib.suppress(InputError):
+            collect(chat.stream(question, Settings(64)))
+    assert len(set(model_server.addresses)) == len(model_server.addresses) == 4
 
 
 def test_an_answer_streams_with_the_budget_of_the_request(model_server):
@@ -52,6 +120,14 @@ def test_a_conversation_is_sent_whole_and_the_picture_with_its_first_question(mo
     collect(chat.stream_unpruned("Why?"))
     assert model_server.bodies[2]["messages"] == messages  # the same history, without the pruned answer
     assert model_server.bodies[2]["mm_processor_kwargs"] == {"visual_token_num": 576}
+
+
+def test_the_picture_arrives_as_it_is(model_server):
+    image = picture(200, 150)
+    collect(VllmServer(model_server.url, GREEDY).chat(image, 576).stream("What?", Settings(8)))
+    url = model_server.bodies[0]["messages"][0]["content"][0]["image_url"]["url"]
+    arrived = Image.open(BytesIO(base64.b64decode(url.partition(",")[2])))
+    assert arrived.convert("RGB").tobytes() == image.tobytes()
 
 
 def test_sampling_is_passed_on(model_server):

@@ -15,10 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.errors import InputError
 from llava.inference import Engine, Session, make_request
+from llava.inference.images import decode_image
 from llava.pruning import METHOD_NAMES, Settings
 from llava.serve.queue import Queue
 from llava.vision.pictures import load_image
@@ -430,6 +432,70 @@ def test_bad_input_is_refused_by_name_and_the_server_goes_on(server, stream):
 def test_a_text_that_is_too_long_is_refused_before_its_turn(server):
     with server.turn, server.turn, pytest.raises(openai.BadRequestError, match="the context is full"):
         ask(server, user("word " * 3000), timeout=10)
+
+
+def one_bit(width: int, height: int) -> bytes:
+    return encode(Image.new("1", (width, height)))
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        (lambda: user("word " * 800_000), "longer than the context"),
+        (lambda: user("=" * 4_000_000), "longer than the context"),
+        (lambda: user("What?", one_bit(5000, 5000), one_bit(5000, 5001)), "at most 50,000,000 in all"),
+        (lambda: user("What?", PNG, PNG[:-100]), "the image of the conversation"),
+        (lambda: user("What?", *[PNG] * 65), "65 pictures, at most 64"),
+    ],
+)
+def test_what_costs_too_much_or_cannot_be_read_is_refused_before_its_turn(server, message, named):
+    with server.turn, server.turn, pytest.raises(openai.BadRequestError, match=named):
+        ask(server, message(), timeout=30)
+
+
+def test_a_client_that_goes_away_ends_the_decoding_of_its_pictures(tiny, monkeypatch):
+    decoded = []
+
+    def decode(*arguments):
+        decoded.append(arguments)
+        time.sleep(0.1)
+        return decode_image(*arguments)
+
+    monkeypatch.setattr(routes, "decode_image", decode)
+    body = json.dumps({"messages": [user("What?", *[PNG] * 64)]}).encode()
+    with serving(tiny, "llava-tiny") as served:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port)
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        wait_for(lambda: decoded)
+        connection.close()
+        wait_for(lambda: all(thread.name != "answering" for thread in threading.enumerate()))
+        assert len(decoded) < 64
+        assert not served.passes
+
+
+def test_a_client_that_goes_away_leaves_its_place_in_the_queue(tiny):
+    queue = Queue()
+    body = json.dumps({"messages": [user("Hi")]}).encode()
+    with serving(tiny, "llava-tiny", turn=queue) as served, queue:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port)
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        wait_for(lambda: len(queue) == 2)
+        connection.close()
+        wait_for(lambda: len(queue) == 1)
+
+
+@pytest.mark.slow
+def test_no_request_of_32_clients_is_lost(tiny):
+    with serving(tiny, "llava-tiny", turn=Queue()) as served:
+
+        def ask_often(_) -> list[str]:
+            with openai.OpenAI(base_url=f"http://127.0.0.1:{served.port}/v1", api_key="none") as client:
+                served_to = SimpleNamespace(client=client, name="llava-tiny")
+                message = user("Is there a dog?", PNG)
+                return [text_of(ask(served_to, message, max_tokens=2)) for _ in range(3)]
+
+        with ThreadPoolExecutor(32) as pool:
+            assert len({said for answers in pool.map(ask_often, range(32)) for said in answers}) == 1
 
 
 def test_the_last_token_that_the_context_has_room_for(server):

@@ -17,6 +17,10 @@ WITH_SYSTEM = sorted(name for name, template in conv_templates.items() if templa
 WITHOUT_SYSTEM = sorted(conv_templates.keys() - WITH_SYSTEM)
 
 
+def text(text: str) -> dict:
+    return {"type": "text", "text": text}
+
+
 @pytest.fixture
 def model(loaded):
     return loaded()[1]
@@ -46,11 +50,24 @@ def said(messages) -> list:
     return [{"role": role, "content": content} for role, content in pairs]
 
 
-def text(text: str) -> dict:
-    return {"type": "text", "text": text}
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        ([PIC, text("What?")], "<image>\nWhat?"),
+        ([PIC], "<image>\n"),
+        ([text("What?"), PIC], "<image>\nWhat?"),  # as the models were trained
+        ([text("What?"), text("And?"), PIC, PIC], "<image>\n<image>\nWhat?\nAnd?"),
+        ([PIC, text("or"), PIC, text("?")], "<image>\nor\n<image>\n?"),
+        ([text("First"), PIC, text("second"), PIC], "First\n<image>\nsecond\n<image>"),
+    ],
+)
+def test_pictures_between_texts_keep_their_order(lay_out, content, shown):
+    prompt, pictures = lay_out([("user", content)])
+    assert f"USER: {shown} ASSISTANT:" in prompt
+    assert len(pictures) == shown.count("<image>")
 
 
-def test_pictures_stand_in_front_of_the_text_unless_it_places_them(lay_out):
+def test_pictures_stand_in_order_unless_the_text_places_them(lay_out):
     turns = [
         ("user", [text("What"), PIC, PIC, text("is it?")]),
         ("assistant", [text("A <image> of"), text("cats.")]),
@@ -59,7 +76,7 @@ def test_pictures_stand_in_front_of_the_text_unless_it_places_them(lay_out):
     prompt, pictures = lay_out(turns)
     opening, _ = lay_out("Hi")[0].split("Hi")
     assert prompt == (
-        f"{opening}<image>\n<image>\nWhat\nis it? ASSISTANT: A < image > of\ncats.</s>"
+        f"{opening}What\n<image>\n<image>\nis it? ASSISTANT: A < image > of\ncats.</s>"
         "USER: Is <image> one too? ASSISTANT:"
     )
     assert pictures == (PIC["image_url"]["url"],) * 3
@@ -130,7 +147,18 @@ def test_every_setting_may_be_given():
     assert read(mm_processor_kwargs=given).pruning(Settings()) == Settings(**given)
 
 
-def test_what_changes_nothing_is_taken():
+def test_a_request_of_very_many_parts_is_refused_before_it_is_read():
+    for body in (b'{"messages":[' + b"1," * 200_000 + b"1]}", b"{" + b'"a":1,' * 100_000 + b'"b":1}'):
+        with pytest.raises(ChatError, match="quotes, commas and brackets") as refused:
+            read_request(body)
+        assert refused.value.status == 413
+
+
+def test_what_changes_nothing_is_taken(lay_out):
+    named = [{"role": "user", "content": "Hi", "name": "Al"}]
+    assert lay_out(named) == lay_out("Hi")
+    for detail in ("auto", "low", "high"):
+        assert lay_out(picture_at(PIC["image_url"]["url"], detail=detail)) == lay_out([("user", [PIC])])
     harmless = {"n": 1, "logprobs": False, "tools": [], "tool_choice": "none", "presence_penalty": 0.0, "user": "me"}
     harmless |= {"response_format": {"type": "text"}, "frequency_penalty": None, "store": False}
     assert read(**harmless) == read()
@@ -236,9 +264,9 @@ def picture_at(url, **more) -> list:
         ([("system", "See <image>"), ("user", "Hi")], "messages[0].content"),
         ([("system", [PIC]), ("user", "Hi")], "messages[0].content[0]"),
         ([("user", "Hi"), ("assistant", [PIC]), ("user", "Ho")], "messages[1].content[0]"),
-        ([{"role": "user", "content": "Hi", "name": "Al"}], "messages[0].name"),
+        ([{"role": "user", "content": "Hi", "name": 5}], "messages[0].name"),
         (picture_at(None), "messages[0].content[0].image_url.url"),
-        (picture_at(PIC["image_url"]["url"], detail="low"), "messages[0].content[0].image_url.detail"),
+        (picture_at(PIC["image_url"]["url"], detail="best"), "messages[0].content[0].image_url.detail"),
         (picture_at("https://example.com/a.png"), "messages[0].content[0]"),
         (picture_at("/etc/passwd"), "messages[0].content[0]"),
         (picture_at("file:///etc/passwd"), "messages[0].content[0]"),

@@ -394,6 +394,9 @@ def test_a_tower_without_cls_is_drawn_by_the_attention_that_is_received(service_
 def test_a_server_answers_and_a_model_beside_it_draws(service_of, picture_file, model_server):
     from llava.serve.page.vllm_server import VllmServer
 
+    with pytest.raises(InputError, match=r"144 patches.* 576"):
+        service_of(server=VllmServer(model_server.url, GREEDY))
+    model_server.pruning["patches"] = 144
     service = service_of(server=VllmServer(model_server.url, GREEDY))
     service.take_picture("me", picture_file, "picture.png")
     exchange = ask(service, "me", "What is it?", compare=True)
@@ -422,6 +425,38 @@ def test_a_server_alone_says_that_nothing_can_be_drawn(picture_file, model_serve
     with pytest.raises(InputError, match="visual_token_num must be at least 1"):
         ask(service, "me", "refuse this")
     assert len(service.visitors.get("me").exchanges) == 1
+
+
+def test_a_server_that_takes_no_settings_is_asked_with_its_own(service_of, picture_file, model_server):
+    from llava.serve.page.vllm_server import VllmServer
+
+    settings = {"visual_token_num": 16, "important_ratio": 0.25, "pruning_method": "fastervlm"}
+    model_server.pruning = {"patches": 144, "takes_settings": False, "settings": settings}
+    for server_draws in (False, True):
+        server = VllmServer(model_server.url, GREEDY)
+        service = Service(service_of().model if server_draws else None, server, Settings())
+        assert service.settings == Settings(**settings)
+        service.take_picture("me", picture_file, "picture.png")
+        chosen = service.pruning(**vars(Settings(99)))
+        exchange = ask(service, "me", "What is it?", chosen, compare=True)
+        assert (exchange.pruned.text, exchange.unpruned.text) == ("1 texts, (200, 150), its own tokens", "")
+        assert exchange.pruned.label == "16 of 144 tokens"
+    most = service.visitors.get("me").encoded.views.importance[0].topk(16).indices.tolist()
+    drawn = Drawing(service.draw_kept("me", chosen)).squares("kept")
+    assert {place for squares in drawn for place in squares} == {(patch % 12, patch // 12) for patch in most}
+
+
+def test_what_an_unknown_server_keeps_is_neither_drawn_nor_counted(service_of, picture_file, model_server):
+    from llava.serve.page.vllm_server import VllmServer
+
+    model_server.pruning = None
+    service = Service(service_of().model, VllmServer(model_server.url, GREEDY), Settings())
+    service.take_picture("me", picture_file, "picture.png")
+    assert "not known" in service.draw_kept("me", service.settings)
+    exchange = ask(service, "me", "What is it?", service.settings, compare=True)
+    assert exchange.pruned.text == "1 texts, (200, 150), its own tokens"
+    assert not any(character.isdigit() for character in exchange.pruned.label)
+    assert (exchange.pruned.figures.visual_tokens, exchange.pruned.figures.prompt_tokens) == (None, 70)
 
 
 def test_tokens_of_merged_patches_are_not_taken_for_patches(service_of, picture_file):

@@ -152,6 +152,7 @@ def test_a_reply_that_is_no_picture_is_one_line(serve, answer, cause):
         ("http://" + "a" * 70 + ".ä/", ""),
         ("http://none.invalid/a.png", ""),
         ("http://127.0.0.1:1/\ud800", ""),
+        ("http://\r\nX: 1/", ""),
         ("ftp://127.0.0.1/a.png", "only http and https"),
         ("file:///etc/passwd", "only http and https"),
     ],

@@ -14,7 +14,7 @@ from llava.model.multimodal_encoder.clip_encoder import CLIPTowerImageProcessor
 from llava.vision.pixels import expand2square, process_images
 from tests.conftest import picture
 
-LONG = [(1, 30), (2000, 1), (1, 2000)]
+LONG = [(1, 30), (2000, 1), (1, 2000), (21, 800), (800, 21), (350, 801)]
 SIZES = [(640, 480), (480, 640), (336, 336), (100, 336), (337, 336), (1, 1), (3, 2), (1537, 911), *LONG]
 
 
@@ -67,7 +67,23 @@ def test_a_long_picture_takes_little_memory(size, aspect_ratio):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 
+@pytest.mark.parametrize("size", [(1, 65_535), (65_535, 1), (700, 65_535)])
+def test_the_longest_pictures_are_resized_as_a_line_of_their_square(size):
+    """Of one colour, all lines of the square are the same along it."""
+    side, across = max(size), min(size)
+    line = Image.new("RGB", (side, 1), (122, 116, 104))
+    line.paste("red", ((side - across) // 2, 0, (side - across) // 2 + across, 1))
+    row = np.asarray(line.resize((336, 1), Image.Resampling.BICUBIC))
+    square = Image.fromarray(row.repeat(336, axis=0))
+    expected = make().preprocess(
+        square if size[1] == side else square.transpose(Image.Transpose.TRANSPOSE), return_tensors="pt"
+    )
+    assert torch.equal(process_images([Image.new("RGB", size, "red")], make(), config("pad")), expected["pixel_values"])
+
+
 def test_what_would_take_too_much_is_refused():
+    with pytest.raises(InputError, match="300 x 14000 pixels would become 196000000 on the way"):
+        process_images([Image.new("RGB", (300, 14_000))], make(resample=Image.Resampling.LANCZOS), config("pad"))
     with pytest.raises(InputError, match="1 x 3000000 pixels, but a side has at most 65535"):
         process_images([Image.new("RGB", (1, 3_000_000))], make(), config("pad"))
     for processor, aspect_ratio in ((make(crop_size=300), "pad"), (make(crop_size=300), None), (make(), None)):

@@ -54,7 +54,7 @@ def write_hf_tokenizer(
         written.add_special_tokens([AddedToken(names[number], normalized=False, special=True)])
         if written.token_to_id(names[number]) != number:
             raise InputError(f"the tokenizer in {source} gives {names[number]} another id than {number}")
-    written.save(str(target / "tokenizer.json"))
+    (target / "tokenizer.json").write_text(written.to_str(pretty=True), encoding="utf-8")
     if (source / "tokenizer.model").exists():
         shutil.copyfile(source / "tokenizer.model", target / "tokenizer.model")
     added = {

@@ -119,7 +119,7 @@ class SeedLabels(TypedDict):
     questions: list[Any]
 
 
-_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Amount = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 class FigureItems(TypedDict):

@@ -70,7 +70,7 @@ def draw_scores(table: Table, path: Path) -> None:
     axes = figure.subplots(high, wide, squeeze=False).flatten()
     shown = {}
     for column, ax in zip(columns, axes):
-        ax.set_title(column.heading, fontsize=8 if column.split else 10)
+        ax.set_title(_plain(column.heading), fontsize=8 if column.split else 10)
         ax.set_xlabel("visual tokens", fontsize=8)
         ax.set_ylabel(column.headline.unit, fontsize=8)
         for i, (line, name) in enumerate(zip(lines, names)):
@@ -88,7 +88,12 @@ def draw_scores(table: Table, path: Path) -> None:
 def _legend(name: str, ratio: str, suffix: str) -> str:
     if name == NONE:
         return "unpruned"
-    return ",".join(filter(None, [name, ratio and f" ratio {ratio}", suffix.replace("_", " ")]))
+    return _plain(",".join(filter(None, [name, ratio and f" ratio {ratio}", suffix.replace("_", " ")])))
+
+
+def _plain(text: str) -> str:
+    """A text for matplotlib, in which $ begins a formula."""
+    return text.replace("$", r"\$")
 
 
 def is_level(row: Setting) -> bool:

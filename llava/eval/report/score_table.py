@@ -13,7 +13,7 @@ from llava.eval.benchmarks.files import require_fields
 from llava.files import read_json_object
 from llava.pruning.method import NONE, VISPRUNER
 from llava.pruning.settings import IMAGE
-from llava.tables import markdown_table, write_csv
+from llava.tables import markdown_table, printable, write_csv
 
 HEADLINES = {benchmark.name: benchmark.headlines for benchmark in all_benchmarks()}
 COLUMNS = [(name, headline) for name, headlines in HEADLINES.items() for headline in headlines]
@@ -22,6 +22,8 @@ SUBMISSIONS = {
     entry.name: entry.submission for entry in all_benchmarks() if (entry.submission or "").startswith("merge.")
 }
 ABSENT = "–"
+MOST = 1e6  # no figure is as large
+_FOLDER = re.compile(r"n_([1-9][0-9]{0,8}|all)(_[^/]*)?/r_[0-9]{1,9}(\.[0-9]{0,9})?", re.DOTALL)
 NOTE = "MME in points, the others in percent. Tokens: visual tokens kept of a picture, in LLaVA-1.6 of each crop."
 NOTE_PER_IMAGE = "Per image: of all crops of a picture together."
 
@@ -104,26 +106,47 @@ class Cell(NamedTuple):
 Table = dict[Setting, dict[Column, Cell]]
 
 
-def find_runs(out_dir: Path) -> Iterator[Run]:
-    """The folders that the recipes made below `out_dir` and that hold merged answers, a score or a submission."""
+def find_runs(out_dir: Path, wrong: list[str]) -> Iterator[Run]:
+    """The folders that the recipes made below `out_dir` and that hold merged answers, a score or a submission.
+
+    What is wrong with those of which it cannot be read how they were made is added to `wrong`.
+    """
     for benchmark in HEADLINES:
+        names = ("merge.jsonl", "merge.score.json", SUBMISSIONS.get(benchmark, "merge.jsonl"))
         for folder in sorted(out_dir.glob(f"{benchmark}/answers/*/*/n_*/r_*")):
-            split, checkpoint, tokens, ratio = folder.parts[-4:]
-            tokens, *more = re.split("(?=_)", tokens.removeprefix("n_"))
-            suffix, ratio = "".join(more), ratio.removeprefix("r_")
-            names = ("merge.jsonl", "merge.score.json", SUBMISSIONS.get(benchmark, "merge.jsonl"))
             done = any((folder / name).is_file() for name in names)
-            if done and (tokens.isdecimal() or tokens == "all") and ratio.replace(".", "", 1).isdecimal():
-                asked = None if tokens == "all" or noted(folder, "settings", "pruning_method") == NONE else int(tokens)
-                is_read = noted(folder, "settings", "important_ratio", absent=ratio) is not None
-                setting = Setting(checkpoint, kept_tokens(folder, asked), ratio if is_read else "", suffix)
-                yield Run(benchmark, split, setting, asked, folder)
+            if not done or not _FOLDER.fullmatch("/".join(folder.parts[-2:])):
+                continue
+            try:
+                run = _read_run(benchmark, folder)
+            except InputError as error:
+                wrong.append(str(error))
+            else:
+                yield run
+
+
+def _read_run(benchmark: str, folder: Path) -> Run:
+    split, checkpoint, tokens, ratio = map(printable, folder.parts[-4:])
+    tokens, *more = re.split("(?=_)", tokens.removeprefix("n_"))
+    ratio = ratio.removeprefix("r_")
+    is_whole = tokens == "all" or noted(folder, "settings", "pruning_method") == NONE
+    asked = None if is_whole else int(tokens)
+    is_read = noted(folder, "settings", "important_ratio", absent=ratio) is not None
+    setting = Setting(checkpoint, kept_tokens(folder, asked), ratio if is_read else "", "".join(more))
+    return Run(benchmark, split, setting, asked, folder)
 
 
 def kept_tokens(folder: Path, asked: int | None) -> int | None:
-    """How many visual tokens the answers of a folder were made with: what the run noted, else the budget."""
+    """How many visual tokens the answers of a folder were made with: what the run noted, else the budget.
+
+    Raises InputError if that is no such number.
+    """
     kept = noted(folder, "run", "kept")
-    return kept if isinstance(kept, int) and not isinstance(kept, bool) else asked
+    if kept is None:
+        return asked
+    if type(kept) is not int or not 0 < kept < 10**9:
+        raise InputError(f"{folder / 'merge.run.json'}: kept is {kept!r:.40}, not a number of visual tokens")
+    return kept
 
 
 def noted(folder: Path, kind: str, name: str, absent=None):
@@ -152,8 +175,8 @@ def read_headlines(file: Path, benchmark: str) -> dict[Headline, float]:
     require_fields(scores, [headline.key for headline in headlines], f"score file {file}")
     found = {headline: scores[headline.key] for headline in headlines if scores[headline.key] is not None}
     for headline, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"score file {file}: {headline.key} is {value!r}, not a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST:
+            raise InputError(f"score file {file}: {headline.key} is {value!r:.40}, not a number of points or percent")
     return found
 
 
@@ -183,9 +206,10 @@ def collect(runs: list[Run], names: list[str]) -> tuple[Table, list[tuple[Run, P
     table: Table = {setting: {} for setting in settings}
     for run, found in scored:
         split = run.split if len(splits[run.benchmark]) > 1 else ""
-        table[run.setting] |= {
-            Column(run.benchmark, headline, split): Cell(value, run.folder) for headline, value in found.items()
-        }
+        for headline, value in found.items():
+            cell = table[run.setting].setdefault(Column(run.benchmark, headline, split), Cell(value, run.folder))
+            if cell.value != value:
+                wrong.append(f"{run.folder} and {cell.folder} are the same row, with another {headline.heading}")
     return table, submissions, wrong
 
 
@@ -207,11 +231,11 @@ def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str, note
         for setting, cells in table.items():
             lines.append([*setting.cells, *(str(cells.get(column, ABSENT)) for column in columns)])
         note = f"{NOTE} {NOTE_PER_IMAGE}" if any(f"_per_{IMAGE}" in setting.suffix for setting in table) else NOTE
-        parts += [markdown_table(lines), "", note, *notes]
+        parts += [markdown_table(lines), "", note, *map(printable, notes)]
     if submissions:
         parts += [""] * bool(parts) + ["Without a local score, to be submitted:", ""]
         for run, file in sorted(submissions, key=lambda entry: entry[0].setting.order):
-            parts.append(f"- {run.benchmark}, {run.setting.name}, {run.setting.budget}: `{file}`")
+            parts.append(f"- {run.benchmark}, {run.setting.name}, {run.setting.budget}: `{printable(str(file))}`")
     return "\n".join(parts) + "\n"
 
 

@@ -21,9 +21,10 @@ from llava.eval.report.score_table import (
     markdown,
     write_scores,
 )
-from llava.files import atomic_writer, require_writable
+from llava.files import atomic_writer, remove_file, require_writable
 from llava.inference.options import pruning_method
 from llava.pruning.method import method_label
+from llava.tables import printable
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -58,21 +59,29 @@ def choose_runs(
     tokens: Sequence[int] | None,
     methods: Sequence[str] | None,
     benchmarks: Sequence[str] | None,
+    wrong: list[str],
 ) -> list[Run]:
-    """The runs below a folder that the arguments of `summarize` ask for. Raises InputError if there are none."""
-    runs = list(find_runs(out_dir))
+    """The runs below a folder that the arguments of `summarize` ask for, and in `wrong` why others cannot be read.
+
+    Raises InputError if there are none.
+    """
+    name = printable(Path(checkpoint or "").name)
+    try:
+        runs = list(find_runs(out_dir, wrong))
+    except OSError as error:
+        raise InputError(f"cannot read the folder of answers: {error.strerror}") from error
     if benchmarks:
         runs = [run for run in runs if run.benchmark in benchmarks]
     if methods:
-        runs = compare_methods(runs, Path(checkpoint).name, methods)
+        runs = compare_methods(runs, name, methods)
     elif checkpoint:
-        runs = [run for run in runs if run.setting.name == Path(checkpoint).name]
+        runs = [run for run in runs if run.setting.name == name]
     if tokens:
         unpruned = methods is not None
         runs = [run for run in runs if run.asked in tokens or (unpruned and run.asked is None)]
     if not runs:
         wanted = " of that checkpoint and those numbers of tokens" if checkpoint or tokens else ""
-        raise InputError(f"no scores or files for submission{wanted} below {out_dir}")
+        raise InputError("; ".join([f"no scores or files for submission{wanted} below {out_dir}", *wrong]))
     return runs
 
 
@@ -82,8 +91,8 @@ def write_differences(differences: dict, reference: str | None, output: Path) ->
 
     table, rows = output / "differences.md", output / "differences.csv"
     if not differences:
-        table.unlink(missing_ok=True)
-        rows.unlink(missing_ok=True)
+        remove_file(table)
+        remove_file(rows)
         return
     with atomic_writer(table) as file:
         file.write(differences_markdown(differences, reference))
@@ -119,9 +128,11 @@ def summarize(
 
     output = output or out_dir / "summary"
     require_writable(*table_files(output))
-    runs = choose_runs(out_dir, checkpoint, tokens, methods, benchmarks)
+    unread: list[str] = []
+    runs = choose_runs(out_dir, checkpoint, tokens, methods, benchmarks, unread)
     first = "method" if methods else "checkpoint"
     table, submissions, wrong = collect(runs, methods or sorted({run.setting.name for run in runs}))
+    wrong = unread + wrong
     if wrong and not table and not submissions:
         raise InputError("; ".join(wrong))
     reference = choose_reference(methods or [])
@@ -139,7 +150,7 @@ def summarize(
     write_scores(table, output / "scores.csv", first)
     write_differences(differences, reference, output)
     picture = output / "scores.png"
-    picture.unlink(missing_ok=True)  # one that is not drawn anew would contradict the table
+    remove_file(picture)  # one that is not drawn anew would contradict the table
     if columns_of(table):
         draw_scores(table, picture)
     print(text, end="")

@@ -24,6 +24,12 @@ from llava.pruning import Settings
 from llava.vision.grids import get_anyres_image_grid_shape, is_anyres
 
 
+def patches_of_crop(config: LlavaConfig) -> int:
+    """N: patches of a crop."""
+    vision = config.vision_config
+    return (vision.image_size // vision.patch_size) ** 2
+
+
 class VisPrunerLlavaProcessingInfo(BaseProcessingInfo):
     """What vLLM asks of a checkpoint's pictures before it has run the model."""
 
@@ -49,9 +55,7 @@ class VisPrunerLlavaProcessingInfo(BaseProcessingInfo):
 
     @property
     def patches(self) -> int:
-        """Patches of a crop."""
-        vision = self.get_hf_config().vision_config
-        return (vision.image_size // vision.patch_size) ** 2
+        return patches_of_crop(self.get_hf_config())
 
     def get_num_image_tokens(self, *, image_width: int, image_height: int, settings: Settings) -> int:
         """Visual tokens of a picture of this size."""

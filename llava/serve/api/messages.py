@@ -57,14 +57,20 @@ class Layout:
         return conversation.get_prompt(), tuple(pictures)
 
     def _turn(self, message: Message, pictures: int, i: int) -> str:
-        """The text of one turn as `Session` writes it: pictures in front, unless `<image>` in the text places them."""
+        """The text of one turn, a line for each part; `<image>` in the text says itself where the pictures are.
+
+        Pictures after all of the text are put in front, as the models were trained and `Session` does it.
+        """
         text, where = message.text, f"messages[{i}].content"
         if message.role == "assistant":  # these letters would stand for one more picture
             return text.replace(DEFAULT_IMAGE_TOKEN, "< image >")
         if not text.strip() and not pictures:
             raise ChatError(f"{where}: the message is empty", where)
         if DEFAULT_IMAGE_TOKEN not in text:
-            text = f"{DEFAULT_IMAGE_TOKEN}\n" * pictures + text
+            lines = [DEFAULT_IMAGE_TOKEN if part.text is None else part.text for part in message.content]
+            if lines[-pictures:] == [DEFAULT_IMAGE_TOKEN] * pictures:
+                lines = lines[-pictures:] + (lines[:-pictures] or [""])
+            text = "\n".join(lines)
         try:
             return mark_images(text, pictures, self.config, where)
         except InputError as error:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -17,15 +17,17 @@ from typing import Any
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.errors import InputError, one_line
 from llava.inference.engine import Engine
+from llava.inference.images import Decoded, decode_image, encode_images
 from llava.inference.request import Request as Question
 from llava.inference.streaming import AnswerStream, Draw, PromptTooLong
 from llava.model.template import Template
 from llava.pruning import MethodError, PruningError, method_label
 from llava.serve.api.messages import Layout
 from llava.serve.api.schema import ChatError, ChatRequest, read_request
-from llava.serve.queue import QueueFull
+from llava.serve.queue import Queue, QueueFull
+from llava.serve.texts import refuse_endless
 from llava.vision.download import fetch, without_login
-from llava.vision.pictures import is_data_uri
+from llava.vision.pictures import check_pixels, is_data_uri
 
 try:
     from fastapi import APIRouter, Request, Response
@@ -37,8 +39,10 @@ except ImportError as error:
 
 MOST_BYTES = 48 * 2**20  # of a request: one picture as large as may be, in base64
 MOST_FETCHED = 48 * 2**20  # bytes at the URLs of one request
+MOST_PICTURES = 64  # of one request
 RETRY_AFTER = 10  # seconds, where the queue is full
 _CLIENT_GONE = 499  # for the log: nobody is there to read it
+_decoding = threading.BoundedSemaphore(2)
 logger = logging.getLogger(__name__)
 
 
@@ -132,18 +136,28 @@ def _answer(
     cancelled: threading.Event,
     emit: Callable[[Event], None],
 ) -> None:
-    """Answer a question: `emit` gets the stream, whose prompt is good, and then its pieces."""
+    """Answer a question: `emit` gets the stream, whose prompt is good, and then its pieces.
+
+    What needs no model is done before its turn: a large picture, a long text or a slow address holds up nobody else.
+    """
+    refuse_endless(question.prompt, engine.tokenizer, engine.loaded.context_len, cancelled)
+    if cancelled.is_set():
+        return
     ids = tokenizer_image_token(question.prompt, engine.tokenizer)
     _check_room(engine, len(ids), chat.limit)
-    # A slow address must not hold up others; a decoded picture takes memory, so that as many are decoded as have turns.
-    question = replace(question, images=_fetched(question.images))
+    question = replace(question, images=_decoded(engine, question, cancelled))
     options = {"do_sample": False, "num_beams": 1, "max_new_tokens": chat.limit}
     if draw := _draw(chat, engine.model.sampling_defaults):
         options["logits_processor"] = [draw]
-    with turn:
+    with _turn(turn, cancelled):
+        encoded = []
+        for image in question.images:
+            if not cancelled.is_set():
+                encoded += encode_images(engine.loaded, [image], question.name)
         if cancelled.is_set():
             return
         try:
+            question = replace(question, images=tuple(encoded))
             stream = engine.stream(question, stop=chat.stop, cancelled=cancelled, **options)
             _check_room(engine, stream.prompt_tokens, chat.limit)
             emit(stream)
@@ -154,6 +168,15 @@ def _answer(
         except PruningError as error:  # this model cannot serve the method
             method = method_label(question.pruning.pruning_method)
             raise ChatError(f"pruning_method {method}: {error}", "pruning_method") from error
+
+
+@contextlib.contextmanager
+def _turn(turn: AbstractContextManager, cancelled: threading.Event) -> Iterator[None]:
+    """Enter `turn`; a place in a queue is left when the client goes, before its turn."""
+    with turn.enter() if isinstance(turn, Queue) else turn as place:
+        while isinstance(turn, Queue) and not (cancelled.is_set() or place.wait(0.2)):
+            pass
+        yield
 
 
 def _draw(chat: ChatRequest, defaults: dict) -> Draw | None:
@@ -177,10 +200,17 @@ def _check_room(engine: Engine, length: int, wanted: int | None) -> None:
         )
 
 
-def _fetched(pictures: tuple[str, ...]) -> tuple[str | bytes, ...]:
-    """Pictures, with the bytes at http(s) URLs in place of these. Raises InputError for what cannot be fetched."""
-    fetched, left = [], MOST_FETCHED
-    for picture in pictures:
+def _decoded(engine: Engine, question: Question, cancelled: threading.Event) -> tuple[Decoded, ...]:
+    """A question's pictures, ready to be encoded; not all of them if the client has gone.
+
+    Raises InputError for what cannot be fetched or read, and ChatError for too many, before any is decoded.
+    """
+    if len(question.images) > MOST_PICTURES:
+        raise ChatError(f"the conversation has {len(question.images)} pictures, at most {MOST_PICTURES}", "messages")
+    pictures, left = [], MOST_FETCHED
+    for picture in question.images:
+        if cancelled.is_set():
+            return ()
         if not is_data_uri(picture):
             try:
                 picture = fetch(picture)
@@ -189,8 +219,15 @@ def _fetched(pictures: tuple[str, ...]) -> tuple[str | bytes, ...]:
             left -= len(picture)
             if left < 0:
                 raise InputError(f"the images at the URLs have more than {MOST_FETCHED // 2**20} MB together")
-        fetched.append(picture)
-    return tuple(fetched)
+        pictures.append(picture)
+    check_pixels(pictures, f"of {question.name}")
+    decoded = []
+    for picture in pictures:
+        with _decoding:  # a large one takes memory
+            if cancelled.is_set():
+                return ()
+            decoded.append(decode_image(engine.loaded, picture, question.name))
+    return tuple(decoded)
 
 
 async def _in_thread(

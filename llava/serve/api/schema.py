@@ -14,6 +14,7 @@ from llava.errors import InputError
 from llava.pruning import METHOD_NAMES, MethodError, Settings
 
 MOST_STOPS = 16
+MOST_MARKS = 200_000  # quotes, commas and brackets of a request: what reading it costs
 SETTINGS = tuple(field.name for field in fields(Settings))
 # Book-keeping of OpenAI's, which changes no answer.
 _NOTHING_TO_DO = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
@@ -54,7 +55,7 @@ class ImageUrl(_Fields):
     """Where a picture is."""
 
     url: str
-    detail: Literal["auto"] = "auto"  # a picture's tokens are set by visual_token_num
+    detail: Literal["auto", "low", "high"] = "auto"  # changes nothing: visual_token_num sets a picture's tokens
 
 
 class Part(_Fields):
@@ -76,6 +77,7 @@ class Message(_Fields):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: list[Part]
+    name: str | None = None  # the templates have no place for it
 
     @model_validator(mode="before")
     @classmethod
@@ -185,6 +187,8 @@ def _given(values: PruningFields | None) -> dict[str, Any]:
 
 def read_request(body: bytes) -> ChatRequest:
     """The request of a body. Raises ChatError, naming the field, for what is not JSON or is not offered."""
+    if sum(map(body.count, (b'"', b",", b"{", b"["))) > MOST_MARKS:
+        raise ChatError(f"the request has more than {MOST_MARKS:,} quotes, commas and brackets", status=413)
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as error:

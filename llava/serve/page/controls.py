@@ -37,7 +37,7 @@ def _control(field: Field, service: Service) -> gr.components.Component:
 
 def _is_offered(name: str, service: Service) -> bool:
     if service.server is not None:
-        return name in SETTINGS
+        return name in SETTINGS and service.takes_settings
     method = load_method(service.settings.pruning_method)
     return {"pruning_seed": method.draws_at_random, "budget_per": service.model.cuts_crops}.get(name, True)
 

@@ -62,11 +62,14 @@ def crop_images(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float])
     return [Image.fromarray(np.ascontiguousarray(crop.transpose(1, 2, 0))) for crop in values]
 
 
-def data_uri(image: Image.Image) -> str:
-    """A picture as a `data:` URI: PNG, or JPEG where that is smaller by far, as it is for photographs."""
+def data_uri(image: Image.Image, is_exact: bool = False) -> str:
+    """A picture as a `data:` URI: PNG, or JPEG where that is smaller by far, as it is for photographs.
+
+    An exact one is always PNG, which keeps every pixel.
+    """
     png, jpeg = BytesIO(), BytesIO()
     image.save(png, "PNG")
-    if image.mode == "RGB":
+    if image.mode == "RGB" and not is_exact:
         image.save(jpeg, "JPEG", quality=92)
     is_photograph = 0 < 2 * jpeg.tell() < png.tell()
     kind, buffer = ("jpeg", jpeg) if is_photograph else ("png", png)

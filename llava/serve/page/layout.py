@@ -13,6 +13,7 @@ from llava.errors import InputError
 from llava.pruning import MethodError, Settings
 from llava.pruning.settings import NAMES
 from llava.serve.page.controls import fitting_controls, setting_controls
+from llava.serve.page.events import COOKIE, Uploads
 from llava.serve.page.samples import samples
 from llava.serve.page.service import Service
 from llava.serve.page.transcript import notice_html
@@ -41,9 +42,9 @@ def css() -> str:
     return Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
-def build_page(service: Service, about: str) -> gr.Blocks:
-    """The page of a service; `about` says in a line what answers."""
-    blocks = _Page(service, about).blocks
+def build_page(service: Service, about: str, uploads: Uploads) -> gr.Blocks:
+    """The page of a service; `about` says in a line what answers, and `uploads` who has uploaded what."""
+    blocks = _Page(service, about, uploads).blocks
     # Else Gradio takes any file of this machine that a browser names for one that it has uploaded: it checks them only
     # in pages that it has launched itself, and this one is mounted.
     blocks.has_launched = True
@@ -53,8 +54,8 @@ def build_page(service: Service, about: str) -> gr.Blocks:
 class _Page:
     """Its components as attributes, and a method for each thing that happens."""
 
-    def __init__(self, service: Service, about: str) -> None:
-        self.service, self.samples = service, samples()
+    def __init__(self, service: Service, about: str, uploads: Uploads) -> None:
+        self.service, self.uploads, self.samples = service, uploads, samples()
         self.read_uploads: dict[str, Path] = {}  # of whom, until they are deleted
         with gr.Blocks(title="VisPruner", analytics_enabled=False, delete_cache=(60, 600)) as self.blocks:
             self.source = _html(elem_id="source")
@@ -107,7 +108,12 @@ class _Page:
             )
             self.ask = gr.Button("Ask", variant="primary", scale=1, min_width=80, elem_id="ask")
         with gr.Row(elem_id="more"):
-            self.compare = gr.Checkbox(label="Answer without pruning too", container=False, elem_id="compare")
+            self.compare = gr.Checkbox(
+                label="Answer without pruning too",
+                container=False,
+                elem_id="compare",
+                visible=self.service.takes_settings,
+            )
             self.stop = gr.Button("Stop", size="sm", min_width=60, elem_id="stop")
             self.anew = gr.Button("New conversation", size="sm", min_width=60, elem_id="anew")
         with gr.Row(elem_id="questions"):
@@ -161,9 +167,11 @@ class _Page:
 
     def _ask(self, request: gr.Request, question: str, compare: bool, *chosen: object) -> Iterator[tuple]:
         key = request.session_hash
+        if not isinstance(question, str):
+            raise _no_event("the question is a text")
         try:
             pruning = self._pruning(chosen)
-            for transcript, figures in self.service.ask(key, question, pruning, compare):
+            for transcript, figures in self.service.ask(key, question, pruning, compare is True):
                 yield transcript, figures, "", ""
         except ValueError as error:  # InputError is one
             yield *self.service.transcript(key), _notice(error), question
@@ -174,21 +182,22 @@ class _Page:
 
     def _take_upload(self, sent: dict | None, request: gr.Request) -> tuple:
         try:
-            file = self._uploaded(sent)
+            file = self._uploaded(sent, request)
         except InputError as error:
             return None, KEEP, KEEP, _notice(error)
         self.read_uploads[request.session_hash] = file
         return None, *self._take(file, request)
 
-    def _uploaded(self, sent: dict | None) -> Path:
-        """The file that a browser says it has uploaded. Raises InputError for any other."""
-        file = Path(sent["path"]).resolve() if sent and isinstance(sent.get("path"), str) else None
-        folder = Path(self.upload.GRADIO_CACHE).resolve()
-        if file is None or not file.is_relative_to(folder) or str(file) in self.gallery.keep_in_cache:
+    def _uploaded(self, sent: dict | None, request: gr.Request) -> Path:
+        """The file that a browser has uploaded. Raises InputError for any other, also one taken before."""
+        path = sent.get("path") if sent else None
+        if not isinstance(path, str) or not self.uploads.take(path, request.cookies.get(COOKIE, "")):
             raise InputError("nothing was uploaded")
-        return file
+        return Path(path)
 
     def _take_sample(self, request: gr.Request, chosen: gr.SelectData) -> tuple:
+        if not 0 <= chosen.index < len(self.samples):
+            raise _no_event("there is no such picture")
         return self._take(self.samples[chosen.index].file, request)
 
     def _take_first(self, request: gr.Request) -> tuple:
@@ -203,7 +212,8 @@ class _Page:
 
     def _delete_upload(self, request: gr.Request) -> None:
         """Delete what a visitor has uploaded, once the browser does not show it any more: the rest is in memory."""
-        if (file := self.read_uploads.pop(request.session_hash, None)) is not None:
+        file = self.read_uploads.pop(request.session_hash, None)
+        if file is not None and not self.uploads.is_wanted(str(file)):
             file.unlink(missing_ok=True)
 
     def _draw_all(self, request: gr.Request, *chosen: object) -> tuple:
@@ -235,6 +245,11 @@ class _Page:
 def _html(value: str = "", **options) -> gr.HTML:
     """HTML without Gradio's own style."""
     return gr.HTML(value, apply_default_css=False, **options)
+
+
+def _no_event(why: str) -> gr.Error:
+    """The error for what no browser sends, which Gradio does not log."""
+    return gr.Error(why, print_exception=False)
 
 
 def _notice(error: ValueError) -> str:

@@ -18,20 +18,18 @@ from llava.serve.page.selection_view import why_not_drawn
 from llava.serve.page.transcript import Answer, Exchange, Figures, figures_html, transcript_html
 from llava.serve.page.visitors import Visitor, Visitors
 from llava.serve.queue import Queue
-from llava.vision.pictures import picture_size, read_picture
+from llava.serve.texts import refuse_endless
+from llava.vision.pictures import check_pixels, read_picture
 
 if TYPE_CHECKING:
     from llava.model.encode import Encoded
     from llava.serve.page.local_model import LocalModel
     from llava.serve.page.vllm_server import VllmServer
 
-PATCHES = 576  # of a crop of the published checkpoints, where no model is here to ask
-MOST_PIXELS = 50_000_000  # of a picture: in memory it takes three times as many bytes
+PATCHES = 576  # of a crop of the published checkpoints, where neither a model nor a server says
 NO_PICTURE = "There is no picture yet: upload one, paste one or choose one."
-NO_MODEL = (
-    "The answers come from a server, which does not say what it keeps. To see the patches here, start the page with "
-    "--model-path too."
-)
+NO_MODEL = "The answers come from a server. To see the patches here, start the page with --model-path too."
+NOT_KNOWN = "The answers come from a server, and how it chooses patches is not known here."
 Shown = tuple[str, str]  # the conversation and the figures, as HTML
 
 
@@ -49,19 +47,35 @@ class Service:
     """
 
     def __init__(self, model: LocalModel | None, server: VllmServer | None, settings: Settings) -> None:
-        """`settings` are those to begin with; without a budget that is a ninth of the visual tokens, as 64 of 576."""
+        """`settings` are those to begin with; without a budget that is the server's, or a ninth, as 64 of 576.
+
+        Raises InputError for settings that the server does not take, and for a server of another model.
+        """
         self.model, self.server = model, server
-        self.patches = PATCHES if model is None else model.patches
-        number = min(settings.visual_token_num or max(1, self.patches // 9), self.patches)
+        said = None if server is None else server.pruning
+        self.patches = model.patches if model is not None else said.patches or PATCHES
+        default = max(1, self.patches // 9)
+        if said is not None:
+            if said.is_known and said.patches != self.patches:
+                raise InputError(f"--model-path has {self.patches} patches of a crop, the server {said.patches}")
+            settings, default = said.begin_with(settings), self.patches
+        number = min(settings.visual_token_num or default, self.patches)
         self.settings = replace(settings, visual_token_num=number)
         self.methods = tuple(dict.fromkeys([*METHOD_NAMES, settings.pruning_method]))
         self.queue, self.visitors = Queue(), Visitors()
+
+    @property
+    def takes_settings(self) -> bool:
+        """Whether a visitor may choose settings: a server may keep to its own."""
+        return self.server is None or self.server.pruning.takes_settings
 
     def pruning(self, **values: object) -> Settings:
         """The settings that a visitor chose. Raises ValueError for any that are invalid, or not offered.
 
         A method is a file or a module that is imported: whoever visits must not name another one.
         """
+        if not self.takes_settings:
+            return self.settings
         if values["visual_token_num"] is None:
             raise InputError("T has no number: write one, or move the slider")
         if values["pruning_method"] not in self.methods:
@@ -78,11 +92,7 @@ class Service:
         `name` is what messages call it. Raises InputError if it cannot be read or is too large; the visitor's former
         picture then stays.
         """
-        width, height = picture_size(file, name)
-        if width * height > MOST_PIXELS:
-            raise InputError(
-                f"the image {name} is too large: {width} x {height} pixels, at most {MOST_PIXELS:,} in all"
-            )
+        check_pixels([file], name)
         image = read_picture(file, name, as_displayed=True)
         visitor, encoded = self.visitors.get(key), None if self.model is None else self.model.encode(image)
         visitor.encoded = encoded
@@ -107,6 +117,8 @@ class Service:
         encoded, title = self.visitors.get(key).encoded, "Kept patches"
         if encoded is None:
             return drawing.empty_panel(title, NO_PICTURE if self.model is not None else NO_MODEL)
+        if self.server is not None and self.server.pruning.method not in METHOD_NAMES:
+            return drawing.empty_panel(title, NOT_KNOWN)
         kept = self.model.kept(encoded, pruning)
         if kept is None:
             return drawing.empty_panel(title, why_not_drawn(pruning))
@@ -156,6 +168,8 @@ class Service:
             raise InputError(NO_PICTURE)
         if not question.strip():
             raise InputError("The question is empty: write one.")
+        if self.model is not None:
+            refuse_endless(question, self.model.engine.tokenizer, self.model.loaded.context_len)
         if self.server is not None:  # it answers many at once, and has a queue of its own
             yield from self._answer(key, visitor, question.strip(), pruning, compare)
             return
@@ -186,7 +200,7 @@ class Service:
         if not exchange.pruned.is_done:  # it was stopped
             return
         exchange.unpruned.figures = chat.unpruned_figures()
-        if compare:
+        if compare and self.takes_settings:
             exchange.unpruned.is_asked = True
             whole = replace(pruning, visual_token_num=self.patches, pruning_method=NONE)
             try:
@@ -218,13 +232,16 @@ class Service:
                 yield self.transcript(key)
             else:
                 return
-        if self.server is not None and encoded is not None and figures.prompt_tokens is not None:
+        is_counted = self.server is not None and self.server.pruning.is_known and figures.prompt_tokens is not None
+        if is_counted and encoded is not None:
             visual = self.model.count_visual_tokens(encoded, pruning)
             figures = replace(figures, **self.model.arithmetic(figures.prompt_tokens, visual, pruning))
         answer.figures, answer.is_done = figures, True
 
     def _label(self, pruning: Settings) -> str:
         """What an answer with these settings is called."""
+        if self.server is not None and not self.server.pruning.is_known:
+            return "as many tokens as the server keeps"
         if pruning.pruning_method == NONE:
             return f"all {self.patches} tokens, none pruned"
         how = "" if self.server is not None else f", {method_label(pruning.pruning_method)}"

@@ -3,18 +3,71 @@
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from PIL import Image
 
 from llava.errors import InputError, one_line
-from llava.pruning import Settings
+from llava.pruning import METHOD_NAMES, Settings
+from llava.pruning.settings import DEFAULTS
 from llava.serve.page.drawing import data_uri
 from llava.serve.page.transcript import Figures
 
 PATIENCE = 120  # seconds without a byte
-SETTINGS = ("visual_token_num", "important_ratio")  # that a request may have: the others are the server's
+SETTINGS = ("visual_token_num", "important_ratio")  # that a visitor may choose: the others are the server's
+_MOST_EXACT = 4_000_000  # pixels of a picture that is sent as it is; a larger one is made small anyway
 _MOST_MESSAGE = 300  # characters of what a server says of an error
+
+
+@dataclass(frozen=True)
+class ServerPruning:
+    """What a server keeps of a picture.
+
+    Attributes:
+        patches: N of a crop; None where the server does not say what it keeps.
+        takes_settings: whether a request may have settings of its own.
+        settings: those of a request that has none; the method is the default's where it is not one of the registry.
+        method: what the server calls its method.
+    """
+
+    patches: int | None = None
+    takes_settings: bool = False
+    settings: Settings = field(default_factory=Settings)
+    method: str = ""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the server says what it keeps."""
+        return self.patches is not None
+
+    @classmethod
+    def read(cls, said: Any) -> "ServerPruning":
+        """From the JSON of `llava.integrations.vllm.endpoint`. Raises ValueError for anything else."""
+        if not isinstance(said, dict) or not isinstance(said.get("settings"), dict):
+            raise ValueError("no settings")
+        patches, settings = said.get("patches"), said["settings"]
+        if type(patches) is not int or patches < 1 or not isinstance(method := settings.get("pruning_method"), str):
+            raise ValueError("no patches, or no method")
+        if method not in METHOD_NAMES:  # a file of the server's: code that it names is not run here
+            settings = settings | {"pruning_method": DEFAULTS["pruning_method"]}
+        known = Settings(**{name: settings[name] for name in DEFAULTS if name in settings})
+        return cls(patches, said.get("takes_settings") is True, known, method)
+
+    def begin_with(self, asked: Settings) -> Settings:
+        """The settings that a visitor begins with: the server's own, but for what `asked` changes.
+
+        Raises InputError, naming the setting, for one that the server does not take.
+        """
+        given = {name: getattr(asked, name) for name in SETTINGS if getattr(asked, name) != DEFAULTS[name]}
+        if given and not self.takes_settings:
+            raise InputError(
+                f"the server takes no {min(given)} from here: scripts/serve.sh CKPT TOKENS --trust-request-mm-kwargs "
+                "starts one that does"
+            )
+        number = self.settings.visual_token_num or self.patches
+        return replace(self.settings, **{"visual_token_num": number, **given})
 
 
 class VllmServer:
@@ -22,6 +75,7 @@ class VllmServer:
 
     Attributes:
         model: the name that it gives its first model.
+        pruning: what it keeps.
     """
 
     def __init__(self, url: str, options: dict) -> None:
@@ -32,20 +86,41 @@ class VllmServer:
             from openai import OpenAI
         except ImportError as error:
             raise InputError("--server needs the openai package: pip install -e '.[demo]'") from error
-        # The key is one that nobody has: the environment's is for OpenAI, and no other server's business.
-        self._client = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
+        # The key is one that nobody has: the environment's is for OpenAI, and no other server's business. A connection
+        # is for one question: vLLM closes one that has been idle for 5 s, or whose last answer was an error of its own,
+        # and the next question could be on its way just then.
+        alone = {"Connection": "close"}
+        self._client = OpenAI(
+            base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE, default_headers=alone
+        )
         with self._as_input_error():
             models = [str(model.id) for model in self._client.models.list().data or () if hasattr(model, "id")]
         if not models:
             raise InputError(f"the server {self.url} names no model")
         self.model = models[0]
+        self.pruning = self._ask_pruning()
+
+    @property
+    def about(self) -> str:
+        """A line about it."""
+        own = f", {self.pruning.patches} patches of a crop, {self.pruning.method}" if self.pruning.is_known else ""
+        return f"{self.model} on {self.url}{own}"
 
     def chat(self, image: Image.Image, patches: int) -> "ServerChat":
         """A conversation about a picture, whose crops have so many patches."""
         return ServerChat(self, image, patches)
 
+    def _ask_pruning(self) -> ServerPruning:
+        try:
+            with self._as_input_error():
+                return ServerPruning.read(self._client.get(f"{self.url}/pruning", cast_to=object))
+        except ValueError:  # InputError is one: `scripts/serve.sh` did not start it
+            return ServerPruning()
+
     def stream(self, messages: list[dict], pruning: dict) -> Iterator:
-        """The chunks of the answer to `messages` with the visual tokens of `pruning`, as the server streams them.
+        """The chunks of the answer to `messages`, as the server streams them.
+
+        `pruning` are settings of this request, by name, where the server takes any.
 
         Raises InputError, with what the server says, if it refuses or is lost.
         """
@@ -59,7 +134,7 @@ class VllmServer:
                 stream_options={"include_usage": True},
                 max_tokens=self._options["max_new_tokens"],
                 temperature=self._options.get("temperature", 0.0),
-                extra_body={"mm_processor_kwargs": pruning},
+                extra_body={"mm_processor_kwargs": pruning} if self.pruning.takes_settings else None,
                 **({"top_p": self._options["top_p"]} if "top_p" in self._options else {}),
             ) as chunks,
         ):
@@ -102,7 +177,8 @@ class ServerChat:
 
     def __init__(self, server: VllmServer, image: Image.Image, patches: int) -> None:
         self._server, self._patches = server, patches
-        self._picture = {"type": "image_url", "image_url": {"url": data_uri(image)}}
+        url = data_uri(image, is_exact=image.width * image.height <= _MOST_EXACT)
+        self._picture = {"type": "image_url", "image_url": {"url": url}}
         self._messages: list[dict] = []
         self._history: list[dict] = []  # before the last question
 

@@ -161,6 +161,8 @@ def test_nothing_to_collect_is_one_line(save, call, tmp_path, collect):
     assert_one_line(collect(), f"no scores or files for submission below {tmp_path}")
     assert_one_line(call(summary, "--out-dir", tmp_path / "nowhere"), str(tmp_path / "nowhere"))
     assert_one_line(call(summary), "--out-dir")
+    assert_one_line(call(summary, "--out-dir", "x" * 5000), "File name too long")
+    assert_one_line(call(summary, "--out-dir", tmp_path, "--methods", "my\nown.py"), "own.py")
     assert not (tmp_path / "summary").exists()
 
 
@@ -233,3 +235,67 @@ def test_a_bar_in_a_name_does_not_break_the_table(save, collected):
     save("gqa", 64, score(accuracy=62.0), checkpoint="llava|a")
     out = collected()
     assert "| llava\\|a   |" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\nb", "a\\nb"),
+        ("a\x1b[31m", "a\\x1b[31m"),
+        ("a\udcff", "a\\udcff"),
+        ("a\u202eb", "a\\u202eb"),
+        ("$x_$", "$x_$"),
+    ],
+)
+def test_whatever_a_folder_is_called_its_row_is_one_line(save, call, tmp_path, name, shown):
+    for split in (name, "dev"):
+        save("gqa", 64, score(accuracy=62.0), checkpoint=name, split=split)
+    code, out, _ = call(summary, "--out-dir", tmp_path, "--checkpoint", name)
+    assert code == 0
+    header, row = table_of(out)
+    assert row == [shown, "64", "0.5", "62.0", "62.0"] and set(header[3:]) == {"GQA (dev)", f"GQA ({shown})"}
+    assert (tmp_path / "summary" / "scores.md").read_text() == out
+
+
+ODD = [
+    ({"merge.settings.json": None}, "merge.settings.json is not a JSON object"),
+    ({"merge.run.json": {"kept": 10**400}}, "merge.run.json: kept is 1000"),
+    ({"merge.run.json": {"kept": "64"}}, "merge.run.json: kept is '64'"),
+    (score(accuracy=10**400), "merge.score.json: accuracy is 1000"),
+    (score(accuracy=1e300), "merge.score.json: accuracy is 1e+300"),
+]
+
+
+@pytest.mark.parametrize(("files", "says"), ODD)
+def test_what_is_odd_is_named_and_the_others_are_still_collected(save, call, tmp_path, files, says):
+    save("pope", 64, score(mean_f1=80.0))
+    save("gqa", 64, score(accuracy=60.0) | files)
+    code, out, err = call(summary, "--out-dir", tmp_path)
+    assert code == 2 and says in err and err.count("\n") == 1
+    assert table_of(out) == [["checkpoint", "tokens", "ratio", "POPE F1"], ["llava-a", "64", "0.5", "80.0"]]
+
+
+def test_two_folders_of_one_row_are_named_where_they_differ(save, call, tmp_path):
+    kept = {"merge.run.json": {"kept": 144}}
+    for tokens, accuracy in ((144, 60.0), (200, 60.0), (300, 70.0)):
+        save("gqa", tokens, score(accuracy=accuracy) | kept)
+    code, out, err = call(summary, "--out-dir", tmp_path)
+    assert code == 2 and "n_300" in err and "n_200" not in err
+    assert table_of(out)[1:] == [["llava-a", "144", "0.5", "60.0"]]
+
+
+def test_folders_that_no_recipe_makes_are_none_of_its_runs(save, call, tmp_path):
+    save("gqa", 64, score(accuracy=60.0))
+    for tokens in ("0", "064", "-1", "٣", "9" * 200):
+        save("gqa", tokens, score(accuracy=50.0))
+    code, out, _ = call(summary, "--out-dir", tmp_path)
+    assert code == 0
+    assert table_of(out)[1:] == [["llava-a", "64", "0.5", "60.0"]]
+
+
+@pytest.mark.parametrize("name", ["scores.md", "scores.csv", "scores.png", "differences.md"])
+def test_a_folder_in_the_place_of_a_file_is_named(save, call, tmp_path, name):
+    save("gqa", 64, score(accuracy=60.0))
+    (tmp_path / "summary" / name).mkdir(parents=True)
+    code, _, err = call(summary, "--out-dir", tmp_path)
+    assert code == 2 and name in err and err.count("\n") == 1

@@ -123,7 +123,7 @@ def serving(log: Path, checkpoint: Path, tokens: int | str, *options: str, **env
 
 def _await(address: str, process: subprocess.Popen, log: Path) -> None:
     """Wait until the server answers. Fails, with the end of its log, if it ends or takes more than minutes."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while time.monotonic() < end and process.poll() is None:
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=5):
