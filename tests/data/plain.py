@@ -225,7 +225,7 @@ def _softmax(row: list[float], temperature: float, share: int) -> list[float]:
 
 
 def mmr(features: np.ndarray, cls_attention: np.ndarray, number: int) -> list[int]:
-    """IDPruner's rule with attention: the T of (N, D) projected features that are attended (N,) and unlike each other."""
+    """IDPruner's rule with attention: the T of (N, D) projected features that are attended (N,) and unlike others."""
     low, high = min(cls_attention), max(cls_attention)
     relevance = [(value - low) / (high - low + 1e-6) for value in cls_attention]
     similarity = cosine_similarities(features)
@@ -264,7 +264,7 @@ def uniform(height: int, width: int, number: int) -> list[int]:
 
 
 def hiprune(object_received, received, width: int, number: int, alpha: float) -> list[int]:
-    """HiPrune (arXiv 2508.00553): anchors by the attention received (N,) in a middle layer, their neighbours, the rest."""
+    """HiPrune (arXiv 2508.00553): anchors by the attention (N,) that a middle layer's receive, neighbours, the rest."""
     last, kept = len(received) - 1, set()
     for anchor in ranked(object_received)[: round(number * alpha / 5)]:
         for place in (anchor, anchor - 1, anchor + 1, anchor - width, anchor + width):

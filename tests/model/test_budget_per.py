@@ -9,11 +9,11 @@ from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.hosts.base import Picture
 from llava.integrations.transformers.prompts import kept_places
 from llava.pruning import METHOD_NAMES, PruningError, Settings, Views, select
-from llava.pruning.method import NONE
+from llava.pruning.method import NONE, load_method
 from llava.vision.pixels import process_images
 from tests.conftest import count_visual_tokens, generate_alone, picture
 
-REFUSED = ("visionzip", "fastv")
+REFUSED = [name for name in METHOD_NAMES if load_method(name).in_decoder or load_method(name).each_crop_alone]
 METHODS = [name for name in METHOD_NAMES if name not in (*REFUSED, NONE)]
 CROPS, PATCHES = 5, 20
 GREEDY = {"do_sample": False, "max_new_tokens": 6}

@@ -1,4 +1,4 @@
-"""SCOPE, CDPruner, HoloV, MMTok, MMR and DART on embeddings: what their authors' code keeps, and what plain loops keep of fresh inputs."""
+"""SCOPE, CDPruner, HoloV, MMTok, MMR, DART on embeddings: what their authors' code keeps, and what plain loops keep."""
 
 import json
 

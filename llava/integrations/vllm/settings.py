@@ -70,6 +70,8 @@ def _why_not(method: str, digest: str | None) -> str | None:
         importance=draw(2, 64).softmax(dim=1),
         hidden_states=draw(2, 65, 8),
         keys=draw(2, 65, 4),
+        received=draw(2, 64).softmax(dim=1),
+        object_received=draw(2, 64).softmax(dim=1),
         grid=torch.tensor([[8, 8]] * 2),
         pixels=draw(2, 3, 112, 112),
         projected=draw(2, 64, 12),

@@ -15,29 +15,35 @@ from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.models.clip import CLIPEncoderLayer, CLIPVisionModel
 
 from llava.pruning import Views
-from llava.pruning.importance import paid_by_cls
+from llava.pruning.importance import object_place, paid_by_cls, received
 
 
-class _SelectedLayer:
-    """The last layer, run on K crops. Keys and the [CLS] row are computed alongside it, when a method asks for them."""
+class _Layer:
+    """A layer on K crops. Queries and keys are computed alongside it, when a method asks for what they give."""
 
     def __init__(self, layer: CLIPEncoderLayer, layer_input: torch.Tensor) -> None:
         """`layer_input` is (K, 1 + N, C), [CLS] first."""
         self.layer, self.layer_input = layer, layer_input
-        self.hidden_states = layer(layer_input)
 
     @cached_property
     def _queries_and_keys(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(K, H, 1, head width) of [CLS] and (K, H, 1 + N, head width)."""
+        """(K, H, 1 + N, head width) each."""
         attention = self.layer.self_attn
         joined, _ = attention.qkv_proj(self.layer.layer_norm1(self.layer_input))
-        query, keys, _ = joined.chunk(3, dim=-1)
-        query, keys = query[:, :1].contiguous(), keys.contiguous()  # as if they had not been joined, to the last bit
-        return tuple(x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for x in (query, keys))
+        # as if they had not been joined, to the last bit
+        queries, keys = (part.contiguous() for part in joined.chunk(3, dim=-1)[:2])
+        return tuple(x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for x in (queries, keys))
 
     def importance(self) -> torch.Tensor:
         """(K, N) float32: the attention of [CLS] to the patches, mean over heads."""
-        return self._over_ranks(paid_by_cls(*self._queries_and_keys, self.layer.self_attn.scale).mean(dim=1))
+        queries, keys = self._queries_and_keys
+        of_cls = queries[:, :, :1].contiguous()
+        return self._over_ranks(paid_by_cls(of_cls, keys, self.layer.self_attn.scale).mean(dim=1))
+
+    def received(self) -> torch.Tensor:
+        """(K, N) float32: the attention that each patch receives, mean over all 1 + N queries and over heads."""
+        whole = received(*self._queries_and_keys, self.layer.self_attn.scale) / self.layer_input.shape[1]
+        return self._over_ranks(whole)[:, 1:]
 
     def mean_keys(self) -> torch.Tensor:
         """(K, 1 + N, head width): the keys, mean over heads."""
@@ -64,15 +70,20 @@ def encode(tower: CLIPVisionModel, pixels: torch.Tensor) -> Views:
     """What the selected layer says of crops (K, 3, height, width)."""
     encoder = tower.vision_model
     hidden_states = encoder.pre_layrnorm(encoder.embeddings(pixels))
-    *before, last = encoder.encoder.layers
-    for layer in before:
+    layers, inputs = encoder.encoder.layers, []
+    of_object = object_place(encoder.config.num_hidden_layers, len(layers))
+    for place, layer in enumerate(layers):
+        if place in (of_object, len(layers) - 1):
+            inputs.append(hidden_states)
         hidden_states = layer(hidden_states)
-    selected = _SelectedLayer(last, hidden_states)
+    selected = _Layer(layers[-1], inputs[-1])
     return Views(
-        selected.hidden_states[:, 1:],
+        hidden_states[:, 1:],
         importance=selected.importance,
-        hidden_states=selected.hidden_states,
+        received=selected.received,
+        object_received=_Layer(layers[of_object], inputs[0]).received,
+        hidden_states=hidden_states,
         keys=selected.mean_keys,
-        grid=torch.tensor([[math.isqrt(selected.hidden_states.shape[1] - 1)] * 2] * len(pixels)),
+        grid=torch.tensor([[math.isqrt(hidden_states.shape[1] - 1)] * 2] * len(pixels)),
         pixels=pixels,
     )

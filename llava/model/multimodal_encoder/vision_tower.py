@@ -16,7 +16,7 @@ from llava.checkpoints.weights import load_tower_weights
 from llava.errors import InputError, one_line
 from llava.files import read_json_object
 from llava.pruning import Views
-from llava.pruning.importance import received
+from llava.pruning.importance import object_place, received
 
 
 class VisionTower(nn.Module):
@@ -141,14 +141,13 @@ class VisionTower(nn.Module):
     def _inputs(self, layers: nn.ModuleList, hidden_states: torch.Tensor) -> tuple[torch.Tensor, Callable]:
         """The input (K, L, C) of the last of `layers`, after those before it ran on `hidden_states`.
 
-        And a function that gives the attention (K, L) that each token receives in the object layer: the one at 3/8 of
-        the tower's depth, or the last of these if they are fewer.
+        And a function that gives the attention (K, L) that each token receives in the object layer.
         """
-        object_place = min(max(1, 3 * self.config.num_hidden_layers // 8), len(layers)) - 1
-        for layer in layers[:object_place]:
+        place = object_place(self.config.num_hidden_layers, len(layers))
+        for layer in layers[:place]:
             hidden_states = layer(hidden_states, None)
-        of_object = partial(received_in, layers[object_place], hidden_states)
-        for layer in layers[object_place:-1]:
+        of_object = partial(received_in, layers[place], hidden_states)
+        for layer in layers[place:-1]:
             hidden_states = layer(hidden_states, None)
         return hidden_states, of_object
 

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 from llava.errors import InputError
 from llava.integrations.transformers.hosts.base import Host, Picture, join_crops, runs_of
 from llava.integrations.transformers.hosts.llava import whole_crops
+from llava.integrations.transformers.hosts.vit import square_grids
 from llava.integrations.transformers.importance import received_attention, watching
 from llava.pruning import Views
 

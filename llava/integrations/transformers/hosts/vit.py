@@ -13,6 +13,7 @@ from torch import nn
 from llava.errors import InputError
 from llava.integrations.transformers.importance import Watched, cls_attention, received_attention, watching
 from llava.pruning import Views
+from llava.pruning.importance import object_place
 
 _HAS_CLS = {
     "clip_vision_model": True,
@@ -24,8 +25,9 @@ _HAS_CLS = {
 class TowerRun:
     """One run of a tower, as far as the layers that the host reads are concerned."""
 
-    def __init__(self, watched: Watched, layers: list[nn.Module], has_cls: bool) -> None:
-        self._watched, self._layers, self._has_cls = watched, layers, has_cls
+    def __init__(self, watched: Watched, layers: list[nn.Module], of_object: nn.Module, has_cls: bool) -> None:
+        """`of_object` is the attention of the tower's object layer."""
+        self._watched, self._layers, self._of_object, self._has_cls = watched, layers, of_object, has_cls
 
     def views(self, pixels: torch.Tensor, projected: torch.Tensor | None = None) -> Views:
         """What the layers say of crops `pixels` (K, 3, height, width), whose features the host made `projected`.
@@ -37,6 +39,8 @@ class TowerRun:
             features[:, 1:] if self._has_cls else features,
             importance=self.importance,
             hidden_states=features if self._has_cls else None,
+            received=lambda: self._received(_attention_of(self._layers[-1])),
+            object_received=lambda: self._received(self._of_object),
             grid=square_grids(len(features), features.shape[1] - self._has_cls),
             pixels=pixels,
             projected=projected,
@@ -47,6 +51,10 @@ class TowerRun:
         attention = _attention_of(self._layers[-1])
         how = cls_attention if self._has_cls else received_attention
         return how(attention, self._watched.hidden_states(attention))
+
+    def _received(self, attention: nn.Module) -> torch.Tensor:
+        """(K, N) float32: what each patch receives in a layer, mean over all queries and over heads."""
+        return received_attention(attention, self._watched.hidden_states(attention))[:, self._has_cls :]
 
 
 @contextmanager
@@ -68,8 +76,10 @@ def run_of(tower: nn.Module, read_layers: int | list[int], strategy: str) -> Ite
     layers = _layers(tower, [read_layers] if isinstance(read_layers, int) else list(read_layers))
     last = max(layers, key=list(_stack(tower)).index)
     ordered = [layer for layer in layers if layer is not last] + [last]
-    with watching(inputs=[_attention_of(last)], outputs=layers) as watched:
-        yield TowerRun(watched, ordered, _HAS_CLS[kind])
+    stack = list(_stack(tower))
+    of_object = _attention_of(stack[object_place(len(stack), 1 + stack.index(last))])
+    with watching(inputs=[_attention_of(last), of_object], outputs=layers) as watched:
+        yield TowerRun(watched, ordered, of_object, _HAS_CLS[kind])
 
 
 def square_grids(crops: int, patches: int) -> torch.LongTensor:
