@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHARED, load_script, write_jsonl
-from tests.eval.benchmarks.converter_cases import answered, options, read_json, read_rows, read_sheet
+from tests.eval.benchmarks.converter_cases import answered, options, read_json, read_sheet
 from tests.eval.benchmarks.tables import write_table
+from tests.eval.conftest import read_jsonl
 
 
 @pytest.fixture
@@ -36,14 +37,14 @@ def test_mmvet_s_published_results_are_reproduced(call, formats, tmp_path):
 def test_gqa_s_published_answers_are_converted(call, formats, tmp_path):
     src, predictions = formats / "gqa" / "answers.head.jsonl", tmp_path / "predictions.json"
     assert call(load_script("convert_gqa_for_eval"), "--src", src, "--dst", predictions)[0] == 0
-    assert [entry["questionId"] for entry in read_json(predictions)] == [row["question_id"] for row in read_rows(src)]
+    assert [entry["questionId"] for entry in read_json(predictions)] == [row["question_id"] for row in read_jsonl(src)]
     assert read_json(predictions)[1] == {"questionId": "201640614", "prediction": "woman"}
 
 
 def test_seed_s_published_upload_is_reproduced_from_its_own_predictions(call, formats, tmp_path):
     """Byte for byte. The answers that it was made of are not to be had."""
     published = formats / "seed_bench" / "answers_upload.head.jsonl"
-    rows = read_rows(published)
+    rows = read_jsonl(published)
     label = {"question_type_id": 1, "data_type": "image", "answer": "B"}
     questions = [label | {"question_id": row["question_id"]} for row in rows]
     (tmp_path / "labels").write_text(json.dumps({"question_type": {"Scene": 1}, "questions": questions}))
@@ -54,7 +55,7 @@ def test_seed_s_published_upload_is_reproduced_from_its_own_predictions(call, fo
 
 
 def test_mmbench_s_published_answers_fill_a_workbook(call, formats, tmp_path):
-    rows = read_rows(formats / "mmbench" / "answers.head.jsonl")
+    rows = read_jsonl(formats / "mmbench" / "answers.head.jsonl")
     questions = [
         {"index": row["question_id"], "question": row["prompt"], **dict(zip("ABCD", row["options"]))} for row in rows
     ]
