@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import logging
 import sys
 from collections.abc import Iterable
 from io import BytesIO
@@ -86,8 +87,11 @@ def call(monkeypatch, capsys):
             lines = iter(stdin)
             monkeypatch.setattr("builtins.input", lambda _: next(lines))
         capsys.readouterr()
+        logger = logging.getLogger("llava")
+        before = logger.level
         with pytest.raises(SystemExit) as ended:
             run_command(module.main)
+        logger.setLevel(before)  # which --debug changes
         said = capsys.readouterr()
         return ended.value.code, said.out, said.err
 

@@ -213,7 +213,7 @@ def main() -> None:
         raise InputError("seeds must be at least 1, noise in [0, 1)")
     for name in args.pruning_method:
         if name in LEFT_OUT:
-            raise InputError(f"{name} compares nothing, reads other views than are changed here, or has no set of kept patches")
+            raise InputError(f"{name} compares nothing, reads other views, or has no set of kept patches")
     from llava.checkpoints.folders import get_model_name_from_path
     from llava.eval.benchmarks import find_benchmark
     from llava.eval.evaluation import default_data_dir

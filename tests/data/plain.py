@@ -277,14 +277,14 @@ def prunesid(states: np.ndarray, cls_attention: np.ndarray, number: int) -> list
     """PruneSID (arXiv 2603.09480): the T - 1 of (N, C) states beside [CLS], group by group."""
     squashed = 1 / (1 + np.exp(-states))
     centred = (squashed - squashed.mean(axis=1, keepdims=True)).T
-    directions = np.linalg.svd(centred, full_matrices=False)[2][: number // 4]
+    directions = np.linalg.svd(centred, full_matrices=False)[2][: max(1, number // 4)]
     group_of = [int(np.argmax(np.abs(column))) for column in directions.T]
     similarity = np.array(cosine_similarities(states))
     patches = len(states)
     pairs = [similarity[i][j] for i in range(patches) for j in range(i + 1, patches)]
     threshold = number / 32 * sum(pairs) / len(pairs)
     orders, distinct = [], []
-    for group in range(number // 4):
+    for group in range(max(1, number // 4)):
         own, taken, struck = [i for i in ranked(cls_attention) if group_of[i] == group], [], []
         for i in own:
             (struck if any(similarity[i][j] > threshold for j in taken) else taken).append(i)

@@ -36,10 +36,13 @@ def views_of(crops: int = 2, dtype: torch.dtype = torch.float32) -> Views:
         "keys": draw(crops, 1 + PATCHES, 3),
         "projected": draw(crops, PATCHES, 5),
         "text_embeds": draw(2, 6),
+        "received": draw(crops, PATCHES),
+        "object_received": draw(crops, PATCHES),
     }
     return Views(
         whole[:, 1:],
         hidden_states=whole,
+        grid=torch.tensor([[4, 4]] * crops),
         pixels=draw(crops, 3, 8, 8),
         image_embeds=draw(crops, PATCHES, 6),
         question="What?",

@@ -1,6 +1,5 @@
 """Users' methods as files: what is there is what decides, and what goes wrong names the method and the line."""
 
-import logging
 import os
 import pickle
 import re
@@ -206,16 +205,8 @@ def asked(checkpoints, tmp_path):
     return [*model, "--image-file", tmp_path / "picture.png", "--max_new_tokens", "2"]
 
 
-@pytest.fixture
-def logger(caplog):
-    """What commands set for `--debug`, as it was before."""
-    own = logging.getLogger("llava")
-    yield own
-    own.setLevel(logging.NOTSET)
-
-
 @pytest.mark.parametrize(("head", "code"), [("import sys; sys.exit(0)", "pass"), ("", "raise ValueError('bad')")])
-def test_a_command_ends_with_one_line_and_has_the_traceback_with_debug(write, call, asked, logger, caplog, head, code):
+def test_a_command_ends_with_one_line_and_has_the_traceback_with_debug(write, call, asked, caplog, head, code):
     options = [*asked, "--query", "What?", "--pruning_method", write(code, head=head)]
     ended, _, said = call(run_llava, *options)
     assert (ended, said.count("\n")) == (2, 1)
@@ -227,7 +218,7 @@ def test_a_command_ends_with_one_line_and_has_the_traceback_with_debug(write, ca
     assert f"    {head or code}\n" in caplog.text
 
 
-def test_a_chat_goes_on_after_a_method_failed(write, call, asked, logger, caplog):
+def test_a_chat_goes_on_after_a_method_failed(write, call, asked, caplog):
     body = "if len(SEEN) < 1:\n    SEEN.append(1 / len(SEEN))\nreturn views.keep_all()"
     options = [*asked, "--pruning_method", write(body, head="SEEN = []")]
     ended, _, said = call(cli, *options, "--debug", stdin=["What?", "What?", ""])

@@ -7,7 +7,8 @@ tau, then the next one that is left, and so on. Groups with more patches left ha
 what is left first, then with what was struck, each by attention.
 
 The authors draw the principal directions at random, without a seed; here they are exact. They feed the patches group
-by group; here [CLS] comes first and then the patches in raster order.
+by group; here [CLS] comes first and then the patches in raster order. They have no rule for less than one group or for
+more groups than channels: here there is one group at least, and as many as channels at most.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from llava.pruning.errors import PruningError
 from llava.pruning.kernels.cosine import cosines, exact, rounded, unit_vectors
 from llava.pruning.method import Method
 from llava.pruning.settings import Settings
@@ -43,13 +43,10 @@ class PruneSID(Method):
             states: (K, N, C), the hidden states of the patches.
             attention: (K, N) of [CLS], mean or sum over heads.
             number: T.
-
-        Raises PruningError if T is too small for one group, or there are more groups than channels.
         """
-        groups = number // self.tokens_a_group
-        if not 1 <= groups <= states.shape[2]:
-            least, most = self.tokens_a_group, self.tokens_a_group * (states.shape[2] + 1) - 1
-            raise PruningError(f"prunesid keeps {least} to {most} visual tokens of this tower's crops, not {number}")
+        if number == 1:
+            return torch.empty(len(states), 0, dtype=torch.int64)
+        groups = min(max(1, number // self.tokens_a_group), states.shape[2])
         group_of = principal_groups(states, groups).cpu().numpy()
         unit = unit_vectors(states)
         similarity = rounded(cosines(unit, unit)).cpu().numpy()
@@ -97,7 +94,7 @@ def quotas(sizes: np.ndarray, distinct: np.ndarray, number: int) -> np.ndarray:
     Args:
         sizes: (G,) the patches of each group.
         distinct: (G,) those of them that were not struck.
-        number: T, at most the sum of the sizes.
+        number: T, at least 2 and at most the sum of the sizes.
     """
     least = np.minimum(1, sizes)
     most = np.minimum(np.minimum(5 * -(-number // 64), sizes), distinct)

@@ -28,6 +28,9 @@ def views():
         importance=draw(2, PATCHES),
         hidden_states=draw(2, 1 + PATCHES, 8),
         keys=draw(2, 1 + PATCHES, 4),
+        received=draw(2, PATCHES),
+        object_received=draw(2, PATCHES),
+        grid=torch.tensor([[1, PATCHES]] * 2),
         pixels=draw(2, 3, 56, 70),
         projected=draw(2, PATCHES, 12),
     )
