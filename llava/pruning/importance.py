@@ -6,9 +6,12 @@ authors, the mean over queries and heads of the attention that a patch receives.
 Shapes: K crops, N patches, H heads.
 """
 
+from itertools import product
+
 import torch
 
 QUERIES_AT_ONCE = 256
+SCORES_IN_CACHE = 2**19  # 2 MiB
 
 
 def object_place(layers: int, read: int) -> int:
@@ -44,15 +47,20 @@ def received(
         is_patch: (K, N), false where there is padding, which neither gives nor receives; None for no padding.
     """
     crops, heads, patches, _ = queries.shape
-    total = torch.zeros(crops, patches, device=queries.device)
-    keys = keys.transpose(-1, -2)
-    for start in range(0, patches, QUERIES_AT_ONCE):
-        block = slice(start, start + QUERIES_AT_ONCE)
-        scores = (queries[:, :, block] @ keys) * scale
+    queries, keys = queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)
+    total = torch.zeros(crops * heads, patches, device=queries.device)
+    is_patch = None if is_patch is None else is_patch.repeat_interleave(heads, dim=0)
+    # On a CPU a block's scores stay in the cache.
+    at_once = 1 if queries.device.type == "cpu" else crops * heads
+    rows = max(16, SCORES_IN_CACHE // patches) if at_once == 1 else QUERIES_AT_ONCE
+    for first, start in product(range(0, crops * heads, at_once), range(0, patches, rows)):
+        maps, block = slice(first, first + at_once), slice(start, start + rows)
+        scores = torch.bmm(queries[maps, block], keys[maps]).mul_(scale)
         if is_patch is not None:
-            scores = scores.masked_fill(~is_patch[:, None, None], torch.finfo(scores.dtype).min)
-        given = scores.softmax(dim=-1, dtype=torch.float32)
+            scores.masked_fill_(~is_patch[maps, None], torch.finfo(scores.dtype).min)
+        powers = scores.float().sub_(scores.amax(dim=2, keepdim=True)).exp_()
+        share = 1 / powers.sum(dim=2)
         if is_patch is not None:
-            given = given * is_patch[:, None, block, None]
-        total += given.sum(dim=(1, 2))
-    return total / heads
+            share *= is_patch[maps, block]
+        total[maps] += torch.bmm(share.unsqueeze(1), powers).squeeze(1)
+    return total.view(crops, heads, patches).mean(dim=1)
