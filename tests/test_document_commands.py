@@ -73,9 +73,10 @@ def checkout(tmp_path_factory) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(folder / BUNDLED.relative_to(ROOT))
     (folder / "images").mkdir()
-    for number, name in enumerate(("picture.jpg", "images/a.jpg")):
+    for number, name in enumerate(("picture.jpg", "images/a.jpg", "images/b.jpg")):
         picture(seed=number).save(folder / name)
-    questions = [{"question_id": n, "image": "a.jpg", "text": text} for n, text in enumerate(("What?", "Where?"))]
+    asked = (("a.jpg", "What?"), ("b.jpg", "Where?"))
+    questions = [{"question_id": n, "image": image, "text": text} for n, (image, text) in enumerate(asked)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
     for name in ("rows.py", "mine.py"):
         (folder / name).write_text(METHOD)

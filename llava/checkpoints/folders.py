@@ -17,7 +17,7 @@ _SETTINGS = ["*.json", "*.jinja", "*.model", "*.txt"]
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _ON_A_BASE = ["mm_projector.bin", "adapter_model.safetensors", "adapter_model.bin", "non_lora_trainables.bin"]
 ADAPTER_CONFIG = "adapter_config.json"
-_WRITTEN = ("*.json", "*.jinja", "*.model", "*.safetensors", "merges.txt", "vocab.txt", "vision_tower")
+_WRITTEN = ("*.json", "*.part", "*.jinja", "*.model", "*.safetensors", "merges.txt", "vocab.txt", "vision_tower")
 _SNAPSHOT = re.compile(r"models--(?P<name>[\w.-]+)/snapshots/(?P<revision>[0-9a-f]+)")
 
 

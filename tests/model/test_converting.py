@@ -229,7 +229,8 @@ def test_two_processes_do_not_write_one_target(checkpoints, tmp_path):
     """The lock is the folder's, so that it ends with its process; what a killed one left is removed."""
     source, target = str(checkpoints("v1.5")), tmp_path / "out"
     (tmp_path / "out.part").mkdir()
-    (tmp_path / "out.part" / "7.safetensors").write_bytes(b"left")
+    for left in ("7.safetensors", "config.json.part"):
+        (tmp_path / "out.part" / left).write_bytes(b"left")
     with new_checkpoint(target) as part:
         (part / "mine").write_text("")
         with pytest.raises(InputError, match=r"another process is writing .*out"):
@@ -263,12 +264,13 @@ def test_the_command_converts_and_after_a_kill_nothing_looks_finished(checkpoint
     assert killed.returncode == -signal.SIGKILL
     assert not target.exists()
     done = run_command(source, target, "--to", "hf")
-    assert (done.communicate(timeout=60)[0].strip(), done.returncode) == (str(target), 0)
+    said, error = done.communicate(timeout=60)
+    assert (said.strip(), error, done.returncode) == (str(target), "", 0)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     again = run_command(source, target, "--to", "hf")
     error = again.communicate(timeout=60)[1]
     assert again.returncode == 2 and error.startswith("error: ") and len(error.splitlines()) == 1
     start = time.monotonic()
-    wrong = run_command(source, target, "--to", "hf", "--max-shard-size", "much")
+    wrong = run_command(source, tmp_path / "other", "--to", "hf", "--max-shard-size", "much")
     assert "must be a number of bytes" in wrong.communicate(timeout=60)[1] and wrong.returncode == 2
     assert time.monotonic() - start < 2

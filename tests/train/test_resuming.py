@@ -191,8 +191,12 @@ def test_only_its_own_old_checkpoints_are_removed(command):
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 def test_the_workers_of_a_killed_training_end_with_it_and_it_goes_on(command, sign):
-    """The loader's workers are processes, each of which sees within seconds that its parent has gone."""
-    options = command("stage1", max_steps=400, save_steps=2, save_total_limit=1, dataloader_num_workers=2)
+    """The loader's workers are processes, each of which sees within seconds that its parent has gone.
+
+    But not one that torch has just begun to start, so they live as long as the training here.
+    """
+    workers = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}
+    options = command("stage1", max_steps=400, save_steps=2, save_total_limit=1, **workers)
     run = start("llava.train.train", *options)
     wait_for(lambda: next(output_dir(options).glob("checkpoint-*"), None) is not None, run)
     wait_for(lambda: len(processes_of(output_dir(options))) == 3, run)
