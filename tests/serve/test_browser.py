@@ -204,6 +204,7 @@ def test_what_cannot_be_used_is_told_in_the_page_which_goes_on(visit, tmp_path):
     page.page.fill("#question textarea, #question input", "word " * 3000)
     page.page.click("#ask")
     page.notice("longer than the context")
+    page.page.wait_for_timeout(1000)  # the refused event ends after its notice, and would set the controls again
     page.page.fill("#visual_token_num input[type=number]", "0")
     page.page.keyboard.press("Tab")
     page.notice("must be at least 1")
