@@ -12,6 +12,8 @@ from typing import NoReturn
 from llava.errors import InputError, one_line
 from llava.files import require_new_folder, require_writable
 
+logger = logging.getLogger(__name__)
+
 
 def output_file(text: str) -> Path:
     """The file that an option names for a command's result; an error of the option unless it can be written."""
@@ -40,9 +42,6 @@ def new_folder(text: str) -> Path:
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return Path(text)
-
-
-logger = logging.getLogger(__name__)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -9,6 +9,7 @@ Shapes: K crops, N patches, H heads.
 from itertools import product
 
 import torch
+from torch import nn
 
 QUERIES_AT_ONCE = 256
 SCORES_IN_CACHE = 2**19  # 2 MiB
@@ -64,3 +65,27 @@ def received(
             share *= is_patch[maps, block]
         total[maps] += torch.bmm(share.unsqueeze(1), powers).squeeze(1)
     return total.view(crops, heads, patches).mean(dim=1)
+
+
+@torch.no_grad()
+def received_attention(
+    attention: nn.Module, hidden_states: torch.Tensor, is_patch: torch.BoolTensor | None = None
+) -> torch.Tensor:
+    """(K, N) float32: the attention that each patch receives, mean over queries and heads.
+
+    Args:
+        attention: with `q_proj`, `k_proj`, `num_heads`, `scale`, and perhaps `q_norm`, `k_norm`.
+        hidden_states: (K, N, C), its input, as the layer normed it; a [CLS] is one of them.
+        is_patch: (K, N), false where there is padding, which neither gives nor receives; None for none.
+    """
+    queries, keys = project(attention, "q", hidden_states), project(attention, "k", hidden_states)
+    number = hidden_states.shape[1] if is_patch is None else is_patch.sum(dim=1, keepdim=True)
+    return received(queries, keys, attention.scale, is_patch) / number
+
+
+def project(attention: nn.Module, name: str, hidden_states: torch.Tensor) -> torch.Tensor:
+    """Queries or keys of tokens (K, M, C), by `name`: (K, H, M, head width)."""
+    projected = getattr(attention, f"{name}_proj")(hidden_states)
+    norm = getattr(attention, f"{name}_norm", None)
+    projected = projected if norm is None else norm(projected)
+    return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)

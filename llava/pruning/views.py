@@ -6,6 +6,7 @@ command-line options can be checked without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -143,3 +144,10 @@ class Views:
 VIEWS: dict[str, View] = {name: view for name, view in vars(Views).items() if isinstance(view, View)}
 QUESTION_VIEWS = tuple(name for name, view in VIEWS.items() if view.of_question)
 CROP_VIEWS = [name for name in VIEWS if name not in QUESTION_VIEWS]
+
+
+def square_grids(crops: int, patches: int) -> torch.LongTensor:
+    """(crops, 2): the view `grid` of crops that are squares of so many patches, or merged tokens."""
+    import torch
+
+    return torch.tensor([[math.isqrt(patches)] * 2] * crops)

@@ -9,7 +9,9 @@ from llava.inference import Engine
 from llava.inference.images import choose_tokens, encode_images
 from llava.pruning import METHOD_NAMES, MethodError, Settings, Views, select
 from llava.pruning.views import VIEWS
-from tests.conftest import picture
+from llava.vision.pictures import load_image
+from tests import doors
+from tests.conftest import load
 from tests.pruning.guests import CHANNELS, PATCHES, views_of
 
 
@@ -123,22 +125,23 @@ def test_built_in_methods_read_the_views_themselves_and_write_into_none(method, 
         assert isinstance(value, str) or torch.equal(value, getattr(views_of(dtype=dtype), name)), name
 
 
-def test_an_engine_answers_others_as_if_it_had_not_been_there(write, loaded):
+def test_an_engine_answers_others_as_if_it_had_not_been_there(write):
     """The same pictures at a writing method's settings, and at those of others, before and after."""
-    engine, image = Engine(loaded()), picture()
+    (question, path), *_ = doors.asked()
+    engine, image = Engine(load(doors.MODEL)), load_image(path)  # whose answers differ; a random model's may not
     harm = "views.importance.neg_()\nviews.features.mul_(0)\nreturn views.keep(torch.arange(4).unsqueeze(0))"
     mine, others = Settings(4, pruning_method=write(harm)), [Settings(4, 0.5), Settings(4, pruning_method="fastervlm")]
     options = {"do_sample": False, "max_new_tokens": 4}
 
     def ask(pruning: list[Settings]) -> list[str]:
-        asked = [engine.request("What?", image, pruning=each) for each in pruning]
+        asked = [engine.request(question, image, pruning=each) for each in pruning]
         return [said.text for said in engine.answer(asked, **options)]
 
     alone = [ask([each])[0] for each in others]
     assert len(set(alone)) == 2
     assert ask([mine, *others, mine, *others])[1:3] == alone
     session = engine.session(visual_token_num=4, pruning_method=mine.pruning_method)
-    session.ask("What?", [image], **options)
+    session.ask(question, [image], **options)
     (encoded,) = encode_images(engine.loaded, [image], "the picture")
     for each in others:
         (forked,) = session.fork(each)._images.values()

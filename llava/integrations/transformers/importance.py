@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from llava.pruning.importance import paid_by_cls, received
+from llava.pruning.importance import paid_by_cls, project
 
 
 class Watched:
@@ -60,29 +60,5 @@ def cls_attention(attention: nn.Module, hidden_states: torch.Tensor) -> torch.Te
         attention: with `q_proj`, `k_proj`, `num_heads`, `scale`, and perhaps `q_norm`, `k_norm`.
         hidden_states: (K, M, C), its input, [CLS] first.
     """
-    query, keys = _project(attention, "q", hidden_states[:, :1]), _project(attention, "k", hidden_states)
+    query, keys = project(attention, "q", hidden_states[:, :1]), project(attention, "k", hidden_states)
     return paid_by_cls(query, keys, attention.scale).mean(dim=1)
-
-
-@torch.no_grad()
-def received_attention(
-    attention: nn.Module, hidden_states: torch.Tensor, is_patch: torch.BoolTensor | None = None
-) -> torch.Tensor:
-    """(K, N) float32: the attention that each patch receives, mean over queries and heads.
-
-    Args:
-        attention: as in `cls_attention`.
-        hidden_states: (K, N, C), its input, with no [CLS].
-        is_patch: (K, N), false where there is padding, which neither gives nor receives; None for none.
-    """
-    queries, keys = _project(attention, "q", hidden_states), _project(attention, "k", hidden_states)
-    number = hidden_states.shape[1] if is_patch is None else is_patch.sum(dim=1, keepdim=True)
-    return received(queries, keys, attention.scale, is_patch) / number
-
-
-def _project(attention: nn.Module, name: str, hidden_states: torch.Tensor) -> torch.Tensor:
-    """Queries or keys of tokens (K, M, C), by `name`: (K, H, M, head width)."""
-    projected = getattr(attention, f"{name}_proj")(hidden_states)
-    norm = getattr(attention, f"{name}_norm", None)
-    projected = projected if norm is None else norm(projected)
-    return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)

@@ -6,7 +6,6 @@ heads is the mean of the ranks' own.
 Shapes: K crops, N patches, C channels, H heads of this rank.
 """
 
-import math
 from functools import cached_property
 
 import torch
@@ -16,6 +15,7 @@ from vllm.model_executor.models.clip import CLIPEncoderLayer, CLIPVisionModel
 
 from llava.pruning import Views
 from llava.pruning.importance import object_place, paid_by_cls, received
+from llava.pruning.views import square_grids
 
 
 class _Layer:
@@ -84,6 +84,6 @@ def encode(tower: CLIPVisionModel, pixels: torch.Tensor) -> Views:
         object_received=_Layer(layers[of_object], inputs[0]).received,
         hidden_states=hidden_states,
         keys=selected.mean_keys,
-        grid=torch.tensor([[math.isqrt(hidden_states.shape[1] - 1)] * 2] * len(pixels)),
+        grid=square_grids(len(pixels), hidden_states.shape[1] - 1),
         pixels=pixels,
     )

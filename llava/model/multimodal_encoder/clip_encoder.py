@@ -12,6 +12,7 @@ from llava.model.multimodal_encoder.clip_text import TextSide
 from llava.model.multimodal_encoder.vision_tower import VisionTower, received_in
 from llava.pruning import Views
 from llava.pruning.importance import paid_by_cls
+from llava.pruning.views import square_grids
 from llava.vision.processors import CLIPTowerImageProcessor
 
 
@@ -121,7 +122,7 @@ class CLIPVisionTower(VisionTower):
             keys=selected.mean_keys,
             received=selected.received,
             object_received=selected.object_received,
-            grid=self._grid(len(images)),
+            grid=square_grids(len(images), self.num_patches),
             pixels=images,
             image_embeds=lambda: self._embed(selected.hidden_states[:, 1:]),
         )

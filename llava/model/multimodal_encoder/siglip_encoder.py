@@ -11,6 +11,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from llava.model.multimodal_encoder.vision_tower import VisionTower, received_in
 from llava.pruning import Views
+from llava.pruning.views import square_grids
 from llava.vision.processors import SigLipTowerImageProcessor
 
 
@@ -50,7 +51,7 @@ class SigLipVisionTower(VisionTower):
             importance=importance,  # [VisPruner]
             received=importance,
             object_received=object_received,
-            grid=self._grid(len(images)),
+            grid=square_grids(len(images), self.num_patches),
             pixels=images,
         )
 

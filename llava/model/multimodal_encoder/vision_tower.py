@@ -16,7 +16,7 @@ from llava.checkpoints.weights import load_tower_weights
 from llava.errors import InputError, one_line
 from llava.files import read_json_object
 from llava.pruning import Views
-from llava.pruning.importance import object_place, received
+from llava.pruning.importance import object_place, received_attention
 
 
 class VisionTower(nn.Module):
@@ -151,10 +151,6 @@ class VisionTower(nn.Module):
             hidden_states = layer(hidden_states, None)
         return hidden_states, of_object
 
-    def _grid(self, crops: int) -> torch.LongTensor:
-        """(crops, 2): patches of a column and of a row."""
-        return torch.tensor([[self.num_patches_per_side] * 2] * crops)
-
     @property
     def dummy_feature(self) -> torch.Tensor:
         """(1, C) of zeros."""
@@ -194,13 +190,5 @@ class VisionTower(nn.Module):
 
 @torch.no_grad()
 def received_in(layer: nn.Module, layer_input: torch.Tensor) -> torch.Tensor:
-    """(K, L) float32: the attention that each of L tokens receives in a layer of CLIP or SigLIP.
-
-    Mean over all L queries and over the heads. `layer_input` is (K, L, C).
-    """
-    attention, normed = layer.self_attn, layer.layer_norm1(layer_input)
-    queries, keys = (
-        project(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        for project in (attention.q_proj, attention.k_proj)
-    )
-    return received(queries, keys, attention.scale) / layer_input.shape[1]
+    """(K, L) float32: the attention that each of L tokens receives in a layer of CLIP or SigLIP on (K, L, C)."""
+    return received_attention(layer.self_attn, layer.layer_norm1(layer_input))

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import unquote
 
+from starlette.responses import JSONResponse
+
 MOST_EVENT = 2**20  # bytes
 MOST_UPLOADS = 4096  # that are remembered
 COOKIE = "llava_visitor"
@@ -87,7 +89,7 @@ class OwnEventsOnly:
                 receive = _replay(self._event(body, visitor) if what in _EVENTS else body, receive)
                 scope = _without_length(scope)
         except Refused as refused:
-            return await _answer(send, refused)
+            return await JSONResponse({"detail": str(refused)}, refused.status)(scope, receive, send)
         await self._app(scope, receive, send)
 
     def _event(self, body: bytes, visitor: str) -> bytes:
@@ -183,10 +185,3 @@ def _replay(body: bytes, receive: Callable) -> Callable:
 
 def _without_length(scope: MutableMapping) -> MutableMapping:
     return {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"content-length"]}
-
-
-async def _answer(send: Callable, refused: Refused) -> None:
-    body = json.dumps({"detail": str(refused)}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

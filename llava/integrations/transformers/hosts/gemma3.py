@@ -4,8 +4,9 @@ from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Host, Picture
 from llava.integrations.transformers.hosts.llava import whole_crops
-from llava.integrations.transformers.hosts.vit import pool_mean, run_of, square_grids
+from llava.integrations.transformers.hosts.vit import pool_mean, run_of
 from llava.pruning import Views
+from llava.pruning.views import square_grids
 
 
 class Gemma3Host(Host):

@@ -5,8 +5,9 @@ from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Host, Picture, join_crops, runs_of
 from llava.integrations.transformers.hosts.llava import read_options, whole_crops
-from llava.integrations.transformers.hosts.vit import TowerRun, run_of, square_grids
+from llava.integrations.transformers.hosts.vit import TowerRun, run_of
 from llava.pruning import Views
+from llava.pruning.views import square_grids
 
 
 class InternVLHost(Host):

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 from llava.integrations.transformers.hosts.base import Picture, split_first
 from llava.integrations.transformers.hosts.llava import read_options
 from llava.integrations.transformers.hosts.llava_next import LlavaNextHost
-from llava.integrations.transformers.hosts.vit import run_of, square_grids
+from llava.integrations.transformers.hosts.vit import run_of
 from llava.pruning import Views
+from llava.pruning.views import square_grids
 
 VIDEO = "pixel_values_videos"
 _IMAGES = ("pixel_values", "image_sizes", "images_of_prompt")

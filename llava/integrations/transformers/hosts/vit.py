@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from llava.errors import InputError
-from llava.integrations.transformers.importance import Watched, cls_attention, received_attention, watching
+from llava.integrations.transformers.importance import Watched, cls_attention, watching
 from llava.pruning import Views
-from llava.pruning.importance import object_place
+from llava.pruning.importance import object_place, received_attention
+from llava.pruning.views import square_grids
 
 _HAS_CLS = {
     "clip_vision_model": True,
@@ -80,11 +81,6 @@ def run_of(tower: nn.Module, read_layers: int | list[int], strategy: str) -> Ite
     of_object = _attention_of(stack[object_place(len(stack), 1 + stack.index(last))])
     with watching(inputs=[_attention_of(last), of_object], outputs=layers) as watched:
         yield TowerRun(watched, ordered, of_object, _HAS_CLS[kind])
-
-
-def square_grids(crops: int, patches: int) -> torch.LongTensor:
-    """(crops, 2): the sides of crops that are squares of so many patches, or merged tokens."""
-    return torch.tensor([[math.isqrt(patches)] * 2] * crops)
 
 
 def pool_mean(values: torch.Tensor, stride: int) -> torch.Tensor:
