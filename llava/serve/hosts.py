@@ -1,11 +1,10 @@
 """Who may be asked for, and from which pages: against sites that make a visitor's browser ask this server for them."""
 
 import ipaddress
+import json
 import re
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
-
-from starlette.responses import JSONResponse
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/?#@\[\]\\]+)(?::\d*)?", re.IGNORECASE)
 _READING = ("GET", "HEAD")
@@ -41,7 +40,7 @@ class OwnNamesOnly:
             why = "this server takes no requests from pages of other sites"
         else:
             return await self._app(scope, receive, _without_permission(send) if is_foreign else send)
-        await _refuse(scope, receive, send, why)
+        await _refuse(scope, send, why)
 
     def _serves(self, host: str) -> bool:
         """Whether a `Host` header is a name of this server: an address too, which no site can let lead here.
@@ -92,9 +91,17 @@ def _without_permission(send: Callable) -> Callable:
     return send_without
 
 
-async def _refuse(scope: MutableMapping, receive: Callable, send: Callable, why: str) -> None:
+async def _refuse(scope: MutableMapping, send: Callable, why: str) -> None:
     """Answer 403 with the reason, in OpenAI's form."""
     if scope["type"] == "websocket":
         return await send({"type": "websocket.close", "code": 1008, "reason": why[:100]})
     error = {"message": why, "type": "invalid_request_error", "param": None, "code": None}
-    await JSONResponse({"error": error}, 403)(scope, receive, send)
+    await send_json(send, 403, {"error": error})
+
+
+async def send_json(send: Callable, status: int, values: dict) -> None:
+    """Answer a request of a middleware with JSON."""
+    body = json.dumps(values).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

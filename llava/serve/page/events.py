@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import unquote
 
-from starlette.responses import JSONResponse
+from llava.serve.hosts import send_json
 
 MOST_EVENT = 2**20  # bytes
 MOST_UPLOADS = 4096  # that are remembered
@@ -89,7 +89,7 @@ class OwnEventsOnly:
                 receive = _replay(self._event(body, visitor) if what in _EVENTS else body, receive)
                 scope = _without_length(scope)
         except Refused as refused:
-            return await JSONResponse({"detail": str(refused)}, refused.status)(scope, receive, send)
+            return await send_json(send, refused.status, {"detail": str(refused)})
         await self._app(scope, receive, send)
 
     def _event(self, body: bytes, visitor: str) -> bytes:
