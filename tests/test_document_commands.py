@@ -40,6 +40,9 @@ NOT_RUN = {
     "python -m llava.eval.run.launch --multi_gpu": "needs four GPUs",
 }
 
+# What a command reads, by how it begins: made by another one first, so that each test stands alone.
+AFTER = {"python -m llava.eval.report.summary": "python -m llava.eval pope --model-path CKPT --visual_token_num 64"}
+
 
 def commands_of(document: Path) -> list[str]:
     """The commands of a document; a block with a loop or a first line of `#!` is one."""
@@ -91,6 +94,13 @@ def test_what_is_not_run_is_in_the_documents():
 
 @pytest.mark.parametrize("command", TO_RUN)
 def test_a_command_runs_as_written(command, checkout):
+    for needed in (other for start, other in AFTER.items() if command.startswith(start)):
+        run(needed, checkout)
+    assert run(command, checkout).strip()
+
+
+def run(command: str, checkout: Path) -> str:
+    """Run a command by bash in `checkout`; it must end well. Return what it prints."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(checkout), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
@@ -104,4 +114,4 @@ def test_a_command_runs_as_written(command, checkout):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
-    assert done.stdout.strip()
+    return done.stdout
