@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     import torch
 
 SCENE = Path("playground/data/scenes/mm-vet/images/v1_1.jpg")
+QUESTION, ANSWER = "What does the sign say?", "park"
 SHORT = "Answer the question using a single word or phrase."
-PANEL, GAP, LINE = 504, 20, 30
-IMPORTANT, DIVERSE = (222, 40, 30), (30, 90, 230)
+PANEL, GAP, LINE = 504, 12, 48
+IMPORTANT, DIVERSE = (213, 94, 0), (0, 114, 178)  # of Okabe and Ito: colour-blind readers tell them apart
+RIGHT, WRONG = (0, 130, 90), (190, 0, 60)
 
 
 def kept_patches(model, pixels: torch.Tensor, budget: int) -> tuple[set[int], set[int]]:
@@ -46,15 +48,6 @@ def outline(image: Image.Image, side: int, important: set[int], diverse: set[int
     return faded
 
 
-def wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
-    """A text in lines that are no wider than a panel."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        lines = [*lines[:-1], longer] if font.getlength(longer) <= PANEL else [*lines, word]
-    return lines
-
-
 def answers(loaded: tuple, image: Image.Image, conv_mode: str, query: str, budgets: list[int | None]) -> list[str]:
     """What the model answers at each budget."""
     from llava.inference import Engine, make_request
@@ -68,39 +61,43 @@ def answers(loaded: tuple, image: Image.Image, conv_mode: str, query: str, budge
     return [said.text for said in Engine(loaded).answer(requests, do_sample=False, max_new_tokens=32)]
 
 
-def draw_figure(loaded: tuple, image: Image.Image, conv_mode: str, query: str, budgets: list[int]) -> Image.Image:
-    """The picture with all patches and, at each budget, with those kept; below each the model's answer."""
+def draw_figure(
+    loaded: tuple, image: Image.Image, conv_mode: str, query: str, budgets: list[int], right: str | None = None
+) -> Image.Image:
+    """The picture with all patches and, at each budget, with those kept; the question above, below each the answer.
+
+    `right` is the right answer: others are marked as wrong. Without it none is marked.
+    """
     from llava.vision.pixels import process_images
 
     _, model, image_processor, _ = loaded
     pixels = process_images([image], image_processor, model.config)
     if isinstance(pixels, list) or pixels.ndim != 4 or image.width != image.height:
         raise InputError("only a square picture that the model sees whole can be drawn")
-    side = model.get_vision_tower().num_patches_per_side
-    font = ImageFont.load_default(size=21)
-    panels = []
-    budgets = [None, *budgets]
-    for budget, said in zip(budgets, answers(loaded, image, conv_mode, query, budgets)):
-        if budget is None:
-            panels.append(
-                (image.resize((PANEL, PANEL), Image.Resampling.LANCZOS), (f"all {side * side} patches",), said)
-            )
-        else:
-            important, diverse = kept_patches(model, pixels, budget)
-            caption = (f"{budget} of {side * side}: ", f"{len(important)} important  ", f"{len(diverse)} diverse")
-            panels.append((outline(image, side, important, diverse), caption, said))
-    lines = [wrapped(f"{query} {said}", font) for _, _, said in panels]
-    height = PANEL + LINE * (2 + max(map(len, lines)))
-    figure = Image.new("RGB", (len(panels) * (PANEL + GAP) - GAP, height), "white")
+    side, font = model.get_vision_tower().num_patches_per_side, ImageFont.load_default(size=36)
+    figure = Image.new("RGB", ((len(budgets) + 1) * (PANEL + GAP) - GAP, PANEL + 3 * LINE), "white")
     draw = ImageDraw.Draw(figure)
-    for i, ((panel, caption, _), answer_lines) in enumerate(zip(panels, lines)):
-        x = i * (PANEL + GAP)
-        figure.paste(panel, (x, 0))
-        for part, color in zip(caption, ("black", IMPORTANT, DIVERSE)):
-            draw.text((x, PANEL + 6), part, fill=color, font=font)
-            x += draw.textlength(part, font=font)
-        for j, line in enumerate(answer_lines):
-            draw.text((i * (PANEL + GAP), PANEL + 10 + LINE * (j + 1)), line, fill="black", font=font)
+    draw.text((0, 0), query, fill="black", font=font)
+    for place, word, color in ((2, "important", IMPORTANT), (3, "diverse", DIVERSE)):
+        if len(budgets) >= place:
+            draw.text((place * (PANEL + GAP), 0), f"kept as {word}", fill=color, font=font)
+    for i, said in enumerate(answers(loaded, image, conv_mode, query, [None, *budgets])):
+        x, shown, caption = i * (PANEL + GAP), image.resize((PANEL, PANEL), Image.Resampling.LANCZOS), ["all patches"]
+        if i:
+            important, diverse = kept_patches(model, pixels, budgets[i - 1])
+            shown = outline(image, side, important, diverse)
+            caption = [f"{budgets[i - 1]} of {side * side}: ", str(len(important)), " + ", str(len(diverse))]
+        figure.paste(shown, (x, LINE))
+        is_wrong = right is not None and said.strip(" .").lower() != right.lower()
+        verdict = f"  {'wrong' if is_wrong else 'right'}" if right is not None else ""
+        for row, parts, colors in (
+            (1, caption, ("black", IMPORTANT, "black", DIVERSE)),
+            (2, [said, verdict], ("black", WRONG if is_wrong else RIGHT)),
+        ):
+            place = x
+            for part, color in zip(parts, colors):
+                draw.text((place, PANEL + row * LINE), part, fill=color, font=font)
+                place += draw.textlength(part, font=font)
     return figure
 
 
@@ -108,7 +105,8 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--model-path", default="playground/checkpoints/llava-tiny")
     parser.add_argument("--image-file", type=Path, default=SCENE)
-    parser.add_argument("--query", default="What does the sign say?")
+    parser.add_argument("--query", default=QUESTION)
+    parser.add_argument("--answer", help="the right answer: others are marked (that of the default question)")
     parser.add_argument("--budgets", type=visual_token_num, nargs="+", default=[32, 16, 8])
     parser.add_argument("--output", type=output_file, default=Path("assets/selection.png"))
     args = parser.parse_args()
@@ -116,7 +114,8 @@ def main() -> None:
 
     image = load_image(args.image_file, as_displayed=True)
     loaded = ModelOptions(args.model_path, device="cpu").load()
-    figure = draw_figure(loaded, image, loaded.template, args.query, args.budgets)
+    right = args.answer or (ANSWER if (args.image_file, args.query) == (SCENE, QUESTION) else None)
+    figure = draw_figure(loaded, image, loaded.template, args.query, args.budgets, right)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     figure.save(args.output, optimize=True)
     print(args.output)

@@ -95,7 +95,8 @@ def make_model(args: argparse.Namespace) -> tuple:
 def main() -> None:
     args = parse()
     from llava.bench.measure import make_job, measure
-    from llava.bench.report import draw, machine, table
+    from llava.bench.report import machine, table
+    from llava.eval.report.plots import draw_bench
 
     model, side, grid = make_model(args)
     model.compile_decoding = args.compile_decoding
@@ -123,7 +124,7 @@ def main() -> None:
         write_json(args.output / "bench.json", {**about, "rows": rows}, sort_keys=False)
         with atomic_writer(args.output / "bench.md") as file:
             file.write(text + "\n")
-        draw(about, rows, args.output / "bench.png")
+        draw_bench(about, rows, args.output / "bench.png")
 
 
 if __name__ == "__main__":

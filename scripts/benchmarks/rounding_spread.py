@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from llava.cli import CommandParser, output_folder, run_command
 from llava.errors import InputError
-from llava.eval.report.plots import if_it_can_be_drawn, new_figure, save_figure
+from llava.eval.report.plots import draw_rounding
 from llava.files import atomic_writer, write_json
 from llava.inference.options import pruning_method, visual_token_num
 from llava.pruning.method import METHOD_NAMES
@@ -168,34 +168,6 @@ def table(rows: dict[str, list[dict]], noise: float, seeds: int) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-@if_it_can_be_drawn
-def draw(rows: dict[str, list[dict]], path: Path) -> None:
-    """Above the share that float16 and bfloat16 keep of float32's patches, below the spread of the scores."""
-    figure = new_figure(5.5 * len(rows), 6)
-    panels = figure.subplots(2, len(rows), squeeze=False)
-    for column, (name, measured) in enumerate(rows.items()):
-        methods = list(dict.fromkeys(row["method"] for row in measured))
-        above, below = panels[:, column]
-        for number, dtype in enumerate(DTYPES):
-            own = {row["method"]: row for row in measured if row["dtype"] == dtype}
-            places = [i + 0.26 * (number - 1) for i in range(len(methods))]
-            color = f"C{number}"
-            above.bar(places, [own[m]["with_float32"] for m in methods], width=0.24, color=color, label=dtype)
-            for place, method in zip(places, methods):
-                values = [own[method]["score"], *own[method]["scores"]]
-                below.plot([place, place], [min(values), max(values)], color=color, linewidth=8, solid_capstyle="butt")
-                below.plot(place, own[method]["score"], marker="_", color="black", markersize=9, markeredgewidth=2)
-        above.set_title(f"{name}: patches kept as with float32 features")
-        above.set_ylim(0, 1.02)
-        below.set_title(f"{name}: score, all seeds; the dash is without noise")
-        for panel in (above, below):
-            panel.set_xticks(range(len(methods)), methods, rotation=35, ha="right")
-            panel.grid(axis="y", alpha=0.3)
-            panel.set_axisbelow(True)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(DTYPES))
-    save_figure(figure, path)
-
-
 def main() -> None:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model-path", required=True, help="checkpoint folder or hub id")
@@ -243,7 +215,7 @@ def main() -> None:
     with atomic_writer(args.output / "rounding.md") as file:
         file.write(text)
     print(text)
-    draw(rows, args.output / "rounding.png")
+    draw_rounding(rows, args.output / "rounding.png")
 
 
 if __name__ == "__main__":

@@ -40,8 +40,18 @@ def test_patches_are_outlined_where_they_lie():
 def test_a_figure_has_a_panel_for_every_budget_and_only_square_pictures(tiny):
     figure = script.draw_figure(tiny, Image.open(SCENE), "vicuna_v1", "What does the sign say?", [32, 16])
     assert figure.width == 3 * script.PANEL + 2 * script.GAP
+    colors = {color for _, color in figure.getcolors(1 << 24)}
+    assert not colors & {script.RIGHT, script.WRONG}
     with pytest.raises(InputError, match="square"):
         script.draw_figure(tiny, Image.new("RGB", (200, 100)), "vicuna_v1", "What does the sign say?", [32])
+
+
+@pytest.mark.parametrize(("right", "color", "other"), [("park", "RIGHT", "WRONG"), ("pork", "WRONG", "RIGHT")])
+def test_an_answer_is_marked_as_right_or_wrong(tiny, right, color, other):
+    figure = script.draw_figure(tiny, Image.open(script.SCENE), "vicuna_v1", script.QUESTION, [32], right)
+    colors = {color for _, color in figure.getcolors(1 << 24)}
+    assert getattr(script, color) in colors
+    assert getattr(script, other) not in colors
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "many"])

@@ -31,14 +31,16 @@ def test_the_share_on_the_object_counts_nothing_of_the_padding():
     assert share_on_object(np.array([9.0, 2.0, 1.0, 1.0]), on_object, on_photograph) == pytest.approx(1.5 / 4)
 
 
-def test_kept_patches_are_framed_where_they_lie():
+def test_kept_patches_are_whole_with_frames_around_them():
     red, blue = (222, 40, 30), (30, 90, 230)
-    drawn = np.asarray(faded(Image.new("RGB", (60, 60), (200, 100, 0)), {7: red, 35: blue}, 6))
-    for color, start in ((red, PATCH), (blue, 5 * PATCH)):
-        rows, columns = np.nonzero((drawn == color).all(axis=-1))
-        assert (rows.min(), rows.max() + 1) == (columns.min(), columns.max() + 1) == (start, start + PATCH)
-        inside = drawn[start + 1 : start + PATCH - 1, start + 1 : start + PATCH - 1]
-        assert (inside == (200, 100, 0)).all()  # not faded
+    drawn = np.asarray(faded(Image.new("RGB", (60, 60), (200, 100, 0)), {7: red, 8: blue, 35: blue}, 6))
+    kept = np.zeros((6, 6), dtype=bool)
+    kept.flat[[7, 8, 35]] = True
+    inside = kept.repeat(PATCH, axis=0).repeat(PATCH, axis=1)
+    assert (drawn[inside] == (200, 100, 0)).all()  # neither faded nor hidden, also beside another
+    assert ((drawn == (200, 100, 0)).all(axis=-1) == inside).all()
+    assert (drawn[PATCH - 1, PATCH : 2 * PATCH - 2] == red).all()
+    assert (drawn[PATCH + 3, 3 * PATCH] == blue).all()
     assert len(set(drawn[0, 0])) == 1
 
 
@@ -62,7 +64,7 @@ def test_a_figure_has_a_row_for_each_photograph_without_its_padding():
     width = 6 * PATCH
     panels = [Panel(Image.new("RGB", (width, width), "green"), "title", "caption")] * 2
     drawn = figure([(wide, panels), (square, panels)], 6)
-    assert drawn.height == LINE + width // 2 + LINE + width + LINE
+    assert drawn.height == LINE + width // 2 + LINE + width + 2 * LINE
     green = (np.asarray(drawn.convert("RGB")) == (0, 128, 0)).all(axis=-1)
     assert green[:, 0].sum() == width // 2 + width
 

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from docs.examples.photographs.photographs import padding
 from llava.vision.pixels import expand2square
 
-PATCH, GAP, LINE, FONT = 8, 14, 38, 27  # pixels
-IMPORTANT, DIVERSE, KEPT = (222, 40, 30), (30, 90, 230), (125, 45, 165)
+PATCH, FRAME, GAP, LINE, FONT = 10, 2, 14, 44, 32  # pixels
+IMPORTANT, DIVERSE, KEPT = (213, 94, 0), (0, 114, 178), (0, 0, 0)  # colour-blind readers tell them apart
 HEAT = np.array([(0, 0, 0), (120, 20, 80), (220, 60, 30), (250, 190, 40), (255, 255, 220)], dtype=np.float64)
 
 
@@ -50,26 +50,27 @@ def heat_map(importance: np.ndarray, side: int) -> Image.Image:
 
 
 def faded(image: Image.Image, colors: dict[int, tuple[int, int, int]], side: int) -> Image.Image:
-    """The enlarged photograph, faded but for the patches of `colors`, which are framed in these."""
+    """The enlarged photograph, faded but for the patches of `colors`, around which there is a frame of these."""
     shown = enlarged(image, side)
     grey = ImageOps.posterize(Image.blend(shown.convert("L"), Image.new("L", shown.size, "white"), 0.72), 5)
     result = grey.convert("RGB")  # of few levels, which makes the file small
     draw = ImageDraw.Draw(result)
-    for patch, color in colors.items():
-        x, y = patch % side * PATCH, patch // side * PATCH
+    boxes = {patch: (patch % side * PATCH, patch // side * PATCH) for patch in colors}
+    for patch, (x, y) in boxes.items():
+        draw.rectangle((x - FRAME, y - FRAME, x + PATCH + FRAME - 1, y + PATCH + FRAME - 1), fill=colors[patch])
+    for x, y in boxes.values():  # after all frames, so that none hides a patch
         result.paste(shown.crop((x, y, x + PATCH, y + PATCH)), (x, y))
-        draw.rectangle((x, y, x + PATCH - 1, y + PATCH - 1), outline=color)
     return result
 
 
 def figure(rows: list[tuple[Image.Image, list[Panel]]], side: int) -> Image.Image:
-    """A row of panels for each photograph, without its padding; the titles stand above the first row."""
+    """A row of panels for each photograph, without its padding; titles above the first row, a legend below the last."""
     font, width = ImageFont.load_default(size=FONT), side * PATCH
     heights = []
     for image, _ in rows:
         top = round(padding(image.size)[1] * width / max(image.size))
         heights.append((top, width - 2 * top))
-    size = (max(len(panels) for _, panels in rows) * (width + GAP) - GAP, LINE + sum(h + LINE for _, h in heights))
+    size = (max(len(panels) for _, panels in rows) * (width + GAP) - GAP, 2 * LINE + sum(h + LINE for _, h in heights))
     result = Image.new("RGB", size, "white")
     draw, y = ImageDraw.Draw(result), LINE
     for i, (_, panels) in enumerate(rows):
@@ -81,5 +82,10 @@ def figure(rows: list[tuple[Image.Image, list[Panel]]], side: int) -> Image.Imag
             result.paste(panel.image.crop((0, top, width, top + height)), (x, y))
             draw.text((x, y + height + 2), panel.caption, fill="black", font=font)
         y += height + LINE
+    x = 0.0
+    for text, color in (("vispruner: important", IMPORTANT), ("vispruner: diverse", DIVERSE), ("kept", KEPT)):
+        draw.rectangle((x, y + 12, x + 24, y + 36), outline=color, width=5)
+        draw.text((x + 36, y), text, fill="black", font=font)
+        x += 80 + draw.textlength(text, font=font)
     # The palette by k-means: the default gives small things of a strong colour, such as frames, no colour of their own.
     return result.quantize(palette=result.quantize(256, kmeans=3))

@@ -29,6 +29,8 @@ from llava.tables import markdown_table
 if TYPE_CHECKING:
     from llava.pruning import Views
 
+DRAWN = (VISPRUNER, "divprune", "fastervlm", "random")  # the tables have all methods
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -126,7 +128,9 @@ def panels(seen: Seen, budget: int, side: int) -> list[Panel]:
         Panel(heat_map(attention, side), "[CLS] attention", f"{_percent(seen, attention)} on the object"),
     ]
     important = set(VISPRUNER_METHOD.important(seen.views, Settings(budget))[0].tolist())
-    for name, patches in kept_patches(seen.views, budget)[0].items():
+    kept = kept_patches(seen.views, budget)[0]
+    for name in DRAWN:
+        patches = kept[name]
         colors = dict.fromkeys(map(int, patches), KEPT)
         if name == VISPRUNER:
             colors = {patch: IMPORTANT if patch in important else DIVERSE for patch in colors}

@@ -212,7 +212,7 @@ def test_two_figures_of_a_benchmark_have_their_own_intervals(tmp_path, collected
     assert cognition == "100.0 [100.0, 100.0]"
 
 
-def test_the_picture_s_bands_are_as_wide_as_the_intervals():
+def test_the_picture_s_bars_are_as_long_as_the_intervals():
     figure = pytest.importorskip("matplotlib.figure")
     from llava.eval.report.plots import draw_line
 
@@ -220,10 +220,27 @@ def test_the_picture_s_bands_are_as_wide_as_the_intervals():
     rows = [Setting("vispruner", tokens, "0.5") for tokens in (64, 32)] + [Setting("none", 576, "0.5")]
     cells = [Cell(80, Path(), (78, 83)), Cell(70, Path()), Cell(90, Path(), (88, 91))]
     assert len(list(draw_line(ax, rows, cells, 0))) == 2
-    band, *_ = ax.collections
-    (path,) = band.get_paths()
-    assert {tuple(point) for point in path.vertices} == {(64, 78), (64, 83)}
-    assert (ax.dataLim.y0, ax.dataLim.y1) == (70, 91)
+    bars, *_ = ax.collections
+    ends = {tuple(point) for bar in bars.get_segments() for point in bar if point[1] == point[1]}  # but NaN
+    assert ends == {(64, 78), (64, 83)}
+    assert [ax.lines[0].get_xdata().tolist(), ax.lines[0].get_ydata().tolist()] == [[32, 64], [70, 80]]
+    assert ax.lines[1].get_linestyle() == "--"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (("vispruner", "0.5", ""), "vispruner, ratio 0.5"),
+        (("llava-tiny", "0.5", "_per_image"), "llava-tiny vispruner, ratio 0.5, per image"),
+        (("llava-tiny-divprune", "", ""), "llava-tiny divprune"),
+        (("llava-tiny-none", "", ""), "llava-tiny unpruned"),
+        (("none", "", ""), "unpruned"),
+    ],
+)
+def test_the_legend_says_method_and_ratio(line, said):
+    from llava.eval.report.plots import _legend
+
+    assert _legend(*line) == said
 
 
 def test_a_budget_of_an_image_is_not_compared_with_one_of_a_crop(save, compare, tmp_path):
