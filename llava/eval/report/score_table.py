@@ -23,7 +23,7 @@ SUBMISSIONS = {
 }
 ABSENT = "–"
 MOST = 1e6  # no figure is as large
-_FOLDER = re.compile(r"n_([1-9][0-9]{0,8}|all)(_[^/]*)?/r_[0-9]{1,9}(\.[0-9]{0,9})?", re.DOTALL)
+_FOLDER = re.compile(r"n_([0-9]{1,9}|all)(_[^/]*)?/r_[0-9]{1,9}(\.[0-9]{0,9})?", re.DOTALL)
 NOTE = "MME in points, the others in percent. Tokens: visual tokens kept of a picture, in LLaVA-1.6 of each crop."
 NOTE_PER_IMAGE = "Per image: of all crops of a picture together."
 
@@ -144,7 +144,7 @@ def kept_tokens(folder: Path, asked: int | None) -> int | None:
     kept = noted(folder, "run", "kept")
     if kept is None:
         return asked
-    if type(kept) is not int or not 0 < kept < 10**9:
+    if type(kept) is not int or not 0 <= kept < 10**9:
         raise InputError(f"{folder / 'merge.run.json'}: kept is {kept!r:.40}, not a number of visual tokens")
     return kept
 
