@@ -16,7 +16,6 @@ from playground.tiny import benchmarks
 from tests.conftest import load
 from tests.eval.conftest import METHOD, assert_one_line, table_of, texts
 
-
 SEEDED = ("n_4_seed_1", "n_4_seed_2")
 
 

@@ -1,4 +1,4 @@
-"""FastV and DART inside the decoder: against a decoder that computes every token everywhere and hides the dropped ones."""
+"""FastV and DART in the decoder: against a decoder that computes every token everywhere and hides the dropped ones."""
 
 import pytest
 import torch
