@@ -5,7 +5,8 @@ arXiv 2502.11494. x is the output of layer K - 1 after the model's last norm, an
 key in layer K - 1. Pivots: the 4 loudest visual tokens, then the 4 loudest tokens of text after the last picture,
 loudest first. The visual pivots are kept, and each pivot keeps the floor((T - 4) / 8) of the others whose x has the
 least cosine to its own: 4 + 8 floor((T - 4) / 8) in all, or T where that is below 4. Its authors count T - 4 as the
-budget, and go through the pivots in the order of a hash table.
+budget, and go through the pivots in the order of a hash table. All visual tokens of a prompt are chosen among together,
+for the sum of their budgets.
 
 Shapes: L tokens of a prompt, D channels.
 """
