@@ -23,7 +23,7 @@ SUBMISSIONS = {
 }
 ABSENT = "–"
 MOST = 1e6  # no figure is as large
-_FOLDER = re.compile(r"n_([0-9]{1,9}|all)(_[^/]*)?/r_[0-9]{1,9}(\.[0-9]{0,9})?", re.DOTALL)
+_FOLDER = re.compile(r"n_([1-9][0-9]{0,8}|all)(_[^/]*)?/r_[0-9]{1,9}(\.[0-9]{0,9})?", re.DOTALL)
 NOTE = "MME in points, the others in percent. Tokens: visual tokens kept of a picture, in LLaVA-1.6 of each crop."
 NOTE_PER_IMAGE = "Per image: of all crops of a picture together."
 
