@@ -220,8 +220,8 @@ def default_data_dir(model_path: str) -> Path:
 def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: Settings) -> Path:
     """Where a benchmark's answers go: NAME/answers/SPLIT/MODEL[-METHOD]/n_TOKENS/r_RATIO/merge.jsonl.
 
-    An unpruned model keeps all: its folder is n_all, whatever the budget. A budget for all crops of an image is
-    n_TOKENS_per_image.
+    Where no budget is read, as of an unpruned model and one that is shown no picture, the folder is n_all. Settings
+    that are not the default's follow the number, as in n_TOKENS_per_image.
     """
     label = method_label(pruning.pruning_method)
     model = model_name if pruning.pruning_method == VISPRUNER else f"{model_name}-{label}"

@@ -49,6 +49,12 @@ REFUSED = {
     "complex": ("MergedTokens(torch.zeros(2, 2, 4).cfloat())", r"got \(2, 2, 4\) of complex64"),
     "of one crop": ("MergedTokens(views.features[:1, :2])", r"tokens must be a tensor \(2, T, 4\) .*, got \(1, 2, 4\)"),
     "of another width": ("MergedTokens(views.projected)", r"got \(2, 16, 5\)"),
+    "projected, of the tower's width": ("MergedTokens(views.features, projected=True)", r"\(2, T, 5\) .*\(2, 16, 4\)"),
+    "a centre too few": ("MergedTokens(views.features[:, :2], torch.tensor([[1]] * 2))", "2 tokens at 1 patches"),
+    "a centre beyond": (
+        "MergedTokens(views.features[:, :2], torch.tensor([[1, 16]] * 2))",
+        "stand at patches 1 to 16 of 16",
+    ),
     "more than patches": ("MergedTokens(views.hidden_states)", "17 tokens of each crop: they must be 1 to 16"),
     "no token": ("MergedTokens(views.features[:, :0])", "0 tokens of each crop"),
     "tokens elsewhere": ("MergedTokens(views.features.to('meta'))", "tokens are on meta, the features on cpu"),
@@ -125,3 +131,18 @@ def test_what_a_method_declares_is_refused_by_name(write, head, named):
         Path(path).write_text(text[: text.index("\ndef select")])
     with pytest.raises(MethodError, match=rf"^the pruning method .*mine\.py.*: .*{named}"):
         _ = Settings(4, pruning_method=path).question_views
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"), [("3", None), ("0", "got 0"), ("patches + 1", "got 17"), ("'3'", "got '3'")]
+)
+def test_how_many_a_method_keeps_is_what_it_says_or_refused(write, counts, says):
+    head = f"class Mine(Method):\n    def count(self, number, patches):\n        return {counts}\n\nMETHOD = Mine()\n"
+    name = write("return views.keep_all()", head=head)
+    settings = Settings(4, pruning_method=name)
+    assert settings.left(4) == 4  # all, which the method is not asked about
+    if says is None:
+        assert (settings.left(PATCHES), settings.kept(PATCHES, 2)) == (3, 6)
+        return
+    with pytest.raises(MethodError, match=f"count must return 1 to {PATCHES}, {says}"):
+        settings.left(PATCHES)

@@ -55,8 +55,9 @@ def choose_reference(methods: list[str]) -> str | None:
 def add_intervals(table: Table, reference: str | None) -> Uncertainty:
     """Intervals of all cells, and the differences from the rows of `reference` (None: no differences).
 
-    A row is compared with the reference's of the same tokens and ratio, the unpruned model with each. Rows that did not
-    answer the same questions are not compared; a note says so. A cell without per-question results has no interval.
+    A row is compared with the reference's of the same tokens and ratio, the unpruned model and `blind` with each. Rows
+    that did not answer the same questions are not compared; a note says so. A cell without per-question results has no
+    interval.
     """
     found = Uncertainty({setting: dict(cells) for setting, cells in table.items()}, {}, [], [], [])
     pairs = list(_pairs(table, reference))
@@ -84,7 +85,7 @@ def _pairs(table: Table, reference: str | None) -> Iterator[Pair]:
     """The rows to compare, each with the reference's of its budget."""
     for base in (setting for setting in table if setting.name == reference):
         for rival in table:
-            if rival.name != reference and (rival.name == NONE or rival.is_comparable(base)):
+            if rival.name != reference and (rival.name == NONE or rival.tokens == 0 or rival.is_comparable(base)):
                 yield rival, base
 
 

@@ -86,7 +86,8 @@ def draw_points(
 def draw_scores(table: Table, path: Path) -> None:
     """Draw score against tokens: a panel for each column, a line for each name and ratio, its intervals as bars.
 
-    The unpruned model is a dashed line. Raises InputError if the file cannot be written.
+    The unpruned model is a dashed line, and so is one that is shown no picture, or whose tokens are not known.
+    Raises InputError if the file cannot be written.
     """
     columns = columns_of(table)
     lines = list(dict.fromkeys((setting.name, setting.ratio, setting.suffix) for setting in table))
@@ -122,12 +123,8 @@ def _legend(name: str, ratio: str, suffix: str) -> str:
         return " ".join(filter(None, [_plain(name.removesuffix(NONE).removesuffix("-")), "unpruned"]))
     method = next((method for method in METHOD_NAMES if name == method or name.endswith(f"-{method}")), "")
     method, checkpoint = method or VISPRUNER * bool(ratio), name.removesuffix(method).removesuffix("-")
-    parts = [
-        " ".join(filter(None, [checkpoint, method])),
-        ratio and f"ratio {ratio}",
-        suffix.strip("_").replace("_", " "),
-    ]
-    return _plain(", ".join(filter(None, parts)))
+    of = " ".join(filter(None, [checkpoint, method]))
+    return _plain(", ".join(filter(None, [of, ratio and f"ratio {ratio}", suffix.strip("_").replace("_", " ")])))
 
 
 def _plain(text: str) -> str:
@@ -142,7 +139,7 @@ def is_unpruned(name: str) -> bool:
 
 def is_level(row: Setting) -> bool:
     """Whether a row is drawn as a horizontal line."""
-    return is_unpruned(row.name) or row.tokens is None
+    return is_unpruned(row.name) or not row.tokens
 
 
 def draw_line(ax, rows: list[Setting], cells: list[Cell], number: int, of: int = 1) -> Iterator:

@@ -144,7 +144,7 @@ def kept_tokens(folder: Path, asked: int | None) -> int | None:
     kept = noted(folder, "run", "kept")
     if kept is None:
         return asked
-    if type(kept) is not int or not 0 < kept < 10**9:
+    if type(kept) is not int or not 0 <= kept < 10**9:
         raise InputError(f"{folder / 'merge.run.json'}: kept is {kept!r:.40}, not a number of visual tokens")
     return kept
 

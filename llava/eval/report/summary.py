@@ -36,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
         "--methods",
         type=lambda text: method_label(pruning_method(text)),
         nargs="+",
-        help="compare these of the checkpoint's; `none` is there at any --tokens",
+        help="compare these of the checkpoint's; `none` and `blind` are there at any --tokens",
     )
     parser.add_argument("--benchmarks", choices=HEADLINES, nargs="+", help="only these (all)")
     parser.add_argument("--output", type=Path, help="folder to write to (OUT_DIR/summary)")
@@ -115,7 +115,7 @@ def summarize(
         out_dir: where answers and scores are.
         output: the folder; `summary` in `out_dir` if None.
         checkpoint: only this one's scores.
-        tokens: only these numbers of visual tokens, and with `methods` the unpruned model.
+        tokens: only these numbers of visual tokens, and with `methods` those that read none, `none` and `blind`.
         methods: labels of the checkpoint's methods to compare, which are then the rows.
         benchmarks: only these.
         must_compare: whether `methods` of which no two can be compared are an error.
