@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import question_in
 from llava.errors import InputError, one_line
 from llava.files import read_text
 from llava.inference.images import open_image
@@ -16,13 +17,17 @@ from llava.integrations.lmms_eval.arguments import read_batch_size, read_dtype, 
 from llava.integrations.lmms_eval.base import Message, PrunedModel
 from llava.integrations.transformers import prune
 from llava.integrations.transformers.budget import Budget
+from llava.integrations.transformers.wrapping import share_pictures
 from llava.pruning.settings import pop_settings, takes_settings
 
 PROMPTS_AT_ONCE = 8  # where batch_size is "auto"
 
 
 class PrunedHf(PrunedModel):
-    """A model that `llava.integrations.transformers.prune` takes, asked in its processor's chat template."""
+    """A model that `llava.integrations.transformers.prune` takes, asked in its processor's chat template.
+
+    A picture that several requests of a batch, or of one and the next, are about is encoded once.
+    """
 
     @takes_settings
     def __init__(
@@ -69,7 +74,11 @@ class PrunedHf(PrunedModel):
                 f"the processor of {pretrained} has no chat template: give the model argument chat_template"
             )
         self.processor.tokenizer.padding_side = "left"
-        self.model = prune(model.to(place).eval(), visual_token_num, **others)
+        # a share of 1 keeps all, and lets requests share pictures
+        budget = 1.0 if visual_token_num is None else visual_token_num
+        self.model = prune(model.to(place).eval(), budget, **others)
+        self.model.processor = self.processor
+        share_pictures(self.model)
 
     @torch.inference_mode()
     def answer(self, messages: list[Message], options: dict) -> list[str]:
@@ -78,8 +87,9 @@ class PrunedHf(PrunedModel):
         for _, group in groupby(messages, key=lambda message: len(message.pictures)):
             alike = list(group)
             for start in range(0, len(alike), self.batch_size):
-                inputs = self._inputs([_turns(message) for message in alike[start : start + self.batch_size]])
-                output = self.model.generate(**inputs, **options)
+                asked = alike[start : start + self.batch_size]
+                inputs = self._inputs([_turns(message) for message in asked])
+                output = self.model.generate(**inputs, question=_questions(asked), **options)
                 new = output[:, inputs["input_ids"].shape[1] :]
                 answers += [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
         return answers
@@ -95,7 +105,8 @@ class PrunedHf(PrunedModel):
             ids = whole["input_ids"][0, sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) :]
             if not len(ids):
                 raise InputError(f"{message.name} has an answer without a token")
-            logits = self.model(**whole, use_cache=False, logits_to_keep=len(ids) + 1).logits[0, :-1].float()
+            options = {"question": _questions([message]), "use_cache": False, "logits_to_keep": len(ids) + 1}
+            logits = self.model(**whole, **options).logits[0, :-1].float()
             losses.append((float(cross_entropy(logits, ids)), bool((logits.argmax(dim=1) == ids).all())))
         return losses
 
@@ -116,6 +127,11 @@ class PrunedHf(PrunedModel):
             processor_kwargs={"padding": True},
         )
         return inputs.to(self.model.device, self.model.dtype)
+
+
+def _questions(messages: list[Message]) -> list[str]:
+    """What is asked about each picture of messages."""
+    return [question_in(message.text) for message in messages for _ in message.pictures]
 
 
 def _turns(message: Message) -> list[dict]:

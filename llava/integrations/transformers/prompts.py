@@ -217,7 +217,7 @@ def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
     Raises PruningError for a method that merges patches: a merged token has no placeholder.
     """
     crops, patches, _ = picture.views.features.shape
-    settings = budget.settings_for(patches, crops)
+    settings = budget.settings_for(patches, crops, picture.is_video)
     chosen = select(picture.views, settings)
     if not chosen.has_places:
         raise PruningError(f"the pruning method {settings.pruning_method} merges patches, so that they have no places")

@@ -123,9 +123,9 @@ def test_methods_that_choose_patches(pruned, method):
         ({"visual_token_num": True}, "must be an integer, got True"),
         ({"visual_token_num": 3, "important_ratio": 2}, "important_ratio must be a number in"),
         ({"visual_token_num": 3, "pruning_method": "fastv"}, "fastv drops tokens inside the language model"),
-        ({"visual_token_num": 3, "pruning_method": "cdpruner"}, "cdpruner chooses by the question"),
-        ({"visual_token_num": 3, "pruning_method": "mmtok"}, "mmtok chooses by the question"),
-        ({"visual_token_num": 3, "budget_per": "picture"}, "budget_per must be crop or image"),
+        ({"visual_token_num": 3, "pruning_method": "cdpruner"}, r"cdpruner .* text tower .*\(text_embeds\)"),
+        ({"visual_token_num": 3, "budget_per": "picture"}, "budget_per must be crop, image or video, got 'picture'"),
+        ({"visual_token_num": 3, "budget_per": "video"}, "budget_per: LlavaForConditionalGeneration takes no videos"),
         ({"visual_token_num": 3, "pruning_method": "nothing"}, "pruning_method must be one of vispruner"),
     ],
 )
