@@ -67,7 +67,7 @@ class PrunedHf(PrunedModel):
         try:
             self.processor = AutoProcessor.from_pretrained(pretrained)
             model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=wanted)
-        except (OSError, ValueError) as error:  # transformers': it is not there, or another kind of model
+        except (OSError, ValueError, ImportError) as error:  # not there, another kind of model, or a package is missing
             raise InputError(f"cannot load {pretrained}: {one_line(error)}") from error
         if self._template is None and not getattr(self.processor, "chat_template", None):
             raise InputError(
