@@ -19,7 +19,7 @@ from llava.integrations.transformers.encoding import encode_pictures
 from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Picture
 from llava.integrations.transformers.prompts import kept_places
-from llava.integrations.transformers.question import with_questions
+from llava.integrations.transformers.question import Asked, with_questions
 from llava.model.flops import Decoder
 from llava.pruning import method_label
 from llava.pruning.kv_cache import cache_in
@@ -90,9 +90,9 @@ def encode(model: PreTrainedModel, job: HostJob, needs: tuple[str, ...]) -> tupl
     host, found = find_host(model), {}
     kinds = dict(host.split(model, {name: job.inputs[name] for name in host.inputs if name in job.inputs}))
     spent = timed(model.device, lambda: found.update(encode_pictures(model, host, kinds)))
-    prompts = job.inputs["input_ids"], job.inputs["attention_mask"].bool()
-    asked = with_questions(model, host, list(found.items()), prompts, QUESTION, needs) if needs else found.items()
-    return spent, [picture for _, own in asked for picture in own]
+    asked = Asked(job.inputs["input_ids"], job.inputs["attention_mask"].bool())
+    pictures = with_questions(model, host, list(found.items()), asked, QUESTION, needs) if needs else found.items()
+    return spent, [picture for _, own in pictures for picture in own]
 
 
 @torch.inference_mode()

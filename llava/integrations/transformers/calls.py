@@ -16,7 +16,7 @@ from llava.integrations.transformers.cached import Memory, has_all_tokens, recal
 from llava.integrations.transformers.encoding import Encodings, encode_pictures
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import IGNORED_LABEL, Prompts, Unpruned, memory_after, prune_prompts
-from llava.integrations.transformers.question import Question, with_questions
+from llava.integrations.transformers.question import Asked, Question, with_questions
 from llava.pruning.kv_cache import cache_in, cached_length
 from llava.pruning.settings import IMAGE
 
@@ -187,9 +187,9 @@ def _prune(call: Call, unpruned: Unpruned) -> Prompts:
         pictures.append((token, own))
     if call.budget.settings.question_views and any(own for _, own in pictures):
         whole = torch.cat([unpruned.before, ids], dim=1)
-        prompts = whole, unpruned.attention_mask[:, -whole.shape[1] :].bool()
+        asked = Asked(whole, unpruned.attention_mask[:, -whole.shape[1] :].bool(), unpruned.before.shape[1])
         needs = call.budget.settings.question_views
-        pictures = with_questions(model, host, pictures, prompts, call.question, needs)
+        pictures = with_questions(model, host, pictures, asked, call.question, needs)
     config = model.generation_config
     pad_id = config.pad_token_id if config is not None else None
     return prune_prompts(replace(unpruned, positions=positions, aligned=aligned), pictures, call.budget, pad_id or 0)

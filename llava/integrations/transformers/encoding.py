@@ -32,7 +32,7 @@ def encode_pictures(
     Args:
         known: those of the last call, which are replaced by those of this one; None if every picture is encoded.
     """
-    if known is None:
+    if known is None or model.training:
         return {token: _encode(model, host, token, parts) for token, parts in kinds.items()}
     keys = {token: [_key(model, host, token, part) for part in parts] for token, parts in kinds.items()}
     found = {}

@@ -27,6 +27,32 @@ Question = str | list[str] | tuple[str, ...] | None
 Kinds = list[tuple[int, list[Picture]]]  # for each placeholder's id its pictures
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The prompts that pictures are in.
+
+    Attributes:
+        ids: (B, L), of the whole conversation where it was given.
+        mask: (B, L) bool, what is no padding.
+        start: tokens of it that are in the cache, the places of earlier pictures among them.
+    """
+
+    ids: torch.LongTensor
+    mask: torch.BoolTensor
+    start: int = 0
+
+    def is_own(self, token: int) -> torch.BoolTensor:
+        """(B, L): where the placeholders `token` are that are not in the cache."""
+        is_own = (self.ids == token) & self.mask
+        is_own[:, : self.start] = False
+        return is_own
+
+    def places(self, token: int, pictures: list[Picture]) -> list[tuple[int, int]]:
+        """The row and the column of the first placeholder of each picture."""
+        places = self.is_own(token).nonzero().tolist()
+        return [tuple(places[start]) for start in _starts(pictures)]
+
+
 def check_question(question: Question) -> Question:
     """The question that a call is given. Raises InputError unless it is a text, a list of texts or None."""
     texts = [question] if isinstance(question, str) or question is None else question
@@ -39,59 +65,53 @@ def with_questions(
     model: PreTrainedModel,
     host: Host,
     pictures: Kinds,
-    prompts: tuple[torch.LongTensor, torch.BoolTensor],
+    asked: Asked,
     question: Question,
     needs: tuple[str, ...],
 ) -> Kinds:
     """The pictures, whose views have those of the question, `needs`.
 
     Args:
-        prompts: ids (B, L) and (B, L), what of them is no padding. The pictures are the last of theirs.
+        asked: the prompts that they are in.
         question: about all pictures, or one for each in the order of their places; None reads it from the ids.
 
     Raises InputError for another number of questions, and where a question cannot be read or embedded.
     """
-    ids, mask = prompts
-    places = {token: _places(ids, (ids == token) & mask, own) for token, own in pictures}
     if isinstance(question, str):
         texts = {token: [question] * len(own) for token, own in pictures}
     elif question is not None:
-        texts = _one_each(list(question), host, pictures, prompts)
+        texts = _one_each(list(question), host, pictures, asked)
     else:
         reader = Reader(processor_of(model), [token for token, _ in pictures], host.written)
-        rows = [row[own].tolist() for row, own in zip(ids, mask)]
-        before = (~mask).long().cumsum(dim=1)  # padding up to each token
+        rows = [row[own].tolist() for row, own in zip(asked.ids, asked.mask)]
+        before = (~asked.mask).long().cumsum(dim=1)  # padding up to each token
         texts = {
-            token: [reader.question_at(rows[row], column - int(before[row, column])) for row, column in own]
-            for token, own in places.items()
+            token: [
+                reader.question_at(rows[row], column - int(before[row, column]))
+                for row, column in asked.places(token, own)
+            ]
+            for token, own in pictures
         }
     embed = functools.cache(lambda text: embed_words(model, text))  # pictures with one question share it
 
-    def ask(picture: Picture, text: str) -> Picture:
+    def with_views(picture: Picture, text: str) -> Picture:
         sources = {"question": text, "word_embeds": lambda: embed(text)}
         return replace(picture, views=picture.views.with_question(**{name: sources[name] for name in needs}))
 
-    return [(token, list(map(ask, own, texts[token]))) for token, own in pictures]
+    return [(token, list(map(with_views, own, texts[token]))) for token, own in pictures]
 
 
-def _places(ids: torch.LongTensor, is_own: torch.BoolTensor, pictures: list[Picture]) -> list[tuple[int, int]]:
-    """The row and the column of each picture's first placeholder."""
-    places = is_own.nonzero().tolist()
-    ends = list(accumulate(len(picture.tokens) for picture in pictures))
-    first = len(places) - (ends[-1] if ends else 0)  # those before are in the cache
-    return [tuple(places[first + end - len(picture.tokens)]) for end, picture in zip(ends, pictures)]
-
-
-def _one_each(
-    questions: list[str], host: Host, pictures: Kinds, prompts: tuple[torch.LongTensor, torch.BoolTensor]
-) -> dict[int, list[str]]:
+def _one_each(questions: list[str], host: Host, pictures: Kinds, asked: Asked) -> dict[int, list[str]]:
     """The question about each picture, or crop that the host encodes as one, where each whole picture has one."""
-    ids, mask = prompts
-    found, numbers = [], {}  # the place, kind and number of each whole picture; how many crops each has
+    found, numbers = [], {}  # the place, kind and number of each whole picture; to which each crop belongs
     for token, own in pictures:
-        is_own = (ids == token) & mask
-        wholes = host.whole_pictures(own, ids, is_own) if own else []
-        found += [(place, token, i) for i, place in enumerate(_places(ids, is_own, wholes))]
+        try:
+            wholes = host.whole_pictures(own, asked.ids, asked.is_own(token)) if own else []
+        except InputError as error:
+            raise InputError(
+                "question: the prompt does not tell which crops are of one picture: give one text"
+            ) from error
+        found += [(place, token, i) for i, place in enumerate(asked.places(token, wholes))]
         ends = list(accumulate(len(whole.tokens) for whole in wholes))
         numbers[token] = [sum(end <= start for end in ends) for start in _starts(own)]
     if len(found) != len(questions):
@@ -101,6 +121,7 @@ def _one_each(
 
 
 def _starts(pictures: list[Picture]) -> list[int]:
+    """The number of tokens before each picture."""
     return [end - len(own.tokens) for own, end in zip(pictures, accumulate(len(own.tokens) for own in pictures))]
 
 

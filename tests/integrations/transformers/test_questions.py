@@ -267,3 +267,21 @@ def test_a_conversation_s_picture_keeps_the_question_of_its_turn():
     assert torch.equal(
         answer(model, {"input_ids": whole, "attention_mask": given["attention_mask"], CACHE: cache}), fresh
     )
+
+
+def test_later_pictures_of_several_conversations_have_the_questions_of_their_turns():
+    case, words = BY_NAME["llava"], tokenizer(TEMPLATES["chatml"])
+    model = prune(case.model(), 3, pruning_method="mmtok")
+    model.processor = words
+    asked = [("w40 w41", "w50 w51 w52"), ("w60 w61", "w70 w71 w72")]
+    turns = [[user("<image>", own[0]), assistant("w33"), user("<image>", own[1])] for own in asked]
+    whole = batch(case, [written(words, own, seed) for seed, own in enumerate(turns)])
+    first = {k: whole[k][:, : whole[k].shape[1] - 25] for k in ("input_ids", "attention_mask")}
+    first["pixel_values"] = whole["pixel_values"][::2]
+    assert (first["input_ids"] == IMAGE).sum() == 2 * 16  # the first turn, and the beginning of the second
+    cache = transformers.DynamicCache(config=model.config.get_text_config())
+    model(**first, question=[own[0] for own in asked], **{CACHE: cache})
+    expected = answer(model, whole, question=[text for own in asked for text in own])
+    assert torch.equal(answer(model, whole), expected)
+    rest = {**whole, "pixel_values": whole["pixel_values"][1::2], CACHE: cache}
+    assert torch.equal(answer(model, rest), expected)
