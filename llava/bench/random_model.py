@@ -35,9 +35,9 @@ def build_tower(shape: Shape, device: torch.device, dtype: torch.dtype, attn_imp
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
         tower = open_vision_tower(Path(folder), SimpleNamespace(mm_vision_select_layer=-2), delay_load=True)
-    with _weights_on(device, dtype):
+    with weights_on(device, dtype):
         tower.build_unloaded(attn_implementation)
-    _fill_with_random_weights(tower)
+    fill_with_random_weights(tower)
     return tower.eval().requires_grad_(False)
 
 
@@ -58,9 +58,9 @@ def build(shape: Shape, device: torch.device, dtype: torch.dtype, attn_implement
         eos_token_id=None,
         attn_implementation=attn_implementation,
     )
-    with _weights_on(device, dtype):
+    with weights_on(device, dtype):
         model = LlavaLlamaForCausalLM(config)
-    _fill_with_random_weights(model)
+    fill_with_random_weights(model)
     model.model.vision_tower = build_tower(shape, device, dtype, attn_implementation)
     model.tokenizer = RandomTokens(shape.vocabulary)
     model.generation_config.max_length, model.generation_config.pad_token_id = None, 0
@@ -70,9 +70,9 @@ def build(shape: Shape, device: torch.device, dtype: torch.dtype, attn_implement
 def build_text_side(shape: Shape, device: torch.device) -> TextSide:
     """CLIP ViT-L/14's text tower and the projections for a tower of this shape, for methods that ask for them."""
     config = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12, projection_dim=768)
-    with _weights_on(device, torch.float32):
+    with weights_on(device, torch.float32):
         tower = CLIPTextModelWithProjection(config)
-    _fill_with_random_weights(tower)
+    fill_with_random_weights(tower)
     tokenizer = RandomTokens(config.vocab_size)
     return TextSide(lambda text: tokenizer(text).input_ids, tower, torch.randn(768, shape.vision_width, device=device))
 
@@ -92,7 +92,7 @@ class RandomTokens:
 
 
 @contextmanager
-def _weights_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+def weights_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Weights are made where they stay: those of 13 billion parameters fit into the machine once."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -103,7 +103,8 @@ def _weights_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _fill_with_random_weights(model: nn.Module) -> None:
+def fill_with_random_weights(model: nn.Module) -> None:
+    """Matrices with a standard deviation of 0.02, biases 0 and other vectors 1."""
     torch.manual_seed(0)
     for name, weight in model.named_parameters():
         if weight.ndim > 1:

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 import transformers
 
-from llava.bench.measure import TIMES
 from llava.tables import markdown_table
 
 GIB, MIB = 2**30, 2**20
@@ -41,7 +40,8 @@ def _milliseconds(cell: dict[str, float]) -> str:
 
 def table(about: dict, rows: list[dict]) -> str:
     """Markdown: times in milliseconds, median (least to most)."""
-    head = ["method", "visual tokens", *(f"{name}, ms" for name in TIMES)]
+    times = [name for name, value in rows[0].items() if isinstance(value, dict)]
+    head = ["method", "visual tokens", *(f"{name}, ms" for name in times)]
     head += [f"{name}, of unpruned" for name in SHARES]
     head += ["prefill FLOPs, of unpruned", "prefill, TFLOPs", "KV cache, MiB", "peak memory, GiB"]
     lines, whole = [head], rows[0]
@@ -49,7 +49,7 @@ def table(about: dict, rows: list[dict]) -> str:
         share = [f"{row[name]['median'] / whole[name]['median']:.0%}" for name in SHARES]
         share += [f"{row['prefill_flops'] / whole['prefill_flops']:.0%}"]
         sizes = [f"{row['prefill_flops'] / 1e12:.3g}", f"{row['kv_cache_bytes'] / MIB:.1f}"]
-        cells = [row["method"], str(row["visual_tokens"]), *(_milliseconds(row[name]) for name in TIMES)]
+        cells = [row["method"], str(row["visual_tokens"]), *(_milliseconds(row[name]) for name in times)]
         lines.append([*cells, *share, *sizes, f"{row['peak_memory_bytes'] / GIB:.2f}"])
     said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items())
     return f"{said}\n\n{markdown_table(lines)}"

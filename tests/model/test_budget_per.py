@@ -72,8 +72,9 @@ def test_a_budget_of_all_patches_prunes_nothing():
 def test_a_method_that_needs_each_crop_alone_is_refused_by_name(method):
     with pytest.raises(PruningError, match=f"budget_per: {method} cannot choose among all crops of an image"):
         of_image(8, method)
-    with pytest.raises(ValueError, match="budget_per must be crop or image, got 'picture'"):
-        Settings(8, budget_per="picture")
+    for unknown in ("picture", "video"):  # LLaVA has no videos
+        with pytest.raises(ValueError, match=f"budget_per must be crop or image, got '{unknown}'"):
+            Settings(8, budget_per=unknown)
 
 
 def test_hidden_states_are_of_one_crop():

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import question_in
 from llava.errors import InputError, one_line
 from llava.files import read_text
 from llava.inference.images import open_image
@@ -19,6 +20,7 @@ from llava.integrations.lmms_eval.base import Message, PrunedModel
 from llava.integrations.transformers import count_tokens, prune
 from llava.integrations.transformers import downsample as make_smaller
 from llava.integrations.transformers.budget import Budget
+from llava.integrations.transformers.wrapping import share_pictures
 from llava.pruning.settings import pop_settings, takes_settings
 
 PROMPTS_AT_ONCE = 8  # where batch_size is "auto"
@@ -26,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 class PrunedHf(PrunedModel):
-    """A model that `llava.integrations.transformers.prune` takes, asked in its processor's chat template."""
+    """A model that `llava.integrations.transformers.prune` takes, asked in its processor's chat template.
+
+    A picture that several requests of a batch, or of one and the next, are about is encoded once.
+    """
 
     @takes_settings
     def __init__(
@@ -70,7 +75,7 @@ class PrunedHf(PrunedModel):
         try:
             self.processor = AutoProcessor.from_pretrained(pretrained)
             model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=wanted)
-        except (OSError, ValueError) as error:  # transformers': it is not there, or another kind of model
+        except (OSError, ValueError, ImportError) as error:  # not there, another kind of model, or a package is missing
             raise InputError(f"cannot load {pretrained}: {one_line(error)}") from error
         if self._template is None and not getattr(self.processor, "chat_template", None):
             raise InputError(
@@ -80,7 +85,11 @@ class PrunedHf(PrunedModel):
         if self._is_downsampled:
             make_smaller(self.processor, downsample)
         self.processor.tokenizer.padding_side = "left"
-        self.model = prune(model.to(place).eval(), visual_token_num, **others)
+        # a share of 1 keeps all, and lets requests share pictures
+        budget = 1.0 if visual_token_num is None else visual_token_num
+        self.model = prune(model.to(place).eval(), budget, **others)
+        self.model.processor = self.processor
+        share_pictures(self.model)
 
     def _windows(self, requests: list) -> Iterator[list[tuple]]:
         yield from super()._windows(requests)
@@ -96,8 +105,9 @@ class PrunedHf(PrunedModel):
         for _, group in groupby(messages, key=lambda message: len(message.pictures)):
             alike = list(group)
             for start in range(0, len(alike), self.batch_size):
-                inputs = self._inputs([_turns(message) for message in alike[start : start + self.batch_size]])
-                output = self.model.generate(**inputs, **options)
+                asked = alike[start : start + self.batch_size]
+                inputs = self._inputs([_turns(message) for message in asked])
+                output = self.model.generate(**inputs, question=_questions(asked), **options)
                 new = output[:, inputs["input_ids"].shape[1] :]
                 answers += [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
         return answers
@@ -113,7 +123,8 @@ class PrunedHf(PrunedModel):
             ids = whole["input_ids"][0, sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) :]
             if not len(ids):
                 raise InputError(f"{message.name} has an answer without a token")
-            logits = self.model(**whole, use_cache=False, logits_to_keep=len(ids) + 1).logits[0, :-1].float()
+            options = {"question": _questions([message]), "use_cache": False, "logits_to_keep": len(ids) + 1}
+            logits = self.model(**whole, **options).logits[0, :-1].float()
             losses.append((float(cross_entropy(logits, ids)), bool((logits.argmax(dim=1) == ids).all())))
         return losses
 
@@ -136,6 +147,11 @@ class PrunedHf(PrunedModel):
         if self._is_downsampled:
             self._numbers += count_tokens(self.processor, inputs)
         return inputs.to(self.model.device, self.model.dtype)
+
+
+def _questions(messages: list[Message]) -> list[str]:
+    """What is asked about each picture of messages."""
+    return [question_in(message.text) for message in messages for _ in message.pictures]
 
 
 def _turns(message: Message) -> list[dict]:

@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 from llava.errors import InputError
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.cached import Memory, has_all_tokens, recall
-from llava.integrations.transformers.hosts.base import Host, Picture, join
+from llava.integrations.transformers.encoding import Encodings, encode_pictures
+from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import IGNORED_LABEL, Prompts, Unpruned, memory_after, prune_prompts
-from llava.model.encode import encodes_one_by_one
+from llava.integrations.transformers.question import Asked, Question, with_questions
 from llava.pruning.kv_cache import cache_in, cached_length
 from llava.pruning.settings import IMAGE
 
@@ -27,12 +28,16 @@ class Call:
     Attributes:
         budget: the settings of this call.
         given: its arguments, by name; those that its prompts are made of leave it.
+        question: about all its pictures that are not in the cache, or one for each; None if the ids have it.
+        encodings: of the pictures of the last call, which this one shares; None if calls share none.
     """
 
     model: PreTrainedModel
     host: Host
     budget: Budget
     given: dict
+    question: Question = None
+    encodings: Encodings | None = None
 
     @property
     def gives_pictures(self) -> bool:
@@ -41,11 +46,15 @@ class Call:
 
     @property
     def has_pictures(self) -> bool:
-        """Whether there are pictures that lose tokens. Raises InputError if the tower has run already."""
-        if not self.budget.prunes:
+        """Whether there are pictures that lose tokens or are shared. Raises InputError if the tower has run already."""
+        if self.encodings is None and not self.budget.prunes:
             return False
         if self.given.get("mm_encoder_outputs") is not None:
             raise InputError("mm_encoder_outputs has all visual tokens: give the pixels to a pruned model")
+        if any(isinstance(self.given.get(name), list | tuple) for name in self.host.inputs if name.endswith("_videos")):
+            return True  # videos of different lengths, which the model's own code cannot take
+        if self.encodings is not None:
+            return self.gives_pictures
         return self.gives_pictures and not self.budget.keeps_all_of(self.host.largest_crop(self.model, self.given))
 
     @property
@@ -172,11 +181,15 @@ def _prune(call: Call, unpruned: Unpruned) -> Prompts:
     positions = _positions_of(call, unpruned, new)
     aligned = {name: value[:, -ids.shape[1] :] for name in host.aligned if (value := given.pop(name, None)) is not None}
     pictures = []
-    for token, parts in new.items():
-        own = encode_pictures(model, host, token, parts)
+    for token, own in encode_pictures(model, host, new, call.encodings).items():
         if call.budget.prunes and call.budget.settings.budget_per == IMAGE:
             own = host.whole_pictures(own, ids, (ids == token) & unpruned.mask)
         pictures.append((token, own))
+    if call.budget.settings.question_views and any(own for _, own in pictures):
+        whole = torch.cat([unpruned.before, ids], dim=1)
+        asked = Asked(whole, unpruned.attention_mask[:, -whole.shape[1] :].bool(), unpruned.before.shape[1])
+        needs = call.budget.settings.question_views
+        pictures = with_questions(model, host, pictures, asked, call.question, needs)
     config = model.generation_config
     pad_id = config.pad_token_id if config is not None else None
     return prune_prompts(replace(unpruned, positions=positions, aligned=aligned), pictures, call.budget, pad_id or 0)
@@ -270,10 +283,3 @@ def _and_next(positions: torch.LongTensor, mask: torch.BoolTensor) -> torch.Long
     """Positions (..., B, L) and that of a token that follows the last which is no padding."""
     last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1, keepdim=True)
     return torch.cat([positions, positions.gather(-1, last.expand(*positions.shape[:-1], 1)) + 1], dim=-1)
-
-
-def encode_pictures(model: PreTrainedModel, host: Host, token: int, parts: list[dict]) -> list[Picture]:
-    """The pictures whose arguments are `parts`, as `host.split` makes them: see `encodes_one_by_one`."""
-    one_by_one = encodes_one_by_one(model.dtype, model.training)
-    groups = [[part] for part in parts] if one_by_one else [parts] * bool(parts)
-    return [picture for group in groups for picture in host.encode(model, token, join(group))]

@@ -217,7 +217,7 @@ def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
     Raises PruningError for a method that merges patches: a merged token has no placeholder.
     """
     crops, patches, _ = picture.views.features.shape
-    settings = budget.settings_for(patches, crops)
+    settings = budget.settings_for(patches, crops, picture.is_video)
     chosen = select(picture.views, settings)
     if not chosen.has_places:
         raise PruningError(f"the pruning method {settings.pruning_method} merges patches, so that they have no places")
@@ -225,7 +225,7 @@ def kept_places(picture: Picture, budget: Budget) -> torch.BoolTensor:
         raise PruningError(f"the pruning method {settings.pruning_method} changes what it keeps, and here tokens stay")
     keep = torch.ones(len(picture.tokens), dtype=torch.bool, device=picture.places.device)
     keep[picture.places[picture.places >= 0]] = False
-    places = picture.places.view(len(chosen.patches), -1)  # one list of all crops, where the budget is for all
+    places = picture.places.reshape(len(chosen.patches), -1)  # one list of all crops, where the budget is for all
     chosen = places.gather(1, chosen.patches.to(keep.device))
     keep[chosen[chosen >= 0]] = True
     return keep

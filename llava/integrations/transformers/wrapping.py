@@ -21,29 +21,38 @@ from transformers import Cache, PreTrainedModel
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.cached import remember
 from llava.integrations.transformers.calls import Call, memory_of_whole, prompts_of_forward, prompts_of_generate
+from llava.integrations.transformers.encoding import Encodings
 from llava.integrations.transformers.generation import Restorer
 from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import Prompts
+from llava.integrations.transformers.question import check_question
 from llava.pruning.kv_cache import cache_in, cached_length
 from llava.pruning.settings import NAMES, Settings, takes_settings
 
 _STATE = "_visual_token_pruning"
-_PROMPTS = "pruned_prompts"
+_PROMPTS, _QUESTION = "pruned_prompts", "question"
 
 
 @dataclass
 class _State:
-    """What a pruned model has besides its own: its host, its settings, and the methods that it had."""
+    """What a pruned model has besides its own.
+
+    Attributes:
+        host, budget: what it is, and the settings of a call that names none.
+        own: what its __dict__ had of `forward` and `generate`.
+        encodings: see `share_pictures`.
+    """
 
     host: Host
     budget: Budget
-    own: dict  # what its __dict__ had of `forward` and `generate`
+    own: dict
+    encodings: Encodings | None = None
 
     def budget_of(self, options: dict) -> Budget:
         """That of a call, whose settings are removed from its keyword arguments."""
         budget = self.budget.changed_by(options)
-        self.host.check(budget.settings)
+        budget.check(self.host)
         return budget
 
     def method(self, model: PreTrainedModel, name: str):
@@ -56,12 +65,15 @@ def prune(model: PreTrainedModel, visual_token_num: int | float | None, **settin
     """Make a model of transformers keep few visual tokens of each picture (Zhang et al., arXiv 2412.01818).
 
     Each setting may also be an argument of a single `generate` or `forward`, and a second `prune` replaces them all.
+    Both also take `question`, what is asked about the pictures, for methods that choose by it: a text, or one for each
+    picture in the order of their places; without it, it is read from the ids, see `question`.
 
     Args:
         model: one of the classes in `docs/plug.md`.
         visual_token_num: visual tokens to keep of each crop or frame, an integer >= 1, or their share, a float in
             (0, 1]; None gives the model back as it was.
-        settings: the others of `llava.pruning.Settings`, such as `pruning_method`, a method that chooses patches.
+        settings: the others of `llava.pruning.Settings`, such as `pruning_method`, a method that chooses patches;
+            `budget_per` may also be "video": T, or the share, is then of all frames of a video.
 
     Returns: the model.
 
@@ -75,7 +87,7 @@ def prune(model: PreTrainedModel, visual_token_num: int | float | None, **settin
 
 def _prune_by(model: PreTrainedModel, budget: Budget) -> PreTrainedModel:
     host = find_host(model)
-    host.check(budget.settings)
+    budget.check(host)
     if (state := vars(model).get(_STATE)) is not None:
         state.budget = budget
         return model
@@ -95,6 +107,14 @@ def unprune(model: PreTrainedModel) -> PreTrainedModel:
             delattr(model, name)
         vars(model).update(state.own)
     return model
+
+
+def share_pictures(model: PreTrainedModel) -> None:
+    """From now on, a pruned model encodes pictures once that several prompts of a call, or a call and the next, have.
+
+    Its weights must not change after that.
+    """
+    getattr(model, _STATE).encodings = Encodings()
 
 
 @takes_settings
@@ -122,12 +142,12 @@ def _forward_of(original):
     def forward(self, *args, **kwargs):
         given = {**dict(zip(names, args)), **kwargs}
         state = getattr(self, _STATE)
-        budget = state.budget_of(given)
+        budget, question = state.budget_of(given), check_question(given.pop(_QUESTION, None))
         run = state.method(self, "forward")
         if _PROMPTS in given:  # a step of `generate`
             prompts = given.pop(_PROMPTS)
             return _run(self, state, prompts, given) if prompts else run(**given)
-        call = Call(self, state.host, budget, given)
+        call = Call(self, state.host, budget, given, question, state.encodings)
         if (prompts := prompts_of_forward(call)) is not None:
             return _run(self, state, prompts, given)
         is_first = not call.past
@@ -144,7 +164,7 @@ def _with_signature(function, original):
     signature = inspect.signature(original)
     parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     rest = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
-    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in (*NAMES, _PROMPTS)]
+    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in (*NAMES, _QUESTION, _PROMPTS)]
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     functools.update_wrapper(function, getattr(original, "__func__", original))
     function.__signature__ = signature.replace(parameters=[own, *parameters, *added, *rest])
@@ -173,12 +193,12 @@ def _generate_of(original):
             "stopping_criteria": stopping_criteria,
             "prefix_allowed_tokens_fn": prefix_allowed_tokens_fn,
         }
-        budget = state.budget_of(kwargs)
+        budget, question = state.budget_of(kwargs), check_question(kwargs.pop(_QUESTION, None))
         ids = kwargs.pop("input_ids", None) if inputs is None else inputs
         given = {**kwargs, "input_ids": ids}
         if _PROMPTS in kwargs:  # a decoding method that calls `generate`
             return run(ids, **options, **kwargs)
-        call = Call(self, state.host, budget, given)
+        call = Call(self, state.host, budget, given, question, state.encodings)
         if (prompts := prompts_of_generate(call)) is None:
             is_first = not call.past
             output = run(ids, **options, **kwargs, **{_PROMPTS: False})

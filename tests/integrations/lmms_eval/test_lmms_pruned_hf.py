@@ -78,7 +78,38 @@ def test_downsampled_pictures_are_counted_and_nothing_is_pruned(checkpoint, monk
     assert lm.generate_until(requests) == plain.generate_until(requests)
     assert asked == [9]
     assert "a picture had 4.2 visual tokens on average" in caplog.text  # 5, 8, 2, 2
-    assert not hasattr(lm.model, "_visual_token_pruning")
+
+
+@pytest.mark.parametrize("visual_token_num", [None, 32])
+def test_a_picture_that_requests_repeat_is_encoded_once(checkpoint, visual_token_num):
+    lm = make(checkpoint, visual_token_num=visual_token_num, batch_size=2)
+    asked = [(text, document) for document in (1, 2, 3, 1) for text in (QUESTION, "Is it red?", "Is it a star?")]
+    runs, tower = [], lm.model.model.vision_tower
+    handle = tower.register_forward_hook(lambda *_: runs.append(1))
+    answers = lm.generate_until([question(text, document) for text, document in asked])
+    assert len(runs) == 1 + 1 + 2 + 1  # the last is a picture that was seen, but not by the request before
+    losses = lm.loglikelihood([choice(QUESTION, text, 1) for text in ("yes", "no", "red")])
+    assert len(runs) == 5
+    handle.remove()
+    for (text, document), answer in zip(asked, answers):
+        alone = make(checkpoint, visual_token_num=visual_token_num)
+        assert alone.generate_until([question(text, document)]) == [answer]
+    fresh = make(checkpoint, visual_token_num=visual_token_num)
+    assert losses == fresh.loglikelihood([choice(QUESTION, text, 1) for text in ("yes", "no", "red")])
+
+
+def test_a_method_may_choose_by_the_question(checkpoint):
+    lm = make(checkpoint, visual_token_num=4, pruning_method="mmtok", batch_size=4)
+    asked = [(QUESTION, 3), ("Is there a red star in the image?", 2), (QUESTION, 2), (QUESTION, 0)]
+    answers = lm.generate_until([question(text, document) for text, document in asked])
+    model = prune(AutoModelForImageTextToText.from_pretrained(checkpoint[0], dtype=torch.float32), 4)
+    model.processor = processor = AutoProcessor.from_pretrained(checkpoint[0])
+    for (text, document), answer in zip(asked, answers):
+        prompt = f"{SYSTEM}USER: {'<image>' * len(SHOWN[document])}{text} ASSISTANT:".replace("<image>", "<image>\n")
+        inputs = processor(images=SHOWN[document] or None, text=prompt, return_tensors="pt")
+        options = {"question": text, "pruning_method": "mmtok", "do_sample": False, "max_new_tokens": 8}
+        output = model.generate(**inputs, **options)[0, inputs.input_ids.shape[1] :]
+        assert processor.decode(output, skip_special_tokens=True).strip() == answer
 
 
 @pytest.mark.parametrize("visual_token_num", [144, 32])

@@ -126,9 +126,9 @@ def test_methods_that_choose_patches(pruned, method):
         ({"visual_token_num": 3, "pruning_method": "dart"}, "dart drops tokens inside the language model"),
         ({"visual_token_num": 3, "pruning_method": "pool"}, "pool merges patches"),
         ({"visual_token_num": None, "pruning_method": "blind"}, "blind shows no picture"),
-        ({"visual_token_num": 3, "pruning_method": "cdpruner"}, "cdpruner chooses by the question"),
-        ({"visual_token_num": 3, "pruning_method": "mmtok"}, "mmtok chooses by the question"),
-        ({"visual_token_num": 3, "budget_per": "picture"}, "budget_per must be crop or image"),
+        ({"visual_token_num": 3, "pruning_method": "cdpruner"}, r"cdpruner .* text tower .*\(text_embeds\)"),
+        ({"visual_token_num": 3, "budget_per": "picture"}, "budget_per must be crop, image or video, got 'picture'"),
+        ({"visual_token_num": 3, "budget_per": "video"}, "budget_per: LlavaForConditionalGeneration takes no videos"),
         ({"visual_token_num": 3, "pruning_method": "nothing"}, "pruning_method must be one of vispruner"),
     ],
 )

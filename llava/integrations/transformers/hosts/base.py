@@ -19,6 +19,8 @@ from llava.errors import InputError
 from llava.pruning import Settings, Views
 from llava.pruning.settings import IMAGE
 
+_VIDEOS = "pixel_values_videos"  # as all hosts name the frames of videos
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -30,12 +32,14 @@ class Picture:
         places: (K, N) int64: which of the n placeholders is each patch's, -1 for a patch that has none. Placeholders
             that are no patch's, such as newlines, always stay.
         layers: tensors (n, D) that the host adds in layers of its language model (deepstack).
+        is_video: whether its crops are frames.
     """
 
     tokens: torch.Tensor
     views: Views
     places: torch.LongTensor
     layers: tuple[torch.Tensor, ...] = ()
+    is_video: bool = False
 
     @staticmethod
     def joined(crops: list["Picture"]) -> "Picture":
@@ -57,6 +61,8 @@ class Host:
         aligned: arguments of `forward` that have a value for each token of the prompt, (B, L).
         has_axes: whether positions have three axes (M-RoPE).
         knows_pictures: whether it can be told which crops are of one picture, so that they share a budget.
+        written: a regular expression of words that the processor writes beside a picture and that are no special
+            tokens, so that they are not taken for the user's; "" for none.
     """
 
     models: tuple[str, ...] = ()
@@ -64,6 +70,12 @@ class Host:
     aligned: tuple[str, ...] = ()
     has_axes: bool = False
     knows_pictures: bool = True
+    written: str = ""
+
+    @property
+    def takes_videos(self) -> bool:
+        """Whether it has arguments for videos."""
+        return any(name.endswith(_VIDEOS) for name in self.inputs)
 
     def check(self, settings: Settings) -> None:
         """Raise InputError for settings that this host cannot have."""
@@ -149,11 +161,24 @@ def join_crops(crops: list[Picture], numbers: list[int]) -> list[Picture]:
 
 
 def split_first(given: dict, names: tuple[str, ...]) -> list[dict]:
-    """Arguments for each picture: every tensor of `names` is cut along its first dimension, the rest goes to all."""
-    tensors = {name: given[name] for name in names if isinstance(given.get(name), torch.Tensor)}
-    rest = {name: value for name, value in given.items() if name not in tensors}
-    number = min(map(len, tensors.values()), default=0)
-    return [{**rest, **{name: value[i : i + 1] for name, value in tensors.items()}} for i in range(number)]
+    """Arguments for each picture: every tensor of `names` is cut along its first dimension, the rest goes to all.
+
+    A list of tensors, such as videos of different lengths, has those of a picture each.
+    """
+    several = {name: given[name] for name in names if _is_of_each(given.get(name))}
+    rest = {name: value for name, value in given.items() if name not in several}
+    number = min(map(len, several.values()), default=0)
+    return [{**rest, **{name: value[i].unsqueeze(0) for name, value in several.items()}} for i in range(number)]
+
+
+def _is_of_each(value: object) -> bool:
+    is_list = isinstance(value, list | tuple) and len(value) > 0
+    return isinstance(value, torch.Tensor) or (is_list and all(isinstance(own, torch.Tensor) for own in value))
+
+
+def is_video(part: dict) -> bool:
+    """Whether the arguments of a picture, as `split` gives them, are those of a video."""
+    return part.get(_VIDEOS) is not None
 
 
 def join(parts: list[dict]) -> dict:

@@ -12,6 +12,7 @@ from llava.integrations.transformers.hosts.qwen2_vl import Qwen2VLHost
 
 class Qwen3VLHost(Qwen2VLHost):
     models = ("Qwen3VLForConditionalGeneration",)
+    written = r"<\d+(?:\.\d+)? seconds>"  # before each time step of a video
 
     @contextmanager
     def entering(
