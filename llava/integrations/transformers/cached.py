@@ -66,9 +66,12 @@ class Memory:
     keys: torch.Tensor | None = None
 
     @classmethod
-    def unknown(cls, ids: torch.LongTensor) -> "Memory":
-        """Of a cache before `ids` (B, L) that no pruned model filled, and so has all that was said so far."""
-        return cls(Cached(ids[:, :0], 0, ids.new_zeros(len(ids), 1), is_known=False))
+    def unknown(cls, ids: torch.LongTensor, first: int = 0) -> "Memory":
+        """Of a cache before `ids` (B, L) that no pruned model filled, and so has all that was said so far.
+
+        `first` is the position of a prompt's first token.
+        """
+        return cls(Cached(ids[:, :0], 0, ids.new_full((len(ids), 1), first), is_known=False))
 
     def rows(self, index: torch.LongTensor) -> "Memory":
         """The same of some prompts, `index` (B',)."""

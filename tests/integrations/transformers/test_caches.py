@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from host_cases import IMAGE, VIDEO, batch, each_host, prompt
+from host_cases import IMAGE, VIDEO, batch, each_host, kinds_of, prompt
 from kinds import BY_NAME, CACHE
 from transformers import DynamicCache, StaticCache
 
@@ -32,7 +32,7 @@ def go_on(case, inputs: dict, ids: torch.Tensor, mask: torch.Tensor | None = Non
     made = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids) if mask is None else mask}
     for name in KINDS:
         if name in inputs:
-            made[name] = (ids == IMAGE).int() + 2 * (ids == VIDEO).int()
+            made[name] = kinds_of(case, ids)
     return made
 
 
@@ -149,13 +149,12 @@ def test_positions_are_those_of_the_whole_conversation(case, tmp_path):
         assert watch.encoded <= (0 if kind == "absent" else case.crops)
     is_kept = torch.cat(kept)[:-1]  # the last word is not in the cache
     found = torch.cat(watch.positions, dim=-1)
-    if not case.model_class.startswith("Qwen"):
+    if not case.has_axes:
         assert found.tolist() == [list(range(int(is_kept.sum())))]
         return
     given = joined(case, turns)
     grids = {name: value for name, value in given.items() if name.endswith("grid_thw")}
-    kinds = (ids == IMAGE).int() + 2 * (ids == VIDEO).int()
-    expected, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, **grids)
+    expected, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds_of(case, ids), **grids)
     assert torch.equal(found, expected[:, 0, :-1][:, is_kept])
 
 

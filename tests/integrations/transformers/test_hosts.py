@@ -47,7 +47,13 @@ class Recorder:
 
     def attend(self, module, query, key, value, attention_mask, scaling, **kwargs):
         """Attention by its formula, noted."""
-        weights = (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1)
+        groups = query.shape[1] // key.shape[1]
+        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+        scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+        if attention_mask is not None:
+            is_seen = attention_mask if attention_mask.dtype == torch.bool else attention_mask == 0
+            scores = scores.masked_fill(~is_seen, -torch.inf)
+        weights = scores.softmax(dim=-1).nan_to_num()
         self.maps.setdefault(module, []).append(weights)
         return (weights @ value).transpose(1, 2), weights
 
@@ -67,14 +73,19 @@ class Recorder:
         """(crops, tokens), from the attention that the layer really computed."""
         attention = [m for m in self.model.get_submodule(self.case.tower).modules() if m in self.maps][self.case.layer]
         maps, crops = self.maps[attention], self.case.crops
+        if self.case.grid is not None:  # without padding, which comes last
+            number = self.case.grid[0] * self.case.grid[1]
+            maps = [own[..., :number, :number] for own in maps]
         crops = maps[0].shape[0] if self.case.merged != "in a row" else crops
         if self.case.has_cls:
-            of_patches = maps[0].mean(dim=1)[:, 0, 1:]
+            of_cls, patches = (-1, slice(-1)) if self.case.name == "llama4" else (0, slice(1, None))
+            of_patches = maps[0].mean(dim=1)[:, of_cls, patches]
         else:
             of_patches = torch.cat([own.mean(dim=1).sum(dim=1).flatten() for own in maps]).view(crops, -1)
         if self.case.merged == "in squares":
-            side = int(of_patches.shape[1] ** 0.5)
-            return of_patches.view(crops, side // 2, 2, side // 2, 2).mean(dim=(2, 4)).flatten(1)
+            rows, columns = self.case.grid or (int(of_patches.shape[1] ** 0.5),) * 2
+            side = self.case.side
+            return of_patches.view(crops, rows // side, side, columns // side, side).mean(dim=(2, 4)).flatten(1)
         if self.case.merged == "in a row":
             of_patches = of_patches.view(crops, -1, 4).mean(dim=2)
         return self.in_raster_order(of_patches)
@@ -105,18 +116,25 @@ def reference_logits(case, model, inputs: dict, number: int, ratio: float) -> to
     keep[columns] = False
     keep[columns.gather(1, kept)] = True
 
-    mask, positions = given.get("attention_mask"), given.get("position_ids")
+    mask, positions, number = given.get("attention_mask"), given.get("position_ids"), int(keep.sum())
+    first = 0 if positions is None else int(positions.flatten()[0])
     shorter = {
         "inputs_embeds": embeds[:, keep],
-        "position_ids": torch.arange(int(keep.sum()))[None] if positions is None else positions[..., keep],
-        # Gemma 3's masks, by which an image's tokens see one another
-        "attention_mask": {k: m[..., keep, :][..., keep] for k, m in mask.items()} if isinstance(mask, dict) else None,
+        "position_ids": positions[..., keep] if case.has_axes else first + torch.arange(number)[None],
+        "attention_mask": without(mask, keep) if isinstance(mask, dict) else None,
     }
+    if given.get("per_layer_inputs") is not None:
+        shorter["per_layer_inputs"] = given["per_layer_inputs"][:, keep]
     if given.get("deepstack_visual_embeds") is not None:
         shorter["visual_pos_masks"] = is_visual[keep][None]
         shorter["deepstack_visual_embeds"] = [layer[keep[is_visual]] for layer in given["deepstack_visual_embeds"]]
     hidden_states = model.get_submodule(case.language_model)(**shorter).last_hidden_state
-    return model.lm_head(hidden_states)
+    return model.get_output_embeddings()(hidden_states)
+
+
+def without(masks: dict, keep: torch.BoolTensor) -> dict:
+    """Gemma's masks of the layers, by which an image's tokens see one another, for those that are kept."""
+    return {name: None if mask is None else mask[..., keep, :][..., keep] for name, mask in masks.items()}
 
 
 def tower_features(case, model, inputs: dict) -> torch.Tensor:
@@ -124,6 +142,8 @@ def tower_features(case, model, inputs: dict) -> torch.Tensor:
     pixels = next(value for name, value in inputs.items() if name.startswith("pixel_values"))
     pixels = pixels.flatten(0, pixels.ndim - 4)[: case.crops]
     output = model.get_submodule(case.tower)(pixels, output_hidden_states=True)
+    if case.reads:
+        return output[case.reads]
     layers = getattr(model.config, "vision_feature_layer", None)
     layers = model.config.vision_feature_layers if layers is None else layers
     layers = [layers] if isinstance(layers, int) else layers
