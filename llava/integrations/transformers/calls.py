@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from llava.errors import InputError
 from llava.integrations.transformers.budget import Budget
-from llava.integrations.transformers.cached import Memory, has_all_tokens, recall
+from llava.integrations.transformers.cached import Memory, has_all_tokens, keeps_states, recall
 from llava.integrations.transformers.hosts.base import Host, Picture, join
 from llava.integrations.transformers.prompts import IGNORED_LABEL, Prompts, Unpruned, memory_after, prune_prompts
 from llava.model.encode import encodes_one_by_one
@@ -179,7 +179,12 @@ def _prune(call: Call, unpruned: Unpruned) -> Prompts:
         pictures.append((token, own))
     config = model.generation_config
     pad_id = config.pad_token_id if config is not None else None
-    return prune_prompts(replace(unpruned, positions=positions, aligned=aligned), pictures, call.budget, pad_id or 0)
+    unpruned = replace(unpruned, positions=positions, aligned=aligned)
+    prompts = prune_prompts(unpruned, pictures, call.budget, pad_id or 0)
+    if keeps_states(cache_in(given)) and prompts.start and not prompts.attention_mask[:, prompts.start :].all():
+        name = type(model).__name__
+        raise InputError(f"{name} has layers that read padding after a cache: give rows of different lengths one by one")
+    return prompts
 
 
 def _numbers(call: Call, token: int, parts: list[dict]) -> list[int]:

@@ -55,7 +55,7 @@ class Case:
         kinds: the argument that says which tokens are pictures, if the processor gives it.
         tower, language_model: names of modules.
         reads: what the features are that a method compares, where they are no hidden states: an output of the tower.
-        can_crop: whether its caches can be cut off at the end, which those of layers without attention cannot.
+        is_recurrent: whether it has layers that keep a state instead of keys and values.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Case:
     tower: str = "model.vision_tower"
     language_model: str = "model.language_model"
     reads: str = ""
-    can_crop: bool = True
+    is_recurrent: bool = False
 
     def model(self) -> PreTrainedModel:
         """The same weights each time."""

@@ -12,6 +12,7 @@ from host_parts import CLOSE, IMAGE, LLAMA, MROPE, OPEN, QWEN2, QWEN_TOKENS, SIG
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 LINEAR = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
           "layer_types": ["linear_attention", "full_attention"]}  # fmt: skip
+SLIDING = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
 QWEN_TOWER = {"depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32,
               "patch_size": 14, "num_position_embeddings": 16}  # fmt: skip
 PARTIAL = {"rope_parameters": {**MROPE["rope_parameters"], "partial_rotary_factor": 1.0}}
@@ -66,7 +67,7 @@ BREAK = 104
 
 
 def mistral3():
-    text = {**TEXT, "model_type": "mistral"}
+    text = {**TEXT, "model_type": "mistral", "sliding_window": None}
     return transformers.Mistral3Config(vision_config=PIXTRAL, text_config=text, image_token_index=IMAGE)
 
 
@@ -83,19 +84,19 @@ def of_any_size(merged: int):
         pixels[:, :, 84:] = pixels[:, :, :, 56:] = 0
         row = [*[IMAGE] * (4 // merged), BREAK]
         inputs = {"pixel_values": pixels, "image_sizes": torch.tensor([[84, 56]])}
-        return Sample(inputs, ([*row * (6 // merged)][:-1] + [CLOSE],))
+        return Sample(inputs, ([*(row * (6 // merged))[:-1], CLOSE],))
 
     return picture
 
 
 def paligemma():
-    text = {**TEXT, "model_type": "gemma"}
+    text = {**TEXT, "model_type": "gemma", "use_bidirectional_attention": False}
     more = {"projection_dim": 32, "hidden_size": 32, "image_token_index": IMAGE}
     return transformers.PaliGemmaConfig(vision_config=SIGLIP, text_config=text, **more)
 
 
 def cohere(name: str):
-    text = {**TEXT, "model_type": "cohere2", "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
+    text = {**TEXT, **SLIDING, "model_type": "cohere2"}
     more = {"alignment_intermediate_size": 64}
     token = {"image_token_index" if name == "AyaVision" else "image_token_id": IMAGE}
     vision = {**SIGLIP, "image_size": 112}
@@ -109,7 +110,7 @@ def deepseek():
 def ovis2():
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
               "image_size": 112, "patch_size": 14, "vocab_size": 40, "hidden_stride": 2}  # fmt: skip
-    words = [OPEN, CLOSE, 105, 106, 107]
+    words = [OPEN, 110, 111, 112, 113]
     return transformers.Ovis2Config(vision_config=vision, text_config=QWEN2, image_token_id=IMAGE, vocab_size=128,
                                     hidden_size=32, visual_indicator_token_ids=words)  # fmt: skip
 
@@ -152,8 +153,7 @@ def gemma4(words: int, bidirectional: str | None):
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
               "num_key_value_heads": 1, "head_dim": 16, "patch_size": 4, "position_embedding_size": 16,
               "pooling_kernel_size": 2}  # fmt: skip
-    text = {**TEXT, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"],
-            "hidden_size_per_layer_input": words, "vocab_size_per_layer_input": 128, "global_head_dim": 16,
+    text = {**TEXT, **SLIDING, "hidden_size_per_layer_input": words, "vocab_size_per_layer_input": 128, "global_head_dim": 16,
             "use_bidirectional_attention": bidirectional}  # fmt: skip
     tokens = {"image_token_id": IMAGE, "video_token_id": VIDEO, "audio_token_id": 109}
     return transformers.Gemma4Config(vision_config=vision, text_config=text, audio_config=None, **tokens)
@@ -186,10 +186,10 @@ def fields(name: str, model: str, config, picture, tokens: int, crops: int = 1, 
 
 FIELDS = [
     fields("qwen3_vl_moe", "Qwen3VLMoe", qwen3_vl_moe, patches, 12, **QWEN),
-    fields("qwen3_5", "Qwen3_5", functools.partial(qwen3_5, "Qwen3_5"), patches, 12, can_crop=False, **QWEN),
-    fields("qwen3_5 video", "Qwen3_5", functools.partial(qwen3_5, "Qwen3_5"), frames(VIDEO), 12, 2, can_crop=False,
+    fields("qwen3_5", "Qwen3_5", functools.partial(qwen3_5, "Qwen3_5"), patches, 12, is_recurrent=True, **QWEN),
+    fields("qwen3_5 video", "Qwen3_5", functools.partial(qwen3_5, "Qwen3_5"), frames(VIDEO), 12, 2, is_recurrent=True,
            **QWEN),
-    fields("qwen3_5_moe", "Qwen3_5Moe", functools.partial(qwen3_5, "Qwen3_5Moe"), patches, 12, can_crop=False, **QWEN),
+    fields("qwen3_5_moe", "Qwen3_5Moe", functools.partial(qwen3_5, "Qwen3_5Moe"), patches, 12, is_recurrent=True, **QWEN),
     fields("glm4v", "Glm4v", functools.partial(glm, "Glm4v"), patches, 12, **QWEN),
     fields("glm4v video", "Glm4v", functools.partial(glm, "Glm4v"), frames(IMAGE), 12, 2, **QWEN),
     fields("glm4v_moe", "Glm4vMoe", functools.partial(glm, "Glm4vMoe"), patches, 12, **QWEN),
@@ -205,7 +205,7 @@ FIELDS = [
     fields("ovis2", "Ovis2", ovis2, crop(112, 16), 16, merged="in squares"),
     fields("llama4", "Llama4", llama4, crop(112, 16), 16, merged="in squares", has_cls=True, tower="vision_model",
            language_model="language_model.model"),
-    fields("lfm2_vl", "Lfm2Vl", lfm2, lfm2_picture, 6, merged="in squares", grid=(4, 6), can_crop=False),
+    fields("lfm2_vl", "Lfm2Vl", lfm2, lfm2_picture, 6, merged="in squares", grid=(4, 6), is_recurrent=True),
     fields("gemma4", "Gemma4", functools.partial(gemma4, 8, None), positioned(*GEMMA4_IMAGE, 1, IMAGE), 6, **GEMMA4),
     fields("gemma4 bidirectional", "Gemma4", functools.partial(gemma4, 0, "vision"),
            positioned(*GEMMA4_IMAGE, 1, IMAGE), 6, **GEMMA4),

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from host_cases import IMAGE, VIDEO, batch, each_host, prompt
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from llava.integrations.transformers import prune
 from llava.pruning import select_visual_tokens
@@ -59,6 +60,7 @@ class Recorder:
 
     def run(self, inputs: dict) -> None:
         AttentionInterface.register("recorded", self.attend)
+        AttentionMaskInterface.register("recorded", ALL_MASK_ATTENTION_FUNCTIONS["eager"])
         tower, language_model = (self.model.get_submodule(n) for n in (self.case.tower, self.case.language_model))
         before = tower.config._attn_implementation
         tower.set_attn_implementation("recorded")

@@ -90,7 +90,7 @@ def run_of(tower: nn.Module, read_layers: int | list[int], strategy: str) -> Ite
     has_cls = any(name.rpartition(".")[2] in _CLS for name, _ in tower.named_parameters())
     if has_cls != (strategy == "default"):
         wanted = "default" if has_cls else "full"
-        raise InputError(f"pruning needs vision_feature_select_strategy {wanted!r} with {kind!r}, not {strategy!r}")
+        raise InputError(f"pruning needs vision_feature_select_strategy {wanted!r} with this tower, not {strategy!r}")
     layers = layers_of(tower, read_layers)
     last = max(layers, key=stack.index)
     ordered = [layer for layer in layers if layer is not last] + [last]
