@@ -113,7 +113,7 @@ def queries_and_keys(
         attention: with `q_proj` and `k_proj`, or with `qkv`; perhaps with `q_norm` and `k_norm`.
         rotate: as in `received_attention`.
     """
-    if hasattr(attention, "qkv"):
+    if getattr(attention, "qkv", None) is not None:
         both = attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(2)[:2]
         queries, keys = (states.transpose(1, 2) for states in both)
     else:

@@ -183,7 +183,9 @@ def _prune(call: Call, unpruned: Unpruned) -> Prompts:
     prompts = prune_prompts(unpruned, pictures, call.budget, pad_id or 0)
     if keeps_states(cache_in(given)) and prompts.start and not prompts.attention_mask[:, prompts.start :].all():
         name = type(model).__name__
-        raise InputError(f"{name} has layers that read padding after a cache: give rows of different lengths one by one")
+        raise InputError(
+            f"{name} has layers that read padding after a cache: give rows of different lengths one by one"
+        )
     return prompts
 
 

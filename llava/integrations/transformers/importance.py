@@ -53,9 +53,7 @@ def watching(*, inputs: list[nn.Module] = (), outputs: list[nn.Module] = ()) -> 
 
 
 @torch.no_grad()
-def cls_attention(
-    attention: nn.Module, hidden_states: torch.Tensor, rotate: Rotation | None = None
-) -> torch.Tensor:
+def cls_attention(attention: nn.Module, hidden_states: torch.Tensor, rotate: Rotation | None = None) -> torch.Tensor:
     """(K, N) float32: attention of [CLS] to the patches after the softmax over all M keys, mean over heads.
 
     Args:

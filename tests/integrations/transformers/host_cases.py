@@ -33,7 +33,21 @@ from host_parts import (
 )
 from transformers import PreTrainedModel
 
-__all__ = ["CASES", "CLOSE", "GRID", "IMAGE", "OPEN", "PAD", "START", "VIDEO", "batch", "each_host", "kinds_of", "normal", "prompt"]
+__all__ = [
+    "CASES",
+    "CLOSE",
+    "GRID",
+    "IMAGE",
+    "OPEN",
+    "PAD",
+    "START",
+    "VIDEO",
+    "batch",
+    "each_host",
+    "kinds_of",
+    "normal",
+    "prompt",
+]
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,9 @@ class Case:
 
     def places(self) -> torch.LongTensor:
         """(crops, tokens): which of a picture's placeholders is each token's."""
-        if self.crops > 1 and "image_sizes" in self.picture(torch.Generator()).inputs:  # newlines behind each row of four, of crops 1, 2
+        if (
+            self.crops > 1 and "image_sizes" in self.picture(torch.Generator()).inputs
+        ):  # newlines behind each row of four, of crops 1, 2
             rows = 16 + torch.arange(8).view(8, 1) * 5 + torch.arange(4)
             return torch.cat([torch.arange(16), rows.flatten()]).view(3, 16)
         if self.name == "video_llava":  # [CLS] before each frame

@@ -4,6 +4,7 @@ A case whose class this release of transformers lacks is left out.
 """
 
 import functools
+import inspect
 
 import torch
 import transformers
@@ -21,9 +22,7 @@ GLM_EXPERTS = {"moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_
 
 def qwen3_vl_moe():
     tower = {**QWEN_TOWER, "deepstack_visual_indexes": [0, 1]}
-    return transformers.Qwen3VLMoeConfig(
-        vision_config=tower, text_config={**TEXT, **MROPE, **EXPERTS}, **QWEN_TOKENS
-    )
+    return transformers.Qwen3VLMoeConfig(vision_config=tower, text_config={**TEXT, **MROPE, **EXPERTS}, **QWEN_TOKENS)
 
 
 def qwen3_5(name: str):
@@ -38,7 +37,12 @@ def glm(name: str):
     text = {**TEXT, **PARTIAL, **(GLM_EXPERTS if name == "Glm4vMoe" else {})}
     if name == "Glm46V":
         tower, text = {**tower, "model_type": "glm4v_vision"}, {**text, "model_type": "glm4v_text"}
-    tokens = {"image_token_id": IMAGE, "video_token_id": VIDEO, "image_start_token_id": OPEN, "image_end_token_id": CLOSE}
+    tokens = {
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+        "image_start_token_id": OPEN,
+        "image_end_token_id": CLOSE,
+    }
     return getattr(transformers, f"{name}Config")(vision_config=tower, text_config=text, **tokens)
 
 
@@ -107,6 +111,18 @@ def deepseek():
     return transformers.DeepseekVLConfig(vision_config=SIGLIP, text_config=LLAMA, image_token_id=IMAGE)
 
 
+def deepseek_hybrid():
+    second = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 4,
+              "output_channels": 8, "window_size": 4, "global_attn_indexes": [1], "mlp_dim": 32}  # fmt: skip
+    given = {"high_res_vision_config": second, "vision_config": SIGLIP, "text_config": LLAMA, "image_token_id": IMAGE}
+    return transformers.DeepseekVLHybridConfig(**given)
+
+
+def two_crops(generator) -> Sample:
+    pixels = {"pixel_values": normal(generator, 1, 3, 56, 56), "high_res_pixel_values": normal(generator, 1, 3, 64, 64)}
+    return Sample(pixels, ([IMAGE] * 16,))
+
+
 def ovis2():
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
               "image_size": 112, "patch_size": 14, "vocab_size": 40, "hidden_stride": 2}  # fmt: skip
@@ -159,6 +175,9 @@ def gemma4(words: int, bidirectional: str | None):
     return transformers.Gemma4Config(vision_config=vision, text_config=text, audio_config=None, **tokens)
 
 
+HAS_NUMBERS = "num_frames_per_video" in inspect.getsource(transformers.Gemma4ForConditionalGeneration.forward)
+
+
 def positioned(pixels: str, positions: str, number: int, token: int):
     """Pictures of 4 x 6 patches (height, width), padded to 32: 6 tokens each, which are written apart."""
 
@@ -167,8 +186,10 @@ def positioned(pixels: str, positions: str, number: int, token: int):
         places = torch.full((number, 32, 2), -1)
         places[:, :24] = torch.stack([x.flatten(), y.flatten()], dim=-1)
         inputs = {pixels: normal(generator, number, 32, 48), positions: places}
-        if token == VIDEO:
+        if token == VIDEO and HAS_NUMBERS:
             inputs["num_frames_per_video"] = torch.tensor([number])
+        elif token == VIDEO:
+            inputs = {name: value.unsqueeze(0) for name, value in inputs.items()}
         return Sample(inputs, ([OPEN, *[token] * 6, CLOSE] * number,))
 
     return picture
@@ -198,6 +219,8 @@ FIELDS = [
     fields("pixtral", "Llava", pixtral, of_any_size(1), 24, merged="in squares", grid=(6, 4), side=1),
     fields("paligemma", "PaliGemma", paligemma, crop(56, 16), 16, reads="last_hidden_state"),
     fields("deepseek_vl", "DeepseekVL", deepseek, crop(56, 16), 16, tower="model.vision_model",
+           reads="last_hidden_state"),
+    fields("deepseek_vl_hybrid", "DeepseekVLHybrid", deepseek_hybrid, two_crops, 16, tower="model.vision_model",
            reads="last_hidden_state"),
     fields("aya_vision", "AyaVision", functools.partial(cohere, "AyaVision"), crop(112, 16), 16, merged="in squares"),
     fields("cohere2_vision", "Cohere2Vision", functools.partial(cohere, "Cohere2Vision"), crop(112, 16), 16,

@@ -1,8 +1,12 @@
 """Every host: which tokens stay, and that a pruned prompt is a shorter prompt and nothing else."""
 
+import dataclasses
+
 import pytest
 import torch
-from host_cases import IMAGE, VIDEO, batch, each_host, prompt
+import transformers
+from host_cases import CASES, IMAGE, VIDEO, batch, each_host, prompt
+from host_parts import CLIP
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
@@ -155,6 +159,10 @@ def tower_features(case, model, inputs: dict) -> torch.Tensor:
 @each_host
 @torch.no_grad()
 def test_a_pruned_prompt_is_one_with_the_dropped_tokens_taken_out(case):
+    check_logits(case)
+
+
+def check_logits(case) -> None:
     model = case.model()
     for seed, ratio in ((1, 0.5), (2, 1.0), (3, 1.0)):
         inputs = prompt(case, seed)
@@ -163,6 +171,25 @@ def test_a_pruned_prompt_is_one_with_the_dropped_tokens_taken_out(case):
         logits = prune(model, 3, ratio)(**inputs).logits
         prune(model, None)
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+TOWERS = {"dinov2": "default", "mlcd_vision_model": "default", "vit": "default", "aimv2_vision_model": "full"}
+
+
+@pytest.mark.parametrize("name", TOWERS)
+@torch.no_grad()
+def test_llava_may_have_any_tower_of_layers(name):
+    """With [CLS] or without, with rotary positions (MLCD) or without."""
+
+    def config():
+        made = llava.config()
+        made.vision_config = transformers.AutoConfig.for_model(**{**CLIP, "model_type": name})
+        made.vision_feature_select_strategy = TOWERS[name]
+        return made
+
+    llava = next(case for case in CASES if case.name == "llava")
+    case = dataclasses.replace(llava, config=config, has_cls=TOWERS[name] == "default")
+    check_logits(case)
 
 
 @each_host

@@ -33,10 +33,14 @@ class CropHost(Host):
         """What of the tower the host reads, as `run_of` takes it, if that can be chosen; or else the last layer."""
         return {}
 
+    def more_options(self, given: dict) -> dict:
+        """More arguments of `get_image_features`."""
+        return {}
+
     def encode(self, model: PreTrainedModel, token: int, given: dict) -> list[Picture]:
         pixels, options = given["pixel_values"], self.options(model, given)
         with run_of(self.tower_of(model), *(options.values() or (-1, "full"))) as run:
-            output = model.model.get_image_features(pixels, **options)
+            output = model.model.get_image_features(pixels, **options, **self.more_options(given))
         tokens = torch.stack(list(output.pooler_output))
         if self.merged(model) == 1:
             views = run.views(pixels, tokens, None if options else output.last_hidden_state)

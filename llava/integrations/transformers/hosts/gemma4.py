@@ -26,23 +26,24 @@ class Gemma4Host(Host):
     def split(self, model: PreTrainedModel, given: dict) -> list[tuple[int, list[dict]]]:
         images = split_first({name: given[name] for name in _IMAGE if name in given}, _IMAGE)
         videos = []
-        if given.get(_VIDEO[0]) is not None:
+        if given.get(_FRAMES) is not None:
             numbers = given[_FRAMES].tolist()
             parts = zip(*(given[name].split(numbers) for name in _VIDEO), given[_FRAMES].split(1))
             videos = [dict(zip((*_VIDEO, _FRAMES), part)) for part in parts]
+        elif given.get(_VIDEO[0]) is not None:  # up to transformers 5.22, (videos, frames, ...)
+            videos = split_first({name: given[name] for name in _VIDEO}, _VIDEO)
         return [(model.config.image_token_id, images), (model.config.video_token_id, videos)]
 
     def encode(self, model: PreTrainedModel, token: int, given: dict) -> list[Picture]:
-        names = _VIDEO if given.get(_VIDEO[0]) is not None else _IMAGE
-        pixels, positions = (given[name] for name in names)
+        is_video = given.get(_VIDEO[0]) is not None
+        pixels, positions = (given[name] for name in (_VIDEO if is_video else _IMAGE))
         attention, merged = attention_of(stack_of(model.model.vision_tower)[-1]), self.merged(model)
+        encoder = model.model.get_video_features if is_video else model.model.get_image_features
         with watching(inputs=[attention]) as watched:
-            if names is _VIDEO:
-                output = model.model.get_video_features(pixels, positions, num_frames_per_video=given[_FRAMES])
-            else:
-                output = model.model.get_image_features(pixels, positions)
+            output = encoder(pixels, positions, **{name: given[name] for name in (_FRAMES,) if name in given})
+        numbers = _frames(given) if is_video else [1] * len(pixels)
+        pixels, positions = (values.flatten(0, -3) for values in (pixels, positions))
         importance = functools.cache(lambda: _importance(attention, watched, positions, merged))
-        numbers = given[_FRAMES].tolist() if names is _VIDEO else [1] * len(pixels)
         pictures, start = [], 0
         for tokens, frames in zip(output.pooler_output, numbers):
             part = slice(start, start + frames)
@@ -65,12 +66,12 @@ class Gemma4Host(Host):
         return model.config.vision_config.pooling_kernel_size
 
     def placeholders(self, model: PreTrainedModel, token: int, given: dict) -> int:
-        frames = int(given[_FRAMES]) if given.get(_FRAMES) is not None else 1
+        frames = sum(_frames(given)) if given.get(_VIDEO[0]) is not None else 1
         return frames * self.largest_crop(model, given)
 
     def largest_crop(self, model: PreTrainedModel, given: dict) -> int:
         positions = [given[name] for name in (_IMAGE[1], _VIDEO[1]) if given.get(name) is not None]
-        numbers = [int((own != -1).all(dim=-1).sum(dim=1).max()) for own in positions]
+        numbers = [int((own != -1).all(dim=-1).sum(dim=-1).max()) for own in positions]
         return max(numbers) // self.merged(model) ** 2
 
     def more_inputs(
@@ -83,6 +84,12 @@ class Gemma4Host(Host):
         is_text = ~(is_visual | torch.isin(ids, torch.tensor(others, device=ids.device)))
         words = ids.where(is_text, torch.tensor(config.get_text_config().pad_token_id, device=ids.device))
         return {"per_layer_inputs": model.model.language_model.get_per_layer_inputs(words, None)}
+
+
+def _frames(given: dict) -> list[int]:
+    """Of each video."""
+    numbers, (videos, frames) = given.get(_FRAMES), given[_VIDEO[0]].shape[:2]
+    return [frames] * videos if numbers is None else numbers.tolist()
 
 
 def _importance(attention: torch.nn.Module, watched: Watched, positions: torch.LongTensor, merged: int) -> torch.Tensor:

@@ -27,7 +27,7 @@ class Llama4Host(CropHost):
     def encode(self, model: PreTrainedModel, token: int, given: dict) -> list[Picture]:
         pixels, attention = given["pixel_values"], attention_of(stack_of(model.vision_model)[-1])
         with watching(inputs=[attention]) as watched:
-            features = model.get_image_features(pixels).last_hidden_state
+            features = model.vision_model(pixels).last_hidden_state
         tokens = model.multi_modal_projector(features)
         views = Views(
             tokens,

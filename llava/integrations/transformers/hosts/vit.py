@@ -87,7 +87,8 @@ def run_of(tower: nn.Module, read_layers: int | list[int], strategy: str) -> Ite
     [CLS] is among the features.
     """
     kind, stack = tower.config.model_type, list(stack_of(tower))
-    has_cls = any(name.rpartition(".")[2] in _CLS for name, _ in tower.named_parameters())
+    names = [name.split(".") for name, _ in tower.named_parameters()]
+    has_cls = any(name[-1] in _CLS and "head" not in name for name in names)  # a head may have a query of that name
     if has_cls != (strategy == "default"):
         wanted = "default" if has_cls else "full"
         raise InputError(f"pruning needs vision_feature_select_strategy {wanted!r} with this tower, not {strategy!r}")
@@ -129,7 +130,8 @@ def stack_of(tower: nn.Module) -> nn.ModuleList:
 
 def attention_of(layer: nn.Module) -> nn.Module | None:
     """The module in it that makes queries and keys; None if there is none."""
-    return next((module for module in layer.modules() if hasattr(module, "q_proj") or hasattr(module, "qkv")), None)
+    names = ("q_proj", "qkv")
+    return next((m for m in layer.modules() if any(getattr(m, name, None) is not None for name in names)), None)
 
 
 def layers_of(tower: nn.Module, indices: int | list[int]) -> list[nn.Module]:
