@@ -4,6 +4,7 @@ The pixels are made by hand, as the processors would give them: `test_processors
 """
 
 import functools
+import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Case:
         kinds: the argument that says which tokens are pictures, if the processor gives it.
         tower, language_model: names of modules.
         reads: what the features are that a method compares, where they are no hidden states: an output of the tower.
+        needs: a package that its tower is of.
         is_recurrent: whether it has layers that keep a state instead of keys and values.
     """
 
@@ -89,6 +91,7 @@ class Case:
     language_model: str = "model.language_model"
     reads: str = ""
     is_recurrent: bool = False
+    needs: str = ""
 
     def model(self) -> PreTrainedModel:
         """The same weights each time."""
@@ -270,9 +273,27 @@ CASES = [
          _idefics_picture, 16, **IDEFICS),
     Case("gemma3", "Gemma3ForConditionalGeneration", _gemma3_config, _gemma3_picture, 16,
          kinds="token_type_ids", **SQUARES),
-    *(Case(**fields) for fields in more_cases.FIELDS if hasattr(transformers, fields["model_class"])),
+    *(Case(**fields) for fields in more_cases.FIELDS),
 ]  # fmt: skip
-each_host = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+
+
+def _missing(case: Case) -> str:
+    """Why a case cannot run here; "" if it can."""
+    if case.needs and importlib.util.find_spec(case.needs) is None:
+        return f"its tower needs {case.needs}"
+    name = "" if hasattr(transformers, case.model_class) else case.model_class
+    return f"this release of transformers has no {name}" if name else ""
+
+
+each_host = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case, id=case.name.replace(" ", "-"), marks=pytest.mark.skipif(bool(_missing(case)), reason=_missing(case))
+        )
+        for case in CASES
+    ],
+)
 
 
 def prompt(case: Case, seed: int, pictures: int = 1, text: int = 4) -> dict:

@@ -195,7 +195,32 @@ def positioned(pixels: str, positions: str, number: int, token: int):
     return picture
 
 
+def perception_lm():
+    sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 56, "patch_size": 14, "ref_feat_shape": [4, 4],
+             "attn_pool_num_heads": 2, "global_pool": ""}  # fmt: skip
+    tower = {"model_type": "timm_wrapper", "architecture": "vit_pe_core_tiny_patch16_384", "model_args": sizes}
+    more = {"image_token_id": IMAGE, "video_token_id": VIDEO, "projector_pooling_ratio": 2}
+    return transformers.PerceptionLMConfig(vision_config={**tower, "do_pooling": False}, text_config=LLAMA, **more)
+
+
+def tiles(name: str, token: int):
+    """Three of 4 x 4 patches, whose tokens follow one another."""
+
+    def picture(generator) -> Sample:
+        return Sample({name: normal(generator, 1, 3, 3, 56, 56)}, ([token] * 12,))
+
+    return picture
+
+
+def fast_vlm():
+    sizes = {"inference_mode": True, "embed_dims": [32, 32, 32, 32, 32], "layers": [1, 1, 1, 1, 2]}
+    tower = {"model_type": "timm_wrapper", "architecture": "fastvit_mci3", "do_pooling": True, "global_pool": "avg",
+             "hidden_size": 64, "model_args": sizes}  # fmt: skip
+    return transformers.FastVlmConfig(vision_config=tower, text_config=QWEN2, image_token_id=IMAGE)
+
+
 QWEN = {"tower": "model.visual", "merged": "in a row", "has_axes": True, "kinds": "mm_token_type_ids"}
+TIMM = {"needs": "timm"}
 GEMMA4 = {"merged": "in squares", "grid": (4, 6), "kinds": "mm_token_type_ids"}
 GEMMA4_IMAGE, GEMMA4_VIDEO = ("pixel_values", "image_position_ids"), ("pixel_values_videos", "video_position_ids")
 
@@ -229,6 +254,11 @@ FIELDS = [
     fields("llama4", "Llama4", llama4, crop(112, 16), 16, merged="in squares", has_cls=True, tower="vision_model",
            language_model="language_model.model"),
     fields("lfm2_vl", "Lfm2Vl", lfm2, lfm2_picture, 6, merged="in squares", grid=(4, 6), is_recurrent=True),
+    fields("perception_lm", "PerceptionLM", perception_lm, tiles("pixel_values", IMAGE), 4, 3, has_cls=True,
+           **TIMM, merged="in squares"),
+    fields("perception_lm video", "PerceptionLM", perception_lm, tiles("pixel_values_videos", VIDEO), 4, 3,
+           has_cls=True, **TIMM, merged="in squares"),
+    fields("fast_vlm", "FastVlm", fast_vlm, crop(256, 16), 16, **TIMM, merged="in squares", side=1),
     fields("gemma4", "Gemma4", functools.partial(gemma4, 8, None), positioned(*GEMMA4_IMAGE, 1, IMAGE), 6, **GEMMA4),
     fields("gemma4 bidirectional", "Gemma4", functools.partial(gemma4, 0, "vision"),
            positioned(*GEMMA4_IMAGE, 1, IMAGE), 6, **GEMMA4),

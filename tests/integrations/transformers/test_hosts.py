@@ -1,6 +1,7 @@
 """Every host: which tokens stay, and that a pruned prompt is a shorter prompt and nothing else."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -62,12 +63,20 @@ class Recorder:
         self.maps.setdefault(module, []).append(weights)
         return (weights @ value).transpose(1, 2), weights
 
+    def note(self, module, dropout, args) -> None:
+        """What goes into the dropout of an attention: the map."""
+        self.maps.setdefault(module, []).append(args[0])
+
     def run(self, inputs: dict) -> None:
         AttentionInterface.register("recorded", self.attend)
         AttentionMaskInterface.register("recorded", ALL_MASK_ATTENTION_FUNCTIONS["eager"])
         tower, language_model = (self.model.get_submodule(n) for n in (self.case.tower, self.case.language_model))
         before = tower.config._attn_implementation
         tower.set_attn_implementation("recorded")
+        of_timm = [module for module in tower.modules() if hasattr(module, "fused_attn")]  # who has kernels of its own
+        for module in of_timm:
+            module.fused_attn = False
+            module.attn_drop.register_forward_pre_hook(functools.partial(self.note, module))
         handle = language_model.register_forward_pre_hook(
             lambda module, args, kwargs: self.given.update(kwargs), with_kwargs=True
         )

@@ -238,7 +238,7 @@ REFUSED_MODELS = {
     "Mllama": "beside the prompt, where they have no tokens",
     "Blip2": "made of all patches by learned queries",
     "Idefics2": "made of all patches by learned queries",
-    "Gemma3n": "no attention that would say which tokens are important",
+    "Gemma3n": "no attention says which tokens are important",
 }
 
 

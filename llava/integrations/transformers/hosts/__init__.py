@@ -12,7 +12,6 @@ from llava.pruning.method import discover
 
 _CROSS = "its language model attends to pictures from beside the prompt, where they have no tokens"
 _RESAMPLED = "its tokens are made of all patches by learned queries, and are no patches"
-_CONVOLUTIONS = "its tower has convolutions and no attention that would say which tokens are important"
 _PIXELS = "it has no vision tower: its language model reads the pixels"
 _CODES = "its pictures are words of a codebook, among which there is no attention yet"
 _REFUSED = {
@@ -22,7 +21,7 @@ _REFUSED = {
     "Emu3ForConditionalGeneration": _CODES,
     "Florence2ForConditionalGeneration": "it is an encoder and a decoder, and the encoder has the pictures",
     "FuyuForCausalLM": _PIXELS,
-    "Gemma3nForConditionalGeneration": _CONVOLUTIONS,
+    "Gemma3nForConditionalGeneration": "its tower is convolutional, and no attention says which tokens are important",
     "Gemma4UnifiedForConditionalGeneration": _PIXELS,
     "Idefics2ForConditionalGeneration": _RESAMPLED,
     "IdeficsForVisionText2Text": _CROSS,
