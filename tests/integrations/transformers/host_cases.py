@@ -172,31 +172,6 @@ def _qwen3_vl_config():
     return transformers.Qwen3VLConfig(vision_config=vision, text_config={**TEXT, **MROPE}, **QWEN_TOKENS)
 
 
-def _qwen_image(generator):
-    """6 x 8 patches, or 8 x 6: 12 tokens in windows of different size."""
-    height, width = (6, 8) if torch.rand((), generator=generator) < 0.5 else (8, 6)
-    inputs = {
-        "pixel_values": normal(generator, height * width, 3 * 2 * 14 * 14),
-        "image_grid_thw": torch.tensor([[1, height, width]]),
-    }
-    return Sample(inputs, ([OPEN, *[IMAGE] * 12, CLOSE],))
-
-
-def _qwen_video(frames_apart: bool):
-    """Two time steps of 6 x 8 patches; Qwen3-VL writes each apart."""
-
-    def video(generator):
-        inputs = {
-            "pixel_values_videos": normal(generator, 2 * 48, 3 * 2 * 14 * 14),
-            "video_grid_thw": torch.tensor([[2, 6, 8]]),
-        }
-        if frames_apart:
-            return Sample(inputs, ([20, OPEN, *[VIDEO] * 12, CLOSE, 21, OPEN, *[VIDEO] * 12, CLOSE],))
-        return Sample(inputs, ([OPEN, *[VIDEO] * 24, CLOSE],))
-
-    return video
-
-
 def _internvl_config():
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
               "image_size": [112, 112], "patch_size": [14, 14], "use_qk_norm": True}  # fmt: skip
@@ -234,7 +209,6 @@ def _gemma3_picture(generator):
     return Sample({"pixel_values": normal(generator, 1, 3, 112, 112)}, ([OPEN, *[IMAGE] * 16, CLOSE],))
 
 
-QWEN = {"tower": "model.visual", "merged": "in a row", "has_axes": True, "kinds": "mm_token_type_ids"}
 CLS = {"layer": 1, "has_cls": True}
 SQUARES = {"merged": "in squares"}
 IDEFICS = {"tower": "model.vision_model", "language_model": "model.text_model", "crops": 2, **SQUARES}
@@ -255,16 +229,16 @@ CASES = [
          tower="model.image_tower", **CLS),
     Case("video_llava", "VideoLlavaForConditionalGeneration", VIDEO_LLAVA, _video_of_crops(51), 16, 3,
          tower="model.video_tower", **CLS),
-    Case("qwen2_vl", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, _qwen_image, 12, **QWEN),
-    Case("qwen2_vl video", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, _qwen_video(False), 12, 2, **QWEN),
-    Case("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]), _qwen_image,
-         12, **QWEN),
+    Case("qwen2_vl", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, more_cases.patches, 12, **more_cases.QWEN),
+    Case("qwen2_vl video", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, more_cases.frames(VIDEO, apart=False), 12, 2, **more_cases.QWEN),
+    Case("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]), more_cases.patches,
+         12, **more_cases.QWEN),
     Case("qwen2_5_vl window", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [0]),
-         _qwen_image, 12, **QWEN),
+         more_cases.patches, 12, **more_cases.QWEN),
     Case("qwen2_5_vl video", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]),
-         _qwen_video(False), 12, 2, **QWEN),
-    Case("qwen3_vl", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, _qwen_image, 12, **QWEN),
-    Case("qwen3_vl video", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, _qwen_video(True), 12, 2, **QWEN),
+         more_cases.frames(VIDEO, apart=False), 12, 2, **more_cases.QWEN),
+    Case("qwen3_vl", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, more_cases.patches, 12, **more_cases.QWEN),
+    Case("qwen3_vl video", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, more_cases.frames(VIDEO), 12, 2, **more_cases.QWEN),
     Case("internvl", "InternVLForConditionalGeneration", _internvl_config, _internvl_picture, 16, 2, has_cls=True,
          **SQUARES),
     Case("idefics3", "Idefics3ForConditionalGeneration", functools.partial(_idefics_config, "Idefics3Config"),
@@ -285,15 +259,12 @@ def _missing(case: Case) -> str:
     return f"this release of transformers has no {name}" if name else ""
 
 
-each_host = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            case, id=case.name.replace(" ", "-"), marks=pytest.mark.skipif(bool(_missing(case)), reason=_missing(case))
-        )
-        for case in CASES
-    ],
-)
+def _parameter(case: Case):
+    skip = pytest.mark.skipif(bool(_missing(case)), reason=_missing(case))
+    return pytest.param(case, id=case.name.replace(" ", "-"), marks=skip)
+
+
+each_host = pytest.mark.parametrize("case", [_parameter(case) for case in CASES])
 
 
 def prompt(case: Case, seed: int, pictures: int = 1, text: int = 4) -> dict:
@@ -341,6 +312,8 @@ def _with_kinds(case: Case, inputs: dict) -> dict:
 
 
 def kinds_of(case: Case, ids: torch.LongTensor) -> torch.IntTensor:
-    """1 for images, 2 for videos. In GLM-4V's the placeholders are the same."""
+    """1 for images, 2 for videos. In GLM-4V's the placeholders are the same; PaliGemma's are 0 up to the last one."""
     is_image = (ids == IMAGE).int()
+    if case.name == "paligemma prefix":
+        return (is_image.flip(1).cumsum(dim=1).flip(1) == 0).int()
     return 2 * is_image if case.name == "glm4v video" else is_image + 2 * (ids == VIDEO).int()

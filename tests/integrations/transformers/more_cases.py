@@ -54,13 +54,14 @@ def patches(generator) -> Sample:
     return Sample({"pixel_values": pixels, "image_grid_thw": grid}, ([OPEN, *[IMAGE] * 12, CLOSE],))
 
 
-def frames(token: int):
-    """Two time steps of 6 x 8 patches, which are written apart."""
+def frames(token: int, apart: bool = True):
+    """Two time steps of 6 x 8 patches, each written apart or both in a row."""
 
     def video(generator) -> Sample:
         pixels = normal(generator, 2 * 48, 3 * 2 * 14 * 14)
         inputs = {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[2, 6, 8]])}
-        return Sample(inputs, ([20, OPEN, *[token] * 12, CLOSE, 21, OPEN, *[token] * 12, CLOSE],))
+        steps = [20, OPEN, *[token] * 12, CLOSE, 21, OPEN, *[token] * 12, CLOSE]
+        return Sample(inputs, (steps if apart else [OPEN, *[token] * 24, CLOSE],))
 
     return video
 
@@ -167,10 +168,10 @@ def lfm2_picture(generator) -> Sample:
 
 def gemma4(words: int, bidirectional: str | None):
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-              "num_key_value_heads": 1, "head_dim": 16, "patch_size": 4, "position_embedding_size": 16,
+              "num_key_value_heads": 1, "head_dim": 16, "patch_size": 4, "position_embedding_size": 64,
               "pooling_kernel_size": 2}  # fmt: skip
-    text = {**TEXT, **SLIDING, "hidden_size_per_layer_input": words, "vocab_size_per_layer_input": 128, "global_head_dim": 16,
-            "use_bidirectional_attention": bidirectional}  # fmt: skip
+    text = {**TEXT, **SLIDING, "hidden_size_per_layer_input": words, "vocab_size_per_layer_input": 128,
+            "global_head_dim": 16, "use_bidirectional_attention": bidirectional}  # fmt: skip
     tokens = {"image_token_id": IMAGE, "video_token_id": VIDEO, "audio_token_id": 109}
     return transformers.Gemma4Config(vision_config=vision, text_config=text, audio_config=None, **tokens)
 
@@ -235,7 +236,8 @@ FIELDS = [
     fields("qwen3_5", "Qwen3_5", functools.partial(qwen3_5, "Qwen3_5"), patches, 12, is_recurrent=True, **QWEN),
     fields("qwen3_5 video", "Qwen3_5", functools.partial(qwen3_5, "Qwen3_5"), frames(VIDEO), 12, 2, is_recurrent=True,
            **QWEN),
-    fields("qwen3_5_moe", "Qwen3_5Moe", functools.partial(qwen3_5, "Qwen3_5Moe"), patches, 12, is_recurrent=True, **QWEN),
+    fields("qwen3_5_moe", "Qwen3_5Moe", functools.partial(qwen3_5, "Qwen3_5Moe"), patches, 12, is_recurrent=True,
+           **QWEN),
     fields("glm4v", "Glm4v", functools.partial(glm, "Glm4v"), patches, 12, **QWEN),
     fields("glm4v video", "Glm4v", functools.partial(glm, "Glm4v"), frames(IMAGE), 12, 2, **QWEN),
     fields("glm4v_moe", "Glm4vMoe", functools.partial(glm, "Glm4vMoe"), patches, 12, **QWEN),

@@ -6,11 +6,13 @@ import functools
 import pytest
 import torch
 import transformers
-from host_cases import CASES, IMAGE, VIDEO, batch, each_host, prompt
+from host_cases import IMAGE, VIDEO, batch, each_host, prompt
 from host_parts import CLIP
+from kinds import BY_NAME
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from llava.errors import InputError
 from llava.integrations.transformers import prune
 from llava.pruning import select_visual_tokens
 
@@ -136,7 +138,7 @@ def reference_logits(case, model, inputs: dict, number: int, ratio: float) -> to
     shorter = {
         "inputs_embeds": embeds[:, keep],
         "position_ids": positions[..., keep] if case.has_axes else first + torch.arange(number)[None],
-        "attention_mask": without(mask, keep) if isinstance(mask, dict) else None,
+        "attention_mask": without(mask, keep),
     }
     if given.get("per_layer_inputs") is not None:
         shorter["per_layer_inputs"] = given["per_layer_inputs"][:, keep]
@@ -147,9 +149,11 @@ def reference_logits(case, model, inputs: dict, number: int, ratio: float) -> to
     return model.get_output_embeddings()(hidden_states)
 
 
-def without(masks: dict, keep: torch.BoolTensor) -> dict:
-    """Gemma's masks of the layers, by which an image's tokens see one another, for those that are kept."""
-    return {name: None if mask is None else mask[..., keep, :][..., keep] for name, mask in masks.items()}
+def without(mask, keep: torch.BoolTensor):
+    """The mask of the layers, or of each kind of layer, for the tokens that are kept; None if it is of padding."""
+    if isinstance(mask, dict):
+        return {name: without(own, keep) for name, own in mask.items()}
+    return mask[..., keep, :][..., keep] if mask is not None and mask.ndim == 4 else None
 
 
 def tower_features(case, model, inputs: dict) -> torch.Tensor:
@@ -196,9 +200,29 @@ def test_llava_may_have_any_tower_of_layers(name):
         made.vision_feature_select_strategy = TOWERS[name]
         return made
 
-    llava = next(case for case in CASES if case.name == "llava")
+    llava = BY_NAME["llava"]
     case = dataclasses.replace(llava, config=config, has_cls=TOWERS[name] == "default")
     check_logits(case)
+
+
+@torch.no_grad()
+def test_paligemma_s_prefix_attends_to_itself():
+    case = dataclasses.replace(BY_NAME["paligemma"], name="paligemma prefix", kinds="token_type_ids")
+    check_logits(case)
+    model, inputs = prune(case.model(), 3), prompt(case, 1)
+    causal = {name: value for name, value in inputs.items() if name != case.kinds}
+    assert not torch.allclose(model(**inputs).logits[:, 3], model(**causal).logits[:, 3])
+    prompts = [prompt(case, 1), prompt(case, 2, pictures=2, text=9)]
+    alone = torch.cat([answers(model, one) for one in prompts])
+    assert torch.equal(answers(model, batch(case, prompts)), alone)
+
+
+def test_images_and_videos_with_the_same_placeholders_are_refused_together():
+    image, video = prompt(BY_NAME["glm4v"], 1), prompt(BY_NAME["glm4v video"], 2)
+    ids = torch.cat([image["input_ids"], video["input_ids"]], dim=1)
+    both = {**video, **image, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with pytest.raises(InputError, match="Glm4vForConditionalGeneration is pruned for images or for videos"):
+        prune(BY_NAME["glm4v"].model(), 3)(**both)
 
 
 @each_host

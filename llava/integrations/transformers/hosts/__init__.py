@@ -9,7 +9,6 @@ from llava.errors import InputError
 from llava.integrations.transformers.hosts.base import Host
 from llava.pruning.method import discover
 
-
 _CROSS = "its language model attends to pictures from beside the prompt, where they have no tokens"
 _RESAMPLED = "its tokens are made of all patches by learned queries, and are no patches"
 _PIXELS = "it has no vision tower: its language model reads the pixels"

@@ -1,4 +1,4 @@
-"""Gemma 4: pictures and videos of any shape, 3 x 3 patches averaged into a token, and embeddings of words for each layer.
+"""Gemma 4: pictures and videos of any shape, 3 x 3 patches averaged into a token, and words' embeddings for each layer.
 
 Patches may come in any order, with padding: each has its position. Frames of a video are crops.
 """

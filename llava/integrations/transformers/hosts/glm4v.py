@@ -1,6 +1,5 @@
 """GLM-4.1V, GLM-4.5V and GLM-4.6V: as Qwen2-VL, but the frames of a video have the placeholders of images."""
 
-import torch
 from transformers import PreTrainedModel
 
 from llava.errors import InputError

@@ -1,4 +1,4 @@
-"""PaliGemma: a SigLIP tower, one crop an image; positions begin at 1, and what is before the answer attends to itself."""
+"""PaliGemma: a SigLIP tower, one crop an image; positions begin at 1, and all before the answer attends to itself."""
 
 from llava.integrations.transformers.hosts.crops import CropHost
 
