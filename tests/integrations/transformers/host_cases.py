@@ -209,6 +209,8 @@ def _gemma3_picture(generator):
     return Sample({"pixel_values": normal(generator, 1, 3, 112, 112)}, ([OPEN, *[IMAGE] * 16, CLOSE],))
 
 
+QWEN, PATCHES = more_cases.QWEN, more_cases.patches
+FRAMES, BOTH = more_cases.frames(VIDEO), more_cases.frames(VIDEO, apart=False)
 CLS = {"layer": 1, "has_cls": True}
 SQUARES = {"merged": "in squares"}
 IDEFICS = {"tower": "model.vision_model", "language_model": "model.text_model", "crops": 2, **SQUARES}
@@ -229,16 +231,16 @@ CASES = [
          tower="model.image_tower", **CLS),
     Case("video_llava", "VideoLlavaForConditionalGeneration", VIDEO_LLAVA, _video_of_crops(51), 16, 3,
          tower="model.video_tower", **CLS),
-    Case("qwen2_vl", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, more_cases.patches, 12, **more_cases.QWEN),
-    Case("qwen2_vl video", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, more_cases.frames(VIDEO, apart=False), 12, 2, **more_cases.QWEN),
-    Case("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]), more_cases.patches,
-         12, **more_cases.QWEN),
+    Case("qwen2_vl", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, PATCHES, 12, **QWEN),
+    Case("qwen2_vl video", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, BOTH, 12, 2, **QWEN),
+    Case("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]), PATCHES,
+         12, **QWEN),
     Case("qwen2_5_vl window", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [0]),
-         more_cases.patches, 12, **more_cases.QWEN),
+         PATCHES, 12, **QWEN),
     Case("qwen2_5_vl video", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]),
-         more_cases.frames(VIDEO, apart=False), 12, 2, **more_cases.QWEN),
-    Case("qwen3_vl", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, more_cases.patches, 12, **more_cases.QWEN),
-    Case("qwen3_vl video", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, more_cases.frames(VIDEO), 12, 2, **more_cases.QWEN),
+         BOTH, 12, 2, **QWEN),
+    Case("qwen3_vl", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, PATCHES, 12, **QWEN),
+    Case("qwen3_vl video", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, FRAMES, 12, 2, **QWEN),
     Case("internvl", "InternVLForConditionalGeneration", _internvl_config, _internvl_picture, 16, 2, has_cls=True,
          **SQUARES),
     Case("idefics3", "Idefics3ForConditionalGeneration", functools.partial(_idefics_config, "Idefics3Config"),

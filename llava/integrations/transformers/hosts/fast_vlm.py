@@ -1,4 +1,6 @@
-"""FastVLM: one crop an image, and a tower of timm with convolutions, whose last layers attend; a patch is a place there.
+"""FastVLM: one crop an image, and a tower of timm with convolutions, whose last layers attend among its places.
+
+A patch is such a place.
 
 Shapes: K crops, n tokens.
 """
