@@ -201,6 +201,9 @@ def test_llava_may_have_any_tower_of_layers(name):
         return made
 
     llava = BY_NAME["llava"]
+    tower = transformers.AutoModel.from_config(config().vision_config)
+    if not any(module.endswith("q_proj") for module, _ in tower.named_modules()):
+        pytest.skip("in this release of transformers its attention is of another kind")
     case = dataclasses.replace(llava, config=config, has_cls=TOWERS[name] == "default")
     check_logits(case)
 
