@@ -124,12 +124,12 @@ def two_crops(generator) -> Sample:
     return Sample(pixels, ([IMAGE] * 16,))
 
 
-def ovis2():
+def ovis2(words: tuple[int, ...] = (110, 111, 112, 113, 114)):
+    """`words` are those that the model has of its visual vocabulary where there are pictures."""
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
               "image_size": 112, "patch_size": 14, "vocab_size": 40, "hidden_stride": 2}  # fmt: skip
-    words = [OPEN, 110, 111, 112, 113]
     return transformers.Ovis2Config(vision_config=vision, text_config=QWEN2, image_token_id=IMAGE, vocab_size=128,
-                                    hidden_size=32, visual_indicator_token_ids=words)  # fmt: skip
+                                    hidden_size=32, visual_indicator_token_ids=list(words))  # fmt: skip
 
 
 def llama4():

@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 
+import more_cases
 import pytest
 import torch
 import transformers
-from host_cases import IMAGE, VIDEO, batch, each_host, prompt
+from host_cases import CLOSE, IMAGE, OPEN, VIDEO, batch, each_host, prompt
 from host_parts import CLIP
 from kinds import BY_NAME
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -218,6 +219,18 @@ def test_paligemma_s_prefix_attends_to_itself():
     prompts = [prompt(case, 1), prompt(case, 2, pictures=2, text=9)]
     alone = torch.cat([answers(model, one) for one in prompts])
     assert torch.equal(answers(model, batch(case, prompts)), alone)
+
+
+@torch.no_grad()
+def test_ovis_s_words_around_a_picture_are_of_its_visual_vocabulary():
+    words = functools.partial(more_cases.ovis2, (OPEN, CLOSE, 112, 113, 114))
+    case, others = dataclasses.replace(BY_NAME["ovis2"], config=words), BY_NAME["ovis2"].model()
+    check_logits(case)
+    model, inputs = prune(case.model(), 3), prompt(case, 1)
+    assert not torch.allclose(model(**inputs).logits[:, 3:], prune(others, 3)(**inputs).logits[:, 3:])
+    text = prompt(case, 1, pictures=0)  # where there is none, they are words
+    text["input_ids"][0, 1] = OPEN
+    assert torch.equal(model(**text).logits, others(**text).logits)
 
 
 def test_images_and_videos_with_the_same_placeholders_are_refused_together():

@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen3.5: pictures and videos of any size, 2 x 2 patches merged into a token, M-RoPE.
+"""Qwen2-VL: pictures and videos of any size, 2 x 2 patches merged into a token, M-RoPE.
 
 A frame is what its tower sees at once: an image, or one of the time steps of a video.
 """
@@ -19,11 +19,7 @@ _SECONDS = "second_per_grid_ts"
 
 
 class Qwen2VLHost(Host):
-    models = (
-        "Qwen2VLForConditionalGeneration",
-        "Qwen3_5ForConditionalGeneration",
-        "Qwen3_5MoeForConditionalGeneration",
-    )
+    models = ("Qwen2VLForConditionalGeneration",)
     inputs = (*_IMAGE, *_VIDEO, _SECONDS, "mm_token_type_ids")
     has_axes = True
 
