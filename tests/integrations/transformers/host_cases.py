@@ -257,6 +257,8 @@ def _missing(case: Case) -> str:
     """Why a case cannot run here; "" if it can."""
     if case.needs and importlib.util.find_spec(case.needs) is None:
         return f"its tower needs {case.needs}"
+    if case.name == "llama4" and transformers.__version__ == "5.24.0":
+        return "Llama 4 cannot be called in this release of transformers, pruned or not"
     name = "" if hasattr(transformers, case.model_class) else case.model_class
     return f"this release of transformers has no {name}" if name else ""
 
