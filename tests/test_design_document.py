@@ -164,6 +164,35 @@ def test_a_view_is_two_files(copy, checkpoints):
     assert _changed(folder) == ["model/multimodal_encoder/clip_encoder.py", "pruning/views.py"]
 
 
+HOST = """
+import torch
+from transformers import JanusConfig, JanusForConditionalGeneration
+from llava.integrations.transformers import prune
+
+text = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+tower = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 56, "patch_size": 14,
+         "projection_dim": 32, "depth": 2}
+torch.manual_seed(0)
+model = JanusForConditionalGeneration(JanusConfig(text_config=text, vision_config=tower, image_token_id=60)).eval()
+ids = torch.tensor([[1, *[60] * 16, 5, 6], [1, *[60] * 16, 7, 8]])
+inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": torch.randn(2, 3, 56, 56)}
+new = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
+whole = model(**inputs).logits
+prune(model, 4)
+print(model(**inputs).logits.shape[1], torch.equal(model(**inputs, visual_token_num=1.0).logits, whole),
+      model.generate(**inputs, **new).shape[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_host_is_one_file(copy):
+    folder, run = copy
+    example = next(block for block in BLOCKS if "class JanusHost" in block)
+    (folder / "llava" / "integrations" / "transformers" / "hosts" / "janus.py").write_text(example)
+    assert run("-c", HOST).split() == ["7", "True", "22"]
+    assert _changed(folder) == ["integrations/transformers/hosts/janus.py"]
+
+
 def _put_before(path: Path, mark: str, text: str) -> None:
     before, after = path.read_text().split(mark)
     path.write_text(before + text + mark + after)

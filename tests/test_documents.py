@@ -64,6 +64,6 @@ def test_the_matrix_is_what_the_methods_declare():
         method = load_method(name)
         elsewhere = bool(method.needs) or method.in_decoder or method.blind
         assert (python, lmms_eval.split(",")[0]) == ("yes", "yes"), name
-        refused = method.in_decoder or method.merges or "text_embeds" in method.needs
+        refused = method.in_decoder or method.merges or method.blind or "text_embeds" in method.needs
         assert prune.split(",")[0] == ("refused" if refused else "yes"), name
         assert vllm == ("refused" if elsewhere else "yes"), name

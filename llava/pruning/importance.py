@@ -6,11 +6,13 @@ authors, the mean over queries and heads of the attention that a patch receives.
 Shapes: K crops, N patches, H heads.
 """
 
+from collections.abc import Callable
 from itertools import product
 
 import torch
 from torch import nn
 
+Rotation = Callable[[torch.Tensor], torch.Tensor]
 QUERIES_AT_ONCE = 256
 SCORES_IN_CACHE = 2**19  # 2 MiB
 
@@ -69,23 +71,88 @@ def received(
 
 @torch.no_grad()
 def received_attention(
-    attention: nn.Module, hidden_states: torch.Tensor, is_patch: torch.BoolTensor | None = None
+    attention: nn.Module,
+    hidden_states: torch.Tensor,
+    is_patch: torch.BoolTensor | None = None,
+    rotate: Rotation | None = None,
 ) -> torch.Tensor:
     """(K, N) float32: the attention that each patch receives, mean over queries and heads.
 
     Args:
-        attention: with `q_proj`, `k_proj`, `num_heads`, `scale`, and perhaps `q_norm`, `k_norm`.
+        attention: as `queries_and_keys` takes it.
         hidden_states: (K, N, C), its input, as the layer normed it; a [CLS] is one of them.
         is_patch: (K, N), false where there is padding, which neither gives nor receives; None for none.
+        rotate: what turns queries and keys by their positions, if the tower has such; see `rotation`.
     """
-    queries, keys = project(attention, "q", hidden_states), project(attention, "k", hidden_states)
+    queries, keys = queries_and_keys(attention, hidden_states, rotate)
     number = hidden_states.shape[1] if is_patch is None else is_patch.sum(dim=1, keepdim=True)
-    return received(queries, keys, attention.scale, is_patch) / number
+    return received(queries, keys, scale_of(attention), is_patch) / number
+
+
+@torch.no_grad()
+def received_in_segments(
+    attention: nn.Module, hidden_states: torch.Tensor, lengths: list[int], rotate: Rotation | None = None
+) -> torch.Tensor:
+    """(P,) float32: as `received_attention`, but summed over queries, where patches attend to those of their segment.
+
+    Args:
+        hidden_states: (P, C), of all segments, one after the other.
+        lengths: patches of each segment.
+    """
+    queries, keys = queries_and_keys(attention, hidden_states.unsqueeze(0), rotate)
+    scale, parts = scale_of(attention), zip(queries.split(lengths, dim=2), keys.split(lengths, dim=2))
+    return torch.cat([received(own, others, scale)[0] for own, others in parts])
+
+
+def queries_and_keys(
+    attention: nn.Module, hidden_states: torch.Tensor, rotate: Rotation | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of tokens (K, M, C), (K, H, M, head width) each, as a layer's attention multiplies them.
+
+    Args:
+        attention: with `q_proj` and `k_proj`, or with `qkv`; perhaps with `q_norm` and `k_norm`.
+        rotate: as in `received_attention`.
+    """
+    if getattr(attention, "qkv", None) is not None:
+        both = attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(2)[:2]
+        queries, keys = (states.transpose(1, 2) for states in both)
+    else:
+        queries, keys = project(attention, "q", hidden_states), project(attention, "k", hidden_states)
+    if rotate is not None:
+        queries, keys = rotate(queries), rotate(keys)
+    return queries, keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
 
 
 def project(attention: nn.Module, name: str, hidden_states: torch.Tensor) -> torch.Tensor:
     """Queries or keys of tokens (K, M, C), by `name`: (K, H, M, head width)."""
-    projected = getattr(attention, f"{name}_proj")(hidden_states)
-    norm = getattr(attention, f"{name}_norm", None)
-    projected = projected if norm is None else norm(projected)
-    return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+    projected, norm = getattr(attention, f"{name}_proj")(hidden_states), getattr(attention, f"{name}_norm", None)
+    width = attention.head_dim
+    if norm is not None and getattr(norm, "weight", projected).shape[-1] == projected.shape[-1]:  # of all heads at once
+        projected, norm = norm(projected), None
+    heads = projected.unflatten(-1, (-1, width))
+    return (heads if norm is None else norm(heads)).transpose(1, 2)
+
+
+def scale_of(attention: nn.Module) -> float:
+    """Of the products of queries and keys."""
+    return attention.scale if hasattr(attention, "scale") else attention.scaling
+
+
+def rotation(cos: torch.Tensor, sin: torch.Tensor, axes: int = 1) -> Rotation:
+    """What turns queries or keys (K, H, N, head width) by rotary positions (Su et al., arXiv 2104.09864).
+
+    Pairs of channels are the first and second halves of them.
+
+    Args:
+        cos, sin: (N, head width), or (K, N, head width).
+        axes: how many axes have a part of the channels each, with two halves of its own.
+    """
+    cos, sin = (values.unsqueeze(-3).float().unflatten(-1, (axes, -1)) for values in (cos, sin))
+
+    def rotate(states: torch.Tensor) -> torch.Tensor:
+        parts = states.float().unflatten(-1, (axes, -1))
+        first, second = parts.chunk(2, dim=-1)
+        turned = parts * cos + torch.cat([-second, first], dim=-1) * sin
+        return turned.flatten(-2).to(states.dtype)
+
+    return rotate

@@ -38,7 +38,7 @@ def measure(scenes: int, frames: int, per_frame: int) -> dict[str, dict[str, flo
     import torch
 
     from llava.integrations.transformers.budget import VIDEO, Budget
-    from llava.integrations.transformers.hosts.llava import whole_crops
+    from llava.integrations.transformers.hosts.crops import whole_crops
     from llava.integrations.transformers.prompts import kept_places
     from llava.model.builder import load_pretrained_model
     from llava.model.encode import encode

@@ -66,9 +66,12 @@ class Memory:
     keys: torch.Tensor | None = None
 
     @classmethod
-    def unknown(cls, ids: torch.LongTensor) -> "Memory":
-        """Of a cache before `ids` (B, L) that no pruned model filled, and so has all that was said so far."""
-        return cls(Cached(ids[:, :0], 0, ids.new_zeros(len(ids), 1), is_known=False))
+    def unknown(cls, ids: torch.LongTensor, first: int = 0) -> "Memory":
+        """Of a cache before `ids` (B, L) that no pruned model filled, and so has all that was said so far.
+
+        `first` is the position of a prompt's first token.
+        """
+        return cls(Cached(ids[:, :0], 0, ids.new_full((len(ids), 1), first), is_known=False))
 
     def rows(self, index: torch.LongTensor) -> "Memory":
         """The same of some prompts, `index` (B',)."""
@@ -137,8 +140,9 @@ def recall(cache: Cache | None, prompts: int, several: bool = False) -> Memory |
 def has_all_tokens(cache: Cache, decoder: PreTrainedModel, ids: torch.LongTensor, is_text: torch.BoolTensor) -> bool:
     """Whether a cache that no pruned model filled has a token for each of `ids` (B, P), and not fewer.
 
-    The first layer's keys follow from a token and its position, and a rotation by that keeps the length of their parts.
-    So the last words after the visual tokens are compared, wherever they may stand.
+    The first layer's keys follow from a token and its position, and a rotation by that keeps the length of pairs of
+    channels: of two halves of them, or of neighbours. So the last words after the visual tokens are compared, wherever
+    they may stand.
     """
     start = int((~is_text).any(dim=0).nonzero().amax()) + 1 if not is_text.all() else 0
     start = max(start, ids.shape[1] - 4)
@@ -148,8 +152,16 @@ def has_all_tokens(cache: Cache, decoder: PreTrainedModel, ids: torch.LongTensor
     decoder(input_ids=ids[:, start:], use_cache=True, **{CACHE: fresh})
     expected, found = fresh.layers[0].keys, keys[:, :, : ids.shape[1]][:, :, start - ids.shape[1] :]
     found = found[:: max(1, len(found) // len(ids))].to(expected)
-    parts = [values.float().unflatten(-1, (2, -1)).norm(dim=-2) for values in (expected, found)]
-    return parts[0].shape == parts[1].shape and torch.allclose(*parts, rtol=0.05, atol=0.02 * float(parts[0].max()))
+    return found.shape == expected.shape and any(
+        torch.allclose(*pairs, rtol=0.05, atol=0.02 * float(pairs[0].max()))
+        for shape, axis in (((2, -1), -2), ((-1, 2), -1))
+        for pairs in [[keys.float().unflatten(-1, shape).norm(dim=axis) for keys in (expected, found)]]
+    )
+
+
+def keeps_states(cache: Cache | None) -> bool:
+    """Whether there are layers that keep a state of what they have read, which padding would change."""
+    return any(hasattr(layer, "conv_states") for layer in getattr(cache, "layers", ()))
 
 
 def _keys_at(cache: Cache, memory: Memory) -> torch.Tensor | None:

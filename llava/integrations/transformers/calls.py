@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from llava.errors import InputError
 from llava.integrations.transformers.budget import Budget
-from llava.integrations.transformers.cached import Memory, has_all_tokens, recall
+from llava.integrations.transformers.cached import Memory, has_all_tokens, keeps_states, recall
 from llava.integrations.transformers.encoding import Encodings, encode_pictures
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import IGNORED_LABEL, Prompts, Unpruned, memory_after, prune_prompts
@@ -115,7 +115,7 @@ def prompts_of_generate(call: Call) -> Prompts | None:
     _check_ids(ids)
     mask = given.pop("attention_mask", None)
     mask = mask_of(ids, call) if mask is None else mask
-    cached = (memory or Memory.unknown(ids)).up_to(past, mask)
+    cached = (memory or Memory.unknown(ids, call.host.first_position)).up_to(past, mask)
     before = ids[:, :0]
     if cached.length and ids.shape[1] == mask.shape[1]:  # the whole conversation, of which the cache has a part
         if ids.shape[1] <= cached.length:
@@ -141,7 +141,7 @@ def prompts_of_forward(call: Call) -> Prompts | None:
     mask = given.pop("attention_mask", None)
     # without positions, transformers' models count from the number of cached tokens, padding or not; M-RoPE without it
     counts = mask if call.host.has_axes else None
-    cached = (memory or Memory.unknown(ids)).up_to(past, counts)
+    cached = (memory or Memory.unknown(ids, call.host.first_position)).up_to(past, counts)
     positions = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
     if mask is None:
         mask = ids.new_ones(len(ids), cached.length + ids.shape[1])
@@ -192,7 +192,14 @@ def _prune(call: Call, unpruned: Unpruned) -> Prompts:
         pictures = with_questions(model, host, pictures, asked, call.question, needs)
     config = model.generation_config
     pad_id = config.pad_token_id if config is not None else None
-    return prune_prompts(replace(unpruned, positions=positions, aligned=aligned), pictures, call.budget, pad_id or 0)
+    unpruned = replace(unpruned, positions=positions, aligned=aligned)
+    prompts = prune_prompts(unpruned, pictures, call.budget, pad_id or 0)
+    if keeps_states(cache_in(given)) and prompts.start and not prompts.attention_mask[:, prompts.start :].all():
+        name = type(model).__name__
+        raise InputError(
+            f"{name} has layers that read padding after a cache: give rows of different lengths one by one"
+        )
+    return prompts
 
 
 def _numbers(call: Call, token: int, parts: list[dict]) -> list[int]:
@@ -259,7 +266,7 @@ def memory_of_whole(call: Call, in_generate: bool) -> Memory | None:
     counted = mask.long().cumsum(dim=1) - 1 if in_generate else columns
     has_kinds = given.get("mm_token_type_ids") is not None  # or else transformers numbers pictures as text
     pictures = dict(call.host.split(call.model, given)) if call.host.has_axes and has_kinds else {}
-    unpruned = Unpruned(Memory.unknown(ids).cached, ids[:, :0], ids, mask, counted, "left")
+    unpruned = Unpruned(Memory.unknown(ids, call.host.first_position).cached, ids[:, :0], ids, mask, counted, "left")
     token = (torch.isin(ids, call.placeholder_ids(ids)) | ~unpruned.mask).long() - 1
     return memory_after(unpruned, columns, token, _positions_of(call, unpruned, pictures))
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from llava.pruning.importance import paid_by_cls, project
+from llava.pruning.importance import Rotation, paid_by_cls, project, queries_and_keys, scale_of
 
 
 class Watched:
@@ -53,12 +53,16 @@ def watching(*, inputs: list[nn.Module] = (), outputs: list[nn.Module] = ()) -> 
 
 
 @torch.no_grad()
-def cls_attention(attention: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+def cls_attention(attention: nn.Module, hidden_states: torch.Tensor, rotate: Rotation | None = None) -> torch.Tensor:
     """(K, N) float32: attention of [CLS] to the patches after the softmax over all M keys, mean over heads.
 
     Args:
-        attention: with `q_proj`, `k_proj`, `num_heads`, `scale`, and perhaps `q_norm`, `k_norm`.
+        attention: as `queries_and_keys` takes it.
         hidden_states: (K, M, C), its input, [CLS] first.
+        rotate: as in `received_attention`.
     """
-    query, keys = project(attention, "q", hidden_states[:, :1]), project(attention, "k", hidden_states)
-    return paid_by_cls(query, keys, attention.scale).mean(dim=1)
+    if rotate is None and hasattr(attention, "q_proj"):  # one query is enough
+        query, keys = project(attention, "q", hidden_states[:, :1]), project(attention, "k", hidden_states)
+    else:
+        query, keys = queries_and_keys(attention, hidden_states, rotate)
+    return paid_by_cls(query[:, :, :1], keys, scale_of(attention)).mean(dim=1)

@@ -248,9 +248,10 @@ def _run(model: PreTrainedModel, state: _State, prompts: Prompts, given: dict):
         given.update(step.aligned)
         embeds = model.get_input_embeddings()(ids.masked_fill(is_visual, 0))  # a placeholder may be no id of the table
         given["input_ids"] = None
-        given["inputs_embeds"] = embeds
         if prompts.tokens is not None:
-            given["inputs_embeds"] = embeds.masked_scatter(is_visual.unsqueeze(-1), prompts.tokens[own].to(embeds))
+            embeds = embeds.masked_scatter(is_visual.unsqueeze(-1), prompts.tokens[own].to(embeds))
+        given["inputs_embeds"] = embeds
+        given.update(state.host.more_inputs(model, ids, is_visual, embeds))
         surroundings = state.host.entering(model, is_visual, tuple(layer[own] for layer in prompts.layers))
     with surroundings:
         output = state.method(model, "forward")(**given)

@@ -4,35 +4,51 @@ The pixels are made by hand, as the processors would give them: `test_processors
 """
 
 import functools
+import importlib.util
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import more_cases
 import pytest
 import torch
 import transformers
+from host_parts import (
+    CLIP,
+    CLOSE,
+    IMAGE,
+    INDICES,
+    LLAMA,
+    MROPE,
+    OPEN,
+    PAD,
+    QWEN2,
+    QWEN_TOKENS,
+    SIGLIP,
+    START,
+    TEXT,
+    TOKENS,
+    VIDEO,
+    Sample,
+    normal,
+)
 from transformers import PreTrainedModel
 
-PAD, START, IMAGE, VIDEO, OPEN, CLOSE = 0, 1, 100, 101, 102, 103
-TEXT = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": PAD, "bos_token_id": START,
-        "eos_token_id": None, "tie_word_embeddings": False}  # fmt: skip
-LLAMA, QWEN2 = ({**TEXT, "model_type": name} for name in ("llama", "qwen2"))
-CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "image_size": 56, "patch_size": 14, "model_type": "clip_vision_model"}  # fmt: skip
-SIGLIP = {**CLIP, "model_type": "siglip_vision_model", "vision_use_head": False}
-TOKENS = {"image_token_id": IMAGE, "video_token_id": VIDEO}
-INDICES = {"image_token_index": IMAGE, "video_token_index": VIDEO}
-QWEN_TOKENS = {**TOKENS, "vision_start_token_id": OPEN, "vision_end_token_id": CLOSE}
-MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The arguments that one prompt's pictures are, and the placeholders of each picture in turn."""
-
-    inputs: dict = field(default_factory=dict)
-    pictures: tuple[list[int], ...] = ()
+__all__ = [
+    "CASES",
+    "CLOSE",
+    "GRID",
+    "IMAGE",
+    "OPEN",
+    "PAD",
+    "START",
+    "VIDEO",
+    "batch",
+    "each_host",
+    "kinds_of",
+    "normal",
+    "prompt",
+]
 
 
 @dataclass(frozen=True)
@@ -47,8 +63,15 @@ class Case:
         crops: of a picture, frames of a video.
         layer: of the tower, whose attention says what is important.
         has_cls: whether that is the attention of [CLS].
-        merged: how patches become a token: not, squares of 2 x 2 in raster order, or 4 that follow one another.
+        merged: how patches become a token: not, squares in raster order, or 4 that follow one another.
+        grid: rows and columns of patches of a crop; None for a square.
+        side: of such a square, in patches.
+        has_axes: whether positions have three axes.
+        kinds: the argument that says which tokens are pictures, if the processor gives it.
         tower, language_model: names of modules.
+        reads: what the features are that a method compares, where they are no hidden states: an output of the tower.
+        needs: a package that its tower is of.
+        is_recurrent: whether it has layers that keep a state instead of keys and values.
     """
 
     name: str
@@ -60,8 +83,15 @@ class Case:
     layer: int = -1
     has_cls: bool = False
     merged: str = "not"
+    grid: tuple[int, int] | None = None
+    side: int = 2
+    has_axes: bool = False
+    kinds: str = ""
     tower: str = "model.vision_tower"
     language_model: str = "model.language_model"
+    reads: str = ""
+    is_recurrent: bool = False
+    needs: str = ""
 
     def model(self) -> PreTrainedModel:
         """The same weights each time."""
@@ -73,7 +103,9 @@ class Case:
 
     def places(self) -> torch.LongTensor:
         """(crops, tokens): which of a picture's placeholders is each token's."""
-        if "image_sizes" in self.picture(torch.Generator()).inputs:  # newlines behind each row of four, of crops 1, 2
+        if (
+            self.crops > 1 and "image_sizes" in self.picture(torch.Generator()).inputs
+        ):  # newlines behind each row of four, of crops 1, 2
             rows = 16 + torch.arange(8).view(8, 1) * 5 + torch.arange(4)
             return torch.cat([torch.arange(16), rows.flatten()]).view(3, 16)
         if self.name == "video_llava":  # [CLS] before each frame
@@ -82,10 +114,6 @@ class Case:
 
 
 GRID = {"image_grid_pinpoints": [[112, 56], [56, 112], [112, 112]]}
-
-
-def normal(generator: torch.Generator, *shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=generator)
 
 
 def _of_clip(name: str, **more):
@@ -144,31 +172,6 @@ def _qwen3_vl_config():
     return transformers.Qwen3VLConfig(vision_config=vision, text_config={**TEXT, **MROPE}, **QWEN_TOKENS)
 
 
-def _qwen_image(generator):
-    """6 x 8 patches, or 8 x 6: 12 tokens in windows of different size."""
-    height, width = (6, 8) if torch.rand((), generator=generator) < 0.5 else (8, 6)
-    inputs = {
-        "pixel_values": normal(generator, height * width, 3 * 2 * 14 * 14),
-        "image_grid_thw": torch.tensor([[1, height, width]]),
-    }
-    return Sample(inputs, ([OPEN, *[IMAGE] * 12, CLOSE],))
-
-
-def _qwen_video(frames_apart: bool):
-    """Two time steps of 6 x 8 patches; Qwen3-VL writes each apart."""
-
-    def video(generator):
-        inputs = {
-            "pixel_values_videos": normal(generator, 2 * 48, 3 * 2 * 14 * 14),
-            "video_grid_thw": torch.tensor([[2, 6, 8]]),
-        }
-        if frames_apart:
-            return Sample(inputs, ([20, OPEN, *[VIDEO] * 12, CLOSE, 21, OPEN, *[VIDEO] * 12, CLOSE],))
-        return Sample(inputs, ([OPEN, *[VIDEO] * 24, CLOSE],))
-
-    return video
-
-
 def _internvl_config():
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
               "image_size": [112, 112], "patch_size": [14, 14], "use_qk_norm": True}  # fmt: skip
@@ -206,7 +209,8 @@ def _gemma3_picture(generator):
     return Sample({"pixel_values": normal(generator, 1, 3, 112, 112)}, ([OPEN, *[IMAGE] * 16, CLOSE],))
 
 
-QWEN = {"tower": "model.visual", "merged": "in a row"}
+QWEN, PATCHES = more_cases.QWEN, more_cases.patches
+FRAMES, BOTH = more_cases.frames(VIDEO), more_cases.frames(VIDEO, apart=False)
 CLS = {"layer": 1, "has_cls": True}
 SQUARES = {"merged": "in squares"}
 IDEFICS = {"tower": "model.vision_model", "language_model": "model.text_model", "crops": 2, **SQUARES}
@@ -227,25 +231,44 @@ CASES = [
          tower="model.image_tower", **CLS),
     Case("video_llava", "VideoLlavaForConditionalGeneration", VIDEO_LLAVA, _video_of_crops(51), 16, 3,
          tower="model.video_tower", **CLS),
-    Case("qwen2_vl", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, _qwen_image, 12, **QWEN),
-    Case("qwen2_vl video", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, _qwen_video(False), 12, 2, **QWEN),
-    Case("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]), _qwen_image,
+    Case("qwen2_vl", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, PATCHES, 12, **QWEN),
+    Case("qwen2_vl video", "Qwen2VLForConditionalGeneration", _qwen2_vl_config, BOTH, 12, 2, **QWEN),
+    Case("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]), PATCHES,
          12, **QWEN),
     Case("qwen2_5_vl window", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [0]),
-         _qwen_image, 12, **QWEN),
+         PATCHES, 12, **QWEN),
     Case("qwen2_5_vl video", "Qwen2_5_VLForConditionalGeneration", functools.partial(_qwen2_5_vl_config, [1]),
-         _qwen_video(False), 12, 2, **QWEN),
-    Case("qwen3_vl", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, _qwen_image, 12, **QWEN),
-    Case("qwen3_vl video", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, _qwen_video(True), 12, 2, **QWEN),
+         BOTH, 12, 2, **QWEN),
+    Case("qwen3_vl", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, PATCHES, 12, **QWEN),
+    Case("qwen3_vl video", "Qwen3VLForConditionalGeneration", _qwen3_vl_config, FRAMES, 12, 2, **QWEN),
     Case("internvl", "InternVLForConditionalGeneration", _internvl_config, _internvl_picture, 16, 2, has_cls=True,
          **SQUARES),
     Case("idefics3", "Idefics3ForConditionalGeneration", functools.partial(_idefics_config, "Idefics3Config"),
          _idefics_picture, 16, **IDEFICS),
     Case("smolvlm", "SmolVLMForConditionalGeneration", functools.partial(_idefics_config, "SmolVLMConfig"),
          _idefics_picture, 16, **IDEFICS),
-    Case("gemma3", "Gemma3ForConditionalGeneration", _gemma3_config, _gemma3_picture, 16, **SQUARES),
+    Case("gemma3", "Gemma3ForConditionalGeneration", _gemma3_config, _gemma3_picture, 16,
+         kinds="token_type_ids", **SQUARES),
+    *(Case(**fields) for fields in more_cases.FIELDS),
 ]  # fmt: skip
-each_host = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+
+
+def _missing(case: Case) -> str:
+    """Why a case cannot run here; "" if it can."""
+    if case.needs and importlib.util.find_spec(case.needs) is None:
+        return f"its tower needs {case.needs}"
+    if case.name == "llama4" and transformers.__version__ == "5.24.0":
+        return "Llama 4 cannot be called in this release of transformers, pruned or not"
+    name = "" if hasattr(transformers, case.model_class) else case.model_class
+    return f"this release of transformers has no {name}" if name else ""
+
+
+def _parameter(case: Case):
+    skip = pytest.mark.skipif(bool(_missing(case)), reason=_missing(case))
+    return pytest.param(case, id=case.name.replace(" ", "-"), marks=skip)
+
+
+each_host = pytest.mark.parametrize("case", [_parameter(case) for case in CASES])
 
 
 def prompt(case: Case, seed: int, pictures: int = 1, text: int = 4) -> dict:
@@ -260,7 +283,7 @@ def prompt(case: Case, seed: int, pictures: int = 1, text: int = 4) -> dict:
     ids = torch.tensor([ids + [next(words) for _ in range(text)]])
     names = samples[0].inputs if samples else {}
     pictures = {name: torch.cat([sample.inputs[name] for sample in samples]) for name in names}
-    if "pixel_attention_mask" in names:  # Idefics3 has all crops of a prompt in one row
+    if case.model_class.startswith(("Idefics", "SmolVLM")) and names:  # all crops of a prompt in one row
         pictures = {name: value.flatten(0, 1).unsqueeze(0) for name, value in pictures.items()}
     return _with_kinds(case, {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pictures})
 
@@ -289,8 +312,12 @@ def batch(case: Case, prompts: list[dict]) -> dict:
 def _with_kinds(case: Case, inputs: dict) -> dict:
     """With what kind of token each is, as the processors of some hosts say it."""
     ids = inputs["input_ids"]
-    if case.model_class.startswith("Qwen"):
-        return {**inputs, "mm_token_type_ids": (ids == IMAGE).int() + 2 * (ids == VIDEO).int()}
-    if case.model_class.startswith("Gemma"):
-        return {**inputs, "token_type_ids": (ids == IMAGE).int()}
-    return inputs
+    return {**inputs, case.kinds: kinds_of(case, ids)} if case.kinds else inputs
+
+
+def kinds_of(case: Case, ids: torch.LongTensor) -> torch.IntTensor:
+    """1 for images, 2 for videos. In GLM-4V's the placeholders are the same; PaliGemma's are 0 up to the last one."""
+    is_image = (ids == IMAGE).int()
+    if case.name == "paligemma prefix":
+        return (is_image.flip(1).cumsum(dim=1).flip(1) == 0).int()
+    return 2 * is_image if case.name == "glm4v video" else is_image + 2 * (ids == VIDEO).int()

@@ -1,10 +1,19 @@
 """Every host: which tokens stay, and that a pruned prompt is a shorter prompt and nothing else."""
 
+import dataclasses
+import functools
+
+import more_cases
 import pytest
 import torch
-from host_cases import IMAGE, VIDEO, batch, each_host, prompt
-from transformers import AttentionInterface
+import transformers
+from host_cases import CLOSE, IMAGE, OPEN, VIDEO, batch, each_host, prompt
+from host_parts import CLIP
+from kinds import BY_NAME
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from llava.errors import InputError
 from llava.integrations.transformers import prune
 from llava.pruning import select_visual_tokens
 
@@ -47,15 +56,30 @@ class Recorder:
 
     def attend(self, module, query, key, value, attention_mask, scaling, **kwargs):
         """Attention by its formula, noted."""
-        weights = (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1)
+        groups = query.shape[1] // key.shape[1]
+        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+        scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+        if attention_mask is not None:
+            is_seen = attention_mask if attention_mask.dtype == torch.bool else attention_mask == 0
+            scores = scores.masked_fill(~is_seen, -torch.inf)
+        weights = scores.softmax(dim=-1).nan_to_num()
         self.maps.setdefault(module, []).append(weights)
         return (weights @ value).transpose(1, 2), weights
 
+    def note(self, module, dropout, args) -> None:
+        """What goes into the dropout of an attention: the map."""
+        self.maps.setdefault(module, []).append(args[0])
+
     def run(self, inputs: dict) -> None:
         AttentionInterface.register("recorded", self.attend)
+        AttentionMaskInterface.register("recorded", ALL_MASK_ATTENTION_FUNCTIONS["eager"])
         tower, language_model = (self.model.get_submodule(n) for n in (self.case.tower, self.case.language_model))
         before = tower.config._attn_implementation
         tower.set_attn_implementation("recorded")
+        of_timm = [module for module in tower.modules() if hasattr(module, "fused_attn")]  # who has kernels of its own
+        for module in of_timm:
+            module.fused_attn = False
+            module.attn_drop.register_forward_pre_hook(functools.partial(self.note, module))
         handle = language_model.register_forward_pre_hook(
             lambda module, args, kwargs: self.given.update(kwargs), with_kwargs=True
         )
@@ -67,14 +91,19 @@ class Recorder:
         """(crops, tokens), from the attention that the layer really computed."""
         attention = [m for m in self.model.get_submodule(self.case.tower).modules() if m in self.maps][self.case.layer]
         maps, crops = self.maps[attention], self.case.crops
+        if self.case.grid is not None:  # without padding, which comes last
+            number = self.case.grid[0] * self.case.grid[1]
+            maps = [own[..., :number, :number] for own in maps]
         crops = maps[0].shape[0] if self.case.merged != "in a row" else crops
         if self.case.has_cls:
-            of_patches = maps[0].mean(dim=1)[:, 0, 1:]
+            of_cls, patches = (-1, slice(-1)) if self.case.name == "llama4" else (0, slice(1, None))
+            of_patches = maps[0].mean(dim=1)[:, of_cls, patches]
         else:
             of_patches = torch.cat([own.mean(dim=1).sum(dim=1).flatten() for own in maps]).view(crops, -1)
         if self.case.merged == "in squares":
-            side = int(of_patches.shape[1] ** 0.5)
-            return of_patches.view(crops, side // 2, 2, side // 2, 2).mean(dim=(2, 4)).flatten(1)
+            rows, columns = self.case.grid or (int(of_patches.shape[1] ** 0.5),) * 2
+            side = self.case.side
+            return of_patches.view(crops, rows // side, side, columns // side, side).mean(dim=(2, 4)).flatten(1)
         if self.case.merged == "in a row":
             of_patches = of_patches.view(crops, -1, 4).mean(dim=2)
         return self.in_raster_order(of_patches)
@@ -105,18 +134,27 @@ def reference_logits(case, model, inputs: dict, number: int, ratio: float) -> to
     keep[columns] = False
     keep[columns.gather(1, kept)] = True
 
-    mask, positions = given.get("attention_mask"), given.get("position_ids")
+    mask, positions, number = given.get("attention_mask"), given.get("position_ids"), int(keep.sum())
+    first = 0 if positions is None else int(positions.flatten()[0])
     shorter = {
         "inputs_embeds": embeds[:, keep],
-        "position_ids": torch.arange(int(keep.sum()))[None] if positions is None else positions[..., keep],
-        # Gemma 3's masks, by which an image's tokens see one another
-        "attention_mask": {k: m[..., keep, :][..., keep] for k, m in mask.items()} if isinstance(mask, dict) else None,
+        "position_ids": positions[..., keep] if case.has_axes else first + torch.arange(number)[None],
+        "attention_mask": without(mask, keep),
     }
+    if given.get("per_layer_inputs") is not None:
+        shorter["per_layer_inputs"] = given["per_layer_inputs"][:, keep]
     if given.get("deepstack_visual_embeds") is not None:
         shorter["visual_pos_masks"] = is_visual[keep][None]
         shorter["deepstack_visual_embeds"] = [layer[keep[is_visual]] for layer in given["deepstack_visual_embeds"]]
     hidden_states = model.get_submodule(case.language_model)(**shorter).last_hidden_state
-    return model.lm_head(hidden_states)
+    return model.get_output_embeddings()(hidden_states)
+
+
+def without(mask, keep: torch.BoolTensor):
+    """The mask of the layers, or of each kind of layer, for the tokens that are kept; None if it is of padding."""
+    if isinstance(mask, dict):
+        return {name: without(own, keep) for name, own in mask.items()}
+    return mask[..., keep, :][..., keep] if mask is not None and mask.ndim == 4 else None
 
 
 def tower_features(case, model, inputs: dict) -> torch.Tensor:
@@ -124,6 +162,8 @@ def tower_features(case, model, inputs: dict) -> torch.Tensor:
     pixels = next(value for name, value in inputs.items() if name.startswith("pixel_values"))
     pixels = pixels.flatten(0, pixels.ndim - 4)[: case.crops]
     output = model.get_submodule(case.tower)(pixels, output_hidden_states=True)
+    if case.reads:
+        return output[case.reads]
     layers = getattr(model.config, "vision_feature_layer", None)
     layers = model.config.vision_feature_layers if layers is None else layers
     layers = [layers] if isinstance(layers, int) else layers
@@ -133,6 +173,10 @@ def tower_features(case, model, inputs: dict) -> torch.Tensor:
 @each_host
 @torch.no_grad()
 def test_a_pruned_prompt_is_one_with_the_dropped_tokens_taken_out(case):
+    check_logits(case)
+
+
+def check_logits(case) -> None:
     model = case.model()
     for seed, ratio in ((1, 0.5), (2, 1.0), (3, 1.0)):
         inputs = prompt(case, seed)
@@ -141,6 +185,60 @@ def test_a_pruned_prompt_is_one_with_the_dropped_tokens_taken_out(case):
         logits = prune(model, 3, ratio)(**inputs).logits
         prune(model, None)
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+TOWERS = {"dinov2": "default", "mlcd_vision_model": "default", "vit": "default", "aimv2_vision_model": "full"}
+
+
+@pytest.mark.parametrize("name", TOWERS)
+@torch.no_grad()
+def test_llava_may_have_any_tower_of_layers(name):
+    """With [CLS] or without, with rotary positions (MLCD) or without."""
+
+    def config():
+        made = llava.config()
+        made.vision_config = transformers.AutoConfig.for_model(**{**CLIP, "model_type": name})
+        made.vision_feature_select_strategy = TOWERS[name]
+        return made
+
+    llava = BY_NAME["llava"]
+    tower = transformers.AutoModel.from_config(config().vision_config)
+    if not any(module.endswith("q_proj") for module, _ in tower.named_modules()):
+        pytest.skip("in this release of transformers its attention is of another kind")
+    case = dataclasses.replace(llava, config=config, has_cls=TOWERS[name] == "default")
+    check_logits(case)
+
+
+@torch.no_grad()
+def test_paligemma_s_prefix_attends_to_itself():
+    case = dataclasses.replace(BY_NAME["paligemma"], name="paligemma prefix", kinds="token_type_ids")
+    check_logits(case)
+    model, inputs = prune(case.model(), 3), prompt(case, 1)
+    causal = {name: value for name, value in inputs.items() if name != case.kinds}
+    assert not torch.allclose(model(**inputs).logits[:, 3], model(**causal).logits[:, 3])
+    prompts = [prompt(case, 1), prompt(case, 2, pictures=2, text=9)]
+    alone = torch.cat([answers(model, one) for one in prompts])
+    assert torch.equal(answers(model, batch(case, prompts)), alone)
+
+
+@torch.no_grad()
+def test_ovis_s_words_around_a_picture_are_of_its_visual_vocabulary():
+    words = functools.partial(more_cases.ovis2, (OPEN, CLOSE, 112, 113, 114))
+    case, others = dataclasses.replace(BY_NAME["ovis2"], config=words), BY_NAME["ovis2"].model()
+    check_logits(case)
+    model, inputs = prune(case.model(), 3), prompt(case, 1)
+    assert not torch.allclose(model(**inputs).logits[:, 3:], prune(others, 3)(**inputs).logits[:, 3:])
+    text = prompt(case, 1, pictures=0)  # where there is none, they are words
+    text["input_ids"][0, 1] = OPEN
+    assert torch.equal(model(**text).logits, others(**text).logits)
+
+
+def test_images_and_videos_with_the_same_placeholders_are_refused_together():
+    image, video = prompt(BY_NAME["glm4v"], 1), prompt(BY_NAME["glm4v video"], 2)
+    ids = torch.cat([image["input_ids"], video["input_ids"]], dim=1)
+    both = {**video, **image, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with pytest.raises(InputError, match="Glm4vForConditionalGeneration is pruned for images or for videos"):
+        prune(BY_NAME["glm4v"].model(), 3)(**both)
 
 
 @each_host

@@ -7,7 +7,7 @@ from transformers.models.siglip.modeling_siglip import SiglipAttention
 
 from llava.integrations.transformers.importance import watching
 from llava.pruning import importance
-from llava.pruning.importance import QUERIES_AT_ONCE, received, received_attention
+from llava.pruning.importance import QUERIES_AT_ONCE, received, received_attention, rotation
 
 PATCHES = 2 * QUERIES_AT_ONCE + 88
 
@@ -39,6 +39,44 @@ def test_padding_neither_gives_nor_receives(attention):
     found = received_attention(attention, hidden_states, is_patch)
     torch.testing.assert_close(found[:, :400], expected)
     assert not found[:, 400:].any()
+
+
+class Attention(torch.nn.Module):
+    """Queries, keys and values by one matrix or by three, and fewer keys than queries."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.scaling = 4, 8, 0.3
+        if fused:
+            self.qkv = torch.nn.Linear(32, 96)
+        else:
+            self.q_proj, self.k_proj, self.q_norm = (
+                torch.nn.Linear(32, 32),
+                torch.nn.Linear(32, 16),
+                torch.nn.RMSNorm(8),
+            )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fused", [True, False])
+def test_rotary_positions_by_the_formula(fused):
+    """Pairs of channels as complex numbers, each times a number of its position: two axes with half a head each."""
+    torch.manual_seed(0)
+    attention, hidden_states, angles = Attention(fused), torch.randn(2, 6, 32), torch.randn(2, 6, 4)
+    if fused:
+        queries, keys = attention.qkv(hidden_states).view(2, 6, 3, 4, 8).unbind(2)[:2]
+    else:
+        queries = attention.q_norm(attention.q_proj(hidden_states).view(2, 6, 4, 8))
+        keys = attention.k_proj(hidden_states).view(2, 6, 2, 8)[:, :, [0, 0, 1, 1]]
+    turned = []
+    for states in (queries, keys):
+        axes = states.unflatten(-1, (2, 2, 2)).transpose(-1, -2).contiguous()  # pairs last
+        turns = torch.polar(torch.ones(2, 6, 1, 2, 2), angles.view(2, 6, 1, 2, 2))
+        turned.append(torch.view_as_real(torch.view_as_complex(axes) * turns).flatten(-3))
+    maps = torch.einsum("bqhd,bkhd->bhqk", *turned).mul(0.3).softmax(dim=-1)
+    doubled = angles.view(2, 6, 2, 1, 2).expand(-1, -1, -1, 2, -1).flatten(2)
+    rotate = rotation(doubled.cos(), doubled.sin(), axes=2)
+    torch.testing.assert_close(received_attention(attention, hidden_states, rotate=rotate), maps.mean(dim=(1, 2)))
 
 
 def test_no_map_of_all_queries_is_made():

@@ -79,12 +79,40 @@ def gemma3():
     return transformers.Gemma3Processor(images, words, image_seq_length=16)
 
 
+def paligemma():
+    images = image_processor("siglip", size=SQUARE)
+    images.image_seq_length = 16
+    return transformers.PaliGemmaProcessor(images, tokenizer("<image>"))
+
+
+def aya_vision():
+    images = image_processor("got_ocr2", size={"height": 112, "width": 112}, crop_to_patches=True, max_patches=4)
+    words = tokenizer("<|IMG_PATCH|>", "<|START_OF_IMG|>", "<|END_OF_IMG|>")
+    return transformers.AyaVisionProcessor(images, words, patch_size=14, img_size=112, downsample_factor=2)
+
+
+def ovis2():
+    images = image_processor("ovis2", size={"height": 112, "width": 112}, max_patches=4)
+    words = tokenizer("<IMG_ATOM>", "<IMG_START>", "<IMG_END>")
+    words.add_tokens(["<image>"], special_tokens=True)  # which the processor writes out
+    return transformers.Ovis2Processor(images, words, image_seq_length=16)
+
+
+def deepseek_vl():
+    images = image_processor("deepseek_vl", size=SQUARE, min_size=14)
+    return transformers.DeepseekVLProcessor(images, tokenizer("<image>"), num_image_tokens=16)
+
+
 PROCESSORS = [
     ("llava", llava, "<image>", 16),
     ("vipllava", llava, "<image>", 16),
     ("llava_next", llava_next, "<image>", 16),
     ("idefics3", idefics3, "<image>", 16),
     ("gemma3", gemma3, "<start_of_image>", 16),
+    ("paligemma", paligemma, "<image>", 16),
+    ("aya_vision", aya_vision, "<image>", 16),
+    ("ovis2", ovis2, "<image>", 16),
+    ("deepseek_vl", deepseek_vl, "<image>", 16),
 ]
 
 
@@ -107,7 +135,13 @@ def test_a_processor_stays_as_it_is(name, processor, image, tokens):
 
 IMAGE_PROCESSORS = [
     *((name, "qwen2_vl", {"patch_size": 14, "min_pixels": 28 * 28, "max_pixels": 20 * 28 * 28})
-      for name in ("qwen2_vl", "qwen2_5_vl window", "qwen3_vl")),
+      for name in ("qwen2_vl", "qwen2_5_vl window", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")),
+    *((name, model, {"patch_size": 14, "size": {"shortest_edge": 2 * 28 * 28, "longest_edge": 2 * 20 * 28 * 28}})
+      for name, model in (("glm4v", "glm4v"), ("glm4v_moe", "glm4v"), ("glm46v", "glm46v"))),
+    *((name, "pixtral", {"size": {"longest_edge": 112}, "patch_size": {"height": side, "width": side}})
+      for name, side in (("mistral3", 28), ("pixtral", 14))),
+    ("gemma4", "gemma4", {"patch_size": 4, "max_soft_tokens": 70, "pooling_kernel_size": 2}),
+    ("deepseek_vl_hybrid", "deepseek_vl_hybrid", {"size": SQUARE, "high_res_size": {"height": 64, "width": 64}}),
     ("onevision image", "llava_onevision", {"size": SQUARE, "image_grid_pinpoints": MANY}),
     ("next_video image", "llava_next", {"size": {"shortest_edge": 56}, "crop_size": SQUARE, **GRID}),
     ("internvl", "got_ocr2", {"size": {"height": 112, "width": 112}, "crop_to_patches": True, "max_patches": 4}),
@@ -128,6 +162,11 @@ def test_an_image_processor_stays_as_it_is(name, processor, options):
             most = max(p[name].shape[1] for p in prompts)
             for p in prompts:
                 p[name] = torch.cat([p[name], p[name].new_zeros(1, most - p[name].shape[1], *p[name].shape[2:])], dim=1)
+    if "image_sizes" in prompts[0] and prompts[0]["pixel_values"].ndim == 4:  # Pixtral's, padded to the largest
+        height, width = (max(p["pixel_values"].shape[axis] for p in prompts) for axis in (2, 3))
+        for p in prompts:
+            shape = p["pixel_values"].shape
+            p["pixel_values"] = torch.nn.functional.pad(p["pixel_values"], (0, width - shape[3], 0, height - shape[2]))
     inputs = batch(case, prompts)
     full = model.generate(**inputs, **GREEDY)
     prune(model, 2)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 from host_cases import CASES, IMAGE, batch, prompt
+from host_parts import CLIP
 from kinds import BY_NAME, KINDS, answer
 
 from llava.errors import InputError
@@ -143,8 +144,12 @@ def test_impossible_settings_are_refused_at_once(llava, settings, reason):
         model.generate(**prompt(case, 1), **settings)
 
 
-def test_a_budget_per_image_is_refused_where_a_picture_s_crops_are_not_known():
-    case = BY_NAME["gemma3"]
+CUT = ("gemma3", "aya_vision", "cohere2_vision", "ovis2", "lfm2_vl")  # into crops, with words between them
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_budget_per_image_is_refused_where_a_picture_s_crops_are_not_known(name):
+    case = BY_NAME[name]
     fresh, model = case.model(), prune(case.model(), 3)
     before = dict(vars(fresh))
     for refused in (
@@ -153,7 +158,7 @@ def test_a_budget_per_image_is_refused_where_a_picture_s_crops_are_not_known():
         lambda: model(**prompt(case, 1), budget_per="image"),
         lambda: answer(model, prompt(case, 1), budget_per="image"),
     ):
-        with pytest.raises(InputError, match="budget_per: Gemma3ForConditionalGeneration"):
+        with pytest.raises(InputError, match=f"budget_per: {case.model_class}"):
             refused()
     assert vars(fresh) == before
     assert model(**prompt(case, 1)).logits.shape == model(**prompt(case, 1), budget_per="crop").logits.shape
@@ -208,7 +213,7 @@ def tiny_llama() -> transformers.LlamaForCausalLM:
 
 def test_an_unknown_model_is_refused_with_the_list():
     model = tiny_llama()
-    with pytest.raises(InputError, match=r"^LlamaForCausalLM cannot be pruned; these can: Gemma3ForCond.*VipLlavaFor"):
+    with pytest.raises(InputError, match=r"^LlamaForCausalLM cannot be pruned; these can: AyaVisionFor.*VipLlavaFor"):
         prune(model, 3)
     assert prune(model, None) is model
 
@@ -232,13 +237,36 @@ def test_every_host_has_a_case():
     assert set(known_hosts()) == {case.model_class for case in CASES}
 
 
-def test_a_tower_that_is_not_known_is_refused_by_name():
-    vision = {"model_type": "dinov2", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-              "image_size": 56, "patch_size": 14}  # fmt: skip
+REFUSED_MODELS = {
+    "Mllama": "beside the prompt, where they have no tokens",
+    "Blip2": "made of all patches by learned queries",
+    "Idefics2": "made of all patches by learned queries",
+    "Gemma3n": "no attention says which tokens are important",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_MODELS)
+def test_a_model_whose_tokens_are_no_patches_is_refused_with_the_reason(name):
+    model = object.__new__(getattr(transformers, f"{name}ForConditionalGeneration"))  # none of it is read
+    with pytest.raises(InputError, match=f"^{name}ForConditionalGeneration cannot be pruned: .*{REFUSED_MODELS[name]}"):
+        prune(model, 3)
+
+
+REFUSED_TOWERS = {
+    "dinov3_vit": ("default", {}, "what DINOv3ViTAttention makes of its positions"),  # which [CLS] does not have
+    "beit": ("default", {"use_relative_position_bias": True}, "what BeitAttention makes of attention_mask"),
+    "sam_vision_model": ("full", {}, "no square of patches among the tokens of the vision tower 'sam_vision_model'"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_TOWERS)
+def test_a_tower_whose_attention_is_not_known_is_refused(name):
+    strategy, more, reason = REFUSED_TOWERS[name]
     config = BY_NAME["llava"].config()
-    config.vision_config = transformers.AutoConfig.for_model(**vision)
+    config.vision_config = transformers.AutoConfig.for_model(**{**CLIP, **more, "model_type": name})
+    config.vision_feature_select_strategy = strategy
     model = prune(transformers.LlavaForConditionalGeneration(config), 3)
-    with pytest.raises(InputError, match="does not know the vision tower 'dinov2'; it knows clip_vision_model"):
+    with pytest.raises(InputError, match=reason):
         model(**prompt(BY_NAME["llava"], 1))
 
 

@@ -60,6 +60,7 @@ class Host:
             dimension unless `split` says otherwise.
         aligned: arguments of `forward` that have a value for each token of the prompt, (B, L).
         has_axes: whether positions have three axes (M-RoPE).
+        first_position: the position of a prompt's first token.
         knows_pictures: whether it can be told which crops are of one picture, so that they share a budget.
         written: a regular expression of words that the processor writes beside a picture and that are no special
             tokens, so that they are not taken for the user's; "" for none.
@@ -69,6 +70,7 @@ class Host:
     inputs: tuple[str, ...] = ("pixel_values",)
     aligned: tuple[str, ...] = ()
     has_axes: bool = False
+    first_position: int = 0
     knows_pictures: bool = True
     written: str = ""
 
@@ -126,6 +128,17 @@ class Host:
         `pictures` are those of the prompts, as `split` gives them.
         """
         return None
+
+    def more_inputs(
+        self, model: PreTrainedModel, ids: torch.LongTensor, is_visual: torch.BoolTensor, embeds: torch.Tensor
+    ) -> dict:
+        """More arguments of the model's own `forward`, which is given embeddings where visual tokens enter.
+
+        Args:
+            ids, is_visual: (B, L).
+            embeds: (B, L, D), with the visual tokens.
+        """
+        return {}
 
     def entering(
         self, model: PreTrainedModel, is_visual: torch.BoolTensor, layers: tuple[torch.Tensor, ...]

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from llava.errors import InputError
 from llava.integrations.transformers.hosts.base import Host, Picture, join_crops, runs_of
-from llava.integrations.transformers.hosts.llava import whole_crops
+from llava.integrations.transformers.hosts.crops import whole_crops
 from llava.integrations.transformers.importance import watching
 from llava.pruning import Views
 from llava.pruning.importance import received_attention

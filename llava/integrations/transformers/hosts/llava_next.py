@@ -13,7 +13,7 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 
 from llava.errors import InputError
 from llava.integrations.transformers.hosts.base import Host, Picture
-from llava.integrations.transformers.hosts.llava import read_options
+from llava.integrations.transformers.hosts.crops import read_options
 from llava.integrations.transformers.hosts.vit import patches_per_crop, run_of
 
 

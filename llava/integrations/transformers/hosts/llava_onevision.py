@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Picture, split_first
-from llava.integrations.transformers.hosts.llava import read_options
+from llava.integrations.transformers.hosts.crops import read_options
 from llava.integrations.transformers.hosts.llava_next import LlavaNextHost
 from llava.integrations.transformers.hosts.vit import run_of
 from llava.pruning import Views

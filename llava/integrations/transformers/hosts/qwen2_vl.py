@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 import torch
 from transformers import PreTrainedModel
-from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 from llava.integrations.transformers.hosts.base import Host, Picture
 from llava.integrations.transformers.importance import Watched, watching
 from llava.pruning import Views
-from llava.pruning.importance import received
+from llava.pruning.importance import received_in_segments, rotation
 
 _IMAGE, _VIDEO = ("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")
 _SECONDS = "second_per_grid_ts"
@@ -25,21 +24,17 @@ class Qwen2VLHost(Host):
     has_axes = True
 
     def split(self, model: PreTrainedModel, given: dict) -> list[tuple[int, list[dict]]]:
-        image, movie = self.tokens(model)
         videos = _split_packed(given, *_VIDEO)
         seconds = given.get(_SECONDS)
         for i, video in enumerate(videos):
             if seconds is not None:
                 video[_SECONDS] = torch.as_tensor(seconds[i]).view(1)
-        return [(image, _split_packed(given, *_IMAGE)), (movie, videos)]
-
-    def tokens(self, model: PreTrainedModel) -> tuple[int, int]:
-        """The ids of the placeholders of images and of videos."""
-        return model.config.image_token_id, model.config.video_token_id
+        images = _split_packed(given, *_IMAGE)
+        return [(model.config.image_token_id, images), (model.config.video_token_id, videos)]
 
     def encode(self, model: PreTrainedModel, token: int, given: dict) -> list[Picture]:
         tower = model.model.visual
-        is_video = token == model.config.video_token_id
+        is_video = given.get(_VIDEO[0]) is not None
         pixels, grids = (given[name] for name in (_VIDEO if is_video else _IMAGE))
         attention = tower.blocks[-1].attn
         with watching(inputs=[attention]) as watched:
@@ -90,8 +85,9 @@ class Qwen2VLHost(Host):
         pictures: dict[int, list[dict]],
     ) -> torch.LongTensor:
         kinds, given = torch.zeros_like(input_ids, dtype=torch.int), {}
-        for kind, (token, (_, grid)) in enumerate(zip(self.tokens(model), (_IMAGE, _VIDEO)), start=1):
-            if own := pictures.get(token):
+        for token, own in pictures.items():
+            if own:
+                kind, grid = (2, _VIDEO[1]) if _VIDEO[0] in own[0] else (1, _IMAGE[1])
                 kinds = kinds.masked_fill(input_ids == token, kind)
                 given |= {name: torch.cat([part[name] for part in own]) for name in (grid, _SECONDS) if name in own[0]}
         positions, _ = model.model.get_rope_index(
@@ -117,16 +113,10 @@ def received_in_frames(attention: torch.nn.Module, watched: Watched, grids: torc
         grids: (I, 3): time steps, height and width of each picture in patches.
     """
     given = watched.inputs[attention]
-    hidden_states = given["hidden_states"]
-    queries, keys, _ = attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
-    queries, keys = apply_rotary_pos_emb_vision(queries, keys, *given["position_embeddings"])
-    lengths = given["cu_seqlens"].diff().tolist()
-    sums = [
-        received(q.transpose(0, 1)[None], k.transpose(0, 1)[None], attention.scaling)[0]
-        for q, k in zip(queries.split(lengths), keys.split(lengths))
-    ]
+    lengths, rotate = given["cu_seqlens"].diff().tolist(), rotation(*given["position_embeddings"])
+    sums = received_in_segments(attention, given["hidden_states"], lengths, rotate)
     frames = (grids[:, 1] * grids[:, 2]).repeat_interleave(grids[:, 0])
-    return torch.cat(sums) / frames.repeat_interleave(frames).to(hidden_states.device)
+    return sums / frames.repeat_interleave(frames).to(sums.device)
 
 
 def _split_packed(given: dict, pixels: str, grid: str) -> list[dict]:

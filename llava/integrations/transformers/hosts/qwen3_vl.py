@@ -11,7 +11,7 @@ from llava.integrations.transformers.hosts.qwen2_vl import Qwen2VLHost
 
 
 class Qwen3VLHost(Qwen2VLHost):
-    models = ("Qwen3VLForConditionalGeneration",)
+    models = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
     written = r"<\d+(?:\.\d+)? seconds>"  # before each time step of a video
 
     @contextmanager

@@ -4,7 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Host, Picture, split_first
-from llava.integrations.transformers.hosts.llava import read_options, whole_crops
+from llava.integrations.transformers.hosts.crops import read_options, whole_crops
 from llava.integrations.transformers.hosts.vit import patches_per_crop, run_of
 
 _VIDEO = "pixel_values_videos"

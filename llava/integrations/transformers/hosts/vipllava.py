@@ -4,7 +4,8 @@ import torch
 from transformers import PreTrainedModel
 
 from llava.integrations.transformers.hosts.base import Picture
-from llava.integrations.transformers.hosts.llava import LlavaHost, whole_crops
+from llava.integrations.transformers.hosts.crops import whole_crops
+from llava.integrations.transformers.hosts.llava import LlavaHost
 from llava.integrations.transformers.hosts.vit import run_of
 
 _NAMES = ("vision_feature_layer", "vision_feature_layers")  # transformers has renamed it
