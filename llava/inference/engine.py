@@ -20,6 +20,7 @@ from llava.inference.request import Completion, Request, make_request
 from llava.inference.session import Session
 from llava.inference.streaming import AnswerStream, Event, PromptTooLong
 from llava.model.builder import LoadedModel, as_loaded, load_pretrained_model
+from llava.model.places import PlacedTokens, room_of
 from llava.pruning.settings import Settings, take_settings
 
 Image = str | Path | bytes | PIL.Image.Image
@@ -167,9 +168,9 @@ class Engine:
         questions = questions_about(request, self.tokenizer) if pruning.question_views else None
         encoded = encode_images(self.loaded, request.images, request.name, request.as_displayed)
         visual = choose_tokens(self.model, encoded, pruning, questions)
-        length = _length(ids, visual)
+        next_position = len(ids) + sum(room_of(tokens) - 1 for tokens in visual)
         try:
-            self.model.check_context(length)
+            self.model.check_context(next_position)
         except InputError as error:
             raise PromptTooLong(str(error)) from error
 
@@ -179,9 +180,11 @@ class Engine:
 
         ends = options.get("eos_token_id", self.model.generation_config.eos_token_id)
         ends = ends if isinstance(ends, list) else [ends]
-        return AnswerStream(self.tokenizer, generate, options, length, ends, stop, cancelled)
+        return AnswerStream(
+            self.tokenizer, generate, options, _length(ids, visual), next_position, ends, stop, cancelled
+        )
 
-    def _complete(self, batch: list[Request], visual: list[list[torch.Tensor]], options: dict) -> list[Completion]:
+    def _complete(self, batch: list[Request], visual: list[list], options: dict) -> list[Completion]:
         """The completions of requests of the same settings, whose images have these visual tokens."""
         ids = [tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt") for request in batch]
         output_ids = generate_batch(self.model, ids, visual, batch[0].pruning, **options)
@@ -197,6 +200,6 @@ def _kind(request: Request) -> tuple:
     return request.pruning, len(request.images)
 
 
-def _length(ids: torch.LongTensor, visual: list[torch.Tensor]) -> int:
+def _length(ids: torch.LongTensor, visual: list[torch.Tensor | PlacedTokens]) -> int:
     """Tokens of a prompt with its images in place."""
     return len(ids) + sum(len(tokens) - 1 for tokens in visual)

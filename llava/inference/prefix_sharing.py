@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.splice import EmbeddedPrompts, splice
+from llava.model.places import PlacedTokens
+from llava.model.splice import EmbeddedPrompts, check_answerable, splice
 from llava.pruning import Settings
 from llava.pruning.kv_cache import CACHE
 
@@ -19,7 +20,7 @@ from llava.pruning.kv_cache import CACHE
 def generate_batch(
     model: PreTrainedModel,
     prompts: list[torch.LongTensor],
-    visual: list[list[torch.Tensor]],
+    visual: list[list[torch.Tensor | PlacedTokens]],
     pruning: Settings,
     **options,
 ) -> torch.LongTensor:
@@ -44,17 +45,17 @@ def generate_batch(
     # What a method in the decoder keeps of a beginning depends on the ending: there is nothing to share.
     if pruning.prunes_in_decoder or len(firsts) == len(prompts) or not cuts[0]:
         whole = embed(model, prompts, [tokens for images in visual for tokens in images])
-        model.check_context(whole.longest)
-        return model.generate_from_embeds(
-            whole.inputs_embeds, whole.attention_mask, whole.longest, whole.is_visual, pruning, **options
-        )
+        model.check_context(whole.furthest)
+        return model.answer(whole, pruning, **options)
     begun = embed(model, [prompts[i][: cuts[i]] for i in firsts], [tokens for i in firsts for tokens in visual[i]])
     begins_with = [sum(first <= i for first in firsts) - 1 for i in range(len(prompts))]
     endings = [ids[cut:] for ids, cut in zip(prompts, cuts)]
     return _generate_from_beginnings(model, begun, begins_with, endings, pruning, **options)
 
 
-def embed(model: PreTrainedModel, prompts: list[torch.LongTensor], visual: list[torch.Tensor]) -> EmbeddedPrompts:
+def embed(
+    model: PreTrainedModel, prompts: list[torch.LongTensor], visual: list[torch.Tensor | PlacedTokens]
+) -> EmbeddedPrompts:
     """Prompts padded on the left, with the visual tokens of all their images in place.
 
     Raises InputError if there are not as many images as image tokens.
@@ -75,20 +76,25 @@ def _generate_from_beginnings(
     rows = torch.tensor(begins_with, device=model.device)
     ids, ids_mask = _pad_left([ending.to(model.device) for ending in endings])
     mask = torch.cat([begun.attention_mask[rows], ids_mask], dim=1)
-    longest = int(mask.sum(dim=1).max())
-    model.check_context(longest)
+    begin, start = begun.positions(), begun.next_position[rows]
+    positions = torch.cat([begin[rows], (ids_mask.cumsum(dim=1) - 1 + start) * ids_mask], dim=1)
+    ends = start + ids_mask.sum(dim=1, keepdim=True)
+    check_answerable(positions, ends)
+    furthest = int(ends.max())
+    model.check_context(furthest)
     cache = DynamicCache(config=model.config)
     model.model(
         inputs_embeds=begun.inputs_embeds,
         attention_mask=begun.attention_mask,
-        position_ids=begun.positions(torch.zeros_like(begun.source[:, :1])),
+        position_ids=begin,
         use_cache=True,
         **{CACHE: cache},
     )
     # Beam search multiplies its inputs by the number of beams, but not a cache that it is given.
     cache.batch_select_indices(rows.repeat_interleave(options.get("num_beams") or 1))
     embeds = torch.cat([begun.inputs_embeds[rows], model.model.embed_tokens(ids)], dim=1)
-    return model.generate_from_embeds(embeds, mask, longest, pruning=pruning, cache=cache, **options)
+    is_visual = torch.cat([begun.is_visual[rows], torch.zeros_like(ids, dtype=torch.bool)], dim=1)
+    return model.generate_from_embeds(embeds, mask, furthest, is_visual, pruning, positions, cache=cache, **options)
 
 
 def _after_last_image(ids: torch.LongTensor) -> int:

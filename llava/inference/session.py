@@ -22,6 +22,7 @@ from llava.inference.request import mark_images
 from llava.inference.streaming import stream_text, uses_beams
 from llava.model.builder import LoadedModel, as_loaded
 from llava.model.encode import Encoded
+from llava.model.places import PlacedTokens
 from llava.model.splice import EmbeddedPrompts
 from llava.model.template import Template
 from llava.pruning import Settings
@@ -54,7 +55,7 @@ class _Image(NamedTuple):
 
     encoded: Encoded
     question: str
-    tokens: torch.Tensor
+    tokens: torch.Tensor | PlacedTokens
 
 
 @dataclass
@@ -174,7 +175,7 @@ class Session:
         encoded = encode_images(self._loaded, images, "the message")
         every = self._images | self._choose(encoded, [question_in(message)] * len(images), self.pruning)
         prompts = embed(self._model, [ids], [image.tokens for image in every.values()])
-        self._model.check_context(prompts.longest)
+        self._model.check_context(prompts.furthest)
         ids[ids == IMAGE_TOKEN_INDEX] = torch.tensor(list(every), dtype=ids.dtype)
         return _Pending(conversation, prompt, every, prompts, ids[prompts.source[0].cpu()].tolist())
 
@@ -187,14 +188,7 @@ class Session:
             options["cache"] = cache
         turn.computed = prompts.longest - cached_length(cache)
         with refuse_too_large("the conversation"):
-            output_ids = self._model.generate_from_embeds(
-                prompts.inputs_embeds,
-                prompts.attention_mask,
-                prompts.longest,
-                prompts.is_visual,
-                self.pruning,
-                **options,
-            )
+            output_ids = self._model.answer(prompts, self.pruning, **options)
         if cache is not None:
             self._cached = (turn.tokens + output_ids[0].tolist())[: cache.get_seq_length()]
             self._cache = cache

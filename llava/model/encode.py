@@ -17,6 +17,7 @@ import torch
 
 from llava.errors import InputError
 from llava.model.anyres import join_crops
+from llava.model.places import PlacedTokens, place_tokens
 from llava.pruning import MergedTokens, Settings, Views, VisualTokens, select
 
 
@@ -43,20 +44,24 @@ class Encoded:
     size: tuple[int, int] | None
     has_crops: bool
 
-    def tokens(self, model, pruning: Settings, question: str = "") -> torch.Tensor:
+    def tokens(self, model, pruning: Settings, question: str = "") -> torch.Tensor | PlacedTokens:
         """(length, D): its visual tokens for these settings and a question about it, as the language model takes them.
+
+        They have places where `pruning` keeps the room of the unpruned image.
 
         Raises InputError if the method cannot work on the tower, or its crops do not fit its size.
         """
-        return self.join(model, choose(model, self.views, pruning, question))
+        return self.join(model, choose(model, self.views, pruning, question), pruning)
 
-    def join(self, model, chosen: VisualTokens | MergedTokens) -> torch.Tensor:
+    def join(self, model, chosen: VisualTokens | MergedTokens, pruning: Settings) -> torch.Tensor | PlacedTokens:
         """(length, D): the tokens `chosen` of its crops, projected, in one sequence."""
-        if not self.has_crops:
-            return chosen.tokens[0]
-        newline = getattr(model.model, "image_newline", None)
-        crops = len(self.views.features)
-        return join_crops(chosen, model.config, model.get_vision_tower(), newline, self.size, crops)
+        newline, tower = getattr(model.model, "image_newline", None), model.get_vision_tower()
+        crops, patches, _ = self.views.features.shape
+        layout = {"config": model.config, "tower": tower, "newline": newline, "image_size": self.size, "crops": crops}
+        has_all = chosen.has_places and chosen.patches.numel() == crops * patches
+        if pruning.keeps_room and not has_all:
+            return place_tokens(chosen, pruning.positions, patches, has_crops=self.has_crops, **layout)
+        return join_crops(chosen, **layout) if self.has_crops else chosen.tokens[0]
 
 
 def encode(
@@ -105,7 +110,7 @@ def choose(model, views: Views, pruning: Settings, question: str = "") -> Visual
 
 def visual_tokens(
     model, encoded: list[Encoded], pruning: Settings, questions: Sequence[str] | None = None
-) -> list[torch.Tensor]:
+) -> list[torch.Tensor | PlacedTokens]:
     """The visual tokens (length, D) of each image, chosen in one call where that cannot change what is kept.
 
     `questions` is what is asked about each, for methods that choose by it. Raises InputError as `Encoded.tokens`.
@@ -116,4 +121,4 @@ def visual_tokens(
         return [image.tokens(model, pruning, asked) for image, asked in zip(encoded, questions, strict=True)]
     views = [image.views for image in encoded]
     chosen = choose(model, Views.joined(views), pruning).split([len(own.features) for own in views])
-    return [image.join(model, own) for image, own in zip(encoded, chosen, strict=True)]
+    return [image.join(model, own, pruning) for image, own in zip(encoded, chosen, strict=True)]

@@ -52,19 +52,28 @@ def check_chosen(
         raise MethodError(f"select must return VisualTokens or MergedTokens, not {type(chosen).__name__}")
     tokens, number = _check_tokens(chosen.tokens, features), features.shape[1]
     checked = [patches for patches in kept if not chosen.has_places or patches is not chosen.patches]
-    if chosen.has_places:
+    centres = None
+    if chosen.patches is not None:
         check_patches(chosen.patches, features)
         if chosen.patches.shape != tokens.shape[:2]:
             raise MethodError(f"it returns {tokens.shape[1]} tokens of {chosen.patches.shape[1]} patches")
-        checked.append(chosen.patches.clone())
+        if chosen.has_places:
+            checked.append(chosen.patches.clone())
+        else:  # in any order
+            centres = chosen.patches.clone()
     total = tokens.detach().sum(dtype=torch.float32)
-    total, *steps = torch.stack([total, *(_least_step(patches, number) for patches in checked)]).tolist()
+    furthest = [] if centres is None else [centres.amin().float(), centres.amax().float()]
+    values = torch.stack([total, *(_least_step(patches, number) for patches in checked), *furthest]).tolist()
+    total, steps, ends = values[0], values[1 : 1 + len(checked)], values[1 + len(checked) :]
+    for end in ends:
+        if not 0 <= end < number:
+            raise MethodError(f"it puts a token at patch {end:.0f} of a crop, which has the patches 0 to {number - 1}")
     for patches, step in zip(checked, steps, strict=True):
         if step < 1:
             raise MethodError(_fault(patches, number))
     if not math.isfinite(total) and not tokens.isfinite().all() and features.isfinite().all():
         raise MethodError("it returns tokens that are not finite")
-    return VisualTokens(tokens, checked[-1]) if chosen.has_places else MergedTokens(tokens)
+    return VisualTokens(tokens, checked[-1]) if chosen.has_places else MergedTokens(tokens, patches=centres)
 
 
 def check_values(patches: torch.LongTensor, number: int) -> None:

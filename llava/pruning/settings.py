@@ -20,6 +20,7 @@ from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, check_pruning_me
 
 CROP, IMAGE = "crop", "image"
 BUDGETS_PER = (CROP, IMAGE)
+RENUMBERED, ORIGINAL, AFTER = "renumbered", "original", "after"
 
 
 def setting(default: Any, kind: Callable[[str], Any], help: str, **more: Any) -> Any:
@@ -47,6 +48,10 @@ class Settings:
         pruning_seed: the seed of what a method draws at random.
         budget_per: whether T counts per "crop" or per "image". Per image, a method is given the patches of all crops as
             one list.
+        positions: by which numbers the language model knows where the tokens of a pruned prompt stand. "renumbered",
+            as VisPruner and the other papers have it: one after another. "original": a kept token has the position
+            that it has unpruned, and text goes on after all that there would be (GAP, arXiv 2506.21873). "after": kept
+            tokens one after another, and text goes on after all that there would be.
 
     Raises ValueError for an invalid value; the message names the setting. Raises PruningError for a method that cannot
     take the crops of an image together.
@@ -92,6 +97,15 @@ class Settings:
         suffix=lambda value: f"_per_{value}",
         is_read=lambda own: own.prunes,
     )
+    positions: str = setting(
+        RENUMBERED,
+        str,
+        "positions of kept tokens: anew, or as unpruned; after: anew, but text goes on where it would unpruned",
+        choices=(RENUMBERED, ORIGINAL, AFTER),
+        label="Positions",
+        suffix=lambda value: f"_{value}",
+        is_read=lambda own: own.prunes_before_decoder,
+    )
 
     def __post_init__(self) -> None:
         for own in fields(self):
@@ -122,6 +136,11 @@ class Settings:
     def prunes_before_decoder(self) -> bool:
         """Whether fewer visual tokens enter the language model than there are patches."""
         return self.prunes and not self.prunes_in_decoder
+
+    @property
+    def keeps_room(self) -> bool:
+        """Whether text goes on after a pruned image where it would unpruned, so that tokens and positions differ."""
+        return self.positions != RENUMBERED and self.prunes_before_decoder
 
     @property
     def question_views(self) -> tuple[str, ...]:
@@ -160,8 +179,9 @@ class Settings:
     @property
     def suffix(self) -> str:
         """What the names of folders add for settings that are not the default's, such as `_per_image`."""
-        changed = [own for own in fields(self) if self.prunes and getattr(self, own.name) != own.default]
-        return "".join(own.metadata["suffix"](getattr(self, own.name)) for own in changed if "suffix" in own.metadata)
+        named = [own for own in fields(self) if "suffix" in own.metadata and getattr(self, own.name) != own.default]
+        read = self.read if named else {}
+        return "".join(own.metadata["suffix"](read[own.name]) for own in named if read[own.name] != own.default)
 
 
 NAMES = tuple(own.name for own in fields(Settings))

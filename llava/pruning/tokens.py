@@ -5,7 +5,7 @@ Shapes: K crops, N patches, T kept tokens, C vision channels. This file does not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from llava.pruning.errors import MethodError
@@ -43,18 +43,22 @@ class VisualTokens:
 
 @dataclass(frozen=True)
 class MergedTokens:
-    """Tokens that merge several patches each, and so have no place in the picture.
+    """Tokens that merge several patches each, and so are no patches.
 
     Attributes:
         tokens: (K, T, C), in the tower's channels.
+        patches: (K, T) int64: the patch in the middle of what each token merges, which decides its position where the
+            setting `positions` is "original"; several may have the same. None spreads them evenly over the crop.
     """
 
     tokens: torch.Tensor
+    patches: torch.LongTensor | None = None
     has_places: ClassVar[bool] = False
 
     def split(self, counts: list[int]) -> list[MergedTokens]:
         """The tokens of one image after the other, of which each has so many crops."""
-        return [MergedTokens(part) for part in self.tokens.split(counts)]
+        patches = [None] * len(counts) if self.patches is None else self.patches.split(counts)
+        return [replace(self, tokens=part, patches=own) for part, own in zip(self.tokens.split(counts), patches)]
 
 
 def keep_patches(features: torch.Tensor, patches: torch.LongTensor) -> torch.Tensor:

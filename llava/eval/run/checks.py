@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from llava.vision.grids import is_anyres
 if TYPE_CHECKING:
     from llava.inference.request import Request
     from llava.model.builder import LoadedModel
+    from llava.pruning import Settings
 
 MOST_NAMED = 20
 
@@ -102,7 +104,7 @@ def image_size(image: Path | bytes, name: str) -> tuple[int, int]:
 def check_lengths(loaded: LoadedModel, questions: list[Question], requests: list[Request]) -> None:
     """Raise InputError, naming them, if prompts are longer than the context; `requests` are those of `questions`.
 
-    Where it depends on what is kept of an image how many visual tokens enter the model, the least that may is counted.
+    Where it depends on what is kept of an image how much room it takes, the least that may is counted.
     """
     from llava.checkpoints.tokenizer import tokenizer_image_token
     from llava.inference.memory import most_visual_tokens
@@ -111,19 +113,21 @@ def check_lengths(loaded: LoadedModel, questions: list[Question], requests: list
     limit = model.config.max_position_embeddings
     for question, request in zip(questions, requests, strict=True):
         images, pruning = len(request.images), request.pruning or model.pruning
+        if pruning.keeps_room:
+            pruning = replace(pruning, visual_token_num=None)
         # No tokenizer makes more than a token of a byte, but for the few characters that it writes out.
         if 2 * len(request.prompt.encode("utf-8", "replace")) + images * most_visual_tokens(model, pruning) <= limit:
             continue
         length = len(tokenizer_image_token(request.prompt, loaded.tokenizer)) - images
-        length += sum(_least_visual_tokens(loaded, image, pruning, request.name) for image in request.images)
+        length += sum(_least_room(loaded, image, pruning, request.name) for image in request.images)
         if length > limit:
             says = f"{request.name} is longer than the context: {length} tokens, the model takes {limit}"
             faults.append((question.question_id, says))
     refuse(faults)
 
 
-def _least_visual_tokens(loaded: LoadedModel, image: Path | bytes, pruning, name: str) -> int:
-    """The visual tokens of an image in a prompt, or as many as there are at least."""
+def _least_room(loaded: LoadedModel, image: Path | bytes, pruning: Settings, name: str) -> int:
+    """The positions that an image takes in a prompt, or as many as it takes at least."""
     from llava.model.anyres import count_merged_tokens
     from llava.pruning.method import METHOD_NAMES
 

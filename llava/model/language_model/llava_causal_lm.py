@@ -4,17 +4,18 @@ import logging
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.errors import InputError
 from llava.model.answer_loss import training_loss
 from llava.model.argument_checks import check_attentions, check_embeds, check_modalities
 from llava.model.generation_defaults import all_options, spell_out
-from llava.model.kv_cache import ReusedCache, can_be_static
+from llava.model.kv_cache import ReusedCache, can_be_static, next_positions, remember_positions, trim_positions
 from llava.model.llava_arch import LlavaMetaForCausalLM
+from llava.model.splice import EmbeddedPrompts, check_answerable
 from llava.pruning import Settings
-from llava.pruning.kv_cache import CACHE, take_cache
+from llava.pruning.kv_cache import CACHE, cached_length, take_cache
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,10 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         """The language model's forward, for prompts with images; see `prepare_inputs_labels_for_multimodal`.
 
         Args:
-            inputs_embeds: (B, length, D) in place of ids; images are then in place already.
+            position_ids: of the ids, or of all tokens. Without them tokens after a cache go on where its own end, which
+                is not its number of tokens where `positions` kept the room of images.
+            inputs_embeds: (B, length, D) in place of ids; images are then in place already. They need `position_ids`
+                where `positions` keeps the room of images.
             is_visual: (B, length) bool, with `inputs_embeds`: where the visual tokens are, for methods that prune
                 inside the decoder.
             pruning: the settings of this call; the model's own if None.
@@ -93,19 +97,28 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         if self.training and labels is not None and inputs_embeds is None:
             items = kwargs.get("num_items_in_batch")
             return training_loss(self, input_ids, attention_mask, labels, images, image_sizes, items, pruning, question)
+        if not torch.compiler.is_compiling():
+            trim_positions(cache)
+        ends = None
         if inputs_embeds is None and self._has_images(input_ids, images, cache):
             prompts, position_ids, attention_mask = self.embed_after(
                 cache, input_ids, position_ids, attention_mask, labels, images, image_sizes, pruning, question
             )
             input_ids, inputs_embeds, labels = None, prompts.inputs_embeds, prompts.labels
             is_visual = prompts.is_visual
+            ends = prompts.ends_at(position_ids)
+        elif position_ids is None:
+            position_ids = self._positions_after(cache, input_ids, inputs_embeds, attention_mask, pruning)
         kwargs |= _given(
             output_attentions=output_attentions, output_hidden_states=output_hidden_states, return_dict=return_dict
         )
         if pruning.prunes_in_decoder:
             kwargs |= self._decoder_pruning(pruning, is_visual, input_ids, kwargs)
         check_attentions(output_attentions, self.config)
-        return super().forward(
+        if pruning.keeps_room and attention_mask is None and cache is None and position_ids is not None:
+            # without a mask, transformers takes gaps between positions for the ends of packed sequences
+            attention_mask = torch.ones_like(position_ids)
+        output = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -116,6 +129,32 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             **{CACHE: cache},
             **kwargs,
         )
+        if pruning.keeps_room and position_ids is not None and not torch.compiler.is_compiling():
+            _remember(cache, output, position_ids, attention_mask, is_visual, ends)
+        return output
+
+    def _positions_after(
+        self,
+        cache,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.Tensor | None,
+        mask: torch.Tensor | None,
+        pruning: Settings,
+    ) -> torch.LongTensor | None:
+        """(B, length): positions of what follows a cache that keeps the room of images; None if transformers knows them.
+
+        Raises InputError for embeddings of which nothing tells the positions.
+        """
+        rows, length = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+        past = int(cached_length(cache)) if cache is not None and not torch.compiler.is_compiling() else 0
+        mask = mask if isinstance(mask, torch.Tensor) and mask.shape == (rows, past + length) else None
+        start = next_positions(cache, rows, mask) if past else None
+        if start is None:
+            if inputs_embeds is not None and pruning.keeps_room:
+                raise InputError(f"positions {pruning.positions!r} needs position_ids with inputs_embeds")
+            return None
+        own = start.new_ones(rows, length) if mask is None else mask[:, past:].long()
+        return start + (own.cumsum(dim=1) - 1).clamp(min=0)
 
     def _decoder_pruning(
         self,
@@ -153,35 +192,45 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         """Answer prompts: (B, length) ids with -200 for each image -> (B, new) ids of the answers alone.
 
         In place of ids, `inputs_embeds` (B, length, D) are prompts that are complete, padded on the left; methods that
-        prune inside the decoder need `is_visual` too. `modalities` are LLaVA-NeXT's, "image" or a list of it.
+        prune inside the decoder need `is_visual` too, and `positions` that keep the room of images their `position_ids`
+        (B, length). `modalities` are LLaVA-NeXT's, "image" or a list of it.
         `question` is what methods choose by that depend on it, one for each image or one for all; if None, it is read
         from the ids.
 
         `kwargs` are the settings of this call (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
-        `budget_per`, or `pruning`) and transformers' generation options, `attention_mask` among them; without
+        `budget_per`, `positions`, or `pruning`) and transformers' generation options, `attention_mask` among them; without
         `max_new_tokens`, there or in the checkpoint's generation config, an answer goes on to the end of the context.
         `max_length` counts the prompt's ids too, one for
         each image.
-        Raises InputError as `prepare_inputs_labels_for_multimodal` does, and for `position_ids`, which are computed
-        here.
+        Raises InputError as `prepare_inputs_labels_for_multimodal` does, and for `position_ids` of ids, which are
+        computed here.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         embeds, mask = kwargs.pop("inputs_embeds", None), kwargs.pop("attention_mask", None)
         check_modalities(modalities)
         check_embeds(inputs, embeds, images, mask)
-        if kwargs.pop("position_ids", None) is not None:
+        position_ids = kwargs.pop("position_ids", None)
+        if position_ids is not None and embeds is None:
             raise InputError("generate computes the positions itself: it takes no position_ids")
         pruning = kwargs.pop("pruning", None) or self.take_pruning(kwargs)
         kwargs = spell_out(kwargs)
         if embeds is not None:
             mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long) if mask is None else mask
             kwargs = _without_max_length(kwargs, embeds.shape[1])
-            self.check_context(embeds.shape[1])
-            return self.generate_from_embeds(embeds, mask, embeds.shape[1], pruning=pruning, **kwargs)
+            length = _length_of(embeds, position_ids, pruning)
+            self.check_context(length)
+            return self.generate_from_embeds(embeds, mask, length, pruning=pruning, position_ids=position_ids, **kwargs)
         kwargs = _without_max_length(kwargs, inputs.shape[1])
         prompts = self.embed_prompts(inputs, mask, None, images, image_sizes, "left", pruning, question)
+        return self.answer(prompts, pruning, **kwargs)
+
+    def answer(self, prompts: EmbeddedPrompts, pruning: Settings | None = None, **kwargs) -> torch.LongTensor:
+        """As `generate_from_embeds`, of prompts padded on the left. Raises InputError as `check_answerable` does."""
+        positions = prompts.positions()
+        check_answerable(positions, prompts.next_position)
+        embeds, mask = prompts.inputs_embeds, prompts.attention_mask
         return self.generate_from_embeds(
-            prompts.inputs_embeds, prompts.attention_mask, prompts.longest, prompts.is_visual, pruning, **kwargs
+            embeds, mask, prompts.furthest, prompts.is_visual, pruning, positions, **kwargs
         )
 
     @torch.no_grad()
@@ -192,15 +241,18 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         length: int,
         is_visual: torch.BoolTensor | None = None,
         pruning: Settings | None = None,
+        position_ids: torch.LongTensor | None = None,
         **kwargs,
     ) -> torch.LongTensor:
-        """Answer prompts of at most `length` tokens that are embedded already; the rest as `generate`.
+        """Answer prompts that are embedded already; the rest as `generate`.
 
         Args:
             inputs_embeds: (B, longest, D), padded on the left.
             attention_mask: (B, longest), 0 where there is padding.
+            length: the greatest position at which an answer begins.
             is_visual: (B, longest) bool, needed by methods that prune inside the decoder.
             pruning: the settings of this call; the model's own if None.
+            position_ids: (B, longest); None for one after another.
             kwargs: generation options, and a cache that holds the first of these tokens.
         """
         pruning, cache = pruning or self.pruning, take_cache(kwargs)
@@ -214,14 +266,42 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         if options.get("do_sample"):
             kwargs = self.sampling_defaults | kwargs
         kwargs |= {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
+        if position_ids is not None:
+            kwargs["position_ids"] = position_ids
+        if pruning.keeps_room or pruning.prunes_in_decoder:  # what `forward` has to know of them in every step
+            kwargs |= {"is_visual": is_visual, "pruning": pruning}
         if cache is not None:
             kwargs[CACHE] = cache
         if pruning.prunes_in_decoder:
-            return super().generate(**kwargs, is_visual=is_visual, pruning=pruning)
+            return super().generate(**kwargs)
         if self.compile_decoding and cache is None and can_be_static(options):
             with self._static_cache.lend(len(inputs_embeds), inputs_embeds.shape[1] + min(new, room)) as cache:
                 return super().generate(**kwargs, **{CACHE: cache})
         return super().generate(**kwargs)
+
+
+def _remember(cache, output, position_ids, mask, is_visual, ends) -> None:
+    """Let the cache that a call was given, or has made, know where the tokens of its prompts stand."""
+    values = output if isinstance(output, tuple) else output.values()
+    cache = next((value for value in values if isinstance(value, Cache)), None) if cache is None else cache
+    length = position_ids.shape[1]
+    if cache is None or (length == 1 and ends is None):  # after a step, what follows is known
+        return
+    past = int(cached_length(cache)) - length
+    mask = mask if isinstance(mask, torch.Tensor) and mask.shape == (len(position_ids), past + length) else None
+    is_visual = None if is_visual is None else is_visual[:, -length:]
+    remember_positions(cache, position_ids, mask, is_visual, ends)
+
+
+def _length_of(embeds: torch.Tensor, position_ids: torch.LongTensor | None, pruning: Settings) -> int:
+    """Where answers to embedded prompts begin at most. Raises InputError for positions that are missing or do not fit."""
+    if position_ids is None:
+        if pruning.keeps_room:
+            raise InputError(f"positions {pruning.positions!r} needs position_ids with inputs_embeds")
+        return embeds.shape[1]
+    if position_ids.shape != embeds.shape[:2]:
+        raise InputError(f"position_ids must be {tuple(embeds.shape[:2])}, got {tuple(position_ids.shape)}")
+    return int(position_ids.max()) + 1
 
 
 def _refuse(pruning: Settings, labels, inputs_embeds, images) -> None:
