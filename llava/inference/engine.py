@@ -1,8 +1,9 @@
 """`Engine`: a loaded model that answers lists of requests in batches, and streams single ones."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -120,6 +121,7 @@ class Engine:
     def _answer(self, requests: list[Request], options: dict) -> Iterator[Completion]:
         """As `answer`, of requests that have their settings."""
         options = one_text_options(self.model, self.tokenizer, options)
+        ids_of = cache(lambda prompt: tokenizer_image_token(prompt, self.tokenizer, return_tensors="pt"))
         images = ImageStream(self.loaded, requests, self.num_workers)
         sizes: dict[tuple, int] = {}
         start, limit = 0, len(requests)
@@ -133,7 +135,7 @@ class Engine:
             while done < len(batch):
                 part = slice(done, done + size)
                 try:
-                    completions = self._complete(batch[part], visual[part], options)
+                    completions = self._complete(batch[part], visual[part], ids_of, options)
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
@@ -184,9 +186,14 @@ class Engine:
             self.tokenizer, generate, options, _length(ids, visual), next_position, ends, stop, cancelled
         )
 
-    def _complete(self, batch: list[Request], visual: list[list], options: dict) -> list[Completion]:
-        """The completions of requests of the same settings, whose images have these visual tokens."""
-        ids = [tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt") for request in batch]
+    def _complete(
+        self, batch: list[Request], visual: list[list], ids_of: Callable[[str], torch.LongTensor], options: dict
+    ) -> list[Completion]:
+        """The completions of requests of the same settings, whose images have these visual tokens.
+
+        `ids_of` gives the ids of a prompt.
+        """
+        ids = [ids_of(request.prompt) for request in batch]
         output_ids = generate_batch(self.model, ids, visual, batch[0].pruning, **options)
         texts = self.tokenizer.batch_decode(output_ids, skip_special_tokens=True)
         return [
