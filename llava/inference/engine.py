@@ -122,6 +122,7 @@ class Engine:
         """As `answer`, of requests that have their settings."""
         options = one_text_options(self.model, self.tokenizer, options)
         ids_of = cache(lambda prompt: tokenizer_image_token(prompt, self.tokenizer, return_tensors="pt"))
+        texts: dict = {}  # what prompts begin with: see `generate_batch`
         images = ImageStream(self.loaded, requests, self.num_workers)
         sizes: dict[tuple, int] = {}
         start, limit = 0, len(requests)
@@ -135,7 +136,7 @@ class Engine:
             while done < len(batch):
                 part = slice(done, done + size)
                 try:
-                    completions = self._complete(batch[part], visual[part], ids_of, options)
+                    completions = self._complete(batch[part], visual[part], ids_of, texts, options)
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
@@ -187,14 +188,19 @@ class Engine:
         )
 
     def _complete(
-        self, batch: list[Request], visual: list[list], ids_of: Callable[[str], torch.LongTensor], options: dict
+        self,
+        batch: list[Request],
+        visual: list[list],
+        ids_of: Callable[[str], torch.LongTensor],
+        texts: dict,
+        options: dict,
     ) -> list[Completion]:
         """The completions of requests of the same settings, whose images have these visual tokens.
 
-        `ids_of` gives the ids of a prompt.
+        `ids_of` gives the ids of a prompt; for `texts` see `generate_batch`.
         """
         ids = [ids_of(request.prompt) for request in batch]
-        output_ids = generate_batch(self.model, ids, visual, batch[0].pruning, **options)
+        output_ids = generate_batch(self.model, ids, visual, batch[0].pruning, texts, **options)
         texts = self.tokenizer.batch_decode(output_ids, skip_special_tokens=True)
         return [
             Completion(text.strip(), tuple(map(len, images)), _length(row, images))

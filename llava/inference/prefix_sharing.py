@@ -5,7 +5,8 @@ Shapes: B prompts, R rows of a stage, L tokens up to and with it, D model channe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -26,6 +27,7 @@ def generate_batch(
     prompts: list[torch.LongTensor],
     visual: list[list[torch.Tensor | PlacedTokens]],
     pruning: Settings,
+    texts: dict[tuple, _Begun] | None = None,
     **options,
 ) -> torch.LongTensor:
     """Answer prompts. Those that follow one another and are alike up to their last image share that part, and all share
@@ -36,6 +38,7 @@ def generate_batch(
         prompts: B tensors (length,) int64 of token ids, with -200 for each image.
         visual: the visual tokens (length, D) of each image of each prompt; the same tensor where the image is the same.
         pruning: the settings of this call.
+        texts: what has begun so in earlier calls, by the text's ids; a new one is added.
         options: transformers' generation options.
 
     Returns: (B, new) ids of the answers; in float32 each is the one that the prompt gets by itself.
@@ -55,7 +58,11 @@ def generate_batch(
         return model.answer(whole, pruning, **options)
     begun, rows = _Begun(roomy_cache(model.config)), [0] * len(prompts)
     if text:
-        begun.go_on(model, embed(model, [prompts[0][:text]], []))
+        texts, key = {} if texts is None else texts, tuple(prompts[0][:text].tolist())
+        if key not in texts:
+            begun.go_on(model, embed(model, [prompts[0][:text]], []))
+            texts[key] = begun
+        begun = texts[key].copied()
     if len(firsts) < len(prompts):
         beginnings = [prompts[i][text : cuts[i]] for i in firsts]
         begun.go_on(model, embed(model, beginnings, _flat([visual[i] for i in firsts])), [0] * len(firsts))
@@ -93,6 +100,12 @@ class _Begun:
     positions: torch.LongTensor | None = None
     is_visual: torch.BoolTensor | None = None
     end: torch.LongTensor | None = None
+
+    def copied(self) -> _Begun:
+        """The same, to go on from more than once."""
+        cache = copy(self.cache)
+        cache.layers = [copy(layer) for layer in cache.layers]  # which replace their tensors, and write into none
+        return replace(self, cache=cache)
 
     def _add(self, parts: EmbeddedPrompts, rows: list[int]) -> None:
         """Add the tokens of `parts`, of which part i follows row `rows[i]`; their keys and values are yet to come."""

@@ -10,7 +10,7 @@ Shapes: K crops of an image, N patches, T kept tokens, C vision channels, D mode
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
 import torch
@@ -18,7 +18,7 @@ import torch
 from llava.errors import InputError
 from llava.model.anyres import join_crops
 from llava.model.places import PlacedTokens, place_tokens
-from llava.pruning import MergedTokens, Settings, Views, VisualTokens, select
+from llava.pruning import METHOD_NAMES, MergedTokens, Settings, Views, VisualTokens, select
 
 
 def encodes_one_by_one(dtype: torch.dtype, training: bool) -> bool:
@@ -38,11 +38,14 @@ class Encoded:
         views: of its crops; `views.pixels` (K, 3, height, width) are what the tower was given.
         size: original (width, height); None if unknown.
         has_crops: whether it was cut into crops, even if into one.
+
+    What was chosen last is kept, so that a call that differs in `positions` alone chooses nothing anew.
     """
 
     views: Views
     size: tuple[int, int] | None
     has_crops: bool
+    _chosen: dict = field(default_factory=dict, repr=False, compare=False)  # by question, for one choice of settings
 
     def tokens(self, model, pruning: Settings, question: str = "") -> torch.Tensor | PlacedTokens:
         """(length, D): its visual tokens for these settings and a question about it, as the language model takes them.
@@ -51,7 +54,16 @@ class Encoded:
 
         Raises InputError if the method cannot work on the tower, or its crops do not fit its size.
         """
-        return self.join(model, choose(model, self.views, pruning, question), pruning)
+        if pruning.pruning_method not in METHOD_NAMES:  # a user's may choose otherwise when it is asked again
+            return self.join(model, choose(model, self.views, pruning, question), pruning)
+        key = pruning.choice, question
+        chosen = self._chosen.get(key)
+        if chosen is None:
+            chosen = choose(model, self.views, pruning, question)
+            if any(settings != pruning.choice for settings, _ in list(self._chosen)):
+                self._chosen.clear()
+            self._chosen[key] = chosen
+        return self.join(model, chosen, pruning)
 
     def join(self, model, chosen: VisualTokens | MergedTokens, pruning: Settings) -> torch.Tensor | PlacedTokens:
         """(length, D): the tokens `chosen` of its crops, projected, in one sequence."""

@@ -176,6 +176,11 @@ class Settings:
                 values[own.name] = own.metadata.get("unread", own.default)
         return values
 
+    @cached_property
+    def choice(self) -> Settings:
+        """The settings less `positions`, which decide where tokens stand, and not which are kept."""
+        return self if self.positions == RENUMBERED else replace(self, positions=RENUMBERED)
+
     @property
     def suffix(self) -> str:
         """What the names of folders add for settings that are not the default's, such as `_per_image`."""

@@ -247,9 +247,7 @@ def table(rows: list[dict]) -> str:
         counts = f"{row['only_first']}:{row['only_second']} p = {row['p']:.1g}"
         compared = f"{row['first']} - {row['second']}"
         shown = f"{before:.1f} -> {after:.1f}"
-        lines.append(
-            [row["questions"], str(row["tokens"]), row["positions"], compared, shown, difference, counts]
-        )
+        lines.append([row["questions"], str(row["tokens"]), row["positions"], compared, shown, difference, counts])
     return markdown_table(lines, left=4)
 
 
