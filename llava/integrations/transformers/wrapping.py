@@ -221,6 +221,9 @@ def _run(model: PreTrainedModel, state: _State, prompts: Prompts, given: dict):
     past = int(cached_length(cache))
     step = prompts.step(past, ids.shape[1], len(ids))
     given["position_ids"] = step.positions
+    if cache is None and given.get("attention_mask") is None:
+        # `generate` drops a mask of ones, without which gaps between positions are the ends of packed sequences
+        given["attention_mask"] = torch.ones_like(ids)
     surroundings = nullcontext()
     if past < prompts.end:
         is_visual = step.token >= 0

@@ -141,7 +141,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         mask: torch.Tensor | None,
         pruning: Settings,
     ) -> torch.LongTensor | None:
-        """(B, length): positions of what follows a cache that keeps the room of images; None if transformers knows them.
+        """(B, length): positions of what follows a cache that keeps room of images; None if transformers knows them.
 
         Raises InputError for embeddings of which nothing tells the positions.
         """
@@ -198,10 +198,9 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         from the ids.
 
         `kwargs` are the settings of this call (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
-        `budget_per`, `positions`, or `pruning`) and transformers' generation options, `attention_mask` among them; without
-        `max_new_tokens`, there or in the checkpoint's generation config, an answer goes on to the end of the context.
-        `max_length` counts the prompt's ids too, one for
-        each image.
+        `budget_per`, `positions`, or `pruning`) and transformers' generation options, `attention_mask` among them;
+        without `max_new_tokens`, there or in the checkpoint's generation config, an answer goes on to the end of the
+        context. `max_length` counts the prompt's ids too, one for each image.
         Raises InputError as `prepare_inputs_labels_for_multimodal` does, and for `position_ids` of ids, which are
         computed here.
         """
@@ -294,7 +293,7 @@ def _remember(cache, output, position_ids, mask, is_visual, ends) -> None:
 
 
 def _length_of(embeds: torch.Tensor, position_ids: torch.LongTensor | None, pruning: Settings) -> int:
-    """Where answers to embedded prompts begin at most. Raises InputError for positions that are missing or do not fit."""
+    """Where answers to embedded prompts begin at most. Raises InputError for positions that are missing or no fit."""
     if position_ids is None:
         if pruning.keeps_room:
             raise InputError(f"positions {pruning.positions!r} needs position_ids with inputs_embeds")
