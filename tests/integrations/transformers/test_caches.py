@@ -124,12 +124,32 @@ def joined(case, turns: list[dict]) -> dict:
 TURNS = ("absent", "whole", "pruned", "absent", "pruned", "whole", "absent")  # each after each other
 
 
+def numbered(is_kept: torch.BoolTensor, is_visual: torch.BoolTensor, positions: str) -> list[int]:
+    """The positions of the tokens that are kept (length,), of all that were written."""
+    if positions == "renumbered":
+        return list(range(int(is_kept.sum())))
+    found, start = [], 0
+    for column, (keeps, visual) in enumerate(zip(is_kept.tolist(), is_visual.tolist())):
+        if not visual or positions == "original":
+            start = column
+        if keeps:
+            found.append(start if visual and positions == "after" else column)
+        if keeps or not visual:  # the first placeholder after a word stands behind it, kept or not
+            start += 1
+    return found
+
+
 @each_host
-def test_positions_are_those_of_the_whole_conversation(case, tmp_path):
+@pytest.mark.parametrize("positions", ["renumbered", "original", "after"])
+def test_positions_are_those_of_the_whole_conversation(case, positions, tmp_path):
     """All pictures are given again each turn, and only the new ones are encoded."""
     method = tmp_path / "keep_first.py"
     method.write_text(KEEP_FIRST, encoding="utf-8")
-    model = prune(case.model(), 3, pruning_method=str(method))
+    if case.model_class.startswith("Qwen") and positions == "after":
+        with pytest.raises(InputError, match="^positions: tokens of Qwen.* keep their own"):
+            prune(case.model(), 3, positions=positions)
+        return
+    model = prune(case.model(), 3, pruning_method=str(method), positions=positions)
     watch, cache, turns = Watch(case, model), new_cache(model), []
     ids, kept = torch.zeros(1, 0, dtype=torch.long), []
     for i, kind in enumerate(TURNS):
@@ -150,7 +170,8 @@ def test_positions_are_those_of_the_whole_conversation(case, tmp_path):
     is_kept = torch.cat(kept)[:-1]  # the last word is not in the cache
     found = torch.cat(watch.positions, dim=-1)
     if not case.model_class.startswith("Qwen"):
-        assert found.tolist() == [list(range(int(is_kept.sum())))]
+        is_visual = ((ids == IMAGE) | (ids == VIDEO))[0, :-1]
+        assert found.tolist() == [numbered(is_kept, is_visual, positions)]
         return
     given = joined(case, turns)
     grids = {name: value for name, value in given.items() if name.endswith("grid_thw")}

@@ -89,8 +89,11 @@ class Recorder:
         return importance[:, window.argsort(stable=True).argsort()]
 
 
-def reference_logits(case, model, inputs: dict, number: int, ratio: float) -> torch.Tensor:
-    """Logits of a prompt with one picture, all of whose tokens but `number` of each crop are taken out by hand."""
+def reference_logits(case, model, inputs: dict, number: int, ratio: float, original: bool = False) -> torch.Tensor:
+    """Logits of a prompt with one picture, all of whose tokens but `number` of each crop are taken out by hand.
+
+    `original` is whether the others stay at their positions, as they do with M-RoPE anyway.
+    """
     recorder = Recorder(case, model)
     grids = [inputs[name][0].tolist() for name in ("image_grid_thw", "video_grid_thw") if name in inputs]
     recorder.run(inputs)
@@ -106,6 +109,8 @@ def reference_logits(case, model, inputs: dict, number: int, ratio: float) -> to
     keep[columns.gather(1, kept)] = True
 
     mask, positions = given.get("attention_mask"), given.get("position_ids")
+    if positions is None and original:
+        positions = torch.arange(len(keep))[None]
     shorter = {
         "inputs_embeds": embeds[:, keep],
         "position_ids": torch.arange(int(keep.sum()))[None] if positions is None else positions[..., keep],
@@ -141,11 +146,17 @@ def test_a_pruned_prompt_is_one_with_the_dropped_tokens_taken_out(case):
         logits = prune(model, 3, ratio)(**inputs).logits
         prune(model, None)
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+        kept = reference_logits(case, model, inputs, 3, ratio, original=True)
+        logits = prune(model, 3, ratio, positions="original")(**inputs).logits
+        prune(model, None)
+        torch.testing.assert_close(logits, kept, rtol=1e-4, atol=1e-4)
+        assert torch.equal(kept, expected) == case.name.startswith("qwen")
 
 
 @each_host
-def test_a_batch_is_answered_as_its_prompts_are_alone(case):
-    model = prune(case.model(), 3)
+@pytest.mark.parametrize("positions", ["renumbered", "original"])
+def test_a_batch_is_answered_as_its_prompts_are_alone(case, positions):
+    model = prune(case.model(), 3, positions=positions)
     prompts = [prompt(case, 1), prompt(case, 2, pictures=2), prompt(case, 3, pictures=0), prompt(case, 4, text=9)]
     prompts.sort(key=lambda p: "pixel_values" not in " ".join(p))  # the one without a picture last
     alone = torch.cat([answers(model, one) for one in prompts])
@@ -153,8 +164,9 @@ def test_a_batch_is_answered_as_its_prompts_are_alone(case):
 
 
 @each_host
-def test_decoding_with_a_cache_equals_decoding_without(case):
-    model = prune(case.model(), 3)
+@pytest.mark.parametrize("positions", ["renumbered", "original"])
+def test_decoding_with_a_cache_equals_decoding_without(case, positions):
+    model = prune(case.model(), 3, positions=positions)
     inputs = prompt(case, 2, pictures=2)
     options = {"output_logits": True, "return_dict_in_generate": True}
     cached = model.generate(**inputs, **GREEDY, **options)
