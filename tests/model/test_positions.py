@@ -6,6 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import InputError
@@ -252,6 +255,28 @@ def test_steps_behind_a_caller_s_cache_go_on_where_it_ends(loaded, positions):
         assert_by_hand(step([20, 5], cut).logits[0, -1], by_hand(llava, [1, 20, 5], [], pruning, 1)[0])
 
 
+@pytest.mark.parametrize("positions", ["renumbered", "original"])
+def test_a_prompt_is_one_sequence_to_flash_attention(loaded, monkeypatch, positions):
+    """transformers takes gaps between its positions for sequences that are packed together."""
+    model, given = loaded()[1], []
+
+    def attend(module, query, key, *args, **kwargs):
+        sequences = [kwargs.get(f"cu_seq_lens_{of}") for of in "qk"]
+        given.append(([query.shape[2], key.shape[2]], [s if s is None else s.tolist() for s in sequences]))
+        return sdpa_attention_forward(module, query, key, *args, **kwargs)
+
+    AttentionInterface.register("noted", attend)
+    AttentionMaskInterface.register("noted", sdpa_mask)
+    monkeypatch.setattr(model.config, "_attn_implementation", "noted")
+    pruning = Settings(16, positions=positions)
+    shown = [pixels_of(loaded(), PICTURES[i : i + 1]) for i in range(2)]
+    cache = cache_in(model(torch.tensor([TWO[:4]]), **shown[0], pruning=pruning, use_cache=True))
+    model(torch.tensor([TWO[4:]]), **shown[1], pruning=pruning, **{CACHE: cache})
+    for lengths, sequences in given:
+        assert sequences == ([None, None] if positions == "renumbered" else [[0, length] for length in lengths])
+    assert given[-1][0] == [20, 39]
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_rows_of_a_caller_s_cache_are_known(loaded, side):
     llava, pruning = loaded(), Settings(16, positions="original")
@@ -294,6 +319,8 @@ def test_embedded_prompts_take_the_positions_that_they_were_made_with(loaded, po
     _, where, mask, _, embeds, _ = prepared
     output = model(inputs_embeds=embeds, position_ids=where, attention_mask=mask, use_cache=True)
     assert_by_hand(output.logits[0, -1], expected[0])
+    without = model(inputs_embeds=embeds, position_ids=where, use_cache=False)  # and without a mask
+    assert_by_hand(without.logits[0, -1], expected[0])
     word = torch.tensor([[60]])
     step = model.prepare_inputs_labels_for_multimodal(word, None, None, cache_in(output), None, None)
     said = model(step[0], position_ids=step[1], attention_mask=step[2], **{CACHE: step[3]})

@@ -15,7 +15,7 @@ from llava.model.kv_cache import ReusedCache, can_be_static, next_positions, rem
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.splice import EmbeddedPrompts, check_answerable
 from llava.pruning import Settings
-from llava.pruning.kv_cache import CACHE, cached_length, take_cache
+from llava.pruning.kv_cache import CACHE, as_one_sequence, cached_length, take_cache
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +115,12 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         if pruning.prunes_in_decoder:
             kwargs |= self._decoder_pruning(pruning, is_visual, input_ids, kwargs)
         check_attentions(output_attentions, self.config)
-        if pruning.keeps_room and attention_mask is None and cache is None and position_ids is not None:
+        is_placed = pruning.keeps_room and position_ids is not None and not torch.compiler.is_compiling()
+        if is_placed and attention_mask is None and cache is None:
             # without a mask, transformers takes gaps between positions for the ends of packed sequences
             attention_mask = torch.ones_like(position_ids)
+        if is_placed and len(position_ids) == 1 < position_ids.shape[1]:
+            kwargs |= as_one_sequence(int(cached_length(cache)), position_ids.shape[1], position_ids.device)
         output = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -129,7 +132,7 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             **{CACHE: cache},
             **kwargs,
         )
-        if pruning.keeps_room and position_ids is not None and not torch.compiler.is_compiling():
+        if is_placed:
             _remember(cache, output, position_ids, attention_mask, is_visual, ends)
         return output
 

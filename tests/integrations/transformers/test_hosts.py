@@ -3,10 +3,13 @@
 import pytest
 import torch
 from host_cases import IMAGE, VIDEO, batch, each_host, prompt
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from llava.integrations.transformers import prune
 from llava.pruning import select_visual_tokens
+from llava.pruning.kv_cache import cache_in
 
 GREEDY = {"max_new_tokens": 10, "do_sample": False}
 KEEP_ALL = "def select(views, settings):\n    return views.keep_all()\n"
@@ -173,6 +176,28 @@ def test_decoding_with_a_cache_equals_decoding_without(case, positions):
     without = model.generate(**inputs, **GREEDY, **options, use_cache=False)
     assert torch.equal(cached.sequences, without.sequences)
     torch.testing.assert_close(torch.stack(cached.logits), torch.stack(without.logits), rtol=1e-4, atol=1e-4)
+
+
+@each_host
+def test_a_prompt_whose_positions_have_gaps_is_one_sequence_to_flash_attention(case):
+    """Which transformers would take for several; with M-RoPE it has positions of its own for that."""
+    model, given = prune(case.model(), 3, positions="original"), []
+
+    def attend(module, query, key, *args, **kwargs):
+        if query.shape[2] > 1:
+            sequences = [kwargs.get(f"cu_seq_lens_{of}") for of in "qk"]
+            given.append(([query.shape[2], key.shape[2]], [s if s is None else s.tolist() for s in sequences]))
+        return sdpa_attention_forward(module, query, key, *args, **kwargs)
+
+    AttentionInterface.register("noted", attend)
+    AttentionMaskInterface.register("noted", sdpa_mask)
+    model.get_submodule(case.language_model).set_attn_implementation("noted")
+    inputs = prompt(case, 2, pictures=2)
+    answers(model, inputs, max_new_tokens=2)
+    cached = model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True, do_sample=False)
+    assert len(given) == 2 * len(cache_in(cached).layers)
+    for lengths, sequences in given:
+        assert sequences == ([None, None] if case.name.startswith("qwen") else [[0, length] for length in lengths])
 
 
 @each_host
