@@ -211,7 +211,8 @@ def test_every_setting_has_a_control(service_of):
     controls = setting_controls(service_of())
     assert list(controls) == names
     assert {name: controls[name].value for name in names} == asdict(service_of().settings)
-    assert [name for name in names if controls[name].visible] == names[:3]  # the others change nothing here
+    # the others change nothing here
+    assert [name for name in names if controls[name].visible] == [*names[:3], "positions"]
     assert setting_controls(service_of("v1.6"))["budget_per"].visible
 
 
@@ -237,18 +238,19 @@ def test_controls_fit_the_method_and_the_budget(service_of):
         return dict(zip((field.name for field in fields(Settings)), fitting_controls(service_of("v1.6"), *values)))
 
     for method, reads_ratio, reads_seed in [("vispruner_stable", True, False), ("random", False, True)]:
-        updates = fitting(16, 0.5, method, 0, "crop")
+        updates = fitting(16, 0.5, method, 0, "crop", "renumbered")
+        assert updates["positions"]["visible"] is (method != "fastv")
         assert updates["important_ratio"]["interactive"] is reads_ratio
         assert updates["pruning_seed"]["visible"] is reads_seed
         assert updates["visual_token_num"]["maximum"] == 144
-    assert fitting(16, 0.5, "vispruner", 0, "image")["visual_token_num"]["maximum"] == 5 * 144
+    assert fitting(16, 0.5, "vispruner", 0, "image", "renumbered")["visual_token_num"]["maximum"] == 5 * 144
 
 
 def test_a_method_that_a_visitor_names_is_never_run(service_of, tmp_path):
     own = tmp_path / "own.py"
     own.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     for method in (str(own), ["vispruner"], None):
-        assert fitting_controls(service_of(), 16, 0.5, method, 0, "crop")
+        assert fitting_controls(service_of(), 16, 0.5, method, 0, "crop", "renumbered")
     assert not (tmp_path / "ran").exists()
 
 
