@@ -10,8 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.places import PlacedTokens
-from llava.model.splice import EmbeddedPrompts, check_answerable, splice
+from llava.model.splice import EmbeddedPrompts, PlacedTokens, check_answerable, splice
 from llava.pruning import Settings
 from llava.pruning.kv_cache import CACHE
 

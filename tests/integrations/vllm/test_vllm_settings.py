@@ -51,7 +51,7 @@ def test_what_vllm_cannot_do_is_refused_by_name(method):
     for given in ({"budget_per": "image"}, {"positions": "original"}, {"positions": "after"}):
         asked = {"pruning_method": method, "visual_token_num": 8, **given}
         for of_request, of_server in ((asked, {}), ({}, asked), (given, {"visual_token_num": 8})):
-            with pytest.raises(InputError, match=f"^{next(iter(given))}: .*vLLM"):
+            with pytest.raises(InputError, match=f"^{next(iter(given))}: "):
                 read_settings(of_request, of_server)
 
 
