@@ -77,7 +77,7 @@ def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_pa
         refused = happens(client, "upload", {"path": path, "meta": {"_type": "gradio.FileData"}})
         assert not refused["success"] or "Nothing was uploaded" in refused["output"]["data"][3]
     sent = {"path": str(picture_file), "meta": {"_type": "gradio.FileData"}}
-    asked = happens(client, "submit", sent, False, 16, 0.5, "vispruner", 0, "crop")
+    asked = happens(client, "submit", sent, False, *asdict(Settings(16)).values())
     assert not asked["success"]
     assert not list(uploads.rglob("picture.png"))
     assert picture_file.exists()
@@ -167,7 +167,7 @@ def test_an_event_that_the_page_does_not_have_is_refused(client, capfd, changed)
 def test_values_that_no_browser_sends_leave_no_traceback(client, capfd):
     nested = [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]
     for value in (None, 5, True, 10**30, 1.5, "x", [], {}, nested, nested[0]):
-        assert not happens(client, "submit", *[value] * 7)["success"] or value == "x"
+        assert not happens(client, "submit", *[value] * (2 + len(fields(Settings))))["success"] or value == "x"
         happens(client, "upload", value)
         happens(client, "input", *[value] * 5)
     for event_data in (None, {}, {"index": "0"}, 5):
