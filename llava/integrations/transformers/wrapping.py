@@ -224,7 +224,8 @@ def _run(model: PreTrainedModel, state: _State, prompts: Prompts, given: dict):
     if cache is None and given.get("attention_mask") is None:
         # `generate` drops a mask of ones, without which gaps between positions are the ends of packed sequences
         given["attention_mask"] = torch.ones_like(ids)
-    if len(ids) == 1 and step.positions.ndim == 2 and (step.positions.diff(dim=1) != 1).any():
+    has_text_positions = len(ids) == 1 < ids.shape[1] and step.positions.ndim == 2
+    if has_text_positions and (step.positions.diff(dim=1) != 1).any():
         given.update(as_one_sequence(past, ids.shape[1], ids.device))
     surroundings = nullcontext()
     if past < prompts.end:

@@ -315,3 +315,19 @@ def test_a_video_whose_time_goes_farther_than_its_grid(name):
     grids = {name: value for name, value in given.items() if name.endswith("grid_thw")}
     expected, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, **grids)
     assert torch.equal(torch.cat(watch.positions, dim=1), expected[:, 0, :-1])
+
+
+def test_pictures_side_by_side_are_two_and_tiles_of_one_are_one(tmp_path):
+    """`after` numbers the tokens of each picture from where it begins unpruned."""
+    method = tmp_path / "keep_first.py"
+    method.write_text(KEEP_FIRST, encoding="utf-8")
+    for name, starts in (("llava", [0, 16]), ("internvl", [0, 3])):  # InternVL's picture has two tiles of 16
+        case = BY_NAME[name]
+        model = prune(case.model(), 3, pruning_method=str(method), positions="after")
+        watch, inputs = Watch(case, model), prompt(case, 1, pictures=2 if name == "llava" else 1)
+        ids = [token for token in inputs["input_ids"][0].tolist() if token == IMAGE]
+        inputs["input_ids"] = torch.tensor([[1, *ids, 9, 10]])
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        model(**inputs)
+        expected = [0, *(1 + start + i for start in starts for i in range(3)), 33, 34]
+        assert watch.positions[0].tolist() == [expected]
