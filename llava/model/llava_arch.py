@@ -16,7 +16,7 @@ from transformers import Cache
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.model.encode import choose, encode, visual_tokens
-from llava.model.kv_cache import next_positions
+from llava.model.gaps import next_positions
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.pruning_defaults import PruningDefaults
 from llava.model.question import QuestionViews

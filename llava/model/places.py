@@ -1,8 +1,8 @@
 """Where the visual tokens of an image stand in the sequence that it has unpruned, so that positions can follow that.
 
-Endo et al., "Grounding-Aware Token Pruning: Recovering from Drastic Performance Drops in Visual Grounding Caused by
-Pruning" (GAP), arXiv 2506.21873, keep the position ids that tokens have unpruned. A model of a fixed length of picture
-was trained with a question that far from it; kept tokens that are numbered anew move the two together.
+"Grounding-Aware Token Pruning: Recovering from Drastic Performance Drops in Visual Grounding Caused by Pruning" (GAP),
+arXiv 2506.21873, lets kept tokens have the position ids that they have unpruned. A model has learned how far from a
+picture the question about it is; kept tokens that are numbered anew move the two together.
 
 Shapes: K crops, N patches, T kept tokens; L tokens of an image in the language model, newlines among them; D channels.
 """
