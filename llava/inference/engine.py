@@ -21,7 +21,7 @@ from llava.inference.request import Completion, Request, make_request
 from llava.inference.session import Session
 from llava.inference.streaming import AnswerStream, Event, PromptTooLong
 from llava.model.builder import LoadedModel, as_loaded, load_pretrained_model
-from llava.model.places import PlacedTokens, room_of
+from llava.model.splice import PlacedTokens, room_of
 from llava.pruning.settings import Settings, take_settings
 
 Image = str | Path | bytes | PIL.Image.Image

@@ -19,8 +19,8 @@ from llava.inference.memory import is_out_of_memory, refuse_too_large
 from llava.inference.request import Request
 from llava.model import encode as door
 from llava.model.encode import Encoded
-from llava.model.places import PlacedTokens
 from llava.model.question import questions_of
+from llava.model.splice import PlacedTokens
 from llava.pruning import Settings
 from llava.vision.pictures import is_data_uri, read_picture
 from llava.vision.pixels import process_images

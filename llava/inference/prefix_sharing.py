@@ -15,8 +15,7 @@ from transformers import Cache, PreTrainedModel
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.kv_cache import roomy_cache
-from llava.model.places import PlacedTokens
-from llava.model.splice import EmbeddedPrompts, check_answerable, splice
+from llava.model.splice import EmbeddedPrompts, PlacedTokens, check_answerable, splice
 from llava.pruning import Settings
 from llava.pruning.kv_cache import CACHE
 

@@ -22,8 +22,7 @@ from llava.inference.request import mark_images
 from llava.inference.streaming import stream_text, uses_beams
 from llava.model.builder import LoadedModel, as_loaded
 from llava.model.encode import Encoded
-from llava.model.places import PlacedTokens
-from llava.model.splice import EmbeddedPrompts
+from llava.model.splice import EmbeddedPrompts, PlacedTokens
 from llava.model.template import Template
 from llava.pruning import Settings
 from llava.pruning.kv_cache import cached_length

@@ -17,7 +17,8 @@ import torch
 
 from llava.errors import InputError
 from llava.model.anyres import join_crops
-from llava.model.places import PlacedTokens, place_tokens
+from llava.model.places import place_tokens
+from llava.model.splice import PlacedTokens
 from llava.pruning import METHOD_NAMES, MergedTokens, Settings, Views, VisualTokens, select
 
 

@@ -1,19 +1,11 @@
-"""KV caches: one whose memory is used again, so that a compiled step can be, and one with room for what follows; and
-the next position after one.
-
-Shapes: B prompts, P tokens in the cache, R rows of the cache, H heads of width d.
-"""
+"""KV caches: one whose memory is used again, so that a compiled step can be, and one with room for what follows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedConfig, StaticCache
+from transformers import DynamicCache, PreTrainedConfig, StaticCache
 from transformers.cache_utils import DynamicLayer
-
-from llava.errors import InputError
-from llava.pruning.kv_cache import cached_length
 
 STEP = 256  # tokens: prompts that differ little in length share a cache, hence a CUDA graph
 ROOM = 64  # tokens that are added in place before keys and values are copied again
@@ -85,105 +77,3 @@ def roomy_cache(config: PreTrainedConfig) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
-
-
-_NAME = "_next_positions"  # of a cache's first layer, so that copies have it too
-
-
-@dataclass(frozen=True)
-class _Positions:
-    """Where the tokens of a cache stand, which it does not say itself.
-
-    Attributes:
-        behind: (R, P) int64: the position of what follows each token.
-        keys: (R, H, d) of the last token in a layer that has all, by which rows are known; None where no layer has.
-    """
-
-    behind: torch.LongTensor
-    keys: torch.Tensor | None
-
-
-def remember_positions(
-    cache: Cache,
-    positions: torch.LongTensor,
-    mask: torch.Tensor | None,
-    is_visual: torch.BoolTensor | None = None,
-    ends: torch.LongTensor | None = None,
-) -> None:
-    """Let a cache know the positions of the tokens that it was filled with last, now that it has their keys.
-
-    Args:
-        positions: (R, length).
-        mask: (R, P), 0 where there is padding; None where there is none.
-        is_visual: (R, length), which of them are visual tokens; if None, any may be.
-        ends: (R, 1), the position of what follows; one after the last if None.
-    """
-    rows, length = positions.shape
-    past = int(cached_length(cache)) - length
-    mask = positions.new_ones(rows, past + length) if mask is None else mask.to(positions)
-    column, own = torch.arange(length, device=positions.device), mask[:, past:]
-    ends = (positions * own).amax(dim=1, keepdim=True) + 1 if ends is None else ends
-    last = (own * (column + 1)).argmax(dim=1, keepdim=True)  # that is no padding, which may be on the right
-    behind = torch.cat([positions[:, 1:], ends], dim=1)
-    behind = behind if is_visual is None else behind.where(is_visual, positions + 1)
-    behind = behind.where(column < last, ends)
-    if past:
-        known = _recall(cache, rows)
-        before = positions[:, :0] if known is None else known.behind[:, :past]
-        start = before[:, -1:] if before.shape[1] else 0
-        before = torch.cat([before, start + mask[:, before.shape[1] : past].cumsum(dim=1)], dim=1)
-        behind = torch.cat([before, behind], dim=1)
-    setattr(cache.layers[0], _NAME, _Positions(behind, _keys_at(cache, past + length - 1)))
-
-
-def trim_positions(cache: Cache | None) -> None:
-    """Let a cache that was cut forget the positions of the tokens that it has no more."""
-    if (known := _known(cache)) is None or (past := int(cached_length(cache))) >= known.behind.shape[1]:
-        return
-    left = _Positions(known.behind[:, :past], _keys_at(cache, past - 1)) if past else None
-    setattr(cache.layers[0], _NAME, left)
-
-
-def next_positions(cache: Cache | None, rows: int, mask: torch.Tensor | None = None) -> torch.LongTensor | None:
-    """(rows, 1): the position of what follows in each row; None where tokens follow one another without gaps.
-
-    `mask` (rows, P or more) is 0 where there is padding. Raises InputError for rows that it did not have.
-    """
-    trim_positions(cache)
-    if (known := _recall(cache, rows)) is None:
-        return None
-    past, number = int(cached_length(cache)), known.behind.shape[1]
-    more = past - number if mask is None else mask[:, number:past].long().sum(dim=1, keepdim=True)
-    return known.behind[:, -1:] + more
-
-
-def _known(cache: Cache | None) -> _Positions | None:
-    layers = getattr(cache, "layers", None)
-    return getattr(layers[0], _NAME, None) if layers else None
-
-
-def _recall(cache: Cache | None, rows: int) -> _Positions | None:
-    """What is known of each of the rows, wherever it has been moved to."""
-    if (known := _known(cache)) is None:
-        return None
-    if (known.behind == known.behind[:1]).all():
-        return _Positions(known.behind[:1].expand(rows, -1), None)
-    found = _keys_at(cache, known.behind.shape[1] - 1)
-    if known.keys is None or found is None:
-        if rows == len(known.behind):
-            return known
-        raise InputError("the rows of this cache cannot be told apart: start with a new one")
-    is_same = (found[:, None] == known.keys[None]).flatten(2).all(dim=2)
-    if len(found) != rows or not is_same.any(dim=1).all():
-        raise InputError("the cache has rows that it did not have when it was filled: start with a new one")
-    return _Positions(known.behind[is_same.int().argmax(dim=1).to(known.behind.device)], found)
-
-
-def _keys_at(cache: Cache, column: int) -> torch.Tensor | None:
-    """(R, H, d): a copy of the keys of a token, in the last layer that has those of all tokens."""
-    for layer in reversed(cache.layers):
-        keys = getattr(layer, "keys", None)
-        has_all = isinstance(keys, torch.Tensor) and keys.ndim == 4 and not getattr(layer, "is_sliding", False)
-        if has_all and keys.shape[2] > column:
-            return keys[:, :, column].detach().clone()
-    return None

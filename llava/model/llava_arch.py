@@ -16,12 +16,11 @@ from transformers import Cache
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.model.encode import choose, encode, visual_tokens
-from llava.model.kv_cache import next_positions
+from llava.model.gaps import next_positions
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.pruning_defaults import PruningDefaults
-from llava.model.places import PlacedTokens
 from llava.model.question import QuestionViews
-from llava.model.splice import EmbeddedPrompts, splice, text_mask
+from llava.model.splice import EmbeddedPrompts, PlacedTokens, splice, text_mask
 from llava.model.vision_setup import add_vision_modules, add_vision_tokens
 from llava.pruning import MergedTokens, Settings, VisualTokens
 from llava.pruning.kv_cache import cached_length

@@ -1,8 +1,8 @@
 """Where the visual tokens of an image stand in the sequence that it has unpruned, so that positions can follow that.
 
-Endo et al., "Grounding-Aware Token Pruning: Recovering from Drastic Performance Drops in Visual Grounding Caused by
-Pruning" (GAP), arXiv 2506.21873, keep the position ids that tokens have unpruned. A model of a fixed length of picture
-was trained with a question that far from it; kept tokens that are numbered anew move the two together.
+"Grounding-Aware Token Pruning: Recovering from Drastic Performance Drops in Visual Grounding Caused by Pruning" (GAP),
+arXiv 2506.21873, lets kept tokens have the position ids that they have unpruned. A model has learned how far from a
+picture the question about it is; kept tokens that are numbered anew move the two together.
 
 Shapes: K crops, N patches, T kept tokens; L tokens of an image in the language model, newlines among them; D channels.
 """
@@ -13,33 +13,10 @@ import torch
 
 from llava.model.anyres import crop_grid, join_crops, row_and_column, shrunk_size
 from llava.model.multimodal_encoder.vision_tower import VisionTower
+from llava.model.splice import PlacedTokens
 from llava.pruning import MergedTokens, VisualTokens
 from llava.pruning.settings import AFTER
 from llava.vision.grids import anyres_max, unpad_box
-
-
-@dataclass(frozen=True, eq=False)
-class PlacedTokens:
-    """The visual tokens of a pruned image that keep the room that it has unpruned. A bare tensor has as much as tokens.
-
-    Attributes:
-        tokens: (L, D).
-        places: (L,) int64: the index of each token in the image's unpruned sequence, or 0 to L - 1 where tokens are
-            renumbered; in no order where tokens were merged, and several may have the same.
-        room: the length of the unpruned sequence: text that follows stands so far behind the image's begin.
-    """
-
-    tokens: torch.Tensor
-    places: torch.LongTensor
-    room: int
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-
-def room_of(tokens: torch.Tensor | PlacedTokens) -> int:
-    """By how many positions an image moves what follows it."""
-    return tokens.room if isinstance(tokens, PlacedTokens) else len(tokens)
 
 
 def spread_patches(patches: int, number: int) -> list[int]:

@@ -15,9 +15,32 @@ from transformers import GenerationConfig
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import InputError
-from llava.model.places import PlacedTokens, room_of
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedTokens:
+    """The visual tokens of a pruned image that keep the room that it has unpruned. A bare tensor has as much as tokens.
+
+    Attributes:
+        tokens: (L, D).
+        places: (L,) int64: the index of each token in the image's unpruned sequence (see `llava.model.places`), or 0 to
+            L - 1 where tokens are renumbered; in no order where tokens were merged, and several may have the same.
+        room: the length of the unpruned sequence: text that follows stands so far behind the image's begin.
+    """
+
+    tokens: torch.Tensor
+    places: torch.LongTensor
+    room: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def room_of(tokens: torch.Tensor | PlacedTokens) -> int:
+    """By how many positions an image moves what follows it."""
+    return tokens.room if isinstance(tokens, PlacedTokens) else len(tokens)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Method:
         needs: the views of the question that it reads (`views.QUESTION_VIEWS`); what it keeps is then for one question.
         reads_ratio: whether it uses `important_ratio`.
         draws_at_random: whether it uses `pruning_seed`.
-        merges: whether it returns `MergedTokens`, which have no places in the picture.
+        merges: whether it returns `MergedTokens`, which are no patches.
         in_decoder: whether it drops tokens inside the language model, by `prune_decoder` in place of `select`.
         each_crop_alone: whether it cannot choose among all crops of an image as among one list of patches.
         one_image_at_a_time: whether a call of `select` must be about one image.

@@ -179,7 +179,8 @@ def _prune(call: Call, unpruned: Unpruned) -> Prompts:
         pictures.append((token, own))
     config = model.generation_config
     pad_id = config.pad_token_id if config is not None else None
-    return prune_prompts(replace(unpruned, positions=positions, aligned=aligned), pictures, call.budget, pad_id or 0)
+    unpruned = replace(unpruned, positions=positions, aligned=aligned)
+    return prune_prompts(unpruned, pictures, call.budget, pad_id or 0, host.splits_crops)
 
 
 def _numbers(call: Call, token: int, parts: list[dict]) -> list[int]:

@@ -4,18 +4,19 @@ import logging
 
 import torch
 from torch import nn
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.errors import InputError
 from llava.model.answer_loss import training_loss
 from llava.model.argument_checks import check_attentions, check_embeds, check_modalities
+from llava.model.gaps import keep_whole, positions_after, remember_call, trim_positions
 from llava.model.generation_defaults import all_options, spell_out
-from llava.model.kv_cache import ReusedCache, can_be_static, next_positions, remember_positions, trim_positions
+from llava.model.kv_cache import ReusedCache, can_be_static
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.splice import EmbeddedPrompts, check_answerable
 from llava.pruning import Settings
-from llava.pruning.kv_cache import CACHE, cached_length, take_cache
+from llava.pruning.kv_cache import CACHE, take_cache
 
 logger = logging.getLogger(__name__)
 
@@ -108,16 +109,21 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             is_visual = prompts.is_visual
             ends = prompts.ends_at(position_ids)
         elif position_ids is None:
-            position_ids = self._positions_after(cache, input_ids, inputs_embeds, attention_mask, pruning)
+            given = input_ids if inputs_embeds is None else inputs_embeds
+            position_ids = positions_after(cache, *given.shape[:2], attention_mask)
+            if position_ids is None and inputs_embeds is not None:
+                _require_positions(pruning)
         kwargs |= _given(
             output_attentions=output_attentions, output_hidden_states=output_hidden_states, return_dict=return_dict
         )
         if pruning.prunes_in_decoder:
             kwargs |= self._decoder_pruning(pruning, is_visual, input_ids, kwargs)
         check_attentions(output_attentions, self.config)
-        if pruning.keeps_room and attention_mask is None and cache is None and position_ids is not None:
-            # without a mask, transformers takes gaps between positions for the ends of packed sequences
-            attention_mask = torch.ones_like(position_ids)
+        is_placed = pruning.keeps_room and position_ids is not None and not torch.compiler.is_compiling()
+        if is_placed:
+            position_ids = position_ids.expand(len(input_ids if inputs_embeds is None else inputs_embeds), -1)
+            kwargs |= keep_whole(position_ids, attention_mask, cache)
+            attention_mask = kwargs.pop("attention_mask")
         output = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -129,32 +135,9 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             **{CACHE: cache},
             **kwargs,
         )
-        if pruning.keeps_room and position_ids is not None and not torch.compiler.is_compiling():
-            _remember(cache, output, position_ids, attention_mask, is_visual, ends)
+        if is_placed:
+            remember_call(cache, output, position_ids, attention_mask, is_visual, ends)
         return output
-
-    def _positions_after(
-        self,
-        cache,
-        input_ids: torch.LongTensor | None,
-        inputs_embeds: torch.Tensor | None,
-        mask: torch.Tensor | None,
-        pruning: Settings,
-    ) -> torch.LongTensor | None:
-        """(B, length): positions of what follows a cache that keeps the room of images; None if transformers knows them.
-
-        Raises InputError for embeddings of which nothing tells the positions.
-        """
-        rows, length = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
-        past = int(cached_length(cache)) if cache is not None and not torch.compiler.is_compiling() else 0
-        mask = mask if isinstance(mask, torch.Tensor) and mask.shape == (rows, past + length) else None
-        start = next_positions(cache, rows, mask) if past else None
-        if start is None:
-            if inputs_embeds is not None and pruning.keeps_room:
-                raise InputError(f"positions {pruning.positions!r} needs position_ids with inputs_embeds")
-            return None
-        own = start.new_ones(rows, length) if mask is None else mask[:, past:].long()
-        return start + (own.cumsum(dim=1) - 1).clamp(min=0)
 
     def _decoder_pruning(
         self,
@@ -198,10 +181,9 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         from the ids.
 
         `kwargs` are the settings of this call (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
-        `budget_per`, `positions`, or `pruning`) and transformers' generation options, `attention_mask` among them; without
-        `max_new_tokens`, there or in the checkpoint's generation config, an answer goes on to the end of the context.
-        `max_length` counts the prompt's ids too, one for
-        each image.
+        `budget_per`, `positions`, or `pruning`) and transformers' generation options, `attention_mask` among them;
+        without `max_new_tokens`, there or in the checkpoint's generation config, an answer goes on to the end of the
+        context. `max_length` counts the prompt's ids too, one for each image.
         Raises InputError as `prepare_inputs_labels_for_multimodal` does, and for `position_ids` of ids, which are
         computed here.
         """
@@ -280,24 +262,16 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         return super().generate(**kwargs)
 
 
-def _remember(cache, output, position_ids, mask, is_visual, ends) -> None:
-    """Let the cache that a call was given, or has made, know where the tokens of its prompts stand."""
-    values = output if isinstance(output, tuple) else output.values()
-    cache = next((value for value in values if isinstance(value, Cache)), None) if cache is None else cache
-    length = position_ids.shape[1]
-    if cache is None or (length == 1 and ends is None):  # after a step, what follows is known
-        return
-    past = int(cached_length(cache)) - length
-    mask = mask if isinstance(mask, torch.Tensor) and mask.shape == (len(position_ids), past + length) else None
-    is_visual = None if is_visual is None else is_visual[:, -length:]
-    remember_positions(cache, position_ids, mask, is_visual, ends)
+def _require_positions(pruning: Settings) -> None:
+    """Raise InputError where embeddings do not tell the positions of their tokens."""
+    if pruning.keeps_room:
+        raise InputError(f"positions {pruning.positions!r} needs position_ids with inputs_embeds")
 
 
 def _length_of(embeds: torch.Tensor, position_ids: torch.LongTensor | None, pruning: Settings) -> int:
-    """Where answers to embedded prompts begin at most. Raises InputError for positions that are missing or do not fit."""
+    """Where answers to embedded prompts begin at most. Raises InputError for positions that are missing or no fit."""
     if position_ids is None:
-        if pruning.keeps_room:
-            raise InputError(f"positions {pruning.positions!r} needs position_ids with inputs_embeds")
+        _require_positions(pruning)
         return embeds.shape[1]
     if position_ids.shape != embeds.shape[:2]:
         raise InputError(f"position_ids must be {tuple(embeds.shape[:2])}, got {tuple(position_ids.shape)}")

@@ -7,8 +7,9 @@ tau, then the next one that is left, and so on. Groups with more patches left ha
 what is left first, then with what was struck, each by attention.
 
 The authors draw the principal directions at random, without a seed; here they are exact. They feed the patches group
-by group; here [CLS] comes first, where the first patch stands, and then the patches in raster order. They have no rule for less than one group or for
-more groups than channels: here there is one group at least, and as many as channels at most.
+by group; here [CLS] comes first, where the first patch stands, and then the patches in raster order. They have no rule
+for less than one group or for more groups than channels: here there is one group at least, and as many as channels at
+most.
 """
 
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from llava.errors import InputError
 from llava.pruning import Settings, Views
-from llava.pruning.settings import IMAGE
+from llava.pruning.settings import AFTER, IMAGE
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Host:
         inputs: arguments of `forward` that are about pictures; those that are tensors have pictures in their first
             dimension unless `split` says otherwise.
         aligned: arguments of `forward` that have a value for each token of the prompt, (B, L).
-        has_axes: whether positions have three axes (M-RoPE).
+        has_axes: whether positions have three axes (M-RoPE), which tokens always keep.
+        splits_crops: whether `split` takes crops of one picture, side by side in prompts, for pictures of their own.
         knows_pictures: whether it can be told which crops are of one picture, so that they share a budget.
     """
 
@@ -63,6 +64,7 @@ class Host:
     inputs: tuple[str, ...] = ("pixel_values",)
     aligned: tuple[str, ...] = ()
     has_axes: bool = False
+    splits_crops: bool = False
     knows_pictures: bool = True
 
     def check(self, settings: Settings) -> None:
@@ -70,6 +72,8 @@ class Host:
         if settings.prunes and settings.budget_per == IMAGE and not self.knows_pictures:
             name = self.models[0]
             raise InputError(f"budget_per: {name} does not tell which crops are of one picture: T counts per crop")
+        if self.has_axes and settings.prunes and settings.positions == AFTER:
+            raise InputError(f"positions: tokens of {self.models[0]} keep their own (M-RoPE), as 'original' says")
 
     def split(self, model: PreTrainedModel, given: dict) -> list[tuple[int, list[dict]]]:
         """The arguments `inputs` for each picture alone: for each kind of placeholder its token id, and the pictures.

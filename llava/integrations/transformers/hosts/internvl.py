@@ -13,6 +13,7 @@ from llava.pruning.views import square_grids
 class InternVLHost(Host):
     models = ("InternVLForConditionalGeneration",)
     inputs = ("pixel_values", "vision_feature_layer", "vision_feature_select_strategy")
+    splits_crops = True
 
     def encode(self, model: PreTrainedModel, token: int, given: dict) -> list[Picture]:
         pixels, options = given["pixel_values"], read_options(model, given)
