@@ -5,6 +5,7 @@ HTTP, vLLM and lmms-eval, which need packages of their own, are held to the same
 
 import json
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -118,3 +119,23 @@ def test_prune(tiny, theirs, expected, method):
         return tiny.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
     assert [answer(*one) for one in doors.asked()] == expected(method)
+
+
+@pytest.mark.parametrize("positions", ["original", "after"])
+def test_positions_are_the_same_at_every_door(tiny, theirs, expected, textvqa, positions, tmp_path):
+    """By the package and by `prune`, which share no code for them."""
+    own = {"visual_token_num": doors.TOKENS, "positions": positions}
+    alone = [next(Engine(tiny, 1).answer([one], **own, **doors.GREEDY)).text for one in doors.asked()]
+    assert positions == "after" or alone != expected("vispruner")  # so few questions tell that of one alone
+    engine, pruned, session = Engine(tiny), prune(theirs, **own), partial(Engine(tiny).session, **own)
+    assert [said.text for said in engine.answer(doors.asked(), **own, **doors.GREEDY)] == alone
+    assert [session().ask(text, [load_image(picture)], **doors.GREEDY) for text, picture in doors.asked()] == alone
+    result = evaluate("textvqa", tiny, data_dir=textvqa, out_dir=tmp_path, max_new_tokens=8, **own)
+    assert [json.loads(line)["text"] for line in result.answers_file.read_text().splitlines()] == alone
+    assert f"n_{doors.TOKENS}_{positions}" in result.answers_file.parts
+    said = []
+    for text, picture in doors.asked():
+        inputs = inputs_of(tiny, SimpleNamespace(asked=text, image=picture), pruned)
+        ids = pruned.generate(**inputs, **doors.GREEDY)[0, inputs["input_ids"].shape[1] :]
+        said.append(tiny.tokenizer.decode(ids, skip_special_tokens=True).strip())
+    assert said == alone

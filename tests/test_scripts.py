@@ -57,6 +57,7 @@ def test_settings_come_from_the_environment(called):
         "PRUNING_METHOD": "fastv",
         "BUDGET_PER": "image",
         "PRUNING_SEED": "3",
+        "POSITIONS": "after",
         "BATCH_SIZE": "4",
         "NUM_PROCESSES": "2",
         "NUM_MACHINES": "2",

@@ -126,6 +126,7 @@ def prefill(model, job: Job, pruning: Settings) -> tuple[float, EmbeddedPrompts]
     prompts = model.embed_prompts(job.input_ids, None, None, job.pixels, sizes, "left", pruning, question)
     options = {"is_visual": prompts.is_visual, "pruning": pruning, "use_cache": True, "logits_to_keep": 1}
     given = {"inputs_embeds": prompts.inputs_embeds, "attention_mask": prompts.attention_mask}
+    given["position_ids"] = prompts.positions()
     return timed(model.device, lambda: model(**given, **options)), prompts
 
 

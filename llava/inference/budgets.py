@@ -12,10 +12,16 @@ Pair = tuple[int, Settings]  # the number of a request, and the settings that it
 
 
 def pairs_in_order(numbers: Sequence[int], settings: Sequence[Settings], batch_size: int | None) -> list[Pair]:
-    """Each of some numbers of requests at each of the settings: a batch at all settings, then the next one."""
-    size = batch_size or MOST
+    """Each of some numbers of requests at each of the settings: a batch at all settings, then the next one.
+
+    Settings that keep the same tokens follow one another, so that these are chosen once.
+    """
+    size, alike = batch_size or MOST, {}
+    for setting in settings:
+        alike.setdefault(setting.choice, []).append(setting)
+    ordered = [setting for same in alike.values() for setting in same]
     groups = (numbers[start : start + size] for start in range(0, len(numbers), size))
-    return [(number, setting) for group in groups for setting in settings for number in group]
+    return [(number, setting) for group in groups for setting in ordered for number in group]
 
 
 def answer_pairs(

@@ -1,8 +1,9 @@
 """`Engine`: a loaded model that answers lists of requests in batches, and streams single ones."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from llava.inference.request import Completion, Request, make_request
 from llava.inference.session import Session
 from llava.inference.streaming import AnswerStream, Event, PromptTooLong
 from llava.model.builder import LoadedModel, as_loaded, load_pretrained_model
+from llava.model.splice import PlacedTokens, room_of
 from llava.pruning.settings import Settings, take_settings
 
 Image = str | Path | bytes | PIL.Image.Image
@@ -122,6 +124,8 @@ class Engine:
     def _answer(self, requests: list[Request], options: dict) -> Iterator[Completion]:
         """As `answer`, of requests that have their settings."""
         options = one_text_options(self.model, self.tokenizer, options)
+        ids_of = cache(lambda prompt: tokenizer_image_token(prompt, self.tokenizer, return_tensors="pt"))
+        texts: dict = {}  # what prompts begin with: see `generate_batch`
         images = ImageStream(self.loaded, requests, self.num_workers)
         sizes: dict[tuple, int] = {}
         start, limit = 0, len(requests)
@@ -135,7 +139,7 @@ class Engine:
             while done < len(batch):
                 part = slice(done, done + size)
                 try:
-                    completions = self._complete(batch[part], visual[part], options)
+                    completions = self._complete(batch[part], visual[part], ids_of, texts, options)
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
@@ -171,9 +175,9 @@ class Engine:
         questions = questions_about(request, self.tokenizer) if pruning.question_views else None
         encoded = encode_images(self.loaded, request.images, request.name, request.as_displayed)
         visual = choose_tokens(self.model, encoded, pruning, questions)
-        length = _length(ids, visual)
+        next_position = len(ids) + sum(room_of(tokens) - 1 for tokens in visual)
         try:
-            self.model.check_context(length)
+            self.model.check_context(next_position)
         except InputError as error:
             raise PromptTooLong(str(error)) from error
 
@@ -183,12 +187,24 @@ class Engine:
 
         ends = options.get("eos_token_id", self.model.generation_config.eos_token_id)
         ends = ends if isinstance(ends, list) else [ends]
-        return AnswerStream(self.tokenizer, generate, options, length, ends, stop, cancelled)
+        return AnswerStream(
+            self.tokenizer, generate, options, _length(ids, visual), next_position, ends, stop, cancelled
+        )
 
-    def _complete(self, batch: list[Request], visual: list[list[torch.Tensor]], options: dict) -> list[Completion]:
-        """The completions of requests of the same settings, whose images have these visual tokens."""
-        ids = [tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt") for request in batch]
-        output_ids = generate_batch(self.model, ids, visual, batch[0].pruning, **options)
+    def _complete(
+        self,
+        batch: list[Request],
+        visual: list[list],
+        ids_of: Callable[[str], torch.LongTensor],
+        texts: dict,
+        options: dict,
+    ) -> list[Completion]:
+        """The completions of requests of the same settings, whose images have these visual tokens.
+
+        `ids_of` gives the ids of a prompt; for `texts` see `generate_batch`.
+        """
+        ids = [ids_of(request.prompt) for request in batch]
+        output_ids = generate_batch(self.model, ids, visual, batch[0].pruning, texts, **options)
         texts = self.tokenizer.batch_decode(output_ids, skip_special_tokens=True)
         return [
             Completion(text.strip(), tuple(map(len, images)), _length(row, images))
@@ -201,6 +217,6 @@ def _kind(request: Request) -> tuple:
     return request.pruning, len(request.images)
 
 
-def _length(ids: torch.LongTensor, visual: list[torch.Tensor]) -> int:
+def _length(ids: torch.LongTensor, visual: list[torch.Tensor | PlacedTokens]) -> int:
     """Tokens of a prompt with its images in place."""
     return len(ids) + sum(len(tokens) - 1 for tokens in visual)

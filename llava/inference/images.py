@@ -20,6 +20,7 @@ from llava.inference.request import Request
 from llava.model import encode as door
 from llava.model.encode import Encoded
 from llava.model.question import questions_of
+from llava.model.splice import PlacedTokens
 from llava.pruning import Settings
 from llava.vision.pictures import is_data_uri, read_picture
 from llava.vision.pixels import process_images
@@ -85,7 +86,7 @@ def _encode(model, pixels: list[torch.Tensor], sizes: list[tuple[int, int]]) -> 
 @torch.inference_mode()
 def choose_tokens(
     model, encoded: list[Encoded], pruning: Settings, questions: Sequence[str] | None = None
-) -> list[torch.Tensor]:
+) -> list[torch.Tensor | PlacedTokens]:
     """The visual tokens (length, D) of each image, as `llava.model.encode.visual_tokens` has them.
 
     `questions` is what is asked about each image, for methods that choose by it.
@@ -130,9 +131,9 @@ class ImageStream:
         new = (image for step in _plan(requests) for image in step.new.values())
         self._decoded = map_ahead(_Pixels(image_processor, self._model.config), new, num_workers)
         self._encoded: dict[tuple, Encoded] = {}
-        self._chosen: dict[tuple, torch.Tensor] = {}  # by image, settings and question
+        self._chosen: dict[tuple, torch.Tensor | PlacedTokens] = {}  # by image, settings and question
 
-    def next_batch(self, batch: list[Request]) -> list[list[torch.Tensor]]:
+    def next_batch(self, batch: list[Request]) -> list[list[torch.Tensor | PlacedTokens]]:
         """The visual tokens (length, D) of the images of the next requests; the same choice is the same tensor.
 
         The requests of `batch` have the same settings. Raises InputError if an image cannot be read or encoded.

@@ -48,7 +48,7 @@ def answer_losses(engine: Engine, requests: Iterable[Request], answered: list[st
 
 
 @torch.inference_mode()
-def _losses(engine: Engine, batch: list[Request], answered: list[str], visual: list[torch.Tensor]) -> list[tuple]:
+def _losses(engine: Engine, batch: list[Request], answered: list[str], visual: list) -> list[tuple]:
     """The losses of one batch, whose images have these visual tokens."""
     model = engine.model
     wholes = [tokenizer_image_token(text, engine.tokenizer, return_tensors="pt") for text in answered]
@@ -59,11 +59,11 @@ def _losses(engine: Engine, batch: list[Request], answered: list[str], visual: l
         if not lengths[-1]:
             raise InputError(f"{request.name} has an answer without a token")
     prompts = embed(model, wholes, visual)
-    model.check_context(prompts.longest)
+    model.check_context(prompts.furthest)
     logits = model(
         inputs_embeds=prompts.inputs_embeds,
         attention_mask=prompts.attention_mask,
-        position_ids=prompts.positions(torch.zeros_like(prompts.source[:, :1])),
+        position_ids=prompts.positions(),
         pruning=batch[0].pruning,
         use_cache=False,
         logits_to_keep=max(lengths) + 1,

@@ -22,7 +22,7 @@ from llava.inference.request import mark_images
 from llava.inference.streaming import stream_text, uses_beams
 from llava.model.builder import LoadedModel, as_loaded
 from llava.model.encode import Encoded
-from llava.model.splice import EmbeddedPrompts
+from llava.model.splice import EmbeddedPrompts, PlacedTokens
 from llava.model.template import Template
 from llava.pruning import Settings
 from llava.pruning.kv_cache import cached_length
@@ -57,7 +57,7 @@ class _Image(NamedTuple):
 
     source: Encoded | Decoded
     question: str
-    tokens: torch.Tensor
+    tokens: torch.Tensor | PlacedTokens
 
 
 @dataclass
@@ -186,7 +186,7 @@ class Session:
         every = self._images | self._choose(images, [question_in(message)] * len(images), self.pruning)
         shown = {} if is_blind else every
         prompts = embed(self._model, [ids], [image.tokens for image in shown.values()])
-        self._model.check_context(prompts.longest)
+        self._model.check_context(prompts.furthest)
         ids[ids == IMAGE_TOKEN_INDEX] = torch.tensor(list(shown), dtype=ids.dtype)
         return _Pending(conversation, prompt, every, prompts, ids[prompts.source[0].cpu()].tolist())
 
@@ -199,14 +199,7 @@ class Session:
             options["cache"] = cache
         turn.computed = prompts.longest - cached_length(cache)
         with refuse_too_large("the conversation"):
-            output_ids = self._model.generate_from_embeds(
-                prompts.inputs_embeds,
-                prompts.attention_mask,
-                prompts.longest,
-                prompts.is_visual,
-                self.pruning,
-                **options,
-            )
+            output_ids = self._model.answer(prompts, self.pruning, **options)
         if cache is not None:
             self._cached = (turn.tokens + output_ids[0].tolist())[: cache.get_seq_length()]
             self._cache = cache

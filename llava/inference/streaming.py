@@ -41,6 +41,7 @@ class AnswerStream(Iterator[str]):
 
     Attributes:
         prompt_tokens: tokens of the prompt, visual tokens included.
+        next_position: where the answer begins in the context, which may be beyond the tokens.
         text: the whole answer, without space around it; empty before the end.
         completion_tokens: tokens generated, the end-of-sequence token and those of a stop text included; 0 before the
             end.
@@ -54,12 +55,13 @@ class AnswerStream(Iterator[str]):
         generate: Callable[..., torch.LongTensor],
         options: dict,
         prompt_tokens: int,
+        next_position: int,
         ends: list[int],
         stop: Sequence[str] = (),
         cancelled: Event | None = None,
     ) -> None:
         """`ends` are the ids that end an answer; for the other arguments see `stream_text`."""
-        self.prompt_tokens, self.text, self.completion_tokens = prompt_tokens, "", 0
+        self.prompt_tokens, self.next_position, self.text, self.completion_tokens = prompt_tokens, next_position, "", 0
         self.finish_reason: str | None = None
         self._reader, self._ends, self._cancelled = _Reader(tokenizer, tuple(stop)), ends, cancelled
         self._pieces = stream_text(tokenizer, generate, options, stop, cancelled)

@@ -45,14 +45,18 @@ def training_loss(
 
     `question` is that of `embed_prompts`.
 
-    Sequences are padded on the right, where causal attention needs no mask. Every step has a gradient for the
+    Sequences are padded on the right, where causal attention needs no mask, but for positions with gaps: without one,
+    transformers takes these for packed sequences. Every step has a gradient for the
     projector, zero where the batch has no image, as DDP demands.
     """
     prompts = model.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, "right", pruning, question)
     embeds = prompts.inputs_embeds
     if not prompts.num_visual_tokens:
         embeds = embeds + _no_gradient(model)
-    hidden = model.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+    placed = {}
+    if (pruning or model.pruning).keeps_room:
+        placed = {"position_ids": prompts.positions(), "attention_mask": prompts.attention_mask}
+    hidden = model.model(inputs_embeds=embeds, use_cache=False, **placed).last_hidden_state
     return CausalLMOutputWithPast(loss=answer_loss(hidden, prompts.labels, model.lm_head, num_items))
 
 

@@ -37,13 +37,19 @@ def join_crops(
         return torch.cat([tokens.flatten(0, 1), *([] if newline is None else [newline.unsqueeze(0).to(tokens)])])
     if tower.select_feature != "patch":
         raise InputError(f"mm_patch_merge_type {merge_type!r} needs mm_vision_select_feature 'patch'")
+    grid = crop_grid(config, tower, image_size, crops)
+    most_crops = anyres_max(config.image_aspect_ratio)
+    return merge_crops(tokens, chosen.patches, grid, tower.num_patches_per_side, image_size, newline, most_crops)
+
+
+def crop_grid(config, tower: VisionTower, image_size: tuple[int, int] | None, crops: int) -> tuple[int, int]:
+    """Crops (across, down) of the large picture. Raises InputError unless the image has so many by its size."""
     if image_size is None:
         raise InputError("image_sizes is needed: an image in several crops is put together by its original size")
     grid = get_anyres_image_grid_shape(image_size, config.image_grid_pinpoints, tower.image_size)
     if crops != 1 + grid[0] * grid[1]:
         raise InputError(f"an image of size {image_size} takes 1 + {grid[0]} x {grid[1]} crops, not {crops}")
-    most_crops = anyres_max(config.image_aspect_ratio)
-    return merge_crops(tokens, chosen.patches, grid, tower.num_patches_per_side, image_size, newline, most_crops)
+    return grid
 
 
 def merge_crops(
@@ -74,7 +80,7 @@ def merge_crops(
     tokens, kept = tokens.flatten(0, 1), kept.flatten()
     is_whole_picture = kept < patches
     whole, rest, width = tokens[is_whole_picture], tokens[~is_whole_picture], across * side
-    y, x = _positions(kept[~is_whole_picture] - patches, across, side)
+    y, x = row_and_column(kept[~is_whole_picture] - patches, across, side)
     if newline is not None:
         top, bottom, left, right = unpad_box(width, down * side, image_size)
         inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
@@ -122,7 +128,7 @@ def count_merged_tokens(image_size: tuple[int, int], config, side: int, image_pr
     return side * side + height * (width + 1)
 
 
-def _positions(kept: torch.LongTensor, across: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+def row_and_column(kept: torch.LongTensor, across: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Row and column in the large picture of each kept patch (length,) of its crops: two (length,) int64."""
     crop, patch = kept // side**2, kept % side**2
     return crop // across * side + patch // side, crop % across * side + patch % side

@@ -10,14 +10,16 @@ Shapes: K crops of an image, N patches, T kept tokens, C vision channels, D mode
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 import torch
 
 from llava.errors import InputError
 from llava.model.anyres import join_crops
-from llava.pruning import MergedTokens, Settings, Views, VisualTokens, select
+from llava.model.places import place_tokens
+from llava.model.splice import PlacedTokens
+from llava.pruning import METHOD_NAMES, MergedTokens, Settings, Views, VisualTokens, select
 
 
 def encodes_one_by_one(dtype: torch.dtype, training: bool) -> bool:
@@ -37,26 +39,42 @@ class Encoded:
         views: of its crops; `views.pixels` (K, 3, height, width) are what the tower was given.
         size: original (width, height); None if unknown.
         has_crops: whether it was cut into crops, even if into one.
+
+    What was chosen last is kept, so that a call that differs in `positions` alone chooses nothing anew.
     """
 
     views: Views
     size: tuple[int, int] | None
     has_crops: bool
+    _chosen: dict = field(default_factory=dict, repr=False, compare=False)  # by question, for one choice of settings
 
-    def tokens(self, model, pruning: Settings, question: str = "") -> torch.Tensor:
+    def tokens(self, model, pruning: Settings, question: str = "") -> torch.Tensor | PlacedTokens:
         """(length, D): its visual tokens for these settings and a question about it, as the language model takes them.
+
+        They have places where `pruning` keeps the room of the unpruned image.
 
         Raises InputError if the method cannot work on the tower, or its crops do not fit its size.
         """
-        return self.join(model, choose(model, self.views, pruning, question))
+        if pruning.pruning_method not in METHOD_NAMES:  # a user's may choose otherwise when it is asked again
+            return self.join(model, choose(model, self.views, pruning, question), pruning)
+        key = pruning.choice, question
+        chosen = self._chosen.get(key)
+        if chosen is None:
+            chosen = choose(model, self.views, pruning, question)
+            if any(settings != pruning.choice for settings, _ in list(self._chosen)):
+                self._chosen.clear()
+            self._chosen[key] = chosen
+        return self.join(model, chosen, pruning)
 
-    def join(self, model, chosen: VisualTokens | MergedTokens) -> torch.Tensor:
+    def join(self, model, chosen: VisualTokens | MergedTokens, pruning: Settings) -> torch.Tensor | PlacedTokens:
         """(length, D): the tokens `chosen` of its crops, projected, in one sequence."""
-        if not self.has_crops:
-            return chosen.tokens[0]
-        newline = getattr(model.model, "image_newline", None)
-        crops = len(self.views.features)
-        return join_crops(chosen, model.config, model.get_vision_tower(), newline, self.size, crops)
+        newline, tower = getattr(model.model, "image_newline", None), model.get_vision_tower()
+        crops, patches, _ = self.views.features.shape
+        layout = {"config": model.config, "tower": tower, "newline": newline, "image_size": self.size, "crops": crops}
+        has_all = chosen.has_places and chosen.patches.numel() == crops * patches
+        if pruning.keeps_room and not has_all:
+            return place_tokens(chosen, pruning.positions, patches, has_crops=self.has_crops, **layout)
+        return join_crops(chosen, **layout) if self.has_crops else chosen.tokens[0]
 
 
 def encode(
@@ -105,7 +123,7 @@ def choose(model, views: Views, pruning: Settings, question: str = "") -> Visual
 
 def visual_tokens(
     model, encoded: list[Encoded], pruning: Settings, questions: Sequence[str] | None = None
-) -> list[torch.Tensor]:
+) -> list[torch.Tensor | PlacedTokens]:
     """The visual tokens (length, D) of each image, chosen in one call where that cannot change what is kept.
 
     `questions` is what is asked about each, for methods that choose by it. Raises InputError as `Encoded.tokens`.
@@ -116,4 +134,4 @@ def visual_tokens(
         return [image.tokens(model, pruning, asked) for image, asked in zip(encoded, questions, strict=True)]
     views = [image.views for image in encoded]
     chosen = choose(model, Views.joined(views), pruning).split([len(own.features) for own in views])
-    return [image.join(model, own) for image, own in zip(encoded, chosen, strict=True)]
+    return [image.join(model, own, pruning) for image, own in zip(encoded, chosen, strict=True)]

@@ -17,10 +17,11 @@ from transformers import Cache
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.model.encode import choose, encode, visual_tokens
+from llava.model.gaps import next_positions
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.pruning_defaults import PruningDefaults
 from llava.model.question import QuestionViews
-from llava.model.splice import EmbeddedPrompts, splice, text_mask
+from llava.model.splice import EmbeddedPrompts, PlacedTokens, splice, text_mask
 from llava.model.vision_setup import add_vision_modules, add_vision_tokens
 from llava.pruning import MergedTokens, Settings, VisualTokens
 from llava.pruning.kv_cache import cached_length
@@ -116,8 +117,8 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
         image_sizes: list[tuple[int, int]] | None,
         pruning: Settings | None = None,
         questions: list[str] | None = None,
-    ) -> list[torch.Tensor]:
-        """Visual tokens of each image, as the language model takes them: I tensors (length, D).
+    ) -> list[torch.Tensor | PlacedTokens]:
+        """Visual tokens of each image, as the language model takes them: (length, D) of I images.
 
         Args:
             images: (I, 3, h, w) or (I, K, 3, h, w), or a list of (3, h, w) and (K, 3, h, w).
@@ -157,7 +158,8 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
         Returns:
             (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels). With images `input_ids`
             is None and the others are (B, longest, ...), padded on the side `config.tokenizer_padding_side`, the mask
-            (B, past + longest); without images everything comes back as it was.
+            (B, past + longest); without images everything comes back as it was. After a cache, positions are those
+            that come next: not its number of tokens, where `positions` kept the room of images in it.
 
         Raises:
             InputError: if images and image tokens do not match, or a prompt is longer than the context.
@@ -175,7 +177,8 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
             return False  # a decoding step, where asking the GPU for the ids would cost time
         if images is not None or bool((input_ids == IMAGE_TOKEN_INDEX).any()):
             return True
-        self.check_context(input_ids.shape[1] + cached_length(cache))
+        start = next_positions(cache, len(input_ids))
+        self.check_context(input_ids.shape[1] + (cached_length(cache) if start is None else int(start.max())))
         return False
 
     def embed_after(
@@ -208,11 +211,11 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
         prompts = self.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, side, pruning, question)
         if position_ids is not None and (pruning := pruning or self.pruning).is_blind:
             raise InputError(f"{pruning.pruning_method} shows no image: position_ids of the ids with images do not fit")
-        self.check_context(past + prompts.longest)
-        if position_ids is not None:
-            positions = prompts.expand_positions(position_ids)
-        else:
-            positions = prompts.positions(past_mask.sum(dim=1, keepdim=True))
+        if (start := next_positions(cache, len(input_ids), past_mask)) is None:
+            start = past_mask.sum(dim=1, keepdim=True)
+        if past:
+            self.check_context(int((prompts.next_position + start).max()))
+        positions = prompts.positions(start) if position_ids is None else prompts.expand_positions(position_ids)
         return prompts, positions, torch.cat([past_mask, prompts.attention_mask], dim=1)
 
     @torch.compiler.disable  # its shapes depend on the data: compiling it never ends
@@ -258,11 +261,11 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
         visual = self.embed_images(images, image_sizes, pruning, *more) if image_num else []
         limit = self.config.tokenizer_model_max_length if self.training else None
         prompts = splice(input_ids, mask, labels, visual, self.model.embed_tokens, padding_side, limit)
-        self.check_context(prompts.longest)
+        self.check_context(prompts.furthest)
         return prompts
 
     def check_context(self, length: int) -> None:
-        """Raise InputError if a prompt of so many tokens is longer than the context."""
+        """Raise InputError if a prompt is longer than the context: `length` is the position of what follows it."""
         limit = self.config.max_position_embeddings
         if length > limit:
             raise InputError(f"the prompt is longer than the context: {length} tokens, the model takes {limit}")

@@ -19,6 +19,30 @@ from llava.errors import InputError
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
+class PlacedTokens:
+    """The visual tokens of a pruned image that keep the room that it has unpruned. A bare tensor has as much as tokens.
+
+    Attributes:
+        tokens: (L, D).
+        places: (L,) int64: the index of each token in the image's unpruned sequence (see `llava.model.places`), or 0 to
+            L - 1 where tokens are renumbered; in no order where tokens were merged, and several may have the same.
+        room: the length of the unpruned sequence: text that follows stands so far behind the image's begin.
+    """
+
+    tokens: torch.Tensor
+    places: torch.LongTensor
+    room: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def room_of(tokens: torch.Tensor | PlacedTokens) -> int:
+    """By how many positions an image moves what follows it."""
+    return tokens.room if isinstance(tokens, PlacedTokens) else len(tokens)
+
+
 @dataclass(frozen=True)
 class EmbeddedPrompts:
     """Prompts as the language model takes them, each image in its place.
@@ -30,7 +54,9 @@ class EmbeddedPrompts:
         labels: (B, L) int64, -100 at visual tokens and padding; None where none were given.
         num_visual_tokens: how many visual tokens each image has, in the order of the images.
         source: (B, L) int64: which token of the prompt's ids each token comes from.
-        shift: (B, L) int64: how many places the images have moved each token up.
+        position: (B, L) int64: of each token, counted from the prompt's first.
+        shift: (B, L) int64: by how many positions the images have moved each token up.
+        ends: B numbers: the position of text that follows each prompt, which may be more than its tokens: see `places`.
     """
 
     inputs_embeds: torch.Tensor
@@ -39,25 +65,52 @@ class EmbeddedPrompts:
     labels: torch.LongTensor | None
     num_visual_tokens: list[int]
     source: torch.LongTensor
+    position: torch.LongTensor
     shift: torch.LongTensor
+    ends: list[int]
 
     @property
     def longest(self) -> int:
-        """L."""
+        """L: the tokens that the longest prompt has in the KV cache."""
         return self.inputs_embeds.shape[1]
 
-    def positions(self, past: torch.LongTensor) -> torch.LongTensor:
-        """(B, L): consecutive positions after `past` (B, 1) tokens; 0 where there is padding."""
-        return ((self.attention_mask.cumsum(dim=1) - 1).clamp(min=0) + past) * self.attention_mask
+    @property
+    def furthest(self) -> int:
+        """The greatest of `ends`: how much of the context the prompts use up."""
+        return max(self.ends)
+
+    @property
+    def next_position(self) -> torch.LongTensor:
+        """(B, 1): `ends`."""
+        return torch.tensor(self.ends, device=self.position.device).unsqueeze(1)
+
+    def positions(self, start: torch.LongTensor | int = 0) -> torch.LongTensor:
+        """(B, L): positions of prompts of which each begins at its `start` (B, 1); 0 where there is padding."""
+        return (self.position + start) * self.attention_mask
+
+    def ends_at(self, positions: torch.LongTensor) -> torch.LongTensor:
+        """(B, 1): the position of text that follows, where the tokens are at `positions` (B, L)."""
+        column = torch.arange(1, self.longest + 1, device=positions.device)
+        last = (self.attention_mask * column).argmax(dim=1, keepdim=True)
+        return (positions - self.position).gather(1, last) + self.next_position
 
     def expand_positions(self, given: torch.LongTensor) -> torch.LongTensor:
         """(B, L) positions, from those of the prompts' ids (B, length) or, if there are L, as they are.
 
-        The visual tokens of an image take the positions from its image token on, and what follows moves up.
+        The visual tokens of an image take the positions from its image token on, and what follows moves up by its room.
         """
         if given.shape[-1] == self.longest:
             return given
         return (given.expand(len(self.source), -1).gather(1, self.source) + self.shift) * self.attention_mask
+
+
+def check_answerable(positions: torch.LongTensor, ends: torch.LongTensor) -> None:
+    """Raise InputError unless prompts at `positions` (B, L), padded on the left, are followed by text at `ends` (B, 1).
+
+    transformers goes on right behind the last token, which is too soon after an image that keeps room.
+    """
+    if not torch.equal(positions[:, -1:] + 1, ends):
+        raise InputError("positions: a prompt must not end with an image that keeps its room: text has to follow it")
 
 
 def text_mask(
@@ -81,7 +134,7 @@ def splice(
     input_ids: torch.LongTensor,
     mask: torch.BoolTensor,
     labels: torch.LongTensor | None,
-    visual: list[torch.Tensor],
+    visual: list[torch.Tensor | PlacedTokens],
     embed_tokens: nn.Module,
     padding_side: str,
     limit: int | None = None,
@@ -94,7 +147,7 @@ def splice(
         visual: (number, D) of one image after another, over all prompts.
         embed_tokens: ids to (number, D).
         padding_side: "left" or "right".
-        limit: tokens after which a prompt is cut, with a warning; None for no limit.
+        limit: the position at which a prompt is cut, with a warning; None for no limit.
 
     Raises InputError if there are not as many images as image tokens.
     """
@@ -120,40 +173,51 @@ def splice(
         labels=new_labels,
         num_visual_tokens=[len(tokens) for tokens in visual],
         source=pad([row.source for row in rows]),
+        position=pad([row.position for row in rows]),
         shift=pad([row.shift for row in rows]),
+        ends=[row.end for row in rows],
     )
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One prompt without padding: embeddings (length, D), and (length,) as in `EmbeddedPrompts`."""
+    """One prompt without padding: embeddings (length, D), and (length,) or a number as in `EmbeddedPrompts`."""
 
     embeds: torch.Tensor
     is_visual: torch.BoolTensor
     source: torch.LongTensor
+    position: torch.LongTensor
     shift: torch.LongTensor
+    end: int
 
     @classmethod
-    def from_ids(cls, ids: torch.LongTensor, places: torch.LongTensor, visual: Iterator[torch.Tensor], embed) -> "_Row":
-        """`ids` (length,) without padding, at `places` of the prompt; the next images of `visual` are put in place."""
+    def from_ids(
+        cls, ids: torch.LongTensor, columns: torch.LongTensor, visual: Iterator[torch.Tensor | PlacedTokens], embed
+    ) -> "_Row":
+        """`ids` (length,) without padding, at `columns` of the prompt; the next images of `visual` are put in place."""
         is_image = ids == IMAGE_TOKEN_INDEX
         cuts = [-1, *is_image.nonzero().flatten().tolist(), len(ids)]
-        text = embed(ids[~is_image]).split([end - start - 1 for start, end in pairwise(cuts)])
-        embeds, repeats = [text[0]], torch.ones_like(ids)
-        for at, after in zip(cuts[1:-1], text[1:]):
-            tokens = next(visual).to(after)
+        numbers = [end - start - 1 for start, end in pairwise(cuts)]
+        text = embed(ids[~is_image]).split(numbers)
+        own, position = torch.arange(len(ids), device=ids.device), torch.arange(numbers[0], device=ids.device)
+        embeds, positions, repeats, start = [text[0]], [position], torch.ones_like(ids), numbers[0]
+        for at, after, number in zip(cuts[1:-1], text[1:], numbers[1:]):
+            image = next(visual)
+            is_placed, behind = isinstance(image, PlacedTokens), start + room_of(image)
+            tokens = (image.tokens if is_placed else image).to(after)
+            places = image.places.to(own) if is_placed else torch.arange(len(tokens), device=ids.device)
             embeds += [tokens, after]
-            repeats[at] = len(tokens)
-        embeds = torch.cat(embeds)
-        own = torch.arange(len(ids), device=ids.device).repeat_interleave(repeats)
-        shift = torch.arange(len(embeds), device=ids.device) - own
-        return cls(embeds, is_image.repeat_interleave(repeats), places.repeat_interleave(repeats), shift)
+            positions += [start + places, torch.arange(behind, behind + number, device=ids.device)]
+            repeats[at], start = len(tokens), behind + number
+        position = torch.cat(positions)
+        is_visual, columns = is_image.repeat_interleave(repeats), columns.repeat_interleave(repeats)
+        return cls(torch.cat(embeds), is_visual, columns, position, position - own.repeat_interleave(repeats), start)
 
     def cut(self, limit: int) -> "_Row":
-        """The first `limit` tokens, with a warning if there are more."""
-        if len(self.embeds) <= limit:
+        """The tokens at positions below `limit`, with a warning if there are more."""
+        if self.end <= limit:
             return self
-        logger.warning(
-            "a training sample of %d tokens is cut to tokenizer_model_max_length %d", len(self.embeds), limit
-        )
-        return _Row(self.embeds[:limit], self.is_visual[:limit], self.source[:limit], self.shift[:limit])
+        logger.warning("a training sample of %d tokens is cut to tokenizer_model_max_length %d", self.end, limit)
+        stays = self.position < limit
+        tensors = (self.embeds, self.is_visual, self.source, self.position, self.shift)
+        return _Row(*(values[stays] for values in tensors), limit)

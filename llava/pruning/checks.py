@@ -53,32 +53,28 @@ def check_chosen(chosen: object, views: Views, kept: Iterable[torch.LongTensor] 
     features = views.projected if getattr(chosen, "projected", False) else views.features
     tokens, number = _check_tokens(chosen.tokens, features), features.shape[1]
     checked = [patches for patches in kept if not chosen.has_places or patches is not chosen.patches]
-    if not chosen.has_places and chosen.patches is not None:
-        chosen = replace(chosen, patches=_check_centres(chosen.patches, tokens, features))
-    if chosen.has_places:
+    centres = None
+    if chosen.patches is not None:
         check_patches(chosen.patches, features)
         if chosen.patches.shape != tokens.shape[:2]:
             raise MethodError(f"it returns {tokens.shape[1]} tokens of {chosen.patches.shape[1]} patches")
-        checked.append(chosen.patches.clone())
+        if chosen.has_places:
+            checked.append(chosen.patches.clone())
+        else:  # in any order
+            centres = chosen.patches.clone()
     total = tokens.detach().sum(dtype=torch.float32)
-    total, *steps = torch.stack([total, *(_least_step(patches, number) for patches in checked)]).tolist()
+    furthest = [] if centres is None else [centres.amin().float(), centres.amax().float()]
+    values = torch.stack([total, *(_least_step(patches, number) for patches in checked), *furthest]).tolist()
+    total, steps, ends = values[0], values[1 : 1 + len(checked)], values[1 + len(checked) :]
+    for end in ends:
+        if not 0 <= end < number:
+            raise MethodError(f"it puts a token at patch {end:.0f} of a crop, which has the patches 0 to {number - 1}")
     for patches, step in zip(checked, steps, strict=True):
         if step < 1:
             raise MethodError(_fault(patches, number))
     if not math.isfinite(total) and not tokens.isfinite().all() and features.isfinite().all():
         raise MethodError("it returns tokens that are not finite")
-    return VisualTokens(tokens, checked[-1]) if chosen.has_places else replace(chosen, tokens=tokens)
-
-
-def _check_centres(patches: object, tokens: torch.Tensor, features: torch.Tensor) -> torch.LongTensor:
-    """A copy of the patches (K, T) at the centres of merged tokens. Raises MethodError for what cannot be such."""
-    check_patches(patches, features)
-    if patches.shape != tokens.shape[:2]:
-        raise MethodError(f"it returns {tokens.shape[1]} tokens at {patches.shape[1]} patches")
-    least, most = patches.amin(), patches.amax()
-    if least < 0 or most >= features.shape[1]:
-        raise MethodError(f"its tokens stand at patches {int(least)} to {int(most)} of {features.shape[1]}")
-    return patches.clone()
+    return VisualTokens(tokens, checked[-1]) if chosen.has_places else replace(chosen, tokens=tokens, patches=centres)
 
 
 def check_values(patches: torch.LongTensor, number: int) -> None:

@@ -1,7 +1,8 @@
-"""What transformers calls a KV cache: releases up to 5.23 `past_key_values`, later ones `cache`."""
+"""What transformers calls a KV cache, up to release 5.23 `past_key_values`, later `cache`; and what goes with it."""
 
 import inspect
 
+import torch
 from transformers import Cache, LlamaModel
 
 NAMES = ("cache", "past_key_values")
@@ -24,3 +25,13 @@ def take_cache(options: dict) -> Cache | None:
     for name in NAMES:
         options.pop(name, None)
     return found
+
+
+def as_one_sequence(past: int, length: int, device: torch.device) -> dict:
+    """Arguments of a language model by which one prompt, of `length` tokens after `past` cached ones, is one sequence.
+
+    FlashAttention, in transformers, would take gaps between its positions for sequences that are packed together.
+    """
+    queries, keys = (torch.tensor([0, end], dtype=torch.int32, device=device) for end in (length, past + length))
+    lengths = {"max_length_q": length, "max_length_k": past + length}
+    return {"cu_seq_lens_q": queries, "cu_seq_lens_k": keys, **lengths}

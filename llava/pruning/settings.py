@@ -20,6 +20,7 @@ from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, check_pruning_me
 
 CROP, IMAGE = "crop", "image"
 BUDGETS_PER = (CROP, IMAGE)
+RENUMBERED, ORIGINAL, AFTER = "renumbered", "original", "after"
 
 
 def setting(default: Any, kind: Callable[[str], Any], help: str, **more: Any) -> Any:
@@ -47,6 +48,10 @@ class Settings:
         pruning_seed: the seed of what a method draws at random.
         budget_per: whether T counts per "crop" or per "image". Per image, a method is given the patches of all crops as
             one list.
+        positions: by which numbers the language model knows where the tokens of a pruned prompt stand. "renumbered",
+            as VisPruner and the other papers have it: one after another. "original": a kept token has the position
+            that it has unpruned, and text goes on after all that there would be (GAP, arXiv 2506.21873). "after": kept
+            tokens one after another, and text goes on after all that there would be.
 
     Raises ValueError for an invalid value; the message names the setting. Raises PruningError for a method that cannot
     take the crops of an image together.
@@ -93,6 +98,15 @@ class Settings:
         suffix=lambda value: f"_per_{value}",
         is_read=lambda own: own.prunes,
     )
+    positions: str = setting(
+        RENUMBERED,
+        str,
+        "positions of kept tokens: anew, or as unpruned; after: anew, but text goes on where it would unpruned",
+        choices=(RENUMBERED, ORIGINAL, AFTER),
+        label="Positions",
+        suffix=lambda value: f"_{value}",
+        is_read=lambda own: own.prunes_before_decoder,
+    )
 
     def __post_init__(self) -> None:
         for own in fields(self):
@@ -128,6 +142,11 @@ class Settings:
     def prunes_before_decoder(self) -> bool:
         """Whether fewer visual tokens enter the language model than there are patches."""
         return self.prunes and not self.prunes_in_decoder
+
+    @property
+    def keeps_room(self) -> bool:
+        """Whether text goes on after a pruned image where it would unpruned, so that tokens and positions differ."""
+        return self.positions != RENUMBERED and self.prunes_before_decoder
 
     @property
     def question_views(self) -> tuple[str, ...]:
@@ -173,6 +192,11 @@ class Settings:
             if not own.metadata.get("is_read", lambda _: True)(self):
                 values[own.name] = own.metadata.get("unread", own.default)
         return values
+
+    @cached_property
+    def choice(self) -> Settings:
+        """The settings less `positions`, which decide where tokens stand, and not which are kept."""
+        return self if self.positions == RENUMBERED else replace(self, positions=RENUMBERED)
 
     @property
     def suffix(self) -> str:

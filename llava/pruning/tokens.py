@@ -52,7 +52,8 @@ class MergedTokens:
 
     Attributes:
         tokens: (K, T, C), in the tower's channels, or (K, T, D).
-        patches: (K, T) int64: the patch at each token's centre; None where that is not known.
+        patches: (K, T) int64: the patch at each token's centre, which decides its position where the setting
+            `positions` is "original"; several may have the same. None spreads them evenly over the crop.
         projected: whether the tokens are in the model's channels already.
     """
 

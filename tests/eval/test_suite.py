@@ -1,5 +1,6 @@
 """Many benchmarks and settings in one run: the answers of single runs, one model, and how it ends."""
 
+import itertools
 import json
 import re
 import shutil
@@ -48,17 +49,18 @@ def errors(err: str) -> list[str]:
 @pytest.mark.parametrize("version", ["v1.5", "v1.6"])
 def test_answers_settings_and_scores_are_those_of_single_runs(call, checkpoints, scenes, tmp_path, version):
     options = ["--model-path", checkpoints(version), "--device", "cpu", "--data-dir", scenes, "--max_new_tokens", 4]
-    methods, budgets = ["vispruner", "none", "fastv", "mmtok"], [16, 4]
+    methods, budgets, positions = ["vispruner", "none", "fastv", "mmtok"], [16, 4], ["renumbered", "original"]
     together, alone = tmp_path / "together", tmp_path / "alone"
-    grid = ["--visual_token_num", *budgets, "--pruning_method", *methods]
+    grid = ["--visual_token_num", *budgets, "--pruning_method", *methods, "--positions", *positions]
     assert call(command, "pope", "sqa", *options, "--out-dir", together, *grid)[0] == 0
     for name in ("pope", "sqa"):
         for method in methods:
-            for budget in budgets:
+            for budget, own in itertools.product(budgets, positions):
                 single = ["--visual_token_num", budget, "--pruning_method", method, "--out-dir", alone]
-                assert call(command, name, *options, *single, "--batch-size", 3)[0] == 0
+                assert call(command, name, *options, *single, "--positions", own, "--batch-size", 3)[0] == 0
     files = sorted(file.relative_to(alone) for file in alone.rglob("merge.jsonl"))
-    assert len(files) == 2 * 7
+    assert len(files) == 2 * (7 + 4)  # not of none and fastv, whose answers the positions do not change
+    assert sum("_original/" in str(file) for file in files) == 2 * 4
     for file in files:
         assert texts(together / file) == texts(alone / file)
         for kind in ("settings", "score", "items"):

@@ -6,6 +6,7 @@ import torch
 from llava.errors import InputError
 from llava.inference import Session
 from llava.inference.images import choose_tokens, encode_images
+from llava.model import encode as door
 from llava.pruning import Settings
 from tests.conftest import IMAGE, generate_alone, picture
 
@@ -32,6 +33,22 @@ def test_its_visual_tokens_are_those_of_a_new_encoding(loaded, encoded, version,
         for settings, tokens in zip(SETTINGS, chosen):
             again = encode_images(llava, [image], "it")
             assert torch.equal(tokens, choose_tokens(llava[1], again, settings, [ASKED])[0])
+
+
+def test_positions_alone_choose_nothing_anew(loaded, monkeypatch):
+    llava, asked = loaded(), []
+    (seen,) = encode_images(llava, [picture(200, 150)], "it")
+    select = door.select
+    monkeypatch.setattr(door, "select", lambda views, settings: asked.append(settings) or select(views, settings))
+    same = [Settings(16, positions=positions) for positions in ("renumbered", "original", "after")]
+    kept = [choose_tokens(llava[1], [seen], settings)[0] for settings in same]
+    assert asked == same[:1]
+    assert torch.equal(kept[0], kept[1].tokens)
+    assert torch.equal(kept[0], kept[2].tokens)
+    assert not torch.equal(kept[1].places, kept[2].places)
+    for settings in (Settings(8), *same):  # only what was chosen last is kept
+        choose_tokens(llava[1], [seen], settings)
+    assert asked == [same[0], Settings(8), same[0]]
 
 
 def test_a_message_may_bring_it_among_others(loaded, encoded):

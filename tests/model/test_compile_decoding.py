@@ -35,9 +35,10 @@ def test_a_static_cache_changes_no_answer(llava, pruning):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 @pytest.mark.parametrize("llava", [("v1.5", "llama")], indirect=True)
-def test_the_step_that_is_compiled_gives_the_same_answers(llava):
+@pytest.mark.parametrize("positions", ["renumbered", "original"])
+def test_the_step_that_is_compiled_gives_the_same_answers(llava, positions):
     model = llava[1]
-    model.visual_token_num = 16
+    model.pruning = Settings(16, positions=positions)
     expected = ask(llava, PROMPTS[:1], IMAGES[:1])
     model.compile_decoding = True
     torch._dynamo.reset()

@@ -50,7 +50,7 @@ REFUSED = {
     "of one crop": ("MergedTokens(views.features[:1, :2])", r"tokens must be a tensor \(2, T, 4\) .*, got \(1, 2, 4\)"),
     "of another width": ("MergedTokens(views.projected)", r"got \(2, 16, 5\)"),
     "projected, of the tower's width": ("MergedTokens(views.features, projected=True)", r"\(2, T, 5\) .*\(2, 16, 4\)"),
-    "a centre too few": ("MergedTokens(views.features[:, :2], torch.tensor([[1]] * 2))", "2 tokens at 1 patches"),
+    "a centre too few": ("MergedTokens(views.features[:, :2], torch.tensor([[1]] * 2))", "2 tokens of 1 patches"),
     "a centre beyond": (
         "MergedTokens(views.features[:, :2], torch.tensor([[1, 16]] * 2))",
         "stand at patches 1 to 16 of 16",
@@ -62,6 +62,10 @@ REFUSED = {
     "infinite": ("MergedTokens(views.features[:, :2] / 0)", "tokens that are not finite"),
     "one of them": ("MergedTokens(views.features.index_fill(1, torch.tensor([7]), -torch.inf))", "are not finite"),
     "infinite in the tower's dtype": ("MergedTokens(views.features.double() * 1e200)", "are not finite"),
+    "centres too few": ("MergedTokens(views.features[:, :2], torch.tensor([[1]] * 2))", "2 tokens of 1 patches"),
+    "centres beyond": ("MergedTokens(views.features[:, :2], torch.tensor([[1, 16]] * 2))", "puts a token at patch 16"),
+    "centres below": ("MergedTokens(views.features[:, :2], torch.tensor([[1, -1]] * 2))", "puts a token at patch -1"),
+    "centres that are floats": ("MergedTokens(views.features[:, :2], torch.ones(2, 2))", "of int64, got .* float32"),
     "another thing": ("views.features[:, :2]", "select must return VisualTokens or MergedTokens, not Tensor"),
     "forgotten": ("None", "select must return VisualTokens or MergedTokens, not NoneType"),
     "indices alone": ("torch.tensor([[0, 1]] * 2)", "select must return VisualTokens or MergedTokens, not Tensor"),
@@ -94,6 +98,7 @@ def test_what_may_be_returned_still_may(write):
         "views.keep_all()": 16,
         "MergedTokens(views.features.double().mean(dim=1, keepdim=True))": 1,
         "MergedTokens(views.features.half()[:, :3])": 3,
+        "MergedTokens(views.features[:, :3], torch.tensor([[15, 0, 0]] * 2))": 3,
         "VisualTokens(views.features[:, 2:4] * 2, torch.tensor([[2, 3]] * 2))": 2,
     }.items():
         tokens = select(views, Settings(4, pruning_method=write(f"return {returned}"))).tokens

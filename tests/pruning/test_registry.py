@@ -205,3 +205,20 @@ def test_a_model_without_cls_features_is_not_pruned(checkpoints):
     assert model.encode_images(pixels).tokens.shape[1] == 145
     with pytest.raises(InputError, match="pruning needs mm_vision_select_feature 'patch', not 'cls_patch'"):
         model.encode_images(pixels, Settings(8))
+
+
+@pytest.mark.parametrize(
+    ("given", "suffix"),
+    [
+        ({}, "_after"),
+        ({"budget_per": "image"}, "_per_image_after"),
+        ({"pruning_method": "fastv"}, ""),
+        ({"pruning_method": "none"}, ""),
+        ({"visual_token_num": None}, ""),
+    ],
+)
+def test_positions_count_where_tokens_leave_before_the_decoder(given, suffix):
+    own = Settings(**{"visual_token_num": 8, "positions": "after"} | given)
+    assert own.suffix == suffix
+    assert own.keeps_room == bool(suffix)
+    assert own.read["positions"] == ("after" if suffix else "renumbered")

@@ -13,6 +13,7 @@ from llava.pruning.methods.hiprune import HiPrune
 from llava.pruning.methods.prunesid import METHOD as PRUNESID
 from llava.pruning.methods.uniform import cells
 from tests.data import plain
+from tests.pruning.guests import views_of
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,16 @@ def test_prunesid_is_plain_loops(patches, number):
     assert isinstance(chosen, MergedTokens)
     for tokens, own, kept in zip(chosen.tokens, with_cls, expected):
         torch.testing.assert_close(tokens, own[[0, *(1 + i for i in sorted(kept))]], atol=0, rtol=0)
+    assert chosen.patches.tolist() == [[0, *sorted(kept)] for kept in expected]
+
+
+def test_merged_tokens_of_visionzip_say_around_which_patches_they_are():
+    views = views_of(1)
+    chosen = select(views, Settings(10, pruning_method="visionzip"))  # [CLS], 7 dominant and 2 contextual ones
+    by_attention = views.importance[0].argsort(descending=True)
+    dominant, rest = sorted(by_attention[:7].tolist()), sorted(by_attention[7:].tolist())
+    assert chosen.patches.tolist() == [[0, *dominant, rest[0], rest[4]]]
+    assert torch.equal(chosen.tokens[0, 1:8], views.features[0, dominant])
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5])

@@ -77,7 +77,7 @@ def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_pa
         refused = happens(client, "upload", {"path": path, "meta": {"_type": "gradio.FileData"}})
         assert not refused["success"] or "Nothing was uploaded" in refused["output"]["data"][3]
     sent = {"path": str(picture_file), "meta": {"_type": "gradio.FileData"}}
-    asked = happens(client, "submit", sent, False, 16, 0.5, "vispruner", 0, "crop")
+    asked = happens(client, "submit", sent, False, *asdict(Settings(16)).values())
     assert not asked["success"]
     assert not list(uploads.rglob("picture.png"))
     assert picture_file.exists()
@@ -167,9 +167,9 @@ def test_an_event_that_the_page_does_not_have_is_refused(client, capfd, changed)
 def test_values_that_no_browser_sends_leave_no_traceback(client, capfd):
     nested = [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]
     for value in (None, 5, True, 10**30, 1.5, "x", [], {}, nested, nested[0]):
-        assert not happens(client, "submit", *[value] * 7)["success"] or value == "x"
+        assert not happens(client, "submit", *[value] * (2 + len(fields(Settings))))["success"] or value == "x"
         happens(client, "upload", value)
-        happens(client, "input", *[value] * 5)
+        happens(client, "input", *[value] * len(fields(Settings)))
     for event_data in (None, {}, {"index": "0"}, 5):
         sent = {"data": [], "fn_index": number_of(client, "select"), "session_hash": "me", "event_data": event_data}
         assert client.post("/gradio_api/queue/join", json=sent).status_code == 400
@@ -211,7 +211,8 @@ def test_every_setting_has_a_control(service_of):
     controls = setting_controls(service_of())
     assert list(controls) == names
     assert {name: controls[name].value for name in names} == asdict(service_of().settings)
-    assert [name for name in names if controls[name].visible] == names[:3]  # the others change nothing here
+    # the others change nothing here
+    assert [name for name in names if controls[name].visible] == [*names[:3], "positions"]
     assert setting_controls(service_of("v1.6"))["budget_per"].visible
 
 
@@ -237,18 +238,19 @@ def test_controls_fit_the_method_and_the_budget(service_of):
         return dict(zip((field.name for field in fields(Settings)), fitting_controls(service_of("v1.6"), *values)))
 
     for method, reads_ratio, reads_seed in [("vispruner_stable", True, False), ("random", False, True)]:
-        updates = fitting(16, 0.5, method, 0, "crop")
+        updates = fitting(16, 0.5, method, 0, "crop", "renumbered")
+        assert updates["positions"]["visible"] is (method != "fastv")
         assert updates["important_ratio"]["interactive"] is reads_ratio
         assert updates["pruning_seed"]["visible"] is reads_seed
         assert updates["visual_token_num"]["maximum"] == 144
-    assert fitting(16, 0.5, "vispruner", 0, "image")["visual_token_num"]["maximum"] == 5 * 144
+    assert fitting(16, 0.5, "vispruner", 0, "image", "renumbered")["visual_token_num"]["maximum"] == 5 * 144
 
 
 def test_a_method_that_a_visitor_names_is_never_run(service_of, tmp_path):
     own = tmp_path / "own.py"
     own.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     for method in (str(own), ["vispruner"], None):
-        assert fitting_controls(service_of(), 16, 0.5, method, 0, "crop")
+        assert fitting_controls(service_of(), 16, 0.5, method, 0, "crop", "renumbered")
     assert not (tmp_path / "ran").exists()
 
 

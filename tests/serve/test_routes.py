@@ -416,6 +416,7 @@ def test_bad_input_is_refused_by_name_and_the_server_goes_on(server, stream):
         ((user("word " * 1000 + "a" * 950, PNG),), {}, "messages", full),  # with its picture alone
         ((user("What?", PNG),), {"max_tokens": 2000}, "max_tokens", full),
         ((user("What?", PNG),), {"extra_body": {"visual_token_num": 0}}, "visual_token_num", None),
+        ((user("What?", PNG),), {"extra_body": {"positions": "before"}}, "positions", None),
         ((user("What?", PNG),), {"extra_body": {"pruning_method": "best"}}, "pruning_method", None),
         ((user("What?", PNG),), {"n": 2}, "n", None),
     ]
@@ -499,10 +500,15 @@ def test_no_request_of_32_clients_is_lost(tiny):
 
 
 def test_the_last_token_that_the_context_has_room_for(server):
-    left = 2048 - ask(server, user("What?", PNG), max_tokens=1).usage.prompt_tokens
-    assert ask(server, user("What?", PNG), max_tokens=left).choices[0].finish_reason == "stop"
-    with pytest.raises(openai.BadRequestError, match="the context is full"):
-        ask(server, user("What?", PNG), max_tokens=left + 1)
+    whole = ask(server, user("What?", PNG), max_tokens=1).usage.prompt_tokens
+    for positions in ("renumbered", "original", "after"):
+        given = {"extra_body": {"visual_token_num": 8, "positions": positions}}
+        tokens = ask(server, user("What?", PNG), max_tokens=1, **given).usage.prompt_tokens
+        assert tokens == whole - 144 + 8
+        left = 2048 - (tokens if positions == "renumbered" else whole)
+        assert ask(server, user("What?", PNG), max_tokens=left, **given).choices[0].finish_reason == "stop"
+        with pytest.raises(openai.BadRequestError, match="the context is full"):
+            ask(server, user("What?", PNG), max_tokens=left + 1, **given)
 
 
 def post(server, body: bytes, kind: str = "application/json") -> tuple[int, dict]:

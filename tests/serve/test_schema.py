@@ -141,7 +141,7 @@ def test_the_settings_of_a_request_are_its_own_and_else_the_model_s():
 
 def test_every_setting_may_be_given():
     given = {"visual_token_num": 8, "important_ratio": 0.1, "pruning_method": "random", "pruning_seed": 5}
-    given |= {"budget_per": "image"}
+    given |= {"budget_per": "image", "positions": "original"}
     assert given.keys() == set(SETTINGS)
     assert read(**given).pruning(Settings()) == Settings(**given)
     assert read(mm_processor_kwargs=given).pruning(Settings()) == Settings(**given)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from llava.vision.grids import is_anyres
 if TYPE_CHECKING:
     from llava.inference.request import Request
     from llava.model.builder import LoadedModel
+    from llava.pruning import Settings
 
 MOST_NAMED = 20
 
@@ -99,32 +102,41 @@ def image_size(image: Path | bytes, name: str) -> tuple[int, int]:
     return picture_size(image, f"of {name}" if isinstance(image, bytes) else None)
 
 
-def check_lengths(loaded: LoadedModel, questions: list[Question], requests: list[Request]) -> None:
+def check_lengths(
+    loaded: LoadedModel, questions: list[Question], requests: list[Request], pruning: Settings | None = None
+) -> None:
     """Raise InputError, naming them, if prompts are longer than the context; `requests` are those of `questions`.
 
-    Where it depends on what is kept of an image how many visual tokens enter the model, the least that may is counted.
+    `pruning` are the settings of them all; each request's own, or the model's, if None.
+    Where it depends on what is kept of an image how much room it takes, the least that may is counted.
     """
     from llava.checkpoints.tokenizer import tokenizer_image_token
     from llava.inference.memory import most_visual_tokens
 
     model, faults = loaded.model, []
     limit = model.config.max_position_embeddings
+
+    @cache
+    def with_room(pruning: Settings) -> tuple[Settings, int]:
+        pruning = replace(pruning, visual_token_num=None) if pruning.keeps_room else pruning
+        return pruning, most_visual_tokens(model, pruning)
+
     for question, request in zip(questions, requests, strict=True):
-        request = request.with_settings(model.pruning)
-        images, pruning = len(request.images), request.pruning
+        request = (replace(request, pruning=pruning) if pruning else request).with_settings(model.pruning)
+        images, (own, most) = len(request.images), with_room(request.pruning)
         # No tokenizer makes more than a token of a byte, but for the few characters that it writes out.
-        if 2 * len(request.prompt.encode("utf-8", "replace")) + images * most_visual_tokens(model, pruning) <= limit:
+        if 2 * len(request.prompt.encode("utf-8", "replace")) + images * most <= limit:
             continue
         length = len(tokenizer_image_token(request.prompt, loaded.tokenizer)) - images
-        length += sum(_least_visual_tokens(loaded, image, pruning, request.name) for image in request.images)
+        length += sum(_least_room(loaded, image, own, request.name) for image in request.images)
         if length > limit:
             says = f"{request.name} is longer than the context: {length} tokens, the model takes {limit}"
             faults.append((question.question_id, says))
     refuse(faults)
 
 
-def _least_visual_tokens(loaded: LoadedModel, image: Path | bytes, pruning, name: str) -> int:
-    """The visual tokens of an image in a prompt, or as many as there are at least."""
+def _least_room(loaded: LoadedModel, image: Path | bytes, pruning: Settings, name: str) -> int:
+    """The positions that an image takes in a prompt, or as many as it takes at least."""
     from llava.model.anyres import count_merged_tokens
     from llava.pruning.method import METHOD_NAMES
 

@@ -229,11 +229,12 @@ class Jobs:
         with decoding_images([self.questions[i] for i in self._mine]) as decoded:
             loaded = source.load(self.ranks.device)
             template = source.find_template(self.asking.conv_mode)
+            asked = make_requests([self.questions[i] for i in self._mine], template, loaded.model.config)
+            requests = dict(zip(self._mine, asked, strict=True))
             for job in self._asked:
-                own = [self.questions[i] for i in self._mine if i in job.missing]
+                own = [i for i in self._mine if i in job.missing]
                 try:
-                    requests = make_requests(own, template, loaded.model.config, job.pruning)
-                    check_lengths(loaded, own, requests)
+                    check_lengths(loaded, [self.questions[i] for i in own], [requests[i] for i in own], job.pruning)
                 except InputError as error:
                     job.error = str(error)
             decoded()

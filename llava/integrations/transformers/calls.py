@@ -193,7 +193,7 @@ def _prune(call: Call, unpruned: Unpruned) -> Prompts:
     config = model.generation_config
     pad_id = config.pad_token_id if config is not None else None
     unpruned = replace(unpruned, positions=positions, aligned=aligned)
-    prompts = prune_prompts(unpruned, pictures, call.budget, pad_id or 0)
+    prompts = prune_prompts(unpruned, pictures, call.budget, pad_id or 0, host.splits_crops)
     if keeps_states(cache_in(given)) and prompts.start and not prompts.attention_mask[:, prompts.start :].all():
         name = type(model).__name__
         raise InputError(

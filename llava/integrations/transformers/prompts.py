@@ -15,6 +15,7 @@ from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.cached import Cached, Memory, take
 from llava.integrations.transformers.hosts.base import Picture
 from llava.pruning import METHOD_NAMES, PruningError, VisualTokens, keep_patches, select
+from llava.pruning.settings import ORIGINAL, RENUMBERED
 
 IGNORED_LABEL = -100
 
@@ -28,8 +29,8 @@ class Unpruned:
         before: (B, cached.length) int64: the ids of that, if they were given; else (B, 0).
         input_ids: (B, L) int64.
         attention_mask: (B, cached.length + L), 0 where there is padding.
-        positions: (B, L + 1) int64 of all tokens and of one that follows: those that stay are renumbered; or
-            (3, B, L + 1) with M-RoPE: they keep them. At first (B, L), counted from 0.
+        positions: (B, L + 1) int64 of all tokens and of one that follows: the setting `positions` says which those
+            that stay get; or (3, B, L + 1) with M-RoPE: they keep them. At first (B, L), counted from 0.
         padding_side: where prompts are padded that are shorter than others when they are pruned.
         aligned: (B, L) each: arguments that go along with the ids.
     """
@@ -136,7 +137,7 @@ class Step:
 
 
 def prune_prompts(
-    unpruned: Unpruned, pictures: list[tuple[int, list[Picture]]], budget: Budget, pad_id: int
+    unpruned: Unpruned, pictures: list[tuple[int, list[Picture]]], budget: Budget, pad_id: int, are_crops: bool = False
 ) -> Prompts:
     """Choose visual tokens and take the placeholders of the others out of prompts.
 
@@ -144,6 +145,7 @@ def prune_prompts(
         pictures: for each placeholder's id the pictures, in the order of the placeholders.
         budget: how many tokens stay.
         pad_id: the id of padding.
+        are_crops: whether pictures without a word between them are crops of one.
 
     Raises PruningError if the method cannot work here.
     """
@@ -162,7 +164,9 @@ def prune_prompts(
     stays = not parts and bool(mask[:, -1].all())  # text after a cache, whose padding may stay where it is
     rows = [row.nonzero().flatten() for row in (torch.ones_like(mask) if stays else keep)]
     columns = pad_sequence(rows, batch_first=True, padding_value=-1, padding_side=unpruned.padding_side)
-    positions, token = _positions(unpruned, mask & ~keep, columns), take(token, columns, -1)
+    picture = number_pictures(token, [] if are_crops else [len(part.tokens) for part in parts])
+    shift = positions_lost(pad(mask & ~keep, (0, 1)), pad(picture, (0, 1), value=-1), budget.settings.positions)
+    positions, token = _positions(unpruned, shift, columns), take(token, columns, -1)
     start = cached.columns.shape[1]
     return Prompts(
         cached=cached,
@@ -180,12 +184,44 @@ def prune_prompts(
     )
 
 
-def _positions(unpruned: Unpruned, is_dropped: torch.BoolTensor, columns: torch.LongTensor) -> torch.LongTensor:
+def number_pictures(token: torch.LongTensor, numbers: list[int]) -> torch.LongTensor:
+    """(B, L): a number for each picture, or each run of its placeholders; -1 for text.
+
+    Args:
+        token: (B, L), which of the pictures' tokens each placeholder stands for, -1 for text.
+        numbers: how many each picture has; empty where one run is one picture.
+    """
+    is_visual = token >= 0
+    begins = is_visual & ~pad(is_visual, (1, 0))[:, :-1]
+    if numbers:
+        firsts = torch.tensor([0, *numbers[:-1]], device=token.device).cumsum(dim=0)
+        begins |= torch.isin(token, firsts)
+    return begins.flatten().cumsum(dim=0).view_as(token).where(is_visual, -1)
+
+
+def positions_lost(is_dropped: torch.BoolTensor, picture: torch.LongTensor, positions: str) -> torch.LongTensor:
+    """(B, L): by how many positions each token moves up for those that are dropped, as the setting `positions` says.
+
+    Args:
+        is_dropped: (B, L).
+        picture: (B, L), the number of each token's picture, -1 for text.
+    """
+    before = is_dropped.cumsum(dim=1)
+    if positions == RENUMBERED:
+        return before
+    if positions == ORIGINAL:
+        return torch.zeros_like(before)
+    is_first = picture != pad(picture, (1, 0), value=-1)[:, :-1]
+    of_others = ((before - is_dropped.long()) * is_first).cummax(dim=1).values  # before each picture
+    return (before - of_others) * (picture >= 0)
+
+
+def _positions(unpruned: Unpruned, shift: torch.LongTensor, columns: torch.LongTensor) -> torch.LongTensor:
     """(B, S + 1) or (3, B, S + 1): of the tokens at `columns` (B, S), and of one that follows them."""
-    columns = pad(columns, (0, 1), value=is_dropped.shape[1])
+    columns = pad(columns, (0, 1), value=unpruned.input_ids.shape[1])
     if unpruned.positions.ndim == 3:
         return torch.stack([take(axis, columns, 0) for axis in unpruned.positions])
-    return take(unpruned.positions - pad(is_dropped, (0, 1)).cumsum(dim=1), columns, 0)
+    return take(unpruned.positions - shift, columns, 0)
 
 
 def memory_after(

@@ -27,7 +27,7 @@ from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import Prompts
 from llava.integrations.transformers.question import check_question
-from llava.pruning.kv_cache import cache_in, cached_length
+from llava.pruning.kv_cache import as_one_sequence, cache_in, cached_length
 from llava.pruning.settings import NAMES, Settings, takes_settings
 
 _STATE = "_visual_token_pruning"
@@ -241,6 +241,12 @@ def _run(model: PreTrainedModel, state: _State, prompts: Prompts, given: dict):
     past = int(cached_length(cache))
     step = prompts.step(past, ids.shape[1], len(ids))
     given["position_ids"] = step.positions
+    if cache is None and given.get("attention_mask") is None:
+        # `generate` drops a mask of ones, without which gaps between positions are the ends of packed sequences
+        given["attention_mask"] = torch.ones_like(ids)
+    has_text_positions = len(ids) == 1 < ids.shape[1] and step.positions.ndim == 2
+    if has_text_positions and (step.positions.diff(dim=1) != 1).any():
+        given.update(as_one_sequence(past, ids.shape[1], ids.device))
     surroundings = nullcontext()
     if past < prompts.end:
         is_visual = step.token >= 0

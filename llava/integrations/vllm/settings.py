@@ -51,6 +51,8 @@ def read_settings(given: Mapping[str, object], of_server: Mapping[str, object] |
         raise InputError(str(error)) from error
     if settings.budget_per != DEFAULTS["budget_per"]:
         raise InputError("budget_per: vLLM must know the visual tokens of each picture before; it takes 'crop' alone")
+    if settings.positions != DEFAULTS["positions"]:
+        raise InputError("positions: vLLM counts them by the placeholders that are left; it takes 'renumbered' alone")
     if cause := _why_not(method, method_digest(method)):
         raise InputError(f"the pruning method {method} cannot work in vLLM: {cause}")
     for name, value in vars(settings).items():

@@ -10,9 +10,11 @@ from llava.checkpoints.tokenizer import load_tokenizer
 from llava.errors import InputError
 from llava.model.answer_loss import training_loss
 from llava.model.argument_checks import check_attentions, check_embeds, check_modalities
+from llava.model.gaps import keep_whole, positions_after, remember_call, trim_positions
 from llava.model.generation_defaults import all_options, spell_out
 from llava.model.kv_cache import ReusedCache, can_be_static
 from llava.model.llava_arch import LlavaMetaForCausalLM
+from llava.model.splice import EmbeddedPrompts, check_answerable
 from llava.pruning import Settings
 from llava.pruning.kv_cache import CACHE, take_cache
 
@@ -74,7 +76,10 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         """The language model's forward, for prompts with images; see `prepare_inputs_labels_for_multimodal`.
 
         Args:
-            inputs_embeds: (B, length, D) in place of ids; images are then in place already.
+            position_ids: of the ids, or of all tokens. Without them tokens after a cache go on where its own end, which
+                is not its number of tokens where `positions` kept the room of images.
+            inputs_embeds: (B, length, D) in place of ids; images are then in place already. They need `position_ids`
+                where `positions` keeps the room of images.
             is_visual: (B, length) bool, with `inputs_embeds`: where the visual tokens are, for methods that prune
                 inside the decoder.
             pruning: the settings of this call; the model's own if None.
@@ -93,19 +98,33 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         if self.training and labels is not None and inputs_embeds is None:
             items = kwargs.get("num_items_in_batch")
             return training_loss(self, input_ids, attention_mask, labels, images, image_sizes, items, pruning, question)
+        if not torch.compiler.is_compiling():
+            trim_positions(cache)
+        ends = None
         if inputs_embeds is None and self._has_images(input_ids, images, cache):
             prompts, position_ids, attention_mask = self.embed_after(
                 cache, input_ids, position_ids, attention_mask, labels, images, image_sizes, pruning, question
             )
             input_ids, inputs_embeds, labels = None, prompts.inputs_embeds, prompts.labels
             is_visual = prompts.is_visual
+            ends = prompts.ends_at(position_ids)
+        elif position_ids is None:
+            given = input_ids if inputs_embeds is None else inputs_embeds
+            position_ids = positions_after(cache, *given.shape[:2], attention_mask)
+            if position_ids is None and inputs_embeds is not None:
+                _require_positions(pruning)
         kwargs |= _given(
             output_attentions=output_attentions, output_hidden_states=output_hidden_states, return_dict=return_dict
         )
         if pruning.prunes_in_decoder:
             kwargs |= self._decoder_pruning(pruning, is_visual, input_ids, kwargs)
         check_attentions(output_attentions, self.config)
-        return super().forward(
+        is_placed = pruning.keeps_room and position_ids is not None and not torch.compiler.is_compiling()
+        if is_placed:
+            position_ids = position_ids.expand(len(input_ids if inputs_embeds is None else inputs_embeds), -1)
+            kwargs |= keep_whole(position_ids, attention_mask, cache)
+            attention_mask = kwargs.pop("attention_mask")
+        output = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -116,6 +135,9 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             **{CACHE: cache},
             **kwargs,
         )
+        if is_placed:
+            remember_call(cache, output, position_ids, attention_mask, is_visual, ends)
+        return output
 
     def _decoder_pruning(
         self,
@@ -153,35 +175,44 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         """Answer prompts: (B, length) ids with -200 for each image -> (B, new) ids of the answers alone.
 
         In place of ids, `inputs_embeds` (B, length, D) are prompts that are complete, padded on the left; methods that
-        prune inside the decoder need `is_visual` too. `modalities` are LLaVA-NeXT's, "image" or a list of it.
+        prune inside the decoder need `is_visual` too, and `positions` that keep the room of images their `position_ids`
+        (B, length). `modalities` are LLaVA-NeXT's, "image" or a list of it.
         `question` is what methods choose by that depend on it, one for each image or one for all; if None, it is read
         from the ids.
 
         `kwargs` are the settings of this call (`visual_token_num`, `important_ratio`, `pruning_method`, `pruning_seed`,
-        `budget_per`, or `pruning`) and transformers' generation options, `attention_mask` among them; without
-        `max_new_tokens`, there or in the checkpoint's generation config, an answer goes on to the end of the context.
-        `max_length` counts the prompt's ids too, one for
-        each image.
-        Raises InputError as `prepare_inputs_labels_for_multimodal` does, and for `position_ids`, which are computed
-        here.
+        `budget_per`, `positions`, or `pruning`) and transformers' generation options, `attention_mask` among them;
+        without `max_new_tokens`, there or in the checkpoint's generation config, an answer goes on to the end of the
+        context. `max_length` counts the prompt's ids too, one for each image.
+        Raises InputError as `prepare_inputs_labels_for_multimodal` does, and for `position_ids` of ids, which are
+        computed here.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         embeds, mask = kwargs.pop("inputs_embeds", None), kwargs.pop("attention_mask", None)
         check_modalities(modalities)
         check_embeds(inputs, embeds, images, mask)
-        if kwargs.pop("position_ids", None) is not None:
+        position_ids = kwargs.pop("position_ids", None)
+        if position_ids is not None and embeds is None:
             raise InputError("generate computes the positions itself: it takes no position_ids")
         pruning = kwargs.pop("pruning", None) or self.take_pruning(kwargs)
         kwargs = spell_out(kwargs)
         if embeds is not None:
             mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long) if mask is None else mask
             kwargs = _without_max_length(kwargs, embeds.shape[1])
-            self.check_context(embeds.shape[1])
-            return self.generate_from_embeds(embeds, mask, embeds.shape[1], pruning=pruning, **kwargs)
+            length = _length_of(embeds, position_ids, pruning)
+            self.check_context(length)
+            return self.generate_from_embeds(embeds, mask, length, pruning=pruning, position_ids=position_ids, **kwargs)
         kwargs = _without_max_length(kwargs, inputs.shape[1])
         prompts = self.embed_prompts(inputs, mask, None, images, image_sizes, "left", pruning, question)
+        return self.answer(prompts, pruning, **kwargs)
+
+    def answer(self, prompts: EmbeddedPrompts, pruning: Settings | None = None, **kwargs) -> torch.LongTensor:
+        """As `generate_from_embeds`, of prompts padded on the left. Raises InputError as `check_answerable` does."""
+        positions = prompts.positions()
+        check_answerable(positions, prompts.next_position)
+        embeds, mask = prompts.inputs_embeds, prompts.attention_mask
         return self.generate_from_embeds(
-            prompts.inputs_embeds, prompts.attention_mask, prompts.longest, prompts.is_visual, pruning, **kwargs
+            embeds, mask, prompts.furthest, prompts.is_visual, pruning, positions, **kwargs
         )
 
     @torch.no_grad()
@@ -192,15 +223,18 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         length: int,
         is_visual: torch.BoolTensor | None = None,
         pruning: Settings | None = None,
+        position_ids: torch.LongTensor | None = None,
         **kwargs,
     ) -> torch.LongTensor:
-        """Answer prompts of at most `length` tokens that are embedded already; the rest as `generate`.
+        """Answer prompts that are embedded already; the rest as `generate`.
 
         Args:
             inputs_embeds: (B, longest, D), padded on the left.
             attention_mask: (B, longest), 0 where there is padding.
+            length: the greatest position at which an answer begins.
             is_visual: (B, longest) bool, needed by methods that prune inside the decoder.
             pruning: the settings of this call; the model's own if None.
+            position_ids: (B, longest); None for one after another.
             kwargs: generation options, and a cache that holds the first of these tokens.
         """
         pruning, cache = pruning or self.pruning, take_cache(kwargs)
@@ -214,14 +248,34 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         if options.get("do_sample"):
             kwargs = self.sampling_defaults | kwargs
         kwargs |= {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
+        if position_ids is not None:
+            kwargs["position_ids"] = position_ids
+        if pruning.keeps_room or pruning.prunes_in_decoder:  # what `forward` has to know of them in every step
+            kwargs |= {"is_visual": is_visual, "pruning": pruning}
         if cache is not None:
             kwargs[CACHE] = cache
         if pruning.prunes_in_decoder:
-            return super().generate(**kwargs, is_visual=is_visual, pruning=pruning)
+            return super().generate(**kwargs)
         if self.compile_decoding and cache is None and can_be_static(options):
             with self._static_cache.lend(len(inputs_embeds), inputs_embeds.shape[1] + min(new, room)) as cache:
                 return super().generate(**kwargs, **{CACHE: cache})
         return super().generate(**kwargs)
+
+
+def _require_positions(pruning: Settings) -> None:
+    """Raise InputError where embeddings do not tell the positions of their tokens."""
+    if pruning.keeps_room:
+        raise InputError(f"positions {pruning.positions!r} needs position_ids with inputs_embeds")
+
+
+def _length_of(embeds: torch.Tensor, position_ids: torch.LongTensor | None, pruning: Settings) -> int:
+    """Where answers to embedded prompts begin at most. Raises InputError for positions that are missing or no fit."""
+    if position_ids is None:
+        _require_positions(pruning)
+        return embeds.shape[1]
+    if position_ids.shape != embeds.shape[:2]:
+        raise InputError(f"position_ids must be {tuple(embeds.shape[:2])}, got {tuple(position_ids.shape)}")
+    return int(position_ids.max()) + 1
 
 
 def _refuse(pruning: Settings, labels, inputs_embeds, images) -> None:

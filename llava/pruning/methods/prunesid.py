@@ -7,14 +7,16 @@ tau, then the next one that is left, and so on. Groups with more patches left ha
 what is left first, then with what was struck, each by attention.
 
 The authors draw the principal directions at random, without a seed; here they are exact. They feed the patches group
-by group; here [CLS] comes first and then the patches in raster order. They have no rule for less than one group or for
-more groups than channels: here there is one group at least, and as many as channels at most.
+by group; here [CLS] comes first, where the first patch stands, and then the patches in raster order. They have no rule
+for less than one group or for more groups than channels: here there is one group at least, and as many as channels at
+most.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from llava.pruning.kernels.cosine import cosines, exact, rounded, unit_vectors
 from llava.pruning.method import Method
@@ -34,7 +36,8 @@ class PruneSID(Method):
         states = views.hidden_states
         kept = self.order(states[:, 1:], views.importance, settings.visual_token_num)
         patches = kept.sort(dim=1).values.to(states.device)
-        return MergedTokens(torch.cat([states[:, :1], keep_patches(states[:, 1:], patches)], dim=1))
+        tokens = torch.cat([states[:, :1], keep_patches(states[:, 1:], patches)], dim=1)
+        return MergedTokens(tokens, F.pad(patches, (1, 0)))
 
     def order(self, states: torch.Tensor, attention: torch.Tensor, number: int) -> torch.LongTensor:
         """(K, number - 1) int64 on the CPU: the kept patches, group by group.

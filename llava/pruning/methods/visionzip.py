@@ -3,6 +3,7 @@
 Yang et al., "VisionZip: Longer is Better but Not Necessary in Vision Language Models", CVPR 2025, arXiv 2412.04467.
 Dominant tokens: [CLS] and the patches with the highest sum over heads of softmax(q_h [CLS] K_h^T / sqrt(d)).
 Contextual tokens: of the rest every s-th one, x_t, plus the mean of those x_j whose keys are most similar to its own.
+A contextual token stands at the patch t that it is made around; [CLS], which comes first, at the first patch.
 """
 
 from dataclasses import dataclass
@@ -26,19 +27,24 @@ class VisionZip(Method):
 
     def select(self, views: Views, settings: Settings) -> MergedTokens:
         tower = views.hidden_states, views.importance, views.keys
-        return MergedTokens(zip_tokens(*tower, settings.visual_token_num, self.contextual_share))
+        return zip_patches(*tower, settings.visual_token_num, self.contextual_share)
 
 
 METHOD = VisionZip()
 
 
-def zip_tokens(
+def zip_tokens(*args, **kwargs) -> torch.Tensor:
+    """The tokens (K, T, C) of `zip_patches`."""
+    return zip_patches(*args, **kwargs).tokens
+
+
+def zip_patches(
     hidden_states: torch.Tensor,
     cls_attention: torch.Tensor,
     keys: torch.Tensor,
     number: int,
     contextual_share: float = 10 / 64,
-) -> torch.Tensor:
+) -> MergedTokens:
     """Dominant tokens, [CLS] first, then contextual ones: 54 + 10 of 64.
 
     Args:
@@ -47,9 +53,6 @@ def zip_tokens(
         keys: (K, 1 + N, head width) of that layer, averaged over heads.
         number: T, the tokens of each crop.
         contextual_share: the share of them that is contextual, rounded.
-
-    Returns:
-        (K, T, C).
     """
     crops, patches = cls_attention.shape
     contextual_num = round(contextual_share * number)
@@ -57,8 +60,9 @@ def zip_tokens(
     dominant = highest(cls_attention, dominant_num)
     features = hidden_states[:, 1:]
     first = torch.cat([hidden_states[:, :1], keep_patches(features, dominant)], dim=1)
+    places = F.pad(dominant, (1, 0))  # [CLS] at the first patch
     if contextual_num == 0:
-        return first
+        return MergedTokens(first, places)
 
     is_rest = torch.ones(crops, patches, dtype=torch.bool, device=dominant.device).scatter(1, dominant, False)
     rest = is_rest.nonzero()[:, 1].view(crops, -1)
@@ -70,4 +74,6 @@ def zip_tokens(
     closest = (metric[:, joining] @ metric[:, target].transpose(1, 2)).argmax(dim=2)
     joins = F.one_hot(closest, len(target)).to(states.dtype)
     mean = (joins.transpose(1, 2) @ states[:, joining]) / joins.sum(dim=1).clamp(min=1).unsqueeze(-1)
-    return torch.cat([first, states[:, target] + mean], dim=1)
+    return MergedTokens(
+        torch.cat([first, states[:, target] + mean], dim=1), torch.cat([places, rest[:, target]], dim=1)
+    )

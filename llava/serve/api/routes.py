@@ -159,7 +159,7 @@ def _answer(
         try:
             question = replace(question, images=tuple(encoded))
             stream = engine.stream(question, stop=chat.stop, cancelled=cancelled, **options)
-            _check_room(engine, stream.prompt_tokens, chat.limit)
+            _check_room(engine, stream.next_position, chat.limit)
             emit(stream)
             for piece in stream:
                 emit(piece)

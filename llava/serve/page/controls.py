@@ -39,7 +39,8 @@ def _is_offered(name: str, service: Service) -> bool:
     if service.server is not None:
         return name in SETTINGS and service.takes_settings
     method = load_method(service.settings.pruning_method)
-    return {"pruning_seed": method.draws_at_random, "budget_per": service.model.cuts_crops}.get(name, True)
+    offered = {"pruning_seed": method.draws_at_random, "budget_per": service.model.cuts_crops}
+    return (offered | {"positions": not method.in_decoder}).get(name, True)
 
 
 def fitting_controls(service: Service, *values: object) -> list:
@@ -51,5 +52,6 @@ def fitting_controls(service: Service, *values: object) -> list:
             method = load_method(chosen["pruning_method"])
             updates["important_ratio"] = gr.update(interactive=method.reads_ratio)
             updates["pruning_seed"] = gr.update(visible=method.draws_at_random)
+            updates["positions"] = gr.update(visible=not method.in_decoder)
     updates["visual_token_num"] = gr.update(maximum=service.most_tokens(chosen["budget_per"]))
     return list(updates.values())

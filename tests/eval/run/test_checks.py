@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -65,17 +66,21 @@ def test_pictures_inside_a_question_file_have_headers_too():
         check_headers([Question(7, "", buffer.getvalue()[:10], "")])
 
 
-@pytest.mark.parametrize("pruning", PRUNED)
+KEPT = [(16, 0.5, method, 0, "crop", own) for method in ("vispruner", "visionzip") for own in ("original", "after")]
+
+
+@pytest.mark.parametrize("pruning", [*PRUNED, *KEPT])
 @pytest.mark.parametrize(("version", "language_model"), [("v1.5", "llama"), ("v1.6", "llama"), ("v1.6", "qwen")])
 def test_a_prompt_is_as_long_as_it_is_said_to_be(loaded, tmp_path, version, language_model, pruning, monkeypatch):
     llava, pruning = LoadedModel(*loaded(version, language_model)), Settings(*pruning)
     question = Question(3, "What? " * 50, tmp_path / "image.png", "")
     picture(300, 90).save(question.image)
     requests = make_requests([question], "llava_v1", llava.model.config, pruning)
-    (true,) = [c.prompt_tokens for c in _complete(llava, requests)]
+    counted = [replace(request, pruning=Settings()) for request in requests] if pruning.keeps_room else requests
+    (true,) = [c.prompt_tokens for c in _complete(llava, counted)]
     monkeypatch.setattr(llava.model.config, "max_position_embeddings", true)
     check_lengths(llava, [question], requests)
-    is_exact = version == "v1.5" or not pruning.prunes_before_decoder
+    is_exact = version == "v1.5" or not pruning.prunes_before_decoder or pruning.keeps_room
     monkeypatch.setattr(llava.model.config, "max_position_embeddings", true - 1 if is_exact else 60)
     with pytest.raises(InputError, match=r"question 3 is longer than the context: \d+ tokens, the model takes"):
         check_lengths(llava, [question], requests)

@@ -132,12 +132,32 @@ def joined(case, turns: list[dict]) -> dict:
 TURNS = ("absent", "whole", "pruned", "absent", "pruned", "whole", "absent")  # each after each other
 
 
+def numbered(is_kept: torch.BoolTensor, is_visual: torch.BoolTensor, positions: str) -> list[int]:
+    """The positions of the tokens that are kept (length,), of all that were written."""
+    if positions == "renumbered":
+        return list(range(int(is_kept.sum())))
+    found, start = [], 0
+    for column, (keeps, visual) in enumerate(zip(is_kept.tolist(), is_visual.tolist())):
+        if not visual or positions == "original":
+            start = column
+        if keeps:
+            found.append(start if visual and positions == "after" else column)
+        if keeps or not visual:  # the first placeholder after a word stands behind it, kept or not
+            start += 1
+    return found
+
+
 @each_host
-def test_positions_are_those_of_the_whole_conversation(case, tmp_path):
+@pytest.mark.parametrize("positions", ["renumbered", "original", "after"])
+def test_positions_are_those_of_the_whole_conversation(case, positions, tmp_path):
     """All pictures are given again each turn, and only the new ones are encoded."""
     method = tmp_path / "keep_first.py"
     method.write_text(KEEP_FIRST, encoding="utf-8")
-    model = prune(case.model(), 3, pruning_method=str(method))
+    if case.model_class.startswith("Qwen") and positions == "after":
+        with pytest.raises(InputError, match=r"^positions: tokens of Qwen\w+ keep their own"):
+            prune(case.model(), 3, positions=positions)
+        return
+    model = prune(case.model(), 3, pruning_method=str(method), positions=positions)
     watch, cache, turns = Watch(case, model), new_cache(model), []
     ids, kept = torch.zeros(1, 0, dtype=torch.long), []
     for i, kind in enumerate(TURNS):
@@ -159,7 +179,8 @@ def test_positions_are_those_of_the_whole_conversation(case, tmp_path):
     found = torch.cat(watch.positions, dim=-1)
     if not case.has_axes:
         first = int(case.name == "paligemma")  # counts from 1
-        assert found.tolist() == [list(range(first, first + int(is_kept.sum())))]
+        is_visual = ((ids == IMAGE) | (ids == VIDEO))[0, :-1]
+        assert found.tolist() == [[first + place for place in numbered(is_kept, is_visual, positions)]]
         return
     given = joined(case, turns)
     grids = {name: value for name, value in given.items() if name.endswith("grid_thw")}
@@ -310,3 +331,19 @@ def test_a_video_whose_time_goes_farther_than_its_grid(name):
     grids = {name: value for name, value in given.items() if name.endswith("grid_thw")}
     expected, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, **grids)
     assert torch.equal(torch.cat(watch.positions, dim=1), expected[:, 0, :-1])
+
+
+def test_pictures_side_by_side_are_two_and_tiles_of_one_are_one(tmp_path):
+    """`after` numbers the tokens of each picture from where it begins unpruned."""
+    method = tmp_path / "keep_first.py"
+    method.write_text(KEEP_FIRST, encoding="utf-8")
+    for name, starts in (("llava", [0, 16]), ("internvl", [0, 3])):  # InternVL's picture has two tiles of 16
+        case = BY_NAME[name]
+        model = prune(case.model(), 3, pruning_method=str(method), positions="after")
+        watch, inputs = Watch(case, model), prompt(case, 1, pictures=2 if name == "llava" else 1)
+        ids = [token for token in inputs["input_ids"][0].tolist() if token == IMAGE]
+        inputs["input_ids"] = torch.tensor([[1, *ids, 9, 10]])
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        model(**inputs)
+        expected = [0, *(1 + start + i for start in starts for i in range(3)), 33, 34]
+        assert watch.positions[0].tolist() == [expected]

@@ -11,11 +11,13 @@ from host_cases import CLOSE, IMAGE, OPEN, VIDEO, batch, each_host, prompt
 from host_parts import CLIP
 from kinds import BY_NAME
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 from llava.errors import InputError
 from llava.integrations.transformers import prune
 from llava.pruning import select_visual_tokens
+from llava.pruning.kv_cache import cache_in
 
 GREEDY = {"max_new_tokens": 10, "do_sample": False}
 KEEP_ALL = "def select(views, settings):\n    return views.keep_all()\n"
@@ -118,8 +120,11 @@ class Recorder:
         return importance[:, window.argsort(stable=True).argsort()]
 
 
-def reference_logits(case, model, inputs: dict, number: int, ratio: float) -> torch.Tensor:
-    """Logits of a prompt with one picture, all of whose tokens but `number` of each crop are taken out by hand."""
+def reference_logits(case, model, inputs: dict, number: int, ratio: float, original: bool = False) -> torch.Tensor:
+    """Logits of a prompt with one picture, all of whose tokens but `number` of each crop are taken out by hand.
+
+    `original` is whether the others stay at their positions, as they do with M-RoPE anyway.
+    """
     recorder = Recorder(case, model)
     grids = [inputs[name][0].tolist() for name in ("image_grid_thw", "video_grid_thw") if name in inputs]
     recorder.run(inputs)
@@ -134,11 +139,14 @@ def reference_logits(case, model, inputs: dict, number: int, ratio: float) -> to
     keep[columns] = False
     keep[columns.gather(1, kept)] = True
 
-    mask, positions, number = given.get("attention_mask"), given.get("position_ids"), int(keep.sum())
-    first = 0 if positions is None else int(positions.flatten()[0])
+    mask, positions = given.get("attention_mask"), given.get("position_ids")
+    if not case.has_axes:
+        first = 0 if positions is None else int(positions.flatten()[0])
+        positions = first + torch.arange(len(keep))[None]
+    own = positions[..., keep] if case.has_axes or original else positions[:, : int(keep.sum())]
     shorter = {
         "inputs_embeds": embeds[:, keep],
-        "position_ids": positions[..., keep] if case.has_axes else first + torch.arange(number)[None],
+        "position_ids": own,
         "attention_mask": without(mask, keep),
     }
     if given.get("per_layer_inputs") is not None:
@@ -185,6 +193,11 @@ def check_logits(case) -> None:
         logits = prune(model, 3, ratio)(**inputs).logits
         prune(model, None)
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+        kept = reference_logits(case, model, inputs, 3, ratio, original=True)
+        logits = prune(model, 3, ratio, positions="original")(**inputs).logits
+        prune(model, None)
+        torch.testing.assert_close(logits, kept, rtol=1e-4, atol=1e-4)
+        assert torch.equal(kept, expected) == case.has_axes
 
 
 TOWERS = {"dinov2": "default", "mlcd_vision_model": "default", "vit": "default", "aimv2_vision_model": "full"}
@@ -242,8 +255,9 @@ def test_images_and_videos_with_the_same_placeholders_are_refused_together():
 
 
 @each_host
-def test_a_batch_is_answered_as_its_prompts_are_alone(case):
-    model = prune(case.model(), 3)
+@pytest.mark.parametrize("positions", ["renumbered", "original"])
+def test_a_batch_is_answered_as_its_prompts_are_alone(case, positions):
+    model = prune(case.model(), 3, positions=positions)
     prompts = [prompt(case, 1), prompt(case, 2, pictures=2), prompt(case, 3, pictures=0), prompt(case, 4, text=9)]
     prompts.sort(key=lambda p: "pixel_values" not in " ".join(p))  # the one without a picture last
     alone = torch.cat([answers(model, one) for one in prompts])
@@ -251,14 +265,37 @@ def test_a_batch_is_answered_as_its_prompts_are_alone(case):
 
 
 @each_host
-def test_decoding_with_a_cache_equals_decoding_without(case):
-    model = prune(case.model(), 3)
+@pytest.mark.parametrize("positions", ["renumbered", "original"])
+def test_decoding_with_a_cache_equals_decoding_without(case, positions):
+    model = prune(case.model(), 3, positions=positions)
     inputs = prompt(case, 2, pictures=2)
     options = {"output_logits": True, "return_dict_in_generate": True}
     cached = model.generate(**inputs, **GREEDY, **options)
     without = model.generate(**inputs, **GREEDY, **options, use_cache=False)
     assert torch.equal(cached.sequences, without.sequences)
     torch.testing.assert_close(torch.stack(cached.logits), torch.stack(without.logits), rtol=1e-4, atol=1e-4)
+
+
+@each_host
+def test_a_prompt_whose_positions_have_gaps_is_one_sequence_to_flash_attention(case):
+    """Which transformers would take for several; with M-RoPE it has positions of its own for that."""
+    model, given = prune(case.model(), 3, positions="original"), []
+
+    def attend(module, query, key, *args, **kwargs):
+        if query.shape[2] > 1:
+            sequences = [kwargs.get(f"cu_seq_lens_{of}") for of in "qk"]
+            given.append(([query.shape[2], key.shape[2]], [s if s is None else s.tolist() for s in sequences]))
+        return sdpa_attention_forward(module, query, key, *args, **kwargs)
+
+    AttentionInterface.register("noted", attend)
+    AttentionMaskInterface.register("noted", sdpa_mask)
+    model.get_submodule(case.language_model).set_attn_implementation("noted")
+    inputs = prompt(case, 2, pictures=2)
+    answers(model, inputs, max_new_tokens=2)
+    cached = model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True, do_sample=False)
+    assert len(given) == 2 * len(cache_in(cached).layers)
+    for lengths, sequences in given:
+        assert sequences == ([None, None] if case.name.startswith("qwen") else [[0, length] for length in lengths])
 
 
 @each_host

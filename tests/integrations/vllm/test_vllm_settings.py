@@ -47,9 +47,12 @@ def test_the_methods_of_patches_and_of_merged_tokens_can_work():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_budget_of_an_image_is_refused_by_name(method):
-    with pytest.raises(InputError, match=r"^budget_per: "):
-        read_settings({"pruning_method": method, "visual_token_num": 8, "budget_per": "image"})
+def test_what_vllm_cannot_do_is_refused_by_name(method):
+    for given in ({"budget_per": "image"}, {"positions": "original"}, {"positions": "after"}):
+        asked = {"pruning_method": method, "visual_token_num": 8, **given}
+        for of_request, of_server in ((asked, {}), ({}, asked), (given, {"visual_token_num": 8})):
+            with pytest.raises(InputError, match=f"^{next(iter(given))}: "):
+                read_settings(of_request, of_server)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from llava.errors import InputError
 from llava.pruning import Settings, Views
-from llava.pruning.settings import IMAGE
+from llava.pruning.settings import AFTER, IMAGE
 
 _VIDEOS = "pixel_values_videos"  # as all hosts name the frames of videos
 
@@ -59,8 +59,9 @@ class Host:
         inputs: arguments of `forward` that are about pictures; those that are tensors have pictures in their first
             dimension unless `split` says otherwise.
         aligned: arguments of `forward` that have a value for each token of the prompt, (B, L).
-        has_axes: whether positions have three axes (M-RoPE).
+        has_axes: whether positions have three axes (M-RoPE), which tokens always keep.
         first_position: the position of a prompt's first token.
+        splits_crops: whether `split` takes crops of one picture, side by side in prompts, for pictures of their own.
         knows_pictures: whether it can be told which crops are of one picture, so that they share a budget.
         written: a regular expression of words that the processor writes beside a picture and that are no special
             tokens, so that they are not taken for the user's; "" for none.
@@ -71,6 +72,7 @@ class Host:
     aligned: tuple[str, ...] = ()
     has_axes: bool = False
     first_position: int = 0
+    splits_crops: bool = False
     knows_pictures: bool = True
     written: str = ""
 
@@ -84,6 +86,8 @@ class Host:
         if settings.prunes and settings.budget_per == IMAGE and not self.knows_pictures:
             name = self.models[0]
             raise InputError(f"budget_per: {name} does not tell which crops are of one picture: T counts per crop")
+        if self.has_axes and settings.prunes and settings.positions == AFTER:
+            raise InputError(f"positions: tokens of {self.models[0]} keep their own (M-RoPE), as 'original' says")
 
     def split(self, model: PreTrainedModel, given: dict) -> list[tuple[int, list[dict]]]:
         """The arguments `inputs` for each picture alone: for each kind of placeholder its token id, and the pictures.

@@ -15,6 +15,7 @@ from llava.pruning.views import square_grids
 class Idefics3Host(Host):
     models = ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")
     inputs = ("pixel_values", "pixel_attention_mask")
+    splits_crops = True
 
     def split(self, model: PreTrainedModel, given: dict) -> list[tuple[int, list[dict]]]:
         pixels, mask = given.get("pixel_values"), given.get("pixel_attention_mask")

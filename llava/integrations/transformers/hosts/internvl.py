@@ -10,6 +10,7 @@ from llava.integrations.transformers.hosts.crops import CropHost, read_options
 class InternVLHost(CropHost):
     models = ("InternVLForConditionalGeneration",)
     inputs = ("pixel_values", "vision_feature_layer", "vision_feature_select_strategy")
+    splits_crops = True
 
     def options(self, model: PreTrainedModel, given: dict) -> dict:
         return read_options(model, given)
