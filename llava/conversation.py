@@ -5,6 +5,7 @@ Names, fields and templates are upstream LLaVA's, since every published checkpoi
 
 import base64
 import dataclasses
+import re
 from enum import Enum, auto
 from io import BytesIO
 
@@ -308,6 +309,14 @@ CHAT_TEMPLATE = "chat_template"  # the conversation mode that is the checkpoint'
 
 
 AROUND_IMAGES = (DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN)
+
+
+_PICTURE = re.compile(f"(?:{DEFAULT_IM_START_TOKEN}{DEFAULT_IMAGE_TOKEN}{DEFAULT_IM_END_TOKEN}|{DEFAULT_IMAGE_TOKEN})\n?")
+
+
+def without_pictures(prompt: str) -> str:
+    """A prompt less the places of its images: their tokens and, after each, the line break that follows it."""
+    return _PICTURE.sub("", prompt)
 
 
 def question_in(message: str) -> str:

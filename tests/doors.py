@@ -38,4 +38,4 @@ def engine_answers(loaded, method: str) -> list[str]:
 def must_be_refused(method: str) -> bool:
     """Whether a door whose language model is another's can only refuse it."""
     declared = load_method(method)
-    return bool(declared.needs) or declared.in_decoder
+    return bool(declared.needs) or declared.in_decoder or declared.blind

@@ -62,7 +62,7 @@ def test_the_matrix_is_what_the_methods_declare():
     assert said.keys() == set(METHOD_NAMES)
     for name, (python, prune, vllm, lmms_eval) in said.items():
         method = load_method(name)
-        elsewhere = bool(method.needs) or method.in_decoder
+        elsewhere = bool(method.needs) or method.in_decoder or method.blind
         assert (python, lmms_eval.split(",")[0]) == ("yes", "yes"), name
         assert prune.split(",")[0] == ("refused" if elsewhere or method.merges else "yes"), name
         assert vllm == ("refused" if elsewhere else "yes"), name

@@ -101,7 +101,9 @@ def main() -> None:
     model.compile_decoding = args.compile_decoding
     crops = 1 if grid is None else 1 + grid[0] * grid[1]
     job = make_job(side, crops, grid, args.prompt_tokens, model, args.answer_tokens, args.batch_size)
-    settings = [Settings(pruning_method=NONE), *(each for each in pruning_grid(vars(args)) if each.prunes)]
+    asked = [replace(each, visual_token_num=None) if each.is_blind else each for each in pruning_grid(vars(args))]
+    asked = [each for each in dict.fromkeys(asked) if each.prunes or each.is_blind]
+    settings = [Settings(pruning_method=NONE), *asked]
     rows = measure(model, job, settings, args.rounds, args.warmup)
     about = {
         "model": args.shape or args.model_path,

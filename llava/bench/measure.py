@@ -103,15 +103,17 @@ def spread(values: list[float]) -> dict[str, float]:
 def encode_images(model, pixels: torch.Tensor, pruning: Settings, question: str) -> list[float]:
     """Milliseconds of vision encoding, selection and projection of crops (K, 3, h, w), as `encode_images` has them.
 
-    The selection has what its method asks for, such as the question's embeddings.
+    The selection has what its method asks for, such as the question's embeddings. Where no picture is shown, all is 0.
     """
+    if pruning.is_blind:
+        return [0.0, 0.0, 0.0]
     clock, prunes = Clock(model.device), pruning.prunes_before_decoder
     clock.mark()
     (image,) = encode(model, [pixels])
     clock.mark()
     chosen = select(model.with_question(image.views, pruning, question), pruning)
     clock.mark()
-    model.project(chosen.tokens)
+    chosen.project(model.project)
     clock.mark()
     vision, selection, projection = clock.milliseconds()
     return [vision, selection if prunes else 0.0, projection]

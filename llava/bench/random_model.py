@@ -3,10 +3,12 @@
 import json
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -60,7 +62,7 @@ def build(shape: Shape, device: torch.device, dtype: torch.dtype, attn_implement
         model = LlavaLlamaForCausalLM(config)
     _fill_with_random_weights(model)
     model.model.vision_tower = build_tower(shape, device, dtype, attn_implementation)
-    model.tokenizer = random_tokens(shape.vocabulary)
+    model.tokenizer = RandomTokens(shape.vocabulary)
     model.generation_config.max_length, model.generation_config.pad_token_id = None, 0
     return model.eval().requires_grad_(False)
 
@@ -71,17 +73,22 @@ def build_text_side(shape: Shape, device: torch.device) -> TextSide:
     with _weights_on(device, torch.float32):
         tower = CLIPTextModelWithProjection(config)
     _fill_with_random_weights(tower)
-    tokenizer = random_tokens(config.vocab_size)
+    tokenizer = RandomTokens(config.vocab_size)
     return TextSide(lambda text: tokenizer(text).input_ids, tower, torch.randn(768, shape.vision_width, device=device))
 
 
-def random_tokens(vocabulary: int) -> Callable[..., SimpleNamespace]:
-    """The tokenizer of random weights: every word of a text is one token."""
+@dataclass(frozen=True)
+class RandomTokens:
+    """The tokenizer of random weights: every word of a text is one token, and no token has a text."""
 
-    def encode(text: str, **_) -> SimpleNamespace:
-        return SimpleNamespace(input_ids=[zlib.crc32(word.encode()) % vocabulary for word in text.split()])
+    vocabulary: int
+    bos_token_id: ClassVar[None] = None
 
-    return encode
+    def __call__(self, text: str, **_) -> SimpleNamespace:
+        return SimpleNamespace(input_ids=[zlib.crc32(word.encode()) % self.vocabulary for word in text.split()])
+
+    def decode(self, ids: list[int], **_) -> str:
+        return ""
 
 
 @contextmanager

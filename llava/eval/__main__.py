@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
         "--model-path", default=str(BUNDLED_MODEL), help="checkpoint folder or hub id (the bundled one)"
     )
     add_weights_arguments(parser)
-    add_settings_arguments(parser, several=set(NAMES) - {"pruning_seed"})  # which no folder's name has
+    add_settings_arguments(parser, several=NAMES)
     add_crop_arguments(parser)
     parser.add_argument("--data-dir", type=Path, help="the benchmarks' data (bundled, or playground/data/eval)")
     parser.add_argument("--out-dir", type=Path, default=DATA, help="where answers and scores go (playground/data/eval)")
@@ -176,7 +176,7 @@ def answer_all(run: Run, benchmarks: list[Benchmark], skip_missing: bool) -> Non
 def describe(pruning: Settings) -> str:
     """The settings as a heading names them."""
     if not pruning.prunes:
-        return "unpruned"
+        return f"{method_label(pruning.pruning_method)}, no picture" if pruning.is_blind else "unpruned"
     named = ("visual_token_num", "pruning_method")
     others = {name: value for name, value in pruning.read.items() if name not in named and value is not None}
     more = "".join(f", {name} {value}" for name, value in others.items() if value != DEFAULTS[name])

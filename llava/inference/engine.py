@@ -113,8 +113,11 @@ class Engine:
         work, or one request takes too much memory; before anything runs for an option that `one_text_options` refuses.
         """
         default = take_settings(options, self.model.pruning)
-        asked = (request if isinstance(request, Request) else self.request(*request) for request in requests)
-        yield from self._answer([replace(request, pruning=request.pruning or default) for request in asked], options)
+        asked = [request if isinstance(request, Request) else self.request(*request) for request in requests]
+        shown = [request.with_settings(default) for request in asked]
+        for request, completion in zip(asked, self._answer(shown, options)):
+            not_shown = (0,) * (len(request.images) - len(completion.num_visual_tokens))
+            yield replace(completion, num_visual_tokens=completion.num_visual_tokens + not_shown)
 
     def _answer(self, requests: list[Request], options: dict) -> Iterator[Completion]:
         """As `answer`, of requests that have their settings."""
@@ -162,7 +165,8 @@ class Engine:
         options = one_text_options(self.model, self.tokenizer, options)
         if options.get("stop_strings"):
             raise InputError("stop_strings is not taken by a stream: see `stop`")
-        pruning = request.pruning or self.model.pruning
+        request = request.with_settings(self.model.pruning)
+        pruning = request.pruning
         ids = tokenizer_image_token(request.prompt, self.tokenizer, return_tensors="pt")
         questions = questions_about(request, self.tokenizer) if pruning.question_views else None
         encoded = encode_images(self.loaded, request.images, request.name, request.as_displayed)

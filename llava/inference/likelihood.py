@@ -1,13 +1,13 @@
 """How well a model expects answers that it is given."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import takewhile
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from llava.checkpoints.tokenizer import tokenizer_image_token
+from llava.conversation import without_pictures
 from llava.errors import InputError
 from llava.inference.engine import Engine
 from llava.inference.images import ImageStream
@@ -29,7 +29,8 @@ def answer_losses(engine: Engine, requests: Iterable[Request], answered: list[st
     decoder: what they keep would depend on the answer.
     """
     model = engine.model
-    requests = [replace(request, pruning=request.pruning or model.pruning) for request in requests]
+    requests = [request.with_settings(model.pruning) for request in requests]
+    answered = [without_pictures(text) if r.pruning.is_blind else text for r, text in zip(requests, answered)]
     for request in requests:
         if request.pruning.prunes_in_decoder:
             raise InputError(f"{request.pruning.pruning_method} drops tokens on the way: answers have no loss")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
-from llava.conversation import question_in
+from llava.conversation import question_in, without_pictures
 from llava.errors import InputError
 from llava.model.template import Template, named_template
 from llava.pruning.settings import Settings
@@ -46,6 +46,13 @@ class Request:
 
     def __post_init__(self) -> None:
         check_placeholders(self.prompt, len(self.images), self.name)
+
+    def with_settings(self, default: Settings) -> Request:
+        """This request with settings, its own or the default; where they show no image, without images and places."""
+        pruning = self.pruning or default
+        if not pruning.is_blind:
+            return replace(self, pruning=pruning)
+        return replace(self, prompt=without_pictures(self.prompt), images=(), pruning=pruning)
 
 
 @dataclass(frozen=True)

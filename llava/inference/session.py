@@ -12,10 +12,10 @@ from transformers import Cache, DynamicCache
 
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.conversation import Conversation, question_in
+from llava.conversation import Conversation, question_in, without_pictures
 from llava.errors import InputError
 from llava.inference.generation import one_text_options
-from llava.inference.images import choose_tokens, encode_images
+from llava.inference.images import Decoded, choose_tokens, decode_image, encode_images
 from llava.inference.memory import refuse_too_large
 from llava.inference.prefix_sharing import embed
 from llava.inference.request import mark_images
@@ -50,9 +50,12 @@ class Turn:
 
 
 class _Image(NamedTuple):
-    """An image of the conversation, what was asked with it, and its visual tokens (length, D)."""
+    """An image of the conversation, what was asked with it, and its visual tokens (length, D).
 
-    encoded: Encoded
+    It is not encoded as long as the settings show none.
+    """
+
+    source: Encoded | Decoded
     question: str
     tokens: torch.Tensor
 
@@ -118,18 +121,26 @@ class Session:
         other = copy(self)
         other.pruning = pruning
         other.drop_cache()
-        encoded, asked = ([image[i] for image in self._images.values()] for i in (0, 1))
-        other._images = self._choose(encoded, asked, pruning)
+        sources, asked = ([image[i] for image in self._images.values()] for i in (0, 1))
+        other._images = self._choose(sources, asked, pruning)
         return other
 
     def drop_cache(self) -> None:
         """Free the KV cache; the next turn computes the history again."""
         self._cache, self._cached = None, []
 
-    def _choose(self, encoded: list[Encoded], asked: list[str], pruning: Settings) -> dict[int, _Image]:
+    def _choose(self, images: Sequence, asked: list[str], pruning: Settings) -> dict[int, _Image]:
         """Images with their visual tokens, under numbers that no other of the session has."""
-        tokens = choose_tokens(self._model, encoded, pruning, asked)
-        return {number: _Image(*image) for image, number in zip(zip(encoded, asked, tokens), self._numbers)}
+        if pruning.is_blind:
+            sources = [
+                image if isinstance(image, Encoded | Decoded) else decode_image(self._loaded, image, "the message")
+                for image in images
+            ]
+            tokens = [self._model.model.embed_tokens.weight[:0]] * len(sources)
+        else:
+            sources = encode_images(self._loaded, images, "the message")
+            tokens = choose_tokens(self._model, sources, pruning, asked)
+        return {number: _Image(*image) for image, number in zip(zip(sources, asked, tokens), self._numbers)}
 
     def ask(self, message: str, images: Sequence = (), **options) -> str:
         """The answer to the next message.
@@ -169,13 +180,14 @@ class Session:
         conversation = self.conversation.copy()
         conversation.append_message(conversation.roles[0], marked)
         conversation.append_message(conversation.roles[1], None)
-        prompt = conversation.get_prompt()
+        prompt, is_blind = conversation.get_prompt(), self.pruning.is_blind
+        prompt = without_pictures(prompt) if is_blind else prompt
         ids = tokenizer_image_token(prompt, self._tokenizer, return_tensors="pt")
-        encoded = encode_images(self._loaded, images, "the message")
-        every = self._images | self._choose(encoded, [question_in(message)] * len(images), self.pruning)
-        prompts = embed(self._model, [ids], [image.tokens for image in every.values()])
+        every = self._images | self._choose(images, [question_in(message)] * len(images), self.pruning)
+        shown = {} if is_blind else every
+        prompts = embed(self._model, [ids], [image.tokens for image in shown.values()])
         self._model.check_context(prompts.longest)
-        ids[ids == IMAGE_TOKEN_INDEX] = torch.tensor(list(every), dtype=ids.dtype)
+        ids[ids == IMAGE_TOKEN_INDEX] = torch.tensor(list(shown), dtype=ids.dtype)
         return _Pending(conversation, prompt, every, prompts, ids[prompts.source[0].cpu()].tolist())
 
     @torch.inference_mode()

@@ -10,7 +10,7 @@ Shapes: K crops of an image, N patches, T kept tokens, C vision channels, D mode
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import torch
@@ -100,7 +100,7 @@ def choose(model, views: Views, pruning: Settings, question: str = "") -> Visual
     if pruning.question_views:
         views = model.with_question(views, pruning, question)
     chosen = select(views, pruning)  # [VisPruner]
-    return replace(chosen, tokens=model.project(chosen.tokens))
+    return chosen.project(model.project)
 
 
 def visual_tokens(

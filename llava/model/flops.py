@@ -70,5 +70,5 @@ def tokens_later(pruning: Settings, tokens: int, visual: int, patches: int) -> t
     """
     if not pruning.prunes_in_decoder:
         return tokens, 0
-    left = round(visual * pruning.share_in_decoder(patches))
+    left = pruning.left_in_decoder(visual, patches)
     return tokens - visual + left, pruning.method.full_layers

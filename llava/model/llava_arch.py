@@ -8,6 +8,7 @@ Shapes: B prompts, I images, K crops of one image, N patches, T kept tokens, C v
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -205,6 +206,8 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
                 )
         side = self.config.tokenizer_padding_side
         prompts = self.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, side, pruning, question)
+        if position_ids is not None and (pruning or self.pruning).is_blind:
+            raise InputError("position_ids are of the ids with images, and the pruning method shows none")
         self.check_context(past + prompts.longest)
         if position_ids is not None:
             positions = prompts.expand_positions(position_ids)
@@ -239,8 +242,15 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
             raise InputError(f"{len(image_sizes)} image size(s) for {image_num} image(s)")
         if image_num and self.get_vision_tower() is None:
             raise InputError("this model has no vision tower: load it with llava.model.builder.load_pretrained_model")
-        more = ()
-        if image_num and (pruning or self.pruning).question_views:
+        pruning, more = pruning or self.pruning, ()
+        if image_num and pruning.is_blind:
+            if labels is not None:
+                raise InputError(f"{pruning.pruning_method} shows no image: there is no loss with labels")
+            input_ids, mask = self.drop_pictures(input_ids, mask)
+            prompts = splice(input_ids, mask, None, [], self.model.embed_tokens, padding_side)
+            self.check_context(prompts.longest)
+            return replace(prompts, num_visual_tokens=[0] * image_num)
+        if image_num and pruning.question_views:
             questions = self.read_questions(input_ids, mask) if question is None else question
             more = ([questions] * image_num if isinstance(questions, str) else questions,)
             if len(more[0]) != image_num:

@@ -7,14 +7,58 @@ prompt template writes. It is the same however often the conversation goes on, s
 import re
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.conversation import AROUND_IMAGES, Conversation, SeparatorStyle, conv_templates, question_in
+from llava.conversation import (
+    AROUND_IMAGES,
+    Conversation,
+    SeparatorStyle,
+    conv_templates,
+    question_in,
+    without_pictures,
+)
 from llava.errors import InputError
 from llava.pruning import Settings, Views
+
+
+def ids_without_pictures(ids: torch.LongTensor, tokenizer: PreTrainedTokenizerBase) -> torch.LongTensor:
+    """The ids of a prompt (length,) less its images and the line break after each, as those of the text without them.
+
+    The text on both sides of an image is tokenized anew, since a token may reach over where it was. Of ids that no text
+    has, the image's alone leaves, with a token after it that is a line break.
+    """
+    whole = ids.tolist()
+    bos = [tokenizer.bos_token_id] if whole[:1] == [tokenizer.bos_token_id] else []
+    text = _text_of(whole[len(bos) :], tokenizer)
+
+    def encode(text: str) -> list[int]:
+        made = tokenizer_image_token(text, tokenizer)
+        return made if bos or made[:1] != [tokenizer.bos_token_id] else made[1:]
+
+    if encode(text) == whole:
+        kept = encode(without_pictures(text))
+    else:
+        is_break = [before == IMAGE_TOKEN_INDEX and tokenizer.decode([own]) == "\n" for before, own in pairwise(whole)]
+        kept = [own for own, gone in zip(whole, [False, *is_break]) if own != IMAGE_TOKEN_INDEX and not gone]
+    return torch.tensor(kept, dtype=ids.dtype, device=ids.device)
+
+
+def _text_of(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of ids, with `<image>` for each image."""
+    chunks = [[]]
+    for token in ids:
+        if token == IMAGE_TOKEN_INDEX:
+            chunks.append([])
+        else:
+            chunks[-1].append(token)
+    decoded = (tokenizer.decode(chunk, clean_up_tokenization_spaces=False) for chunk in chunks)
+    return DEFAULT_IMAGE_TOKEN.join(decoded)
 
 
 def questions_of(ids: torch.LongTensor, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -22,14 +66,7 @@ def questions_of(ids: torch.LongTensor, tokenizer: PreTrainedTokenizerBase) -> l
 
     A turn goes from one mark of a prompt template, any that is known, or special token to the next.
     """
-    chunks = [[]]
-    for token in ids.tolist():
-        if token == IMAGE_TOKEN_INDEX:
-            chunks.append([])
-        else:
-            chunks[-1].append(token)
-    decoded = (tokenizer.decode(chunk, clean_up_tokenization_spaces=False) for chunk in chunks)
-    text = DEFAULT_IMAGE_TOKEN.join(decoded)
+    text = _text_of(ids.tolist(), tokenizer)
     special = {token for token in tokenizer.all_special_tokens if token not in AROUND_IMAGES}
     marks = sorted(_marks_of_templates() | special, key=len, reverse=True)
     turns = re.split("|".join(map(re.escape, marks)), text)
@@ -72,7 +109,7 @@ class QuestionViews:
         """The language model's tokenizer, set when the model is loaded."""
         if self._tokenizer is None:
             if self.load_tokenizer is None:
-                raise InputError("the pruning method chooses by the question: assign the model's `tokenizer` first")
+                raise InputError("the pruning method reads the prompt: assign the model's `tokenizer` first")
             self._tokenizer = self.load_tokenizer()
         return self._tokenizer
 
@@ -100,3 +137,12 @@ class QuestionViews:
     def read_questions(self, input_ids: torch.LongTensor, mask: torch.BoolTensor) -> list[str]:
         """The question about each image of prompts (B, length), by what `mask` (B, length) says is no padding."""
         return [text for ids, own in zip(input_ids, mask) for text in questions_of(ids[own], self.tokenizer)]
+
+    def drop_pictures(
+        self, input_ids: torch.LongTensor, mask: torch.BoolTensor
+    ) -> tuple[torch.LongTensor, torch.BoolTensor]:
+        """Prompts (B, length) and their mask less their images, as `ids_without_pictures` has it; padded on the right.
+        """
+        rows = [ids_without_pictures(ids[own], self.tokenizer) for ids, own in zip(input_ids, mask)]
+        masks = [torch.ones_like(row, dtype=torch.bool) for row in rows]
+        return tuple(pad_sequence(part, batch_first=True) for part in (rows, masks))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from llava.pruning.errors import MethodError
 from llava.pruning.tokens import MergedTokens, VisualTokens
+from llava.pruning.views import Views
 
 if TYPE_CHECKING:
     import torch
@@ -39,9 +41,9 @@ def check_patches(patches: object, features: torch.Tensor, least: int = 1) -> No
 
 
 def check_chosen(
-    chosen: object, features: torch.Tensor, kept: Iterable[torch.LongTensor] = ()
+    chosen: object, views: Views, kept: Iterable[torch.LongTensor] = ()
 ) -> VisualTokens | MergedTokens:
-    """What `select` returned for (K, N, C) features, as tensors of its own in their dtype.
+    """What `select` returned for views of K crops, as tensors of its own in the dtype of their features.
 
     Its form is looked at first, and then all values together, with the patches that it has `kept` on the way, so that a
     GPU is waited for once. Raises MethodError for what cannot be used.
@@ -50,8 +52,11 @@ def check_chosen(
 
     if not isinstance(chosen, VisualTokens | MergedTokens):
         raise MethodError(f"select must return VisualTokens or MergedTokens, not {type(chosen).__name__}")
+    features = views.projected if getattr(chosen, "projected", False) else views.features
     tokens, number = _check_tokens(chosen.tokens, features), features.shape[1]
     checked = [patches for patches in kept if not chosen.has_places or patches is not chosen.patches]
+    if not chosen.has_places and chosen.patches is not None:
+        chosen = replace(chosen, patches=_check_centres(chosen.patches, tokens, features))
     if chosen.has_places:
         check_patches(chosen.patches, features)
         if chosen.patches.shape != tokens.shape[:2]:
@@ -64,7 +69,18 @@ def check_chosen(
             raise MethodError(_fault(patches, number))
     if not math.isfinite(total) and not tokens.isfinite().all() and features.isfinite().all():
         raise MethodError("it returns tokens that are not finite")
-    return VisualTokens(tokens, checked[-1]) if chosen.has_places else MergedTokens(tokens)
+    return VisualTokens(tokens, checked[-1]) if chosen.has_places else replace(chosen, tokens=tokens)
+
+
+def _check_centres(patches: object, tokens: torch.Tensor, features: torch.Tensor) -> torch.LongTensor:
+    """A copy of the patches (K, T) at the centres of merged tokens. Raises MethodError for what cannot be such."""
+    check_patches(patches, features)
+    if patches.shape != tokens.shape[:2]:
+        raise MethodError(f"it returns {tokens.shape[1]} tokens at {patches.shape[1]} patches")
+    least, most = patches.amin(), patches.amax()
+    if least < 0 or most >= features.shape[1]:
+        raise MethodError(f"its tokens stand at patches {int(least)} to {int(most)} of {features.shape[1]}")
+    return patches.clone()
 
 
 def check_values(patches: torch.LongTensor, number: int) -> None:

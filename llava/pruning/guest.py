@@ -176,7 +176,7 @@ class Guest(Method):
         self._must_be(in_decoder=False)
         given = GuestViews(views)
         with named(self.name, self.path, " failed", self.method.select):
-            return check_chosen(self.method.select(given, settings), views.features, given.kept)
+            return check_chosen(self.method.select(given, settings), views, given.kept)
 
     def important(self, views: Views, settings: Any) -> torch.LongTensor | None:
         with named(self.name, self.path, " failed", self.method.important):
@@ -187,6 +187,13 @@ class Guest(Method):
             patches = patches.sort(dim=1).values
             check_values(patches, views.features.shape[1])
             return patches
+
+    def count(self, number: int, patches: int) -> int:
+        with named(self.name, self.path, " failed", self.method.count):
+            kept = self.method.count(number, patches)
+            if type(kept) is not int or not 1 <= kept <= patches:
+                raise MethodError(f"count must return 1 to {patches}, got {kept!r}")
+            return kept
 
     def prune_decoder(self, decoder, inputs_embeds: torch.Tensor, **options):
         """As `FastV.prune_decoder`."""

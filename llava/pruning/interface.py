@@ -15,7 +15,16 @@ from llava.pruning.views import Views
 if TYPE_CHECKING:
     import torch
 
-FACTS = ("needs", "reads_ratio", "draws_at_random", "merges", "in_decoder", "each_crop_alone", "one_image_at_a_time")
+FACTS = (
+    "needs",
+    "reads_ratio",
+    "draws_at_random",
+    "merges",
+    "in_decoder",
+    "blind",
+    "each_crop_alone",
+    "one_image_at_a_time",
+)
 
 
 class Method:
@@ -25,8 +34,10 @@ class Method:
         needs: the views of the question that it reads (`views.QUESTION_VIEWS`); what it keeps is then for one question.
         reads_ratio: whether it uses `important_ratio`.
         draws_at_random: whether it uses `pruning_seed`.
-        merges: whether it returns `MergedTokens`, which have no places in the picture.
+        merges: whether it returns `MergedTokens`, which are no patches.
         in_decoder: whether it drops tokens inside the language model, by `prune_decoder` in place of `select`.
+        blind: whether the language model is shown no picture: the placeholder and the line break after it leave the
+            prompt, the tower does not run, and no budget is read.
         each_crop_alone: whether it cannot choose among all crops of an image as among one list of patches.
         one_image_at_a_time: whether a call of `select` must be about one image.
     """
@@ -36,6 +47,7 @@ class Method:
     draws_at_random: bool = False
     merges: bool = False
     in_decoder: bool = False
+    blind: bool = False
     each_crop_alone: bool = False
 
     @property
@@ -45,6 +57,10 @@ class Method:
     def select(self, views: Views, settings: Any) -> VisualTokens | MergedTokens:
         """The visual tokens of K crops, for `Settings` that prune; all of them for a method in the decoder."""
         return views.keep_all()
+
+    def count(self, number: int, patches: int) -> int:
+        """How many visual tokens are left of `patches` for a budget of `number` below that, known before it chooses."""
+        return number
 
     def important(self, views: Views, settings: Any) -> torch.LongTensor | None:
         """(K, number) int64: the kept patches that were chosen by importance; None if there are no such."""
@@ -56,6 +72,9 @@ class Wrapper(Method):
     """A method around another one. It shares that one's facts unless it overrides them."""
 
     method: Method
+
+    def count(self, number: int, patches: int) -> int:
+        return self.method.count(number, patches)
 
 
 for _fact in FACTS:

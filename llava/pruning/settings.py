@@ -58,7 +58,7 @@ class Settings:
         "visual tokens kept of each crop, or image",
         least=1,
         label="Visual tokens (T)",
-        is_read=lambda own: own.pruning_method != NONE,
+        is_read=lambda own: own.pruning_method != NONE and not own.is_blind,
     )
     important_ratio: float = setting(
         0.5,
@@ -81,6 +81,7 @@ class Settings:
         int,
         "seed of the method random",
         label="Seed",
+        suffix=lambda value: f"_seed_{value}",
         is_read=lambda own: load_method(own.pruning_method).draws_at_random,
     )
     budget_per: str = setting(
@@ -111,7 +112,12 @@ class Settings:
     @property
     def prunes(self) -> bool:
         """Whether there is a budget and a method that uses it."""
-        return self.visual_token_num is not None and self.pruning_method != NONE
+        return self.visual_token_num is not None and self.pruning_method != NONE and not self.is_blind
+
+    @cached_property
+    def is_blind(self) -> bool:
+        """Whether the language model is shown no picture at all, whatever the budget."""
+        return self.pruning_method != NONE and load_method(self.pruning_method).blind
 
     @cached_property  # so that a step of generation that is compiled finds it
     def prunes_in_decoder(self) -> bool:
@@ -138,15 +144,26 @@ class Settings:
 
         What joins the crops may drop tokens on padding and add newlines after that.
         """
-        if not self.prunes_before_decoder:
+        if self.prunes_in_decoder:
             return crops * patches
-        if self.budget_per == IMAGE:
-            return min(self.visual_token_num, crops * patches)
-        return crops * min(self.visual_token_num, patches)
+        return self.left(crops * patches) if self.budget_per == IMAGE else crops * self.left(patches)
+
+    def left(self, patches: int) -> int:
+        """What is left of so many patches among which the method chooses, before the language model or inside it."""
+        if self.is_blind:
+            return 0
+        if not self.prunes or self.visual_token_num >= patches:
+            return patches
+        return self.method.count(self.visual_token_num, patches)
 
     def share_in_decoder(self, patches: int) -> float:
-        """The share of the visual tokens that a method inside the decoder leaves, of crops of so many patches."""
+        """The share T / N of the visual tokens that a method inside the decoder is asked to leave, of crops of N."""
         return min(1.0, self.visual_token_num / patches) if self.prunes_in_decoder else 1.0
+
+    def left_in_decoder(self, visual: int, patches: int) -> int:
+        """How many of a prompt's visual tokens a method inside the decoder leaves, of crops of so many patches."""
+        number = round(visual * self.share_in_decoder(patches))
+        return self.method.count(number, visual) if number < visual else visual
 
     @property
     def read(self) -> dict[str, Any]:
@@ -159,9 +176,10 @@ class Settings:
 
     @property
     def suffix(self) -> str:
-        """What the names of folders add for settings that are not the default's, such as `_per_image`."""
-        changed = [own for own in fields(self) if self.prunes and getattr(self, own.name) != own.default]
-        return "".join(own.metadata["suffix"](getattr(self, own.name)) for own in changed if "suffix" in own.metadata)
+        """What the names of folders add for settings that are read and not the default's, such as `_per_image`."""
+        changed = [own for own in fields(self) if "suffix" in own.metadata and getattr(self, own.name) != own.default]
+        read = [own for own in changed if self.prunes and own.metadata.get("is_read", lambda _: True)(self)]
+        return "".join(own.metadata["suffix"](getattr(self, own.name)) for own in read)
 
 
 NAMES = tuple(own.name for own in fields(Settings))

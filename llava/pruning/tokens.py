@@ -5,7 +5,8 @@ Shapes: K crops, N patches, T kept tokens, C vision channels. This file does not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from llava.pruning.errors import MethodError
@@ -36,6 +37,10 @@ class VisualTokens:
             shapes = f"{tuple(self.tokens.shape)} and {tuple(self.patches.shape)}"
             raise MethodError(f"tokens must be (K, T, C) and patches (K, T), got {shapes}")
 
+    def project(self, project: Callable[[torch.Tensor], torch.Tensor]) -> VisualTokens:
+        """The tokens in the model's channels: `project` takes (K, T, C) to (K, T, D)."""
+        return replace(self, tokens=project(self.tokens))
+
     def split(self, counts: list[int]) -> list[VisualTokens]:
         """The tokens of one image after the other, of which each has so many crops."""
         return [VisualTokens(*part) for part in zip(self.tokens.split(counts), self.patches.split(counts), strict=True)]
@@ -43,18 +48,28 @@ class VisualTokens:
 
 @dataclass(frozen=True)
 class MergedTokens:
-    """Tokens that merge several patches each, and so have no place in the picture.
+    """Tokens that merge several patches each, so that none of them is a patch.
 
     Attributes:
-        tokens: (K, T, C), in the tower's channels.
+        tokens: (K, T, C), in the tower's channels, or (K, T, D).
+        patches: (K, T) int64: the patch at each token's centre; None where that is not known.
+        projected: whether the tokens are in the model's channels already.
     """
 
     tokens: torch.Tensor
+    patches: torch.LongTensor | None = None
+    projected: bool = False
     has_places: ClassVar[bool] = False
+
+    def project(self, project: Callable[[torch.Tensor], torch.Tensor]) -> MergedTokens:
+        """As of `VisualTokens`; those that are projected already stay as they are."""
+        return self if self.projected else replace(self, tokens=project(self.tokens), projected=True)
 
     def split(self, counts: list[int]) -> list[MergedTokens]:
         """The tokens of one image after the other, of which each has so many crops."""
-        return [MergedTokens(part) for part in self.tokens.split(counts)]
+        patches = [None] * len(counts) if self.patches is None else self.patches.split(counts)
+        parts = zip(self.tokens.split(counts), patches, strict=True)
+        return [replace(self, tokens=tokens, patches=own) for tokens, own in parts]
 
 
 def keep_patches(features: torch.Tensor, patches: torch.LongTensor) -> torch.Tensor:

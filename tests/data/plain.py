@@ -250,12 +250,16 @@ def dart_embeds(features: np.ndarray, word_embeds: np.ndarray, number: int) -> l
     return sorted(kept)
 
 
-def uniform(height: int, width: int, number: int) -> list[int]:
-    """The T of height x width patches in the middle of a grid's cells, and more of the others, evenly spread."""
+def _cells(height: int, width: int, number: int) -> tuple[int, int]:
     grids = [(h, w) for h in range(1, height + 1) for w in range(1, width + 1) if h * w <= number]
     stretch = {(h, w): max(h * width, w * height) / min(h * width, w * height) for h, w in grids}
     grids = [grid for grid in grids if stretch[grid] <= 2] or [(1, 1)]
-    h, w = min(grids, key=lambda grid: (-grid[0] * grid[1], stretch[grid], grid[0]))
+    return min(grids, key=lambda grid: (-grid[0] * grid[1], stretch[grid], grid[0]))
+
+
+def uniform(height: int, width: int, number: int) -> list[int]:
+    """The T of height x width patches in the middle of a grid's cells, and more of the others, evenly spread."""
+    h, w = _cells(height, width, number)
     kept = [
         (2 * i + 1) * height // (2 * h) * width + (2 * j + 1) * width // (2 * w) for i in range(h) for j in range(w)
     ]
@@ -304,3 +308,32 @@ def prunesid(states: np.ndarray, cls_attention: np.ndarray, number: int) -> list
     for group in ranked(distinct):
         quota[group] += min(extra + sum(least) - sum(quota), most[group] - quota[group])
     return [i for order, part in zip(orders, quota) for i in order[:part]]
+
+
+def dart(states: np.ndarray, keys: np.ndarray, visual: range, number: int) -> list[int]:
+    """DART (EMNLP 2025): the places of the visual tokens that go on, of (L, C) states and (L, w) keys of a prompt.
+
+    `number` is the budget, of which 4 are for the visual pivots and the rest is cut to a multiple of 8.
+    """
+    loud = ranked([float(np.abs(key).sum()) for key in keys])
+    pivots = [i for i in loud if i in visual][: min(4, number)]
+    kept = set(pivots)
+    pivots += [i for i in loud if i >= visual.stop][:4]
+    for pivot in pivots:
+        cosine = [float(x @ states[pivot] / (np.linalg.norm(x) * np.linalg.norm(states[pivot]))) for x in states]
+        others = sorted((i for i in visual if i not in kept), key=lambda i: (cosine[i], i))
+        kept.update(others[: max(0, number - 4) // 8])
+    return sorted(kept)
+
+
+def pool(features: np.ndarray, height: int, width: int, number: int) -> np.ndarray:
+    """UniPruneBench's pooling: the means of the cells of `uniform`'s grid over height x width (N, C) features."""
+    h, w = _cells(height, width, number)
+    tokens = []
+    for i in range(h):
+        for j in range(w):
+            rows = range(i * height // h, ((i + 1) * height + h - 1) // h)
+            columns = range(j * width // w, ((j + 1) * width + w - 1) // w)
+            cell = [features[row * width + column] for row in rows for column in columns]
+            tokens.append(sum(cell) / len(cell))
+    return np.array(tokens)

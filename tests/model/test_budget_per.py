@@ -14,7 +14,7 @@ from llava.vision.pixels import process_images
 from tests.conftest import count_visual_tokens, generate_alone, picture
 
 REFUSED = [name for name in METHOD_NAMES if load_method(name).in_decoder or load_method(name).each_crop_alone]
-METHODS = [name for name in METHOD_NAMES if name not in (*REFUSED, NONE)]
+METHODS = [name for name in METHOD_NAMES if name not in (*REFUSED, NONE) and not load_method(name).blind]
 CROPS, PATCHES = 5, 20
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
 

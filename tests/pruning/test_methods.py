@@ -16,7 +16,8 @@ def test_every_method_keeps_its_budget(loaded, method, budget):
     llava = loaded()
     llava[1].visual_token_num, llava[1].pruning_method = budget, method
     images = [picture(seed=i) for i in range(3)]
-    assert count_visual_tokens(llava, [IMAGE, f"{IMAGE}{IMAGE}"], images) == [min(budget or 144, 144)] * 3
+    kept = 132 if (method, budget) == ("pool", 143) else min(budget or 144, 144)  # 11 x 12: no grid has 143 cells
+    assert count_visual_tokens(llava, [IMAGE, f"{IMAGE}{IMAGE}"], images) == [kept] * 3
     assert len(ask(llava, [IMAGE, f"{IMAGE}{IMAGE}"], images, new=1)) == 2
 
 

@@ -1,4 +1,4 @@
-"""PruneSID, HiPrune, DART on embeddings, MMR and the uniform grid: authors' results, and what plain loops keep."""
+"""PruneSID, HiPrune, DART, MMR, the uniform grid and its means: authors' results, and what plain loops keep."""
 
 import json
 
@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from llava.pruning import MergedTokens, PruningError, Settings, Views, select
+from llava.pruning.methods.dart import METHOD as DART
 from llava.pruning.methods.hiprune import HiPrune
 from llava.pruning.methods.prunesid import METHOD as PRUNESID
 from llava.pruning.methods.uniform import cells
@@ -60,6 +61,45 @@ def test_what_the_authors_code_keeps_is_kept(cases, dtype):
         kept = uniform(row["height"], row["width"], row["num_tokens"])
         assert kept == sorted(case["kept"].tolist()), row
         assert list(cells(row["height"], row["width"], row["num_tokens"])) == row["grid"]
+    for row, case in cases("dart"):
+        number, first = row["num_tokens"], row["image_start"]
+        visual = torch.arange(first, first + row["num_patches"])
+        words, keys = torch.arange(int(visual[-1]) + 1, len(case["states"])), case["keys"].to(dtype)
+        kept = DART.kept(case["states"].to(dtype), keys.transpose(0, 1).flatten(1), visual, words, number)
+        assert (kept - first).tolist() == sorted(case["kept"].tolist()), row
+        assert DART.count(row["max_num_trunction"] + 4, len(visual)) == DART.count(number + 7, len(visual)) == number
+    for row, case in cases("pool"):
+        pooled = pool(case["features"].to(dtype), row["height"], row["width"], row["budget"])
+        torch.testing.assert_close(pooled.tokens[0], case["tokens"].to(dtype), atol=1e-6, rtol=0)
+
+
+def pool(features: torch.Tensor, height: int, width: int, number: int) -> MergedTokens:
+    views = Views(torch.zeros(1, height * width, 2), projected=features[None], grid=torch.tensor([[height, width]]))
+    return select(views, Settings(number, pruning_method="pool"))
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (5, 9), (1, 40), (17, 4)])
+def test_pool_is_the_mean_of_plain_loops(height, width):
+    features = torch.rand(height * width, 3, dtype=torch.float64)
+    for number in range(1, height * width):
+        pooled = pool(features, height, width, number)
+        expected = torch.from_numpy(plain.pool(features.numpy(), height, width, number))
+        torch.testing.assert_close(pooled.tokens[0], expected, atol=1e-12, rtol=0)
+        assert pooled.projected
+        assert set(pooled.patches[0].tolist()) <= set(plain.uniform(height, width, number))
+        if height == width:
+            assert Settings(number, pruning_method="pool").left(height * width) == len(expected)
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 11, 12, 20, 27, 35])
+def test_dart_is_plain_loops(number):
+    random = np.random.default_rng(number)
+    states, keys = random.normal(size=(60, 24)), random.normal(size=(60, 16))
+    visual = range(5, 41)
+    places, words = torch.arange(5, 41), torch.arange(41, 60)
+    kept = DART.kept(*map(torch.from_numpy, (states, keys)), places, words, DART.count(number, 36))
+    assert kept.tolist() == plain.dart(states, keys, visual, number)
+    assert len(kept) == DART.count(number, 36)
 
 
 def uniform(height: int, width: int, number: int) -> list[int]:

@@ -29,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
         "--methods",
         type=lambda text: method_label(pruning_method(text)),
         nargs="+",
-        help="compare these of the checkpoint's; `none` is there at any --tokens",
+        help="compare these of the checkpoint's; `none` and `blind` are there at any --tokens",
     )
     parser.add_argument("--benchmarks", choices=HEADLINES, nargs="+", help="only these (all)")
     parser.add_argument(
@@ -76,7 +76,7 @@ def choose_runs(
         runs = [run for run in runs if run.setting.name == name]
     if tokens:
         unpruned = methods is not None
-        runs = [run for run in runs if run.asked in tokens or (unpruned and run.asked is None)]
+        runs = [run for run in runs if run.asked in tokens or (unpruned and not run.asked)]
     if not runs:
         wanted = " of that checkpoint and those numbers of tokens" if checkpoint or tokens else ""
         raise InputError("; ".join([f"no scores or files for submission{wanted} below {out_dir}", *wrong]))
@@ -130,7 +130,7 @@ def summarize(
         out_dir: where answers and scores are.
         output: the folder; `summary` in `out_dir` if None.
         checkpoint: only this one's scores.
-        tokens: only these numbers of visual tokens, and with `methods` the unpruned model.
+        tokens: only these numbers of visual tokens, and with `methods` those that read none, `none` and `blind`.
         methods: labels of the checkpoint's methods to compare, which are then the rows.
         benchmarks: only these.
         split_by: the label of the method that stands for downsampling, see `split.split_by`; no split if None.

@@ -110,7 +110,8 @@ def check_lengths(loaded: LoadedModel, questions: list[Question], requests: list
     model, faults = loaded.model, []
     limit = model.config.max_position_embeddings
     for question, request in zip(questions, requests, strict=True):
-        images, pruning = len(request.images), request.pruning or model.pruning
+        request = request.with_settings(model.pruning)
+        images, pruning = len(request.images), request.pruning
         # No tokenizer makes more than a token of a byte, but for the few characters that it writes out.
         if 2 * len(request.prompt.encode("utf-8", "replace")) + images * most_visual_tokens(model, pruning) <= limit:
             continue

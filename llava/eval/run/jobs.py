@@ -85,11 +85,10 @@ class Job:
 
         pruning, patches = self.pruning, loaded.model.get_vision_tower().num_patches
         is_of_image = pruning.prunes and pruning.budget_per == IMAGE
-        kept = min(pruning.visual_token_num, patches) if pruning.prunes else patches
         return {
-            "pruning_method": method_label(pruning.pruning_method) if pruning.prunes else "none",
+            "pruning_method": method_label(pruning.pruning_method) if pruning.prunes or pruning.is_blind else "none",
             # Of as many patches as the image's crops have, where the budget is that of an image.
-            "kept": pruning.visual_token_num if is_of_image else kept,
+            "kept": pruning.visual_token_num if is_of_image else pruning.left(patches),
             "budget_per": IMAGE if is_of_image else CROP,
             "answered": len(self.missing),
             "seconds": round(self.seconds, 2),

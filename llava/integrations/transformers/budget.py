@@ -11,6 +11,7 @@ _REFUSED = {  # what a method declares, and why transformers' models cannot have
     "needs": "chooses by the question, which transformers' models do not tell apart from the rest of a prompt",
     "merges": "merges patches, so that they have no places among the placeholders of transformers' models",
     "in_decoder": "drops tokens inside the language model, which transformers' models do not let it do",
+    "blind": "shows no picture, but the prompt of transformers' models has its placeholders: ask without one",
 }
 
 

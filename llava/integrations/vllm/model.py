@@ -5,7 +5,6 @@ Shapes: I images, K crops of one image, N patches, T kept tokens, D model channe
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import groupby
 
 import torch
@@ -150,7 +149,7 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
                 f"the pruning method {settings.pruning_method} must return {expected} visual tokens of each crop for "
                 f"vLLM, not {chosen.tokens.shape[1]}"
             )
-        chosen = replace(chosen, tokens=self.multi_modal_projector(chosen.tokens))
+        chosen = chosen.project(self.multi_modal_projector)
         return [self._join(part, image[1]) for part, image in zip(chosen.split(numbers), images, strict=True)]
 
     def _join(self, chosen: VisualTokens | MergedTokens, size: tuple[int, int]) -> torch.Tensor:

@@ -24,6 +24,7 @@ _LARGEST = 2**63 - 1
 _REFUSED = {  # what a method declares, and why it cannot work in vLLM then
     "needs": "it chooses by the question, which vLLM keeps from what encodes the pictures",
     "in_decoder": "it drops visual tokens inside the language model, which is vLLM's own",
+    "blind": "it shows no picture, and vLLM has a placeholder for each: ask without one",
 }
 
 

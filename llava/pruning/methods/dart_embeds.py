@@ -31,20 +31,29 @@ class DartEmbeds(Method):
         """(number,) int64 of projected features (N, D), with the embeddings of the question's words (m, D)."""
         tokens, words = exact(tokens), exact(words).to(tokens.device)
         chosen, said = (by_norm(vectors)[: self.pivots] for vectors in (tokens, words))
-        chosen = chosen[:number]
-        pivots = torch.cat([tokens[chosen], words[said]])
-        likeness = rounded(cosines(unit_vectors(pivots), unit_vectors(tokens)))
-        is_kept = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
-        is_kept[chosen] = True
-        missing = number - len(chosen)
-        for j, row in enumerate(likeness):
-            share = -(-missing // (len(pivots) - j))
-            is_kept[highest(row.masked_fill(is_kept, torch.inf).neg().unsqueeze(0), share)[0]] = True
-            missing -= share
-        return is_kept.nonzero()[:, 0]
+        return least_alike(tokens, chosen[:number], words[said], number)
 
 
 METHOD = DartEmbeds()
+
+
+def least_alike(
+    tokens: torch.Tensor, chosen: torch.LongTensor, words: torch.Tensor, number: int
+) -> torch.LongTensor:
+    """(number,) int64, ascending: `chosen` (n,) of tokens (N, D), and those least like these and `words` (m, D).
+
+    Each of these pivots in turn keeps an equal share of what is missing.
+    """
+    pivots = torch.cat([tokens[chosen], words])
+    likeness = rounded(cosines(unit_vectors(pivots), unit_vectors(tokens)))
+    is_kept = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    is_kept[chosen] = True
+    missing = number - len(chosen)
+    for j, row in enumerate(likeness):
+        share = -(-missing // (len(pivots) - j))
+        is_kept[highest(row.masked_fill(is_kept, torch.inf).neg().unsqueeze(0), share)[0]] = True
+        missing -= share
+    return is_kept.nonzero()[:, 0]
 
 
 def by_norm(vectors: torch.Tensor) -> torch.LongTensor:

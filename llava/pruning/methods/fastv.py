@@ -10,6 +10,7 @@ Shapes: B prompts, L their tokens, L' those that are left, D channels.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from transformers import Cache, DynamicCache
@@ -27,7 +28,22 @@ class FastV(Method):
     """`full_layers`, K, is how many layers see all visual tokens."""
 
     full_layers: int = 2
+    name: ClassVar[str] = "fastv"
     in_decoder = True
+
+    def left(
+        self,
+        decoder,
+        layer_input: torch.Tensor,
+        layer_output: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        is_visual: torch.BoolTensor,
+        attention_mask: torch.LongTensor,
+        visual_share: float,
+    ) -> tuple[torch.LongTensor, torch.LongTensor]:
+        """What is left after layer K - 1, as `places_of` returns it, by its input and output (B, L, D)."""
+        attention = last_row(decoder.layers[self.full_layers - 1], layer_input, rotary, attention_mask)
+        return choose(attention, is_visual, attention_mask.bool(), visual_share)
 
     def prune_decoder(
         self,
@@ -41,7 +57,7 @@ class FastV(Method):
         use_cache: bool | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
-        """A decoder's forward with FastV: the whole prompt, or a step of generation after it.
+        """A decoder's forward that drops visual tokens: the whole prompt, or a step of generation after it.
 
         Tokens keep their positions. The caches of the first K layers hold all tokens, the others those that are left,
         and the cache remembers which of these are padding.
@@ -66,17 +82,17 @@ class FastV(Method):
         past = cached_length(cache)
         if attention_mask is None:
             attention_mask = torch.ones(len(hidden), past + hidden.shape[1], dtype=torch.long, device=hidden.device)
-        _check_window(decoder.config, attention_mask.shape[1])
+        self._check_window(decoder.config, attention_mask.shape[1])
         if position_ids is None:
             position_ids = torch.arange(past, past + hidden.shape[1], device=hidden.device).unsqueeze(0)
         mask = create_causal_mask(decoder.config, inputs_embeds=hidden, attention_mask=attention_mask, **{CACHE: cache})
         run = partial(_run_layers, decoder, {CACHE: cache, **kwargs})
         ranked_by = run(decoder.layers[: full_layers - 1], hidden, mask, position_ids)
-        ranking = decoder.layers[full_layers - 1]
-        hidden = run([ranking], ranked_by, mask, position_ids)
+        hidden = run([decoder.layers[full_layers - 1]], ranked_by, mask, position_ids)
         if past == 0:
-            attention = last_row(ranking, ranked_by, decoder.rotary_emb(ranked_by, position_ids), attention_mask)
-            left, left_mask = choose(attention, is_visual, attention_mask.bool(), visual_share)
+            rotary = decoder.rotary_emb(ranked_by, position_ids)
+            seen = decoder, ranked_by, hidden, rotary
+            left, left_mask = self.left(*seen, is_visual, attention_mask, visual_share)
             hidden = hidden.gather(1, left.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
             position_ids = position_ids.expand(len(hidden), -1).gather(1, left)
             mask = create_causal_mask(decoder.config, inputs_embeds=hidden, attention_mask=left_mask, **{CACHE: None})
@@ -92,11 +108,16 @@ class FastV(Method):
     def _check(self, decoder, kwargs: dict) -> Cache | None:
         """Take the cache out of `kwargs`. Raises PruningError for what this decoder or call cannot do."""
         if decoder.config.num_hidden_layers <= self.full_layers:
-            raise PruningError(f"fastv needs more than {self.full_layers} decoder layers")
+            raise PruningError(f"{self.name} needs more than {self.full_layers} decoder layers")
         cache = kwargs.pop(CACHE, None)
         if cache is not None and cache.get_seq_length() > 0 and not is_pruned(cache):
-            raise PruningError("fastv cannot go on from a cache that another method has filled")
+            raise PruningError(f"{self.name} cannot go on from a cache that another method has filled")
         return cache
+
+    def _check_window(self, config, length: int) -> None:
+        window = getattr(config, "sliding_window", None)
+        if window is not None and length > window:
+            raise PruningError(f"{self.name} knows no sliding window: {length} tokens, the window has {window}")
 
 
 METHOD = FastV()
@@ -117,12 +138,6 @@ def is_pruned(cache: Cache | None) -> bool:
     return hasattr(cache, "pruned_mask")
 
 
-def _check_window(config, length: int) -> None:
-    window = getattr(config, "sliding_window", None)
-    if window is not None and length > window:
-        raise PruningError(f"fastv knows no sliding window: {length} tokens, the window has {window}")
-
-
 def last_row(
     layer, layer_input: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], attention_mask: torch.Tensor
 ) -> torch.Tensor:
@@ -131,27 +146,38 @@ def last_row(
     last = (attention_mask * places).argmax(dim=1)
     normed = layer.input_layernorm(layer_input)
     row = torch.arange(len(last), device=last.device)
-    query, keys = attention.q_proj(normed[row, last].unsqueeze(1)), attention.k_proj(normed)
-    query, keys = (x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for x in (query, keys))
+    query = attention.q_proj(normed[row, last].unsqueeze(1))
+    query = query.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
     cos, sin = (part.expand(len(row), -1, -1) for part in rotary)
     query, _ = apply_rotary_pos_emb(query, query, cos[row, last].unsqueeze(1), sin[row, last].unsqueeze(1))
-    keys, _ = apply_rotary_pos_emb(keys, keys, cos, sin)
+    keys = keys_of(attention, normed, rotary)
     scores = (query @ repeat_kv(keys, attention.num_key_value_groups).transpose(2, 3)) * attention.scaling
     scores = scores.float().masked_fill(attention_mask[:, None, None, :] == 0, -torch.inf)
     return scores.softmax(dim=-1).mean(dim=1)[:, 0]
 
 
+def keys_of(attention, normed: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Keys (B, key heads, L, head width) after rotary positions of a layer's attention for its normed input."""
+    keys = attention.k_proj(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+    cos, sin = (part.expand(len(keys), -1, -1) for part in rotary)
+    return apply_rotary_pos_emb(keys, keys, cos, sin)[0]
+
+
 def choose(
     attention: torch.Tensor, is_visual: torch.BoolTensor, attention_mask: torch.BoolTensor, visual_share: float
 ) -> tuple[torch.LongTensor, torch.LongTensor]:
-    """Places (B, L') of the tokens that are left, padded on the left, and their mask.
+    """Places of all text, and of round(share * number) of a prompt's visual tokens, those with the highest attention.
 
-    All text stays, and of each prompt's visual tokens round(share * number) with the highest attention, in order.
+    Attention and masks are (B, L); returns as `places_of`.
     """
     numbers = (is_visual.sum(dim=1) * visual_share).round().long().unsqueeze(1)
     by_attention = attention.masked_fill(~is_visual, -1).argsort(dim=1, descending=True, stable=True)
     rank = by_attention.argsort(dim=1)
-    left = attention_mask & (~is_visual | (rank < numbers))
+    return places_of(attention_mask & (~is_visual | (rank < numbers)))
+
+
+def places_of(left: torch.BoolTensor) -> tuple[torch.LongTensor, torch.LongTensor]:
+    """Places (B, L') of the tokens that are left (B, L), in order and padded on the left, and their mask."""
     longest = int(left.sum(dim=1).max())
     places = left.long().argsort(dim=1, stable=True)[:, -longest:]  # what is dropped comes first: padding now
     return places, left.gather(1, places).long()

@@ -40,12 +40,17 @@ def cells(height: int, width: int, number: int) -> tuple[int, int]:
     return min(grids)[2:] if grids else (1, 1)
 
 
-def centres(height: int, width: int, number: int) -> list[int]:
-    """`number` of height x width patches, ascending: the centres of the cells, and what is missing from the others."""
+def middles(height: int, width: int, number: int) -> list[int]:
+    """The patches in the middle of the cells for `number` of height x width patches, in raster order."""
     h, w = cells(height, width, number)
     rows = [(2 * i + 1) * height // (2 * h) for i in range(h)]
     columns = [(2 * j + 1) * width // (2 * w) for j in range(w)]
-    kept = {row * width + column for row in rows for column in columns}
+    return [row * width + column for row in rows for column in columns]
+
+
+def centres(height: int, width: int, number: int) -> list[int]:
+    """`number` of height x width patches, ascending: the centres of the cells, and what is missing from the others."""
+    kept = set(middles(height, width, number))
     others = [patch for patch in range(height * width) if patch not in kept]
     missing = number - len(kept)
     kept.update(others[(2 * r + 1) * len(others) // (2 * missing)] for r in range(missing))

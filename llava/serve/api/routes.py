@@ -145,7 +145,7 @@ def _answer(
         return
     ids = tokenizer_image_token(question.prompt, engine.tokenizer)
     _check_room(engine, len(ids), chat.limit)
-    question = replace(question, images=_decoded(engine, question, cancelled))
+    question = replace(question, images=_decoded(engine, question, cancelled)).with_settings(engine.model.pruning)
     options = {"do_sample": False, "num_beams": 1, "max_new_tokens": chat.limit}
     if draw := _draw(chat, engine.model.sampling_defaults):
         options["logits_processor"] = [draw]

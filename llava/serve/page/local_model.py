@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from transformers import StoppingCriteria
 
+from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.conversation import Conversation
 from llava.inference import Engine, Session
 from llava.inference.images import choose_tokens, encode_images
@@ -145,8 +146,9 @@ class LocalChat:
     def unpruned_figures(self) -> Figures:
         """What the last question would cost without pruning, by arithmetic."""
         pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
-        last, visual = self._session.last, self._model.count_visual_tokens(self._encoded, pruning)
-        prompt = last.prompt_tokens - sum(last.num_visual_tokens) + visual
+        asked, visual = self._session.conversation.copy(), self._model.count_visual_tokens(self._encoded, pruning)
+        asked.messages[-1][1] = None  # the answer
+        prompt = len(tokenizer_image_token(asked.get_prompt(), self._model.loaded.tokenizer)) - 1 + visual
         return Figures(prompt_tokens=prompt, **self._model.arithmetic(prompt, visual, pruning))
 
     def drop_cache(self) -> None:

@@ -244,6 +244,8 @@ class Service:
             return "as many tokens as the server keeps"
         if pruning.pruning_method == NONE:
             return f"all {self.patches} tokens, none pruned"
+        if pruning.is_blind:
+            return f"no picture, {method_label(pruning.pruning_method)}"
         how = "" if self.server is not None else f", {method_label(pruning.pruning_method)}"
         ratio = f" {pruning.important_ratio:g}" if pruning.method.reads_ratio and not self.server else ""
         most, whose = self.most_tokens(pruning.budget_per), "" if pruning.budget_per == CROP else " of all crops"
