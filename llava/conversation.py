@@ -311,7 +311,9 @@ CHAT_TEMPLATE = "chat_template"  # the conversation mode that is the checkpoint'
 AROUND_IMAGES = (DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN)
 
 
-_PICTURE = re.compile(f"(?:{DEFAULT_IM_START_TOKEN}{DEFAULT_IMAGE_TOKEN}{DEFAULT_IM_END_TOKEN}|{DEFAULT_IMAGE_TOKEN})\n?")
+_PICTURE = re.compile(
+    f"(?:{DEFAULT_IM_START_TOKEN}{DEFAULT_IMAGE_TOKEN}{DEFAULT_IM_END_TOKEN}|{DEFAULT_IMAGE_TOKEN})\n?"
+)
 
 
 def without_pictures(prompt: str) -> str:

@@ -40,9 +40,7 @@ def check_patches(patches: object, features: torch.Tensor, least: int = 1) -> No
         raise MethodError(f"{patches.shape[1]} patches are kept of each crop: they must be {least} to {number}")
 
 
-def check_chosen(
-    chosen: object, views: Views, kept: Iterable[torch.LongTensor] = ()
-) -> VisualTokens | MergedTokens:
+def check_chosen(chosen: object, views: Views, kept: Iterable[torch.LongTensor] = ()) -> VisualTokens | MergedTokens:
     """What `select` returned for views of K crops, as tensors of its own in the dtype of their features.
 
     Its form is looked at first, and then all values together, with the patches that it has `kept` on the way, so that a

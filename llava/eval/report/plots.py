@@ -98,7 +98,7 @@ def _plain(text: str) -> str:
 
 def is_level(row: Setting) -> bool:
     """Whether a row is drawn as a horizontal line."""
-    return row.name == NONE or row.tokens is None
+    return row.name == NONE or not row.tokens
 
 
 def draw_line(ax, rows: list[Setting], cells: list[Cell], number: int) -> Iterator:

@@ -37,9 +37,7 @@ class DartEmbeds(Method):
 METHOD = DartEmbeds()
 
 
-def least_alike(
-    tokens: torch.Tensor, chosen: torch.LongTensor, words: torch.Tensor, number: int
-) -> torch.LongTensor:
+def least_alike(tokens: torch.Tensor, chosen: torch.LongTensor, words: torch.Tensor, number: int) -> torch.LongTensor:
     """(number,) int64, ascending: `chosen` (n,) of tokens (N, D), and those least like these and `words` (m, D).
 
     Each of these pivots in turn keeps an equal share of what is missing.

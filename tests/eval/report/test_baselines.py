@@ -11,6 +11,7 @@ from llava.eval.benchmarks.items import accuracy_items, make_items, write_items
 from tests.eval.conftest import assert_one_line, table_of
 
 N = 200
+MME = ("perception", "cognition")
 
 
 @pytest.fixture
@@ -144,24 +145,17 @@ def test_the_share_of_the_gain_over_blind(save, compare, tmp_path):
     scores, shares = tables_of(out)
     assert ["blind", "0", "–"] in [row[:3] for row in scores]
     # 60 % where blind has 55 and the unpruned model 80: a fifth.
-    assert [row[:1] + [row[3].partition(" ")[0]] for row in shares[1:]] == [
-        ["vispruner", "20.0"],
-        ["divprune", "-20.0"],
-    ]
+    assert {row[0]: row[3].partition(" ")[0] for row in shares[1:]} == {"vispruner": "20.0", "divprune": "-20.0"}
     generator, draws = np.random.default_rng(1), []
     for _ in range(4000):
         drawn = generator.integers(N, size=N)
         draws.append(100 * ((drawn < 120) & (drawn >= 110)).sum() / ((drawn < 160) & (drawn >= 110)).sum())
     row = rows_of(tmp_path / "summary" / "scores.csv")["vispruner", "64"]
     assert float(row["share"]) == 20
-    assert [float(row["share_low"]), float(row["share_high"])] == pytest.approx(
-        np.percentile(draws, [2.5, 97.5]), abs=1
-    )
-    said = {
-        tuple(row[:2]): row[3]
-        for table in tables_of((tmp_path / "summary" / "differences.md").read_text())
-        for row in table
-    }
+    ends = [float(row["share_low"]), float(row["share_high"])]
+    assert ends == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1)
+    (differences,) = tables_of((tmp_path / "summary" / "differences.md").read_text())
+    said = {tuple(row[:2]): row[3] for row in differences}
     assert said["blind", "64"].startswith("-5.0 [")
 
 
@@ -271,18 +265,16 @@ def test_the_split_counts_pope_s_true_no_as_right_and_mme_s_pictures_not(tmp_pat
     for method, answers in said.items():
         name = "llava-a" if method == "vispruner" else f"llava-a-{method}"
         tokens = "all" if method == "none" else 64
-        pope, mme = (
-            tmp_path / benchmark / "answers" / "dev" / name / f"n_{tokens}" / "r_0.5" for benchmark in ("pope", "mme")
-        )
-        pope.mkdir(parents=True)
-        mme.mkdir(parents=True)
-        write_scores(
-            pope, {"mean_f1": make_items({"random": [(str(i), "p", *each) for i, each in enumerate(answers)]})}
-        )
+        rows = [(str(i), f"p{i % 2}", *each) for i, each in enumerate(answers)]
         hits = [float(answer != false) for answer in answers]
-        plain = [(f"p/{i}", "p", hit, 1) for i, hit in enumerate(hits)]
-        items = make_items({"count accuracy": plain, "count accuracy_plus": [("p", "p", min(hits), 1)]}, "sum")
-        write_scores(mme, {"perception": items, "cognition": items})
+        plain = [(f"p{i % 2}/{i}", f"p{i % 2}", hit, 1) for i, hit in enumerate(hits)]
+        plus = [(f"p{i}", f"p{i}", min(hits[i::2]), 1) for i in range(2)]
+        points = make_items({"count accuracy": plain, "count accuracy_plus": plus}, "sum")
+        figures = {"pope": {"mean_f1": make_items({"random": rows})}, "mme": dict.fromkeys(MME, points)}
+        for benchmark, items in figures.items():
+            folder = tmp_path / benchmark / "answers" / "dev" / name / f"n_{tokens}" / "r_0.5"
+            folder.mkdir(parents=True)
+            write_scores(folder, items)
     out = collected("--checkpoint", "llava-a", "--methods", "none", "pool", "vispruner", "--split-by", "pool")
     # Right unpruned are 0, 1, 2; pool is wrong in 0 and 2.
     assert tables_of(out)[-1][1][3:] == ["100.0 (2)", "0.0 (1)"] * 3
