@@ -99,6 +99,10 @@ class Run(NamedTuple):
         """The budget that the folder is named after; None where nothing was pruned or nothing shown."""
         return self.setting.asked
 
+    def named(self, name: str) -> "Run":
+        """This run, whose row has another name."""
+        return self._replace(setting=replace(self.setting, name=name))
+
 
 class Column(NamedTuple):
     """A headline; `split` is empty unless several splits of the benchmark were scored."""
@@ -185,7 +189,7 @@ def find_runs(out_dir: Path, wrong: list[str]) -> Iterator[Run]:
             if not done or not _FOLDER.fullmatch("/".join(folder.parts[-2:])):
                 continue
             try:
-                run = _read_run(benchmark, folder)
+                run = read_run(benchmark, folder)
             except InputError as error:
                 wrong.append(str(error))
             else:
@@ -193,7 +197,8 @@ def find_runs(out_dir: Path, wrong: list[str]) -> Iterator[Run]:
                     yield run
 
 
-def _read_run(benchmark: str, folder: Path) -> Run:
+def read_run(benchmark: str, folder: Path) -> Run:
+    """What a folder of answers, and what is noted in it, says of itself. Raises InputError for a note that is odd."""
     split, name, tokens, ratio = map(printable, folder.parts[-4:])
     tokens, *more = re.split("(?=_)", tokens.removeprefix("n_"))
     ratio = ratio.removeprefix("r_")
@@ -249,11 +254,7 @@ def noted(folder: Path, kind: str, name: str, absent=None):
 def compare_methods(runs: list[Run], checkpoint: str, methods: list[str]) -> list[Run]:
     """The runs of one checkpoint by these methods, named after them."""
     folders = {checkpoint if name == VISPRUNER else f"{checkpoint}-{name}": name for name in methods}
-    return [
-        run._replace(setting=replace(run.setting, name=folders[run.setting.name]))
-        for run in runs
-        if run.setting.name in folders
-    ]
+    return [run.named(folders[run.setting.name]) for run in runs if run.setting.name in folders]
 
 
 def read_headlines(file: Path, benchmark: str) -> dict[Headline, float]:
