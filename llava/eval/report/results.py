@@ -1,7 +1,7 @@
 """One JSON file of a run: settings, versions, machine, command, figures and intervals; and the schema that checks it.
 
 `python -m llava.eval ... --results FILE` writes it. The documents' tables are made of such files, see
-`scripts.make_tables`.
+`scripts.tables`.
 """
 
 import datetime
