@@ -1,6 +1,6 @@
 """Make every table of figures in the documents from docs/results: python -m scripts.tables [--check]
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`. NAME is `FILE.TABLE` for a table of a file, as
+A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. NAME is `FILE.TABLE` for a table of a file, as
 `gpu/h200.answer`, or one that `composed` makes of several files.
 """
 
@@ -17,14 +17,13 @@ from scripts.tables.composed import render
 
 ROOT = Path(__file__).parents[2]
 CARD = "playground/checkpoints/llava-tiny/README.md"
-_BLOCK = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"^(<!-- table: (\S+) -->\n)(.*?)^(<!-- end -->)$", re.DOTALL | re.MULTILINE)
+_MARKER = re.compile(r"^<!-- (?:table:|end -->)", re.MULTILINE)
 
 
 def fill(text: str, render: Callable[[str], str], where: str) -> str:
     """A document with its tables made anew. Raises InputError for a marker without its end, and as `render` does."""
-    if text.count("<!-- table:") != len(_BLOCK.findall(text)) or text.count("<!-- end -->") != text.count(
-        "<!-- table:"
-    ):
+    if len(_MARKER.findall(text)) != 2 * len(_BLOCK.findall(text)):
         raise InputError(f"{where}: a marker `<!-- table: NAME -->` or `<!-- end -->` without the other")
     return _BLOCK.sub(lambda block: f"{block[1]}{render(block[2])}{block[4]}", text)
 

@@ -80,7 +80,8 @@ class Job:
         if not self.missing:
             return
         if loaded is not None:
-            write_json(self.store.file.with_suffix(".run.json"), describe(self, loaded), sort_keys=False)
+            about = describe(self.pruning, loaded, self.shown, len(self.missing), self.seconds)
+            write_json(self.store.file.with_suffix(".run.json"), about, sort_keys=False)
         if warning := empty_answers(self.store.file):
             logger.warning(warning)
 
