@@ -91,7 +91,7 @@ def published(book: Book) -> str:
             *(each["model"], each["method"]),
             str(each.get("tokens", ABSENT)),
             ABSENT if each["kept"] is None else f"{100 * each['kept']:.3g} %",
-            *(V15_TASKS.get(each["task"], each["task"]), f"{each['score']:g}", each["unit"], each["source"]),
+            *(V15_TASKS.get(each["task"], each["task"]), f"{each['score']:.1f}", each["unit"], each["source"]),
         ]
         for each in book.published
     ]

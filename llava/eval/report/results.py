@@ -152,7 +152,7 @@ def write_results(file: Path, answered: Sequence[Answered], command: str, checkp
                 ends = [round(end, 4) for end in difference[1:]]
                 figure["from_unpruned"] = {"value": round(difference.value, 4), "interval": ends}
             if share := found.shares.get(setting, {}).get(column):
-                figure["share"] = {"value": round(share.value, 2), "interval": _ends(share.interval, 2)}
+                figure["share"] = {"value": round(share.value, 4), "interval": _ends(share.interval, 4)}
             figures.append(figure | {"compared": compared.get((setting, column), {})})
         own = [settings[run.folder] for cell in cells.values() for run in cell.runs]
         rows.append({"method": setting.method, "settings": _joined(own), "figures": figures})
