@@ -206,8 +206,8 @@ class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visua
                 )
         side = self.config.tokenizer_padding_side
         prompts = self.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, side, pruning, question)
-        if position_ids is not None and (pruning or self.pruning).is_blind:
-            raise InputError("position_ids are of the ids with images, and the pruning method shows none")
+        if position_ids is not None and (pruning := pruning or self.pruning).is_blind:
+            raise InputError(f"{pruning.pruning_method} shows no image: position_ids of the ids with images do not fit")
         self.check_context(past + prompts.longest)
         if position_ids is not None:
             positions = prompts.expand_positions(position_ids)

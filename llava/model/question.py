@@ -141,7 +141,7 @@ class QuestionViews:
     def drop_pictures(
         self, input_ids: torch.LongTensor, mask: torch.BoolTensor
     ) -> tuple[torch.LongTensor, torch.BoolTensor]:
-        """Prompts (B, length) and their mask less their images, as `ids_without_pictures` has it; padded on the right."""
+        """Prompts (B, length) and their mask, padded on the right, less their images: see `ids_without_pictures`."""
         rows = [ids_without_pictures(ids[own], self.tokenizer) for ids, own in zip(input_ids, mask)]
         masks = [torch.ones_like(row, dtype=torch.bool) for row in rows]
         return tuple(pad_sequence(part, batch_first=True) for part in (rows, masks))

@@ -1,5 +1,6 @@
 """What each method's selection costs, on the same random views."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -15,7 +16,8 @@ def methods(batch: int, patches: int, channels: int, number: int, device: torch.
 
     The views are there already: what a method takes of tower, projector and text tower is not measured.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator, side = torch.Generator().manual_seed(0), math.isqrt(patches)
+    grid = [side, side] if side * side == patches else [1, patches]
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(device)
@@ -29,7 +31,7 @@ def methods(batch: int, patches: int, channels: int, number: int, device: torch.
         keys=draw(batch, 1 + patches, 64),
         received=draw(batch, patches).softmax(dim=1),
         object_received=draw(batch, patches).softmax(dim=1),
-        grid=torch.tensor([[1, patches]] * batch),
+        grid=torch.tensor([grid] * batch),
         pixels=draw(batch, 3, 28, 28),
         projected=draw(batch, patches, channels),
         image_embeds=draw(batch, patches, EMBEDDING),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from llava.pruning import Settings, Views
 
 DTYPES = ("float32", "float16", "bfloat16")
-LEFT_OUT = ("none", "random", "uniform", "visionzip", "prunesid", "hiprune", "fastv")
+LEFT_OUT = ("none", "blind", "random", "uniform", "pool", "visionzip", "prunesid", "hiprune", "fastv", "dart")
 BATCH, LONGEST = 32, 16  # questions answered at once; tokens of an answer
 Patches = tuple[int, ...]
 

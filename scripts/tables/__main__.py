@@ -1,7 +1,7 @@
 """Make every table of figures in the documents from docs/results: python -m scripts.tables [--check]
 
-A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. NAME is `FILE.TABLE` for a table of a file, as
-`gpu/h200.answer`, or one that `composed` makes of several files.
+A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. NAME is `FILE.TABLE` for a table of a file,
+as `gpu/h200.answer`, or one that `composed` makes of several files.
 """
 
 import re

@@ -78,6 +78,16 @@ def test_a_row_for_every_setting_with_every_stage(small):
     assert len(table({"model": "small", "answer_tokens": 4}, rows).splitlines()) == 2 + 2 + len(rows)
 
 
+def test_baselines_have_as_many_tokens_as_they_keep(small):
+    job, whole = make_job(SMALL.image_size, 1, None, 10, small, 4), Settings(None, pruning_method="none")
+    settings = [whole, *(Settings(13, pruning_method=name) for name in ("pool", "dart", "blind"))]
+    rows = measure(small, job, settings, rounds=1, warmup=0)
+    assert [row["visual_tokens"] for row in rows] == [16, 12, 12, 0]  # 3 x 4 cells, and 4 + 8
+    assert [row["prompt_tokens"] for row in rows] == [26, 22, 26, 10]
+    assert rows[3]["vision"]["most"] == rows[3]["projection"]["most"] == 0
+    assert rows[3]["prefill_flops"] < rows[1]["prefill_flops"] < rows[2]["prefill_flops"] < rows[0]["prefill_flops"]
+
+
 def test_methods_that_choose_by_the_question_are_asked_one(small):
     job = make_job(SMALL.image_size, 1, None, 10, small, 4)
     small.get_vision_tower().text_side = random_model.build_text_side(SMALL, small.device)
@@ -124,10 +134,10 @@ def test_the_command_writes_table_json_and_plot(call, checkpoints, monkeypatch, 
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert [row["visual_tokens"] for row in found["rows"]] == [16, 8, 4]
     assert found["machine"] in out
-    options = ["--pruning_method", "divprune", "fastv", "--compile_decoding"]
+    options = ["--pruning_method", "divprune", "blind", "fastv", "--compile_decoding"]
     code, out, _ = call(bench, "--model-path", checkpoints(), *few, *options)
     assert code == 0
-    assert [row[0] for row in table_of(out)[1:]] == ["none", "divprune", "divprune", "fastv", "fastv"]
+    assert [row[0] for row in table_of(out)[1:]] == ["none", "divprune", "divprune", "blind", "fastv", "fastv"]
 
 
 def test_a_plot_that_cannot_be_drawn_is_one_warning(call, caplog, monkeypatch, tmp_path):

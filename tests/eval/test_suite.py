@@ -16,6 +16,8 @@ from playground.tiny import benchmarks
 from tests.conftest import load
 from tests.eval.conftest import METHOD, assert_one_line, table_of, texts
 
+SEEDED = ("n_4_seed_1", "n_4_seed_2")
+
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:
@@ -104,6 +106,38 @@ def test_what_a_method_does_not_read_is_asked_once(call, options, tmp_path):
     answered = sorted("/".join(file.parts[-4:-1]) for file in (tmp_path / "out").rglob("merge.jsonl"))
     folder = options[1].name
     assert answered == [f"{folder}-none/n_all/r_0.2", f"{folder}-visionzip/n_16/r_0.2", f"{folder}-visionzip/n_8/r_0.2"]
+
+
+def test_seeds_have_folders_of_their_own_where_they_are_read(call, options, tmp_path):
+    grid = ["--visual_token_num", 4, "--pruning_method", "random", "fastervlm", "--pruning_seed", 0, 1, 2]
+    code, said, _ = call(command, "pope", *options, *grid)
+    assert code == 0
+    folder = options[1].name
+    of_random = [answer_file(tmp_path / "out", "pope", f"{folder}-random/{n}/r_0.5") for n in ("n_4", *SEEDED)]
+    assert len({tuple(texts(file)) for file in of_random}) == 3
+    assert len(list((tmp_path / "out").rglob("merge.jsonl"))) == 4
+    rows = [row[:2] for row in table_of(said)[1:]]
+    assert rows == [["random", "4"], ["random", "4 seed 1"], ["random", "4 seed 2"], ["fastervlm", "4"]]
+    single = ["--visual_token_num", 4, "--pruning_method", "random", "--out-dir", tmp_path / "alone"]
+    assert call(command, "pope", *options, *single, "--pruning_seed", 2)[0] == 0
+    assert texts(answer_file(tmp_path / "alone", "pope", f"{folder}-random/n_4_seed_2/r_0.5")) == texts(of_random[2])
+    assert Settings(4, pruning_method="fastervlm", pruning_seed=2).suffix == ""
+
+
+def test_baselines_stand_in_the_table_with_the_tokens_that_they_keep(call, options, tmp_path):
+    grid = ["--visual_token_num", 23, 16, "--pruning_method", "blind", "none", "pool", "dart", "vispruner"]
+    code, said, _ = call(command, "pope", *options, *grid)
+    assert code == 0
+    rows = [tuple(row[:2]) for row in table_of(said)[1:]]
+    kept = {"blind": "0", "none": "144", "pool": "20 16", "dart": "20 12", "vispruner": "23 16"}
+    assert set(rows) == {(name, number) for name, numbers in kept.items() for number in numbers.split()}
+    blind = answer_file(tmp_path / "out", "pope", f"{options[1].name}-blind/n_0/r_0.5")
+    assert json.loads(blind.with_suffix(".run.json").read_text())["kept"] == 0
+    read = json.loads(blind.with_suffix(".settings.json").read_text())
+    assert read["visual_token_num"] is read["important_ratio"] is None
+    before = blind.stat().st_mtime_ns
+    assert call(command, "pope", *options, "--pruning_method", "blind", "--visual_token_num", 3)[0] == 0
+    assert blind.stat().st_mtime_ns == before  # whatever the budget, they are the same answers
 
 
 def test_a_suite_goes_on_from_single_runs_and_names_what_it_cannot(call, caplog, options, tmp_path):

@@ -9,7 +9,7 @@ from tests.conftest import IMAGE, inputs_of, picture
 
 
 @pytest.mark.parametrize("budget", [None, 16])
-@pytest.mark.parametrize("method", ["vispruner", "fastv"])
+@pytest.mark.parametrize("method", ["vispruner", "fastv", "dart", "pool", "blind"])
 @pytest.mark.parametrize(("version", "family"), [("v1.5", "llama"), ("v1.6", "qwen")])
 def test_the_cache_of_a_prompt_is_the_model_s(loaded, version, family, method, budget):
     model, pruning = loaded(version, family)[1], Settings(budget, pruning_method=method)

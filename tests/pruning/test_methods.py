@@ -5,6 +5,7 @@ import torch
 
 from llava.pruning import METHOD_NAMES, Settings, VisualTokens, load_method
 from llava.pruning.method import NONE
+from llava.vision.pixels import process_images
 from tests.conftest import IMAGE, ask, count_visual_tokens, load, picture
 
 BEFORE = [name for name in METHOD_NAMES if Settings(16, pruning_method=name).prunes_before_decoder]
@@ -36,6 +37,26 @@ def test_kept_patches_are_ascending_and_are_projected_themselves(loaded, method)
         assert (kept.diff(dim=1) > 0).all()
         expected = everything.gather(1, kept.unsqueeze(-1).expand(-1, -1, everything.shape[-1]))
         torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("version", "newlines"), [("v1.5", 0), ("v1.6", 1)])
+def test_pool_is_the_mean_of_what_the_language_model_would_see(loaded, version, newlines):
+    _, model, image_processor, _ = loaded(version)
+    pixels, sizes = process_images([picture()], image_processor, model.config), [(200, 150)]
+    pooled = Settings(16, pruning_method="pool")
+    (tokens,) = model.embed_images(pixels, sizes, pooled)
+    crops = model.encode_images(pixels.flatten(0, -4), Settings()).tokens
+    cells = crops.unflatten(1, (4, 3, 4, 3)).mean(dim=(2, 4)).flatten(0, 2)
+    torch.testing.assert_close(tokens[: len(tokens) - newlines], cells, atol=1e-6, rtol=1e-5)
+    ids = torch.tensor([[1, -200, 7, 8]])
+    given = {"images": pixels, "image_sizes": sizes, "labels": ids.clamp(min=0), "pruning": pooled}
+    model.train()
+    try:
+        model(ids, **given).loss.backward()
+        assert all(weight.grad.abs().max() > 0 for weight in model.model.mm_projector.parameters())
+    finally:
+        model.eval()
+        model.zero_grad()
 
 
 def test_methods_choose_differently(loaded):

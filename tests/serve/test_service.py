@@ -20,6 +20,7 @@ from tests.conftest import generate_alone, picture
 from tests.serve.conftest import GREEDY
 from tests.serve.test_drawing import Drawing
 
+BLIND = Settings(8, pruning_method="blind")
 SIXTEEN = Settings(16)
 
 
@@ -115,6 +116,8 @@ def test_methods_whose_tokens_are_no_patches_say_so(service_of, picture_file):
         assert [len(squares) for squares in drawing.squares("other")] == [16]
         assert not drawing.squares("important")
     assert "Every patch is kept" in service.draw_kept("me", Settings(16, pruning_method="none"))
+    assert "pool merges patches" in service.draw_kept("me", Settings(16, pruning_method="pool"))
+    assert "0 of 144, chosen by blind" in service.draw_kept("me", Settings(16, pruning_method="blind"))
 
 
 def test_an_answer_streams_and_is_the_models(service_of, picture_file):
@@ -134,7 +137,7 @@ def test_an_answer_streams_and_is_the_models(service_of, picture_file):
 def test_the_conversation_goes_on_when_the_settings_change(service_of, picture_file):
     service = service_of()
     service.take_picture("me", picture_file, "picture.png")
-    settings = [SIXTEEN, SIXTEEN, Settings(48), Settings(8, pruning_method="fastv"), SIXTEEN]
+    settings = [SIXTEEN, SIXTEEN, Settings(48), Settings(8, pruning_method="fastv"), BLIND, SIXTEEN]
     session = Session(service.model.loaded, service.model.template, SIXTEEN)
     new = []
     for i, pruning in enumerate(settings):
@@ -149,11 +152,11 @@ def test_the_conversation_goes_on_when_the_settings_change(service_of, picture_f
         if exchange.unpruned.is_asked:
             assert exchange.unpruned.text == alone(service, picture_file, session.last.prompt, Settings())
         new.append(exchange.pruned.figures.computed_tokens == exchange.pruned.figures.prompt_tokens)
-    assert new == [True, False, True, True, True]
+    assert new == [True, False, True, True, True, True]
 
 
 @pytest.mark.parametrize("version", ["v1.5", "v1.6"])
-@pytest.mark.parametrize("method", ["vispruner", "fastv", "visionzip"])
+@pytest.mark.parametrize("method", ["vispruner", "fastv", "dart", "visionzip", "pool", "blind"])
 def test_the_figures_are_those_of_the_answer(service_of, picture_file, version, method):
     service = service_of(version)
     service.take_picture("me", picture_file, "picture.png")

@@ -89,14 +89,16 @@ def _require_small(ours: torch.Tensor, expected: torch.Tensor, scale: torch.Tens
 def kept_patches(views: Views, budget: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The patches (T,) that each bundled method keeps of one picture, random last; and why others are left out.
 
-    Those are the methods that need a language model or a question, or that merge patches.
+    Those are the methods that need a language model or a question, that merge patches or show no picture.
     """
     kept, left_out = {}, {}
     for name in sorted(METHOD_NAMES, key=lambda name: name == RANDOM):
         settings = Settings(budget, pruning_method=name)
         if name == NONE:
             continue
-        if settings.prunes_in_decoder:
+        if settings.is_blind:
+            left_out[name] = "it shows no picture"
+        elif settings.prunes_in_decoder:
             left_out[name] = "it drops tokens inside the language model"
         elif settings.question_views:
             left_out[name] = "it chooses by a question"

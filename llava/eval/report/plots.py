@@ -56,7 +56,8 @@ def save_figure(figure: Figure, path: Path) -> None:
 def draw_scores(table: Table, path: Path) -> None:
     """Draw score against tokens: a panel for each column, a line with a band for each name and ratio.
 
-    The unpruned model is a horizontal line where methods are compared with it, or where its tokens are not known.
+    The unpruned model is a horizontal line where methods are compared with it, or where its tokens are not known; so is
+    one that is shown no picture.
     Raises InputError if the file cannot be written.
     """
     columns = columns_of(table)

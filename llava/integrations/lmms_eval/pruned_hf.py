@@ -1,5 +1,7 @@
 """`lmms_eval --model pruned_hf`: transformers' own vision-language models with their visual tokens pruned."""
 
+import logging
+from collections.abc import Iterator
 from itertools import groupby, takewhile
 from pathlib import Path
 
@@ -14,11 +16,13 @@ from llava.inference.images import open_image
 from llava.inference.request import check_placeholders
 from llava.integrations.lmms_eval.arguments import read_batch_size, read_dtype, refuse_unknown
 from llava.integrations.lmms_eval.base import Message, PrunedModel
-from llava.integrations.transformers import prune
+from llava.integrations.transformers import count_tokens, prune
+from llava.integrations.transformers import downsample as make_smaller
 from llava.integrations.transformers.budget import Budget
 from llava.pruning.settings import pop_settings, takes_settings
 
 PROMPTS_AT_ONCE = 8  # where batch_size is "auto"
+logger = logging.getLogger(__name__)
 
 
 class PrunedHf(PrunedModel):
@@ -33,6 +37,7 @@ class PrunedHf(PrunedModel):
         batch_size: int | str | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        downsample: int | None = None,
         **settings,
     ) -> None:
         """
@@ -43,6 +48,7 @@ class PrunedHf(PrunedModel):
             batch_size: prompts answered at once; 8 if None or "auto".
             device: "cuda" (the CPU where there is no GPU), "cuda:N" or "cpu".
             dtype: of the weights, "float16", "bfloat16" or "float32"; float16 on a GPU and float32 on a CPU if None.
+            downsample: visual tokens that a picture has at most because it is made smaller, in place of pruning.
 
         Raises InputError or ValueError, naming the argument, before weights are loaded, and InputError for what cannot
         be loaded or is no model that can be pruned.
@@ -52,6 +58,8 @@ class PrunedHf(PrunedModel):
         if not isinstance(pretrained, str):
             raise InputError("pruned_hf needs the model argument pretrained: a checkpoint folder or hub id")
         Budget.from_options(visual_token_num, **others)
+        if downsample is not None and visual_token_num is not None:
+            raise InputError("downsample takes the place of visual_token_num: give one of the two")
         self._template = None if chat_template is None else read_text(Path(chat_template), "chat template")
         wanted = read_dtype(dtype)
         super().__init__(read_batch_size(batch_size) or PROMPTS_AT_ONCE)
@@ -68,8 +76,18 @@ class PrunedHf(PrunedModel):
             raise InputError(
                 f"the processor of {pretrained} has no chat template: give the model argument chat_template"
             )
+        self._is_downsampled, self._numbers = downsample is not None, []
+        if self._is_downsampled:
+            make_smaller(self.processor, downsample)
         self.processor.tokenizer.padding_side = "left"
         self.model = prune(model.to(place).eval(), visual_token_num, **others)
+
+    def _windows(self, requests: list) -> Iterator[list[tuple]]:
+        yield from super()._windows(requests)
+        if self._numbers:
+            mean = sum(self._numbers) / len(self._numbers)
+            logger.warning("downsample: a picture had %.1f visual tokens on average", mean)
+            self._numbers = []
 
     @torch.inference_mode()
     def answer(self, messages: list[Message], options: dict) -> list[str]:
@@ -115,6 +133,8 @@ class PrunedHf(PrunedModel):
             return_tensors="pt",
             processor_kwargs={"padding": True},
         )
+        if self._is_downsampled:
+            self._numbers += count_tokens(self.processor, inputs)
         return inputs.to(self.model.device, self.model.dtype)
 
 

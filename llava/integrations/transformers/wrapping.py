@@ -26,7 +26,7 @@ from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import Prompts
 from llava.pruning.kv_cache import cache_in, cached_length
-from llava.pruning.settings import NAMES, takes_settings
+from llava.pruning.settings import NAMES, Settings, takes_settings
 
 _STATE = "_visual_token_pruning"
 _PROMPTS = "pruned_prompts"
@@ -68,7 +68,7 @@ def prune(model: PreTrainedModel, visual_token_num: int | float | None, **settin
     Raises InputError for a model that is not known, with the list of those that are, and for a method that cannot work
     on transformers' models; ValueError for an invalid value; the message names the setting.
     """
-    if visual_token_num is None:
+    if visual_token_num is None and not Settings(**settings).is_blind:
         return unprune(model)
     return _prune_by(model, Budget.from_options(visual_token_num, **settings))
 

@@ -1,11 +1,12 @@
 """DART: visual tokens that are like a few pivots are dropped inside the language model.
 
 Wen et al., "Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters More", EMNLP 2025,
-arXiv 2502.11494. After layers 0 .. K - 1, x are their outputs after the model's last norm, and a token's loudness is the
-L1 norm of its key in layer K - 1. Pivots: the 4 loudest visual tokens, then the 4 loudest tokens of text after the last
-picture, loudest first. The visual pivots are kept, and each pivot keeps the floor((T - 4) / 8) of the others whose x has
-the least cosine to its own: 4 + 8 floor((T - 4) / 8) in all, for T of 12 or more as many as T or up to 7 fewer. Its
-authors count T - 4 as the budget, and go through the pivots in the order of a hash table.
+arXiv 2502.11494. x is the output of layer K - 1 after the model's last norm, and a token's loudness the L1 norm of its
+key in layer K - 1. Pivots: the 4 loudest visual tokens, then the 4 loudest tokens of text after the last picture,
+loudest first. The visual pivots are kept, and each pivot keeps the floor((T - 4) / 8) of the others whose x has the
+least cosine to its own: 4 + 8 floor((T - 4) / 8) in all, or T where that is below 4. Its authors count T - 4 as the
+budget, and go through the pivots in the order of a hash table. All visual tokens of a prompt are chosen among together,
+for the sum of their budgets.
 
 Shapes: L tokens of a prompt, D channels.
 """

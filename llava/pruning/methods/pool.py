@@ -10,7 +10,6 @@ import math
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from llava.pruning.errors import PruningError
 from llava.pruning.method import Method
 from llava.pruning.methods.uniform import cells, middles
 from llava.pruning.settings import Settings
@@ -23,10 +22,9 @@ class Pool(Method):
     each_crop_alone = True  # crops together have no grid
 
     def count(self, number: int, patches: int) -> int:
-        side = math.isqrt(patches)
-        if side * side != patches:
-            raise PruningError(f"pool needs crops whose patches are a square, not {patches} of them")
-        return math.prod(cells(side, side, number))
+        """As `Method.count`, of a crop that is a square, or as near to one as so many patches can be."""
+        side = next(side for side in range(math.isqrt(patches), 0, -1) if patches % side == 0)
+        return math.prod(cells(side, patches // side, number))
 
     def select(self, views: Views, settings: Settings) -> MergedTokens:
         crops, number = [], settings.visual_token_num

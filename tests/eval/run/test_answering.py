@@ -18,6 +18,7 @@ from llava.model.template import named_template
 from llava.pruning import Settings
 from tests.conftest import IMAGE, generate_alone, picture
 
+METHODS = [(None, "vispruner"), *((16, name) for name in ("vispruner", "fastv", "random", "pool", "dart", "blind"))]
 SIZES = [(200, 150), (90, 300), (400, 120), (168, 168)]
 ONE, SIX = ({"do_sample": False, "max_new_tokens": number} for number in (1, 6))  # new tokens
 
@@ -41,7 +42,7 @@ def asked_alone(loaded, question: Question, options: dict) -> str:
     return generate_alone(loaded, prompt, image, **options)
 
 
-@pytest.mark.parametrize(("budget", "method"), [(None, "vispruner"), (16, "vispruner"), (16, "fastv"), (16, "random")])
+@pytest.mark.parametrize(("budget", "method"), METHODS)
 @pytest.mark.parametrize(
     ("version", "language_model"), [("v1.5", "llama"), ("v1.6", "llama"), ("v1.6", "qwen"), ("v1.5", "mistral")]
 )

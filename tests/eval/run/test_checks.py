@@ -24,6 +24,7 @@ from llava.pruning import Settings
 from tests.conftest import IMAGE, ROOT, picture
 from tests.eval.conftest import texts
 
+PRUNED = [(), (16,), *((23, 0.5, name) for name in ("visionzip", "fastv", "random", "pool", "dart", "blind"))]
 ONE = {"do_sample": False, "max_new_tokens": 1}
 
 
@@ -64,7 +65,7 @@ def test_pictures_inside_a_question_file_have_headers_too():
         check_headers([Question(7, "", buffer.getvalue()[:10], "")])
 
 
-@pytest.mark.parametrize("pruning", [(), (16,), (16, 0.5, "visionzip"), (16, 0.5, "fastv"), (16, 0.5, "random")])
+@pytest.mark.parametrize("pruning", PRUNED)
 @pytest.mark.parametrize(("version", "language_model"), [("v1.5", "llama"), ("v1.6", "llama"), ("v1.6", "qwen")])
 def test_a_prompt_is_as_long_as_it_is_said_to_be(loaded, tmp_path, version, language_model, pruning, monkeypatch):
     llava, pruning = LoadedModel(*loaded(version, language_model)), Settings(*pruning)

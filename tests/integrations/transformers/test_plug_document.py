@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from bundled import in_hf_layout
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from llava.integrations.transformers import prune
 from llava.integrations.transformers.hosts import known_hosts
@@ -64,6 +65,20 @@ def test_every_host_has_a_row_and_its_two_lines():
             exec(block, {"prune": noted, name: SimpleNamespace(from_pretrained=lambda path, name=name: name)})
     assert [name for name, _ in made] == rows
     assert all(isinstance(number, int | float) for _, number in made)
+
+
+def test_the_lines_that_make_pictures_smaller():
+    class Processor:
+        image_processor = Qwen2VLImageProcessorPil()
+
+        def __call__(self, images, text, padding, return_tensors):
+            return self.image_processor(images=images, return_tensors=return_tensors)
+
+    (block,) = [block for block in blocks(REST) if "downsample" in block]
+    found = {"processor": Processor(), "images": [picture(640, 480), picture(64, 64)], "prompts": ["", ""]}
+    exec(block, found)
+    assert found["counts"] == [54, 4]
+    assert found["mean"] == 29
 
 
 def test_the_line_for_vispruners_scripts(checkpoints):

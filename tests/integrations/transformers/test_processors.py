@@ -15,7 +15,8 @@ from kinds import BY_NAME, GREEDY, answer
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from llava.integrations.transformers import prune
+from llava.errors import InputError
+from llava.integrations.transformers import count_tokens, downsample, prune
 from llava.integrations.transformers.hosts import find_host
 
 SQUARE = {"height": 56, "width": 56}
@@ -132,6 +133,41 @@ def test_an_image_processor_stays_as_it_is(name, processor, options):
     prune(model, 2)
     assert torch.equal(model.generate(**inputs, **GREEDY, visual_token_num=1.0), full)
     assert torch.equal(answer(model, inputs), torch.cat([answer(model, batch(case, [p])) for p in prompts]))
+
+
+QWENS = IMAGE_PROCESSORS[:3]
+
+
+@pytest.mark.parametrize("name, processor, options", QWENS, ids=[row[0] for row in QWENS])
+def test_downsampled_pictures_have_so_many_tokens_at_most(name, processor, options):
+    model = BY_NAME[name].model()
+    for number in (1, 3, 9, 20):
+        images = downsample(image_processor(processor, **options), number)
+        counts = []
+        for seed, size in enumerate([(120, 90), (70, 200), (64, 64), (28, 28), (600, 300), (10, 15)]):
+            given = images(images=[picture(seed, *size)], return_tensors="pt")
+            counts += count_tokens(images, given)
+            known = {k: v for k, v in given.items() if k in find_host(model).inputs}
+            assert counts[-1] == placeholders(model, known)
+        assert max(counts) <= number
+        assert max(counts) > number / 2  # a large one has nearly all of them
+    unlimited = image_processor(processor, **options)
+    assert count_tokens(unlimited, unlimited(images=[picture(0, 120, 90)], return_tensors="pt")) == [12]
+
+
+@pytest.mark.parametrize(
+    ("make", "number", "says"),
+    [
+        (llava, 4, "CLIPImageProcessorPil has no limit of a picture's pixels; .* use the method pool"),
+        (idefics3, 4, "Idefics3ImageProcessorPil has no limit"),
+        (gemma3, 4, "Gemma3ImageProcessorPil has no limit"),
+        (lambda: image_processor("qwen2_vl"), 0, "downsample must be an integer of at least 1, got 0"),
+        (lambda: image_processor("qwen2_vl"), 0.5, "downsample must be an integer of at least 1, got 0.5"),
+    ],
+)
+def test_what_cannot_be_downsampled_is_refused_by_name(make, number, says):
+    with pytest.raises(InputError, match=says):
+        downsample(make(), number)
 
 
 @torch.no_grad()

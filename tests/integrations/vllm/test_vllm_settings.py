@@ -30,7 +30,7 @@ def views():
         keys=draw(2, 1 + PATCHES, 4),
         received=draw(2, PATCHES),
         object_received=draw(2, PATCHES),
-        grid=torch.tensor([[1, PATCHES]] * 2),
+        grid=torch.tensor([[4, 5]] * 2),
         pixels=draw(2, 3, 56, 70),
         projected=draw(2, PATCHES, 12),
     )
