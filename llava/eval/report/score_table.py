@@ -24,6 +24,7 @@ SUBMISSIONS = {
 }
 ABSENT = "–"
 BLIND = "blind"  # the method that shows no picture
+DOWNSAMPLE = "downsample"  # no method: the pictures are smaller; `CHECKPOINT-downsample` is a row of lmms-eval's
 MOST = 1e6  # no figure is as large
 _FOLDER = re.compile(r"n_(0|[1-9][0-9]{0,8}|all)(_[^/]*)?/r_[0-9]{1,9}(\.[0-9]{0,9})?", re.DOTALL)
 _SEED = re.compile(r"_seed_[0-9]+")  # what a folder's name has of the seed, when it is not the default
@@ -228,7 +229,7 @@ def _method_of(name: str, noted: object) -> str:
     """The label of the method that a folder of this name is by: what its settings say, else what its name ends with."""
     if isinstance(noted, str):
         return method_label(noted)
-    return next((known for known in (*METHOD_NAMES, BLIND) if name.endswith(f"-{known}")), VISPRUNER)
+    return next((known for known in (*METHOD_NAMES, BLIND, DOWNSAMPLE) if name.endswith(f"-{known}")), VISPRUNER)
 
 
 def kept_tokens(folder: Path, asked: int | None) -> int | None:

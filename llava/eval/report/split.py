@@ -59,7 +59,8 @@ def split_by(table: Table, by: str) -> Split:
     for row in rows:
         own = [other for other in table if other.checkpoint == row.checkpoint]
         whole = next((other for other in own if other.is_unpruned), None)
-        small = next((other for other in own if other.method == by and row.is_comparable(other)), None)
+        smaller = [other for other in own if other.method == by and row.is_comparable(other)]
+        small = min(smaller, key=lambda other: other.asked != row.asked, default=None)
         for what, other in (("the unpruned model", whole), (by, small)):
             if other is None:
                 raise InputError(f"--split-by {by}: no row of {what} for {row.name} ({row.budget})")

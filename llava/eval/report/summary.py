@@ -13,11 +13,24 @@ from pathlib import Path
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
 from llava.eval.report.score_report import markdown, write_scores
-from llava.eval.report.score_table import HEADLINES, Run, collect, columns_of, compare_methods, find_runs
+from llava.eval.report.score_table import (
+    DOWNSAMPLE,
+    HEADLINES,
+    Run,
+    collect,
+    columns_of,
+    compare_methods,
+    find_runs,
+)
 from llava.files import atomic_writer, remove_file, require_writable
 from llava.inference.options import pruning_method
 from llava.pruning.method import method_label
 from llava.tables import printable
+
+
+def row_label(text: str) -> str:
+    """What a row is called that an option names: the label of a method, or `downsample`."""
+    return text if text == DOWNSAMPLE else method_label(pruning_method(text))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -27,14 +40,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, nargs="+", help="only these numbers of visual tokens (all)")
     parser.add_argument(
         "--methods",
-        type=lambda text: method_label(pruning_method(text)),
+        type=row_label,
         nargs="+",
         help="compare these of the checkpoint's; `none` and `blind` are there at any --tokens",
     )
     parser.add_argument("--benchmarks", choices=HEADLINES, nargs="+", help="only these (all)")
     parser.add_argument(
         "--split-by",
-        type=lambda text: method_label(pruning_method(text)),
+        type=row_label,
         metavar="METHOD",
         help="also split the questions by whether they are right with this method, which stands for downsampling",
     )

@@ -190,6 +190,16 @@ def test_without_an_unpruned_row_there_is_no_share_and_without_items_no_interval
     assert [row[3] for row in shares[1:]] == ["20.0", "40.0"]
 
 
+TWO = {"image_accuracy": accuracy_items("ab", "ab", [1, 0])}
+
+
+def sqa_of(folder: Path) -> Path:
+    """The folder of the same run on another benchmark."""
+    other = Path(str(folder).replace("/gqa/", "/sqa/"))
+    other.mkdir(parents=True)
+    return other
+
+
 # Right unpruned: 0 to 7. Pool is right in 0 to 3 and in 9, so that A is 4 to 7 and B 0 to 3.
 WHOLE = first(8, 10)
 POOL = [*first(4, 9), True]
@@ -249,6 +259,10 @@ def test_a_split_without_its_rows_or_of_other_questions_is_refused(save, split, 
         (lambda folder: (folder / "merge.items.json").unlink(), "there is no"),
         (lambda folder: (folder / "merge.settings.json").write_text('{"question_file": "b"}'), "not answer the same"),
         (lambda folder: folder.rename(folder.parents[4] / "gone"), "no row of pool"),
+        (
+            lambda folder: write_scores(sqa_of(folder), {"image_accuracy": accuracy_items("ab", "ab", [1, 0])}),
+            "no score",
+        ),
     ],
 )
 def test_a_split_without_items_or_settings_that_fit_is_refused(save, split, tmp_path, change, named):
@@ -256,6 +270,17 @@ def test_a_split_without_items_or_settings_that_fit_is_refused(save, split, tmp_
         settings.write_text('{"question_file": "a"}')
     change(save("pool", 64, POOL))
     assert_one_line(split(), named)
+
+
+def test_any_row_may_stand_for_downsampling(save, collect):
+    """Of lmms-eval's, with the pictures made smaller: no method, and no whole number of tokens."""
+    save("none", "all", WHOLE)
+    save("divprune", 64, first(2, 10))
+    save("downsample", 64, POOL, kept=63.4)
+    methods = ["--checkpoint", "llava-a", "--methods", "none", "downsample", "divprune"]
+    code, out, err = collect(*methods, "--split-by", "downsample")
+    assert code == 0, err
+    assert tables_of(out)[-1][1:] == [["divprune", "64", "0.5", "0.0 (4)", "50.0 (4)"]]
 
 
 def test_the_split_counts_pope_s_true_no_as_right_and_mme_s_pictures_not(tmp_path, collected):
