@@ -234,13 +234,12 @@ def default_data_dir(model_path: str) -> Path:
 def answers_path(benchmark: Benchmark, out_dir: Path, model_name: str, pruning: Settings) -> Path:
     """Where a benchmark's answers go: NAME/answers/SPLIT/MODEL[-METHOD]/n_TOKENS/r_RATIO/merge.jsonl.
 
-    An unpruned model keeps all, and one that is shown no picture none: their folders are n_all and n_0, whatever the
-    budget. Settings that are not the default's follow the number, as in n_TOKENS_per_image.
+    Where no budget is read, as of an unpruned model and one that is shown no picture, the folder is n_all. Settings
+    that are not the default's follow the number, as in n_TOKENS_per_image.
     """
     label = method_label(pruning.pruning_method)
     model = model_name if pruning.pruning_method == VISPRUNER else f"{model_name}-{label}"
-    unpruned = "0" if pruning.is_blind else "all"
-    tokens = f"{pruning.visual_token_num}{pruning.suffix}" if pruning.prunes else unpruned
+    tokens = f"{pruning.visual_token_num}{pruning.suffix}" if pruning.prunes else "all"
     folder = out_dir / benchmark.name / "answers" / benchmark.split / model / f"n_{tokens}"
     return folder / f"r_{pruning.important_ratio:g}" / "merge.jsonl"
 

@@ -131,7 +131,7 @@ def test_baselines_stand_in_the_table_with_the_tokens_that_they_keep(call, optio
     rows = [tuple(row[:2]) for row in table_of(said)[1:]]
     kept = {"blind": "0", "none": "144", "pool": "20 16", "dart": "20 12", "vispruner": "23 16"}
     assert set(rows) == {(name, number) for name, numbers in kept.items() for number in numbers.split()}
-    blind = answer_file(tmp_path / "out", "pope", f"{options[1].name}-blind/n_0/r_0.5")
+    blind = answer_file(tmp_path / "out", "pope", f"{options[1].name}-blind/n_all/r_0.5")
     assert json.loads(blind.with_suffix(".run.json").read_text())["kept"] == 0
     read = json.loads(blind.with_suffix(".settings.json").read_text())
     assert read["visual_token_num"] is read["important_ratio"] is None

@@ -26,7 +26,7 @@ ABSENT = "–"
 BLIND = "blind"  # the method that shows no picture
 DOWNSAMPLE = "downsample"  # no method: the pictures are smaller; `CHECKPOINT-downsample` is a row of lmms-eval's
 MOST = 1e6  # no figure is as large
-_FOLDER = re.compile(r"n_(0|[1-9][0-9]{0,8}|all)(_[^/]*)?/r_[0-9]{1,9}(\.[0-9]{0,9})?", re.DOTALL)
+_FOLDER = re.compile(r"n_([1-9][0-9]{0,8}|all)(_[^/]*)?/r_[0-9]{1,9}(\.[0-9]{0,9})?", re.DOTALL)
 _SEED = re.compile(r"_seed_[0-9]+")  # what a folder's name has of the seed, when it is not the default
 
 
@@ -194,8 +194,7 @@ def find_runs(out_dir: Path, wrong: list[str]) -> Iterator[Run]:
             except InputError as error:
                 wrong.append(str(error))
             else:
-                if run.asked != 0:  # which is no budget
-                    yield run
+                yield run
 
 
 def read_run(benchmark: str, folder: Path) -> Run:

@@ -89,7 +89,7 @@ def choose_runs(
         runs = [run for run in runs if run.setting.name == name]
     if tokens:
         unpruned = methods is not None
-        runs = [run for run in runs if run.asked in tokens or (unpruned and not run.asked)]
+        runs = [run for run in runs if run.asked in tokens or (unpruned and run.asked is None)]
     if not runs:
         wanted = " of that checkpoint and those numbers of tokens" if checkpoint or tokens else ""
         raise InputError("; ".join([f"no scores or files for submission{wanted} below {out_dir}", *wrong]))

@@ -138,7 +138,7 @@ def test_what_cannot_be_told_from_pool_or_uniform_is_marked_at_its_own_budget(
 
 def test_the_share_of_the_gain_over_blind(save, compare, tmp_path):
     save("none", "all", first(160), kept=144)
-    save("blind", 0, first(110), kept=0, important_ratio=None)
+    save("blind", "all", first(110), kept=0, important_ratio=None)
     save("vispruner", 64, first(120))
     save("divprune", 64, first(100))
     out = compare("none", "blind", "vispruner", "divprune")
@@ -173,14 +173,14 @@ def test_a_blind_row_that_cannot_be_compared_gives_no_share(save, compare, tmp_p
     save("vispruner", 64, first(120))
     save("divprune", 64, first(100))
     if hits is not None:
-        save("blind", 0, hits, ids=ids, kept=0)
+        save("blind", "all", hits, ids=ids, kept=0)
     out = compare("none", "blind", "vispruner", "divprune")
     assert len(tables_of(out)) == 1 and says in out
     assert "share" not in (tmp_path / "summary" / "scores.csv").read_text()
 
 
 def test_without_an_unpruned_row_there_is_no_share_and_without_items_no_interval(save, compare):
-    blind = save("blind", 0, first(110), kept=0)
+    blind = save("blind", "all", first(110), kept=0)
     save("vispruner", 64, first(120))
     save("divprune", 64, first(130))
     assert len(tables_of(compare("none", "blind", "vispruner", "divprune"))) == 1

@@ -9,6 +9,7 @@ from lmms_eval.models import get_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llava.conversation import get_conversation
+from llava.integrations.lmms_eval import pruned_hf
 from llava.integrations.transformers import prune
 from tests.conftest import picture
 from tests.integrations.lmms_eval.asking import QUESTION, choice, question
@@ -65,6 +66,19 @@ def test_losses_tell_the_greedy_answer(checkpoint):
     )
     assert (is_greedy, is_other) == (True, False)
     assert loss < other
+
+
+def test_downsampled_pictures_are_counted_and_nothing_is_pruned(checkpoint, monkeypatch, caplog):
+    """With a stand-in for the processor's part: Qwen's processors need torchvision, and LLaVA's have no such limit."""
+    asked, sizes = [], iter([5, 8, 2])
+    monkeypatch.setattr(pruned_hf, "make_smaller", lambda processor, number: asked.append(number))
+    monkeypatch.setattr(pruned_hf, "count_tokens", lambda processor, inputs: [next(sizes)] * len(inputs.pixel_values))
+    lm, plain = make(checkpoint, downsample=9, batch_size=1), make(checkpoint, batch_size=1)
+    requests = [question(QUESTION, document) for document in (1, 2, 3)]
+    assert lm.generate_until(requests) == plain.generate_until(requests)
+    assert asked == [9]
+    assert "a picture had 4.2 visual tokens on average" in caplog.text  # 5, 8, 2, 2
+    assert not hasattr(lm.model, "_visual_token_pruning")
 
 
 @pytest.mark.parametrize("visual_token_num", [144, 32])
