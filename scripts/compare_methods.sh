@@ -4,6 +4,7 @@
 # are those of all crops of a picture together (LLaVA-1.6), else of each crop:
 # [BENCHMARKS="pope gqa"] [BUDGET_PER=image] [CKPT=..] [DATA_DIR=..] [OUT_DIR=..] [FAMILY=v1_5|v1_6] \
 #     bash scripts/compare_methods.sh "64 32" vispruner divprune mine.py
+# Options of `python -m llava.eval` may follow: `random --pruning_seed 0 1 2 --results FILE`.
 # shellcheck source=scripts/evaluation.sh
 source "$(dirname "${BASH_SOURCE[0]}")/evaluation.sh"
 

@@ -35,13 +35,18 @@ NOT_RUN = {
     "llava bench --shape llava-v1.5-7b": "a 7B is too large for a CPU",
     "python -m scripts.benchmarks.selection --tower": "takes minutes on a CPU",
     "python -m scripts.benchmarks.rounding_spread": "takes minutes on a CPU",
+    "python -m llava.eval all --visual_token_num 48 32 16 8": "takes half an hour on a CPU",
     "MODEL=lmsys": "needs the training data",
     "#!/usr/bin/env bash": "needs Slurm",
     "python -m llava.eval.run.launch --multi_gpu": "needs four GPUs",
 }
 
 # What a command reads, by how it begins: made by another one first, so that each test stands alone.
-AFTER = {"python -m llava.eval.report.summary": "python -m llava.eval pope --model-path CKPT --visual_token_num 64"}
+AFTER = {
+    "python -m llava.eval.report.summary": "python -m llava.eval pope --model-path CKPT --visual_token_num 64",
+    "python -m scripts.collect_scores": "python -m llava.eval pope --model-path CKPT --visual_token_num 64 "
+    "--pruning_method none pool vispruner",
+}
 
 
 def commands_of(document: Path) -> list[str]:

@@ -1,11 +1,8 @@
 """What was measured, as a table."""
 
-import platform
-from pathlib import Path
-
 import torch
-import transformers
 
+from llava.machine import device_name, versions
 from llava.tables import markdown_table
 
 GIB, MIB = 2**30, 2**20
@@ -14,23 +11,11 @@ SHARES = ("prefill", "first token", "answer")  # shown as shares of the unpruned
 
 def machine(device: torch.device) -> dict[str, str]:
     """On what it was measured."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"{torch.get_num_threads()} threads on {_processor()}"
-    return {
-        "machine": name,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    name = device_name(str(device))
+    if device.type != "cuda":
+        name = f"{torch.get_num_threads()} threads on {name}"
+    found = versions()
+    return {"machine": name} | {package: found[package] for package in ("python", "torch", "transformers")}
 
 
 def _milliseconds(cell: dict[str, float]) -> str:

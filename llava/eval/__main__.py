@@ -8,16 +8,17 @@ GPU in CUDA_VISIBLE_DEVICES takes its share of the questions; a run that was cut
 import argparse
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llava.cli import CommandParser, run_command
+from llava.cli import CommandParser, output_file, run_command
 from llava.errors import InputError
 from llava.eval.benchmarks import all_benchmarks, find_benchmark
 from llava.eval.benchmarks.base import Benchmark, MissingData
-from llava.eval.evaluation import BUNDLED_MODEL, DATA, Run, default_data_dir, distinct
+from llava.eval.evaluation import BUNDLED_MODEL, DATA, Run, default_data_dir, distinct, save_results
 from llava.eval.report.summary import summarize, table_files
 from llava.eval.run.processes import GOES_ON, environment_of_child
 from llava.eval.run.source import OnDisk
@@ -51,6 +52,12 @@ def parse() -> argparse.Namespace:
     add_crop_arguments(parser)
     parser.add_argument("--data-dir", type=Path, help="the benchmarks' data (bundled, or playground/data/eval)")
     parser.add_argument("--out-dir", type=Path, default=DATA, help="where answers and scores go (playground/data/eval)")
+    parser.add_argument(
+        "--results",
+        type=output_file,
+        metavar="FILE",
+        help="also write settings, machine, scores and intervals as JSON",
+    )
     parser.add_argument("--overwrite", action="store_true", help="drop answers that were made with other settings")
     parser.add_argument(
         "--skip-missing",
@@ -89,9 +96,9 @@ def main() -> None:
         return
     run = Run(source, asking, settings, data_dir, args.out_dir, tokens, args.overwrite)
     if is_single:
-        answer_one(run, benchmarks[0])
+        answer_one(run, benchmarks[0], args.results)
     else:
-        answer_all(run, benchmarks, args.skip_missing)
+        answer_all(run, benchmarks, args.skip_missing, args.results)
 
 
 def skip_or_require(benchmark: Benchmark, data_dir: Path, skip: bool) -> None:
@@ -105,13 +112,15 @@ def skip_or_require(benchmark: Benchmark, data_dir: Path, skip: bool) -> None:
         sys.exit(SKIPPED)
 
 
-def answer_one(run: Run, benchmark: Benchmark) -> None:
+def answer_one(run: Run, benchmark: Benchmark, results_file: Path | None) -> None:
     """Answer one benchmark at one of the settings. Raises InputError, in the first process, for what cannot be."""
     try:
         for result in run.evaluate(benchmark).values():
             if isinstance(result, InputError):
                 raise result
             print(result.description)
+            if results_file is not None:
+                save_results(results_file, [result], this_command(), run.source.name)
     except InputError:
         if run.ranks.rank == 0:  # which says it for all
             raise
@@ -133,9 +142,14 @@ class Report:
         self.code = 1 if self.code == 1 or not isinstance(error, InputError) else 2
 
 
-def answer_all(run: Run, benchmarks: list[Benchmark], skip_missing: bool) -> None:
+def this_command() -> str:
+    """The command as it was given."""
+    return shlex.join(["python", "-m", "llava.eval", *sys.argv[1:]])
+
+
+def answer_all(run: Run, benchmarks: list[Benchmark], skip_missing: bool, results_file: Path | None) -> None:
     """Answer benchmarks at all settings; one that fails does not stop the next. Exits with 1 or 2 if any failed."""
-    report = Report()
+    report, scored = Report(), []
     run.ranks.from_first(lambda: require_writable(*table_files(table_folder(run))))
     for benchmark in benchmarks:
         try:
@@ -154,6 +168,7 @@ def answer_all(run: Run, benchmarks: list[Benchmark], skip_missing: bool) -> Non
                 report.fail(what, result)
             else:
                 print(f"--- {what} ---\n{result.description}", flush=True)
+                scored.append(result)
     if run.ranks.rank > 0:
         return
     is_any = len(report.skipped) < len(benchmarks)
@@ -162,6 +177,11 @@ def answer_all(run: Run, benchmarks: list[Benchmark], skip_missing: bool) -> Non
             write_table(run, benchmarks)
     except InputError as error:
         report.fail("the table", error)
+    try:
+        if results_file is not None:
+            save_results(results_file, scored, this_command(), run.source.name)
+    except InputError as error:
+        report.fail("the results", error)
     for name in report.skipped:
         print(f"skipped, its data is not there: {name}")
     sys.stdout.flush()

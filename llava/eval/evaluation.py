@@ -78,6 +78,7 @@ def evaluate(
     top_p: float | None = None,
     num_beams: int = 1,
     max_new_tokens: int | None = None,
+    results: str | Path | None = None,
     **settings,
 ) -> Result | list[Result]:
     """Answer a benchmark, or several, and score the answers, in this process.
@@ -92,6 +93,7 @@ def evaluate(
         batch_size, num_workers: see `AskingOptions`.
         temperature, top_p, num_beams: of decoding; a temperature of 0 is greedy.
         max_new_tokens: of an answer; the benchmark's own number if None.
+        results: a file for settings, machine, figures and intervals, as `report.results` describes it; none if None.
         settings: see `Settings`. Lists of values are asked in every combination; each picture is encoded once for all.
 
     Returns: the result; a list if there are several benchmarks or values, benchmark by benchmark.
@@ -111,14 +113,26 @@ def evaluate(
         max_new_tokens,
         overwrite=isinstance(source, InMemory),
     )
-    results = []
+    if results is not None:
+        require_writable(results)
+    found = []
     for benchmark in benchmarks:
         for result in run.evaluate(benchmark).values():
             if isinstance(result, InputError):
                 raise result
-            results.append(result)
+            found.append(result)
+    if results is not None:
+        save_results(Path(results), found, f"llava.eval.evaluate({name!r}, **{settings!r})", source.name)
     is_one = isinstance(name, str) and not any(isinstance(value, list | tuple) for value in settings.values())
-    return results[0] if is_one else results
+    return found[0] if is_one else found
+
+
+def save_results(file: Path, results: list[Result], command: str, checkpoint: str) -> None:
+    """Write the results file of what was answered. Raises InputError as `write_results` does."""
+    from llava.eval.report.results import Answered, write_results
+
+    answered = [Answered(each.benchmark, each.answers_file.parent, each.pruning) for each in results]
+    write_results(file, answered, command, checkpoint)
 
 
 @dataclass(frozen=True)

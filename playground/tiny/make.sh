@@ -74,5 +74,7 @@ publish llava-tiny
 echo "--- evaluation ---"
 "$PYTHON" -m playground.tiny.evaluate --model-path "$BUNDLE/checkpoints/llava-tiny" --data-dir "$BUNDLE/data/scenes" \
     --output "$WORK/evaluation"
+# The card's tables are those of docs/results, which the bundled model's own are copied to.
+[ "$BUNDLE" != playground ] || cp "$WORK/evaluation/tables.json" docs/results/llava-tiny.json
 "$PYTHON" -m playground.tiny.model_card --evaluation "$WORK/evaluation" --clip "$BUNDLE/checkpoints/$TOWER" \
     --output "$BUNDLE/checkpoints/llava-tiny/README.md"

@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 
 from llava.cli import output_file, run_command
-from llava.files import read_json_object, read_text
+from llava.files import read_json, read_json_object
 from playground.tiny.options import command_parser
 
 CARD = """# llava-tiny
@@ -37,12 +37,16 @@ share ({attention:.1f} % of the attention, {patches:.1f} % of the patches).
 In percent, on the bundled benchmarks (`python -m playground.tiny.evaluate`); for chance, mean and standard deviation of
 five draws. MME: of the points that can be had; MM-Vet: of the things to be named, those that are.
 
-{scores}
+<!-- table: llava-tiny.scores -->
+{scores}<!-- end -->
+
 ## Kinds of questions
 
 With all 144 tokens. The last column is what always giving the commonest answer would get.
 
-{kinds}"""
+<!-- table: llava-tiny.kinds -->
+{kinds}<!-- end -->
+"""
 
 
 def count_parameters(folder: Path, prefixes: tuple[str, ...] = ("",)) -> int:
@@ -66,9 +70,12 @@ def this_machine() -> str:
 
 def make_card(checkpoint: Path, clip: Path, evaluation: Path, trained_on: str | None) -> str:
     """The card of the model in the folder `checkpoint`, from the tables in the folder `evaluation`."""
+    from llava.eval.benchmarks.rows import check
     from playground.tiny.clip.quality import measure
+    from scripts.tables.book import Tables, table_markdown
 
-    scores, kinds = (read_text(evaluation / name, "table") for name in ("scores.md", "kinds.md"))
+    tables = check(read_json(evaluation / "tables.json", "tables"), Tables, "the tables")["tables"]
+    scores, kinds = (table_markdown(tables[name]) for name in ("scores", "kinds"))
     config = read_json_object(checkpoint / "config.json", "config")
     quality = measure(clip)
     parts = ("lm_head", "model.embed", "model.layers", "model.mm_projector", "model.norm")

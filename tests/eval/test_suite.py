@@ -118,8 +118,9 @@ def test_seeds_have_folders_of_their_own_where_they_are_read(call, options, tmp_
     of_random = [answer_file(tmp_path / "out", "pope", f"{folder}-random/{n}/r_0.5") for n in ("n_4", *SEEDED)]
     assert len({tuple(texts(file)) for file in of_random}) == 3
     assert len(list((tmp_path / "out").rglob("merge.jsonl"))) == 4
-    rows = [row[:2] for row in table_of(said)[1:]]
-    assert rows == [["random", "4"], ["random", "4 seed 1"], ["random", "4 seed 2"], ["fastervlm", "4"]]
+    rows = table_of(said)[1:]
+    assert [row[:2] for row in rows] == [["random", "4"], ["fastervlm", "4"]]
+    assert [" ± " in row[3] for row in rows] == [True, False]
     single = ["--visual_token_num", 4, "--pruning_method", "random", "--out-dir", tmp_path / "alone"]
     assert call(command, "pope", *options, *single, "--pruning_seed", 2)[0] == 0
     assert texts(answer_file(tmp_path / "alone", "pope", f"{folder}-random/n_4_seed_2/r_0.5")) == texts(of_random[2])

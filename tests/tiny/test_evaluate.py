@@ -10,6 +10,7 @@ from playground.tiny.evaluate.kinds import truths
 from playground.tiny.evaluate.run import answer_all
 from playground.tiny.evaluate.scores import read_benchmarks, score_all
 from playground.tiny.evaluate.settings import BUDGETS, RIVALS, SEEDS, name_of, rows_of_table, table
+from scripts.tables.book import table_markdown
 from tests.conftest import load
 
 
@@ -53,7 +54,7 @@ def test_each_setting_stands_in_its_row():
     settings = dict.fromkeys(setting for *_, row in rows for setting in row)
     assert len({name_of(setting) for setting in settings}) == len(settings)
     scores = {name_of(setting): {"POPE": float(i), "GQA": 50.0} for i, setting in enumerate(settings)}
-    lines = table(scores).splitlines()
+    lines = table_markdown(table(scores)).splitlines()
     assert len(lines) == 2 + len(rows)
     for line, (tokens, name, row) in zip(lines[2:], rows):
         cells = [cell.strip() for cell in line.strip("|").split("|")]

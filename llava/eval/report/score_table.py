@@ -2,7 +2,9 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +13,8 @@ from llava.eval.benchmarks import all_benchmarks
 from llava.eval.benchmarks.base import Headline
 from llava.eval.benchmarks.files import require_fields
 from llava.files import read_json_object
-from llava.pruning.method import NONE, VISPRUNER
-from llava.pruning.settings import IMAGE
-from llava.tables import markdown_table, printable, write_csv
+from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, method_label
+from llava.tables import printable
 
 HEADLINES = {benchmark.name: benchmark.headlines for benchmark in all_benchmarks()}
 COLUMNS = [(name, headline) for name, headlines in HEADLINES.items() for headline in headlines]
@@ -22,55 +23,86 @@ SUBMISSIONS = {
     entry.name: entry.submission for entry in all_benchmarks() if (entry.submission or "").startswith("merge.")
 }
 ABSENT = "–"
+BLIND = "blind"  # the method that shows no picture
+DOWNSAMPLE = "downsample"  # no method: the pictures are smaller; `CHECKPOINT-downsample` is a row of lmms-eval's
 MOST = 1e6  # no figure is as large
 _FOLDER = re.compile(r"n_([1-9][0-9]{0,8}|all)(_[^/]*)?/r_[0-9]{1,9}(\.[0-9]{0,9})?", re.DOTALL)
-NOTE = "MME in points, the others in percent. Tokens: visual tokens kept of a picture, in LLaVA-1.6 of each crop."
-NOTE_PER_IMAGE = "Per image: of all crops of a picture together."
+_SEED = re.compile(r"_seed_[0-9]+")  # what a folder's name has of the seed, when it is not the default
 
 
-class Setting(NamedTuple):
+@dataclass(frozen=True)
+class Setting:
     """What a row of the table is about.
 
     `name` is the checkpoint's or, where methods are compared, the method's. `tokens` is how many were kept, as far as
     is known of an unpruned model (None). The ratio is as its folder spells it, "" for a method that has none. `suffix`
-    is that of other settings than the defaults, such as `_per_image`.
+    is that of other settings than the defaults, such as `_per_image`, `seed` that of the seed; a row of several seeds
+    has none. No part of what makes rows the same: the `checkpoint` and the `method`, and `asked`, the budget that the
+    folder is named after, None where nothing was pruned or nothing shown.
     """
 
     name: str
     tokens: int | None
     ratio: str
     suffix: str = ""
+    seed: str = ""
+    checkpoint: str = field(default="", compare=False)
+    method: str = field(default="", compare=False)
+    asked: int | None = field(default=None, compare=False)
 
     @property
     def order(self) -> tuple:
         """Sorts by name, then from many tokens to few, then by ratio."""
-        return self.name, -math.inf if self.tokens is None else -self.tokens, float(self.ratio or 0), self.suffix
+        tokens = -math.inf if self.tokens is None else -self.tokens
+        return self.name, tokens, float(self.ratio or 0), self.suffix, self.seed
 
     @property
     def cells(self) -> list[str]:
         """As the table shows it."""
         tokens = "all" if self.tokens is None else str(self.tokens)
-        return [self.name, tokens + self.suffix.replace("_", " "), self.ratio or ABSENT]
+        return [self.name, tokens + (self.suffix + self.seed).replace("_", " "), self.ratio or ABSENT]
 
     @property
     def budget(self) -> str:
         """The tokens and, if there is one, the ratio, in words."""
         return f"{self.cells[1]} tokens{self.ratio and f', ratio {self.ratio}'}"
 
+    @property
+    def is_unpruned(self) -> bool:
+        """Whether the row is that of a model that sees all of the picture."""
+        return self.asked is None and self.method != "" and not self.is_blind
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the row is that of a model that sees no picture."""
+        return self.tokens == 0
+
     def is_comparable(self, other: "Setting") -> bool:
-        """Whether both rows have the same budget, and the same ratio as far as both have one."""
+        """Whether both rows have the same budget and suffix, and the same ratio as far as both have one.
+
+        The budget is the same if as many tokens were asked for, or kept: a grid may keep 30 where 32 were asked for.
+        """
         same_ratio = self.ratio == other.ratio or not (self.ratio and other.ratio)
-        return (self.tokens, self.suffix) == (other.tokens, other.suffix) and same_ratio
+        same_budget = self.tokens == other.tokens or (self.asked == other.asked and self.asked is not None)
+        return same_budget and self.suffix == other.suffix and same_ratio
 
 
 class Run(NamedTuple):
-    """A folder of merged answers. `asked` is the budget that it is named after, None where nothing was pruned."""
+    """A folder of merged answers."""
 
     benchmark: str
     split: str
     setting: Setting
-    asked: int | None
     folder: Path
+
+    @property
+    def asked(self) -> int | None:
+        """The budget that the folder is named after; None where nothing was pruned or nothing shown."""
+        return self.setting.asked
+
+    def named(self, name: str) -> "Run":
+        """This run, whose row has another name."""
+        return self._replace(setting=replace(self.setting, name=name))
 
 
 class Column(NamedTuple):
@@ -90,20 +122,60 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A figure of the run in `folder`; its interval (low, high) and how it compares, where these are known."""
+    """A figure of the run in `folder`; its interval (low, high) and how it compares, where these are known.
+
+    `mark` compares it with the reference's; `alike` are the plain methods from which it cannot be told. Of several
+    seeds the figure is the mean of those in `seeds`, and `folder` the first one's.
+    """
 
     value: float
     folder: Path
     interval: tuple[float, float] | None = None
     mark: str = ""
+    alike: tuple[str, ...] = ()
+    seeds: tuple["Cell", ...] = ()
+
+    @classmethod
+    def of_seeds(cls, cells: Iterable["Cell"]) -> "Cell":
+        """The cell of one or several seeds."""
+        first, *others = cells
+        if not others:
+            return first
+        return cls(statistics.fmean(cell.value for cell in (first, *others)), first.folder, seeds=(first, *others))
+
+    @property
+    def runs(self) -> tuple["Cell", ...]:
+        """The cells of its seeds, or itself."""
+        return self.seeds or (self,)
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation of the seeds' figures (of a sample, n - 1); None where there are not several."""
+        return statistics.stdev(cell.value for cell in self.seeds) if self.seeds else None
 
     def __str__(self) -> str:
         """As the table shows it, with one decimal."""
+        spread = "" if self.spread is None else f" ± {self.spread:.1f}"
         between = "" if self.interval is None else " [{:.1f}, {:.1f}]".format(*self.interval)
-        return f"{self.value:.1f}{between}{' ' * bool(self.mark)}{self.mark}"
+        marks = [*filter(None, [self.mark]), *(f"≈{name}" for name in self.alike)]
+        return " ".join([f"{self.value:.1f}{spread}{between}", *marks])
+
+
+class Share(NamedTuple):
+    """What a row keeps of the gain of the unpruned model over one that sees no picture, in percent.
+
+    `interval` (low, high) is that of the paired bootstrap, None where the questions' results are not known.
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f}" + ("" if self.interval is None else " [{:.1f}, {:.1f}]".format(*self.interval))
 
 
 Table = dict[Setting, dict[Column, Cell]]
+Shares = dict[Setting, dict[Column, Share]]
 
 
 def find_runs(out_dir: Path, wrong: list[str]) -> Iterator[Run]:
@@ -118,35 +190,59 @@ def find_runs(out_dir: Path, wrong: list[str]) -> Iterator[Run]:
             if not done or not _FOLDER.fullmatch("/".join(folder.parts[-2:])):
                 continue
             try:
-                run = _read_run(benchmark, folder)
+                run = read_run(benchmark, folder)
             except InputError as error:
                 wrong.append(str(error))
             else:
                 yield run
 
 
-def _read_run(benchmark: str, folder: Path) -> Run:
-    split, checkpoint, tokens, ratio = map(printable, folder.parts[-4:])
+def read_run(benchmark: str, folder: Path) -> Run:
+    """What a folder of answers, and what is noted in it, says of itself. Raises InputError for a note that is odd."""
+    split, name, tokens, ratio = map(printable, folder.parts[-4:])
     tokens, *more = re.split("(?=_)", tokens.removeprefix("n_"))
     ratio = ratio.removeprefix("r_")
-    is_whole = tokens == "all" or noted(folder, "settings", "pruning_method") == NONE
+    method = _method_of(name, noted(folder, "settings", "pruning_method"))
+    is_blind = method == BLIND or noted(folder, "run", "kept") == 0
+    is_whole = tokens == "all" or method == NONE or is_blind
     asked = None if is_whole else int(tokens)
     is_read = noted(folder, "settings", "important_ratio", absent=ratio) is not None
-    setting = Setting(checkpoint, kept_tokens(folder, asked), ratio if is_read else "", "".join(more))
-    return Run(benchmark, split, setting, asked, folder)
+    suffix = "".join(more)
+    seed = "".join(_SEED.findall(suffix))
+    setting = Setting(
+        name,
+        0 if is_blind else kept_tokens(folder, asked),
+        ratio if is_read else "",
+        _SEED.sub("", suffix),
+        seed,
+        name.removesuffix(f"-{method}"),
+        method,
+        asked,
+    )
+    if is_blind:  # all of whose budgets are the same
+        setting = replace(setting, ratio="", suffix="")
+    return Run(benchmark, split, setting, folder)
+
+
+def _method_of(name: str, noted: object) -> str:
+    """The label of the method that a folder of this name is by: what its settings say, else what its name ends with."""
+    if isinstance(noted, str):
+        return method_label(noted)
+    return next((known for known in (*METHOD_NAMES, BLIND, DOWNSAMPLE) if name.endswith(f"-{known}")), VISPRUNER)
 
 
 def kept_tokens(folder: Path, asked: int | None) -> int | None:
     """How many visual tokens the answers of a folder were made with: what the run noted, else the budget.
 
-    Raises InputError if that is no such number.
+    A mean that is no whole number, as where pictures differ in size, stands for its budget: it is another one for each
+    benchmark. Raises InputError if what is noted is no such number.
     """
     kept = noted(folder, "run", "kept")
     if kept is None:
         return asked
-    if type(kept) is not int or not 0 <= kept < 10**9:
+    if type(kept) not in (int, float) or not 0 < kept < 10**9:
         raise InputError(f"{folder / 'merge.run.json'}: kept is {kept!r:.40}, not a number of visual tokens")
-    return kept
+    return int(kept) if kept == int(kept) else asked
 
 
 def noted(folder: Path, kind: str, name: str, absent=None):
@@ -158,11 +254,7 @@ def noted(folder: Path, kind: str, name: str, absent=None):
 def compare_methods(runs: list[Run], checkpoint: str, methods: list[str]) -> list[Run]:
     """The runs of one checkpoint by these methods, named after them."""
     folders = {checkpoint if name == VISPRUNER else f"{checkpoint}-{name}": name for name in methods}
-    return [
-        run._replace(setting=run.setting._replace(name=folders[run.setting.name]))
-        for run in runs
-        if run.setting.name in folders
-    ]
+    return [run.named(folders[run.setting.name]) for run in runs if run.setting.name in folders]
 
 
 def read_headlines(file: Path, benchmark: str) -> dict[Headline, float]:
@@ -202,54 +294,32 @@ def collect(runs: list[Run], names: list[str]) -> tuple[Table, list[tuple[Run, P
     splits: dict[str, set[str]] = {}
     for run, _ in scored:
         splits.setdefault(run.benchmark, set()).add(run.split)
-    settings = sorted({run.setting for run, _ in scored}, key=lambda row: (names.index(row.name), row.order))
-    table: Table = {setting: {} for setting in settings}
+    rows = _rows_of_seeds({run.setting for run, _ in scored})
+    settings = sorted(set(rows.values()), key=lambda row: (names.index(row.name), row.order))
+    found_cells: dict[Setting, dict[Column, dict[str, Cell]]] = {setting: {} for setting in settings}
     for run, found in scored:
         split = run.split if len(splits[run.benchmark]) > 1 else ""
         for headline, value in found.items():
-            cell = table[run.setting].setdefault(Column(run.benchmark, headline, split), Cell(value, run.folder))
+            seeds = found_cells[rows[run.setting]].setdefault(Column(run.benchmark, headline, split), {})
+            cell = seeds.setdefault(run.setting.seed, Cell(value, run.folder))
             if cell.value != value:
                 wrong.append(f"{run.folder} and {cell.folder} are the same row, with another {headline.heading}")
+    table = {
+        setting: {column: Cell.of_seeds(seeds.values()) for column, seeds in columns.items()}
+        for setting, columns in found_cells.items()
+    }
     return table, submissions, wrong
+
+
+def _rows_of_seeds(settings: Iterable[Setting]) -> dict[Setting, Setting]:
+    """The row of each setting: those that differ in the seed alone are one, without a seed."""
+    settings = set(settings)
+    without = {setting: replace(setting, seed="") for setting in settings}
+    several = {row for row in without.values() if sum(other == row for other in without.values()) > 1}
+    return {setting: row if row in several else setting for setting, row in without.items()}
 
 
 def columns_of(table: Mapping[Any, Mapping[Column, Any]]) -> list[Column]:
     """The columns that have something in them, in the order of COLUMNS."""
     found = {column for cells in table.values() for column in cells}
     return sorted(found, key=lambda column: (COLUMNS.index(column[:2]), column.split))
-
-
-def markdown(table: Table, submissions: list[tuple[Run, Path]], first: str, notes: list[str]) -> str:
-    """The table with one decimal, its notes, and below it the submission files without a score.
-
-    `first` is the heading of the first column.
-    """
-    columns = columns_of(table)
-    parts = []
-    if columns:
-        lines = [[first, "tokens", "ratio", *(column.heading for column in columns)]]
-        for setting, cells in table.items():
-            lines.append([*setting.cells, *(str(cells.get(column, ABSENT)) for column in columns)])
-        note = f"{NOTE} {NOTE_PER_IMAGE}" if any(f"_per_{IMAGE}" in setting.suffix for setting in table) else NOTE
-        parts += [markdown_table(lines), "", note, *map(printable, notes)]
-    if submissions:
-        parts += [""] * bool(parts) + ["Without a local score, to be submitted:", ""]
-        for run, file in sorted(submissions, key=lambda entry: entry[0].setting.order):
-            parts.append(f"- {run.benchmark}, {run.setting.name}, {run.setting.budget}: `{printable(str(file))}`")
-    return "\n".join(parts) + "\n"
-
-
-def write_scores(table: Table, path: Path, first: str) -> None:
-    """One row for each score, with up to four decimals, and the interval's ends where a score has one.
-
-    Raises InputError if the file cannot be written.
-    """
-    bounds = any(cell.interval for cells in table.values() for cell in cells.values())
-    rows = []
-    for setting, cells in table.items():
-        for column in filter(cells.__contains__, columns_of(table)):
-            names = [*setting.cells, column.named(column.benchmark), column.headline.key]
-            ends = [round(end, 4) for end in cells[column].interval or ()]
-            rows.append([*names, round(cells[column].value, 4), *ends])
-    header = [first, "tokens", "ratio", "benchmark", "metric", "value", *["low", "high"] * bounds]
-    write_csv(path, header, rows)

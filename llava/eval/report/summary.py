@@ -2,7 +2,8 @@
 
 python -m llava.eval.report.summary --out-dir DIR [--checkpoint NAME] [--tokens 128 64 32] [--output FOLDER]
 With --methods the rows are one checkpoint's pruning methods: --checkpoint NAME --methods vispruner divprune mine.py
-Their differences from VisPruner are then in differences.md and differences.csv.
+Their differences from VisPruner are then in differences.md and differences.csv. With --split-by pool, split.md and
+split.csv have each method on the questions that downsampling fails, and on those that it does not.
 """
 
 import argparse
@@ -11,20 +12,25 @@ from pathlib import Path
 
 from llava.cli import CommandParser, run_command
 from llava.errors import InputError
+from llava.eval.report.score_report import markdown, write_scores
 from llava.eval.report.score_table import (
+    DOWNSAMPLE,
     HEADLINES,
     Run,
     collect,
     columns_of,
     compare_methods,
     find_runs,
-    markdown,
-    write_scores,
 )
 from llava.files import atomic_writer, remove_file, require_writable
 from llava.inference.options import pruning_method
 from llava.pruning.method import method_label
 from llava.tables import printable
+
+
+def row_label(text: str) -> str:
+    """What a row is called that an option names: the label of a method, or `downsample`."""
+    return text if text == DOWNSAMPLE else method_label(pruning_method(text))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,11 +40,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, nargs="+", help="only these numbers of visual tokens (all)")
     parser.add_argument(
         "--methods",
-        type=lambda text: method_label(pruning_method(text)),
+        type=row_label,
         nargs="+",
         help="compare these of the checkpoint's; `none` and `blind` are there at any --tokens",
     )
     parser.add_argument("--benchmarks", choices=HEADLINES, nargs="+", help="only these (all)")
+    parser.add_argument(
+        "--split-by",
+        type=row_label,
+        metavar="METHOD",
+        help="also split the questions by whether they are right with this method, which stands for downsampling",
+    )
     parser.add_argument("--output", type=Path, help="folder to write to (OUT_DIR/summary)")
     args = parser.parse_args()
     if args.methods and not args.checkpoint:
@@ -48,9 +60,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def table_files(folder: Path) -> list[Path]:
     """What `summarize` writes to a folder."""
-    return [folder / f"{name}.{kind}" for name in ("scores", "differences") for kind in ("md", "csv")] + [
-        folder / "scores.png"
-    ]
+    tables = [folder / f"{name}.{kind}" for name in ("scores", "differences", "split") for kind in ("md", "csv")]
+    return [*tables, folder / "scores.png"]
 
 
 def choose_runs(
@@ -85,7 +96,7 @@ def choose_runs(
     return runs
 
 
-def write_differences(differences: dict, reference: str | None, output: Path) -> None:
+def write_differences(differences: dict, output: Path) -> None:
     """Write differences.md and differences.csv; where there is no difference, those of an earlier run are removed."""
     from llava.eval.report.intervals import differences_markdown, write_differences_csv
 
@@ -95,8 +106,24 @@ def write_differences(differences: dict, reference: str | None, output: Path) ->
         remove_file(rows)
         return
     with atomic_writer(table) as file:
-        file.write(differences_markdown(differences, reference))
+        file.write(differences_markdown(differences))
     write_differences_csv(differences, rows)
+
+
+def write_split(split: dict | None, by: str | None, first: str, output: Path) -> str:
+    """Write split.md and split.csv, or remove those of an earlier run; returns what is to be printed."""
+    from llava.eval.report.split import split_markdown, write_split_csv
+
+    table, rows = output / "split.md", output / "split.csv"
+    if split is None:
+        remove_file(table)
+        remove_file(rows)
+        return ""
+    text = split_markdown(split, by, first)
+    with atomic_writer(table) as file:
+        file.write(text)
+    write_split_csv(split, rows, first)
+    return f"\n{text}"
 
 
 def summarize(
@@ -107,6 +134,7 @@ def summarize(
     tokens: Sequence[int] | None = None,
     methods: Sequence[str] | None = None,
     benchmarks: Sequence[str] | None = None,
+    split_by: str | None = None,
     must_compare: bool = True,
 ) -> None:
     """Print the table of the scores below `out_dir` and write it, with its picture, to a folder.
@@ -118,6 +146,7 @@ def summarize(
         tokens: only these numbers of visual tokens, and with `methods` those that read none, `none` and `blind`.
         methods: labels of the checkpoint's methods to compare, which are then the rows.
         benchmarks: only these.
+        split_by: the label of the method that stands for downsampling, see `split.split_by`; no split if None.
         must_compare: whether `methods` of which no two can be compared are an error.
 
     Raises InputError, before anything is written, if there are no such scores, or nothing to compare, and, when the
@@ -125,6 +154,7 @@ def summarize(
     """
     from llava.eval.report.intervals import add_intervals, choose_reference  # numpy
     from llava.eval.report.plots import draw_scores
+    from llava.eval.report.split import split_by as split_rows
 
     output = output or out_dir / "summary"
     require_writable(*table_files(output))
@@ -135,20 +165,22 @@ def summarize(
     wrong = unread + wrong
     if wrong and not table and not submissions:
         raise InputError("; ".join(wrong))
+    split = None if split_by is None else split_rows(table, split_by)
     reference = choose_reference(methods or [])
     names = {setting.name for setting in table}
     if methods and must_compare and table and len(names) < 2:
         raise InputError(f"there is nothing to compare: of these methods {', '.join(names)} alone has scores")
-    table, differences, notes, faults, without = add_intervals(table, reference)
+    table, differences, _, shares, notes, faults, without = add_intervals(table, reference)
     if methods and must_compare and table and not (differences or faults or without):
         reasons = " ".join(note for note in notes if note.startswith(("Not compared", "No interval")))
         raise InputError(f"nothing can be compared: {reasons or 'no two of these have the same budget'}")
     wrong += faults
-    text = markdown(table, submissions, first, notes)
+    text = markdown(table, submissions, first, notes, shares)
     with atomic_writer(output / "scores.md") as file:
         file.write(text)
-    write_scores(table, output / "scores.csv", first)
-    write_differences(differences, reference, output)
+    write_scores(table, output / "scores.csv", first, shares)
+    write_differences(differences, output)
+    text += write_split(split, split_by, first, output)
     picture = output / "scores.png"
     remove_file(picture)  # one that is not drawn anew would contradict the table
     if columns_of(table):

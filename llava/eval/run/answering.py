@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from llava.errors import InputError
@@ -12,6 +12,7 @@ from llava.inference.request import Request, make_request
 
 if TYPE_CHECKING:
     from llava.inference.budgets import Pair
+    from llava.inference.request import Completion
     from llava.model.template import Template
     from llava.pruning import Settings
 
@@ -61,10 +62,11 @@ def answer_each(
     options: dict,
     batch_size: int | None = None,
     num_workers: int = 0,
+    note: Callable[[Pair, Completion], None] = lambda *_: None,
 ) -> Iterator[tuple[Pair, str | InputError]]:
     """Each of `pairs` of a question's number and settings, in order, and the answer, or why there is none.
 
-    `questions` are those that the pairs number; see `inference.budgets`.
+    `questions` are those that the pairs number; see `inference.budgets`. `note` is given all of each answer.
     """
     from llava.inference import Engine
     from llava.inference.budgets import answer_pairs
@@ -76,12 +78,14 @@ def answer_each(
         try:
             for completion in answer_pairs(Engine(loaded, batch_size, num_workers), requests, pairs[start:], **options):
                 start += 1
+                note(pairs[start - 1], completion)
                 yield pairs[start - 1], completion.text
         except InputError:  # one of the next batch: asked alone, the others get their answers
             is_found = False
             while not is_found and start < len(pairs):
                 try:
                     (completion,) = answer_pairs(Engine(loaded, 1), requests, [pairs[start]], **options)
+                    note(pairs[start], completion)
                     answer = completion.text
                 except InputError as error:
                     answer, is_found = error, True

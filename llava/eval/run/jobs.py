@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,13 +21,16 @@ from llava.eval.run.answering import answer_each, make_requests
 from llava.eval.run.answers import AnswerStore, answer_line
 from llava.eval.run.checks import check_headers, check_lengths, check_questions, decoding_images, describe_faults
 from llava.eval.run.ranks import COMING, Progress, Ranks, share
+from llava.eval.run.record import describe
 from llava.eval.run.source import ModelSource, OnDisk, SettingsAt
 from llava.files import write_json
 from llava.inference.options import AskingOptions, asking_options, model_options
 from llava.pruning.method import method_digest
-from llava.pruning.settings import CROP, IMAGE, Settings
+from llava.pruning.settings import Settings
 
 if TYPE_CHECKING:
+    from llava.inference.budgets import Pair
+    from llava.inference.request import Completion
     from llava.model.builder import LoadedModel
     from llava.model.template import Template
 
@@ -45,6 +48,7 @@ class Job:
         missing: the numbers of questions without an answer, at the start.
         error: why the answers cannot be completed; None as long as they can.
         seconds: what answering took this process.
+        shown: how many prompts this process answered with so many visual tokens of so many pictures.
     """
 
     pruning: Settings
@@ -52,6 +56,7 @@ class Job:
     missing: set[int] = field(default_factory=set)
     error: str | None = None
     seconds: float = 0.0
+    shown: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     def resume(self, settings_at: SettingsAt, overwrite: bool) -> tuple[list[int], str | None]:
         """The questions that have no answer yet, or why a run cannot go on from what is there."""
@@ -75,24 +80,10 @@ class Job:
         if not self.missing:
             return
         if loaded is not None:
-            write_json(self.store.file.with_suffix(".run.json"), self._describe(loaded), sort_keys=False)
+            about = describe(self.pruning, loaded, self.shown, len(self.missing), self.seconds)
+            write_json(self.store.file.with_suffix(".run.json"), about, sort_keys=False)
         if warning := empty_answers(self.store.file):
             logger.warning(warning)
-
-    def _describe(self, loaded: LoadedModel) -> dict:
-        """What a run did: how visual tokens were chosen, how many of each crop or image, and what answering took."""
-        from llava.pruning import method_label
-
-        pruning, patches = self.pruning, loaded.model.get_vision_tower().num_patches
-        is_of_image = pruning.prunes and pruning.budget_per == IMAGE
-        return {
-            "pruning_method": method_label(pruning.pruning_method) if pruning.prunes or pruning.is_blind else "none",
-            # Of as many patches as the image's crops have, where the budget is that of an image.
-            "kept": pruning.visual_token_num if is_of_image else pruning.left(patches),
-            "budget_per": IMAGE if is_of_image else CROP,
-            "answered": len(self.missing),
-            "seconds": round(self.seconds, 2),
-        }
 
 
 class Jobs:
@@ -262,7 +253,13 @@ class Jobs:
         pairs = [(number, pruning) for number, pruning in pairs if number in jobs[pruning].missing]
         cores, failed = (os.cpu_count() or 1) // self.ranks.count, defaultdict(list)
         workers = asking.num_workers if asking.num_workers is not None else min(4, cores // 2)
-        answers = answer_each(loaded, self.questions, pairs, template, asking.generation, asking.batch_size, workers)
+
+        def note(pair: Pair, completion: Completion) -> None:
+            if pictures := len(completion.num_visual_tokens):
+                jobs[pair[1]].shown[sum(completion.num_visual_tokens), pictures] += 1
+
+        options = (asking.generation, asking.batch_size, workers, note)
+        answers = answer_each(loaded, self.questions, pairs, template, *options)
         digests = {key: job.method_digest() for key, job in jobs.items()}
         with ExitStack() as stack:
             parts = {key: stack.enter_context(job.store.appending(self.ranks.rank)) for key, job in jobs.items()}

@@ -18,7 +18,12 @@ def main() -> None:
     parser = command_parser("evaluate", __doc__)
     parser.add_argument("--model-path", required=True, help="the checkpoint")
     parser.add_argument("--data-dir", type=Path, required=True, help="folder that playground.tiny.benchmarks wrote")
-    parser.add_argument("--output", type=Path, required=True, help="folder of scores.json, scores.md and kinds.md")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="folder of scores.json and tables.json",
+    )
     parser.add_argument("--batch-size", type=at_least(1), default=32, help="questions answered at once (32)")
     parser.add_argument(
         "--processes", type=at_least(1), help="settings run at once (1 with a GPU, one for each core without)"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from llava.eval.benchmarks.files import read_jsonl
 from llava.eval.benchmarks.vqa_accuracy import normalize_answer
-from llava.tables import markdown_table
+from playground.tiny.evaluate.settings import ABOUT
+from scripts.tables.book import Table
 
 
 def truths(data: Path) -> dict[str, list[tuple[str, str]]]:
@@ -63,10 +64,10 @@ def kinds(data: Path, answers: dict[str, list[str]]) -> list[dict]:
     return rows
 
 
-def kinds_table(rows: list[dict]) -> str:
-    """The rows of `kinds` as a Markdown table."""
-    lines = [["benchmark", "kind", "questions", "accuracy", "commonest answer"]]
-    for row in rows:
-        figures = [str(row["questions"]), f"{row['accuracy']:.1f}", f"{row['commonest']:.1f}"]
-        lines.append([row["benchmark"], row["kind"], *figures])
-    return markdown_table(lines, left=2) + "\n"
+def kinds_table(rows: list[dict]) -> Table:
+    """The rows of `kinds` as a table of docs/results."""
+    names = {"benchmark": "benchmark", "kind": "kind", "questions": "questions"}
+    percent = {"accuracy": "accuracy", "commonest": "commonest answer"}
+    columns = [{"heading": heading} for heading in names.values()]
+    columns += [{"heading": heading, "format": "{:.1f}"} for heading in percent.values()]
+    return {"about": ABOUT, "columns": columns, "rows": [[row[name] for name in (*names, *percent)] for row in rows]}

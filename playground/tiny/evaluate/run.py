@@ -11,13 +11,14 @@ from tqdm import tqdm
 
 from llava.eval.benchmarks.questions import Question, by_image
 from llava.eval.run.answering import answer_questions
-from llava.files import write_json
+from llava.files import read_json_object, write_json
 from llava.model.builder import load_pretrained_model
 from llava.pruning import Settings
 from playground.tiny.evaluate.kinds import kinds, kinds_table
 from playground.tiny.evaluate.scores import read_benchmarks, score_all
 from playground.tiny.evaluate.settings import name_of, rows_of_table, table
 from playground.tiny.options import make_folder
+from scripts.tables.book import table_markdown
 
 LONGEST = 96  # tokens of an answer; descriptions have about 60
 
@@ -61,8 +62,9 @@ def evaluate_all(model_path: str, data: Path, output: Path, batch_size: int, pro
         for run in tqdm(as_completed(runs), total=len(runs), desc="settings"):
             setting, answers = runs[run], run.result()
             if not setting.prunes:
-                (output / "kinds.md").write_text(kinds_table(kinds(data, answers)), encoding="utf-8")
+                write_json(output / "kinds.json", kinds_table(kinds(data, answers)), sort_keys=False)
             scores[name_of(setting)] = score_all(data, benchmarks, answers)
             write_json(file, scores, sort_keys=False)
-    (output / "scores.md").write_text(table(scores), encoding="utf-8")
-    return table(scores)
+    tables = {"scores": table(scores), "kinds": read_json_object(output / "kinds.json", "table of kinds")}
+    write_json(output / "tables.json", {"form": "tables 1", "tables": tables}, sort_keys=False)
+    return table_markdown(tables["scores"])

@@ -1,10 +1,11 @@
-"""The settings that are compared, and the table of their scores."""
+"""The settings that are compared, and the table of their scores, in the form of docs/results."""
 
 import statistics
 
 from llava.pruning.settings import Settings
-from llava.tables import markdown_table
+from scripts.tables.book import About, Table
 
+ABOUT: About = {"kind": "measured", "command": "python -m playground.tiny.evaluate"}
 BUDGETS = (48, 32, 16, 8)
 SEEDS = 5
 RATIO_BUDGET, RATIOS = 16, (0.0, 0.5, 1.0)
@@ -41,23 +42,24 @@ def rows_of_table() -> list[tuple[str, str, list[Settings]]]:
     return rows
 
 
-def table(scores: dict[str, dict[str, float]]) -> str:
-    """A Markdown table with a row for each of `rows_of_table`, and a column for each benchmark and for their mean.
+def table(scores: dict[str, dict[str, float]]) -> Table:
+    """The table with a row for each of `rows_of_table`, and a column for each benchmark and for their mean.
 
     Args:
         scores: by the name of the setting and the benchmark, in percent.
     """
     names = list(next(iter(scores.values())))
 
-    def cells(rows: list[dict[str, float]]) -> list[str]:
+    def cells(rows: list[dict[str, float]]) -> list[float | list[float]]:
         columns = [[row[name] for row in rows] for name in names]
         columns.append([statistics.mean(row.values()) for row in rows])
         if len(rows) == 1:
-            return [f"{column[0]:.1f}" for column in columns]
-        return [f"{statistics.mean(column):.1f} ± {statistics.stdev(column):.1f}" for column in columns]
+            return [column[0] for column in columns]
+        return [[statistics.mean(column), statistics.stdev(column)] for column in columns]
 
-    lines = [["tokens", "chosen by", *names, "mean"]]
-    lines += [
+    rows = [
         [tokens, name, *cells([scores[name_of(setting)] for setting in row])] for tokens, name, row in rows_of_table()
     ]
-    return markdown_table(lines, left=2) + "\n"
+    figures = [{"heading": name, "format": ["{:.1f}", "{:.1f} ± {:.1f}"]} for name in (*names, "mean")]
+    columns = [{"heading": "tokens"}, {"heading": "chosen by"}, *figures]
+    return {"about": ABOUT, "columns": columns, "rows": rows}
