@@ -4,8 +4,8 @@ The names of tasks and metrics are those of lmms-eval 0.7.3. In all figures here
 what is wrong, as CHAIR does, the figure is what is left to 100.
 
 RefCOCO, RefCOCO+ and RefCOCOg have three kinds of tasks there. Those named `bbox_rec` ask for the box that a phrase
-describes, as four numbers between 0 and 1, the form that LLaVA was trained with; those named `grounding` ask for boxes as
-JSON, as Qwen writes them. `bbox` and `seg` ask for a description of a region that is marked, and are not used here.
+describes, as four numbers between 0 and 1, the form that LLaVA was trained with; those named `grounding` ask for boxes
+as JSON, as Qwen writes them. `bbox` and `seg` ask for a description of a marked region, and are not used here.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ class Suite:
 
     @property
     def name(self) -> str:
-        """As tables and folders call it: the package may have a benchmark of the short name, asked and scored otherwise."""
+        """As tables and folders call it: the package may have another benchmark of the short name."""
         return f"lmms_{self.short}"
 
     @property
