@@ -287,9 +287,8 @@ def published(suites: Iterable[Suite]) -> str:
     records = read_json(PUBLISHED, "published results") if PUBLISHED.exists() else []
     names = {suite.short for suite in suites}
     columns = ("task", "model", "method", "kept", "score", "unit", "source")
-    lines = [
-        [ABSENT if row[name] is None else str(row[name]) for name in columns] for row in records if row["task"] in names
-    ]
+    rows = [[record.get(name) for name in columns] for record in records if record.get("task") in names]
+    lines = [[ABSENT if value is None else str(value) for value in row] for row in rows]
     if not lines:
         return ""
     return f"\nPublished by others, not measured here:\n\n{markdown_table([columns, *lines], left=4)}\n"

@@ -170,14 +170,14 @@ SUITES = (
     Suite(
         "scenes_pope",
         tuple(f"scenes_pope_{category}" for category in ("adversarial", "popular", "random")),
-        (Figure(Headline("POPE scenes F1", "f1"), "pope_f1_score", _f1),),
+        (Figure(Headline("POPE scenes F1, lmms-eval", "f1"), "pope_f1_score", _f1),),
     ),
-    _one("scenes_gqa", "GQA scenes", "exact_match", _number),
-    _one("scenes_textvqa", "TextVQA scenes", "exact_match", _number),
-    _one("scenes_ocr", "OCR scenes", "exact_match", _number),
-    _one("scenes_places", "Place scenes", "exact_match", _number),
-    _one("scenes_count", "Count scenes", "exact_match", _number),
-    _one("scenes_exists", "Existence scenes", "exact_match", _number),
+    _one("scenes_gqa", "GQA scenes, lmms-eval", "exact_match", _number),
+    _one("scenes_textvqa", "TextVQA scenes, lmms-eval", "exact_match", _number),
+    _one("scenes_ocr", "OCR scenes, lmms-eval", "exact_match", _number),
+    _one("scenes_places", "Place scenes, lmms-eval", "exact_match", _number),
+    _one("scenes_count", "Count scenes, lmms-eval", "exact_match", _number),
+    _one("scenes_exists", "Existence scenes, lmms-eval", "exact_match", _number),
 )
 BY_TASK = {task: suite for suite in SUITES for task in suite.tasks}
 

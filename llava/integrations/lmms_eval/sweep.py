@@ -75,12 +75,14 @@ def main() -> None:
     sweep.check()
     lock = AnswersLock(args.out_dir / "logs", args.out_dir / "lock")
     lock.take()
-    failed = sweep.run()
-    sweep.print_table()
+    try:
+        failed = sweep.run()
+        sweep.print_table()
+    finally:
+        lock.close()
     for line in failed:
         print(f"error: {line}", file=sys.stderr)
-    lock.close()
-    sys.exit(bool(failed))
+    sys.exit(1 if failed else 0)
 
 
 def read_points(args: argparse.Namespace) -> dict[tuple, tuple[dict[str, str], Pruned]]:
