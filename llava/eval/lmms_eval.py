@@ -291,7 +291,8 @@ def published(suites: Iterable[Suite]) -> str:
     lines = [[ABSENT if value is None else str(value) for value in row] for row in rows]
     if not lines:
         return ""
-    return f"\nPublished by others, not measured here:\n\n{markdown_table([columns, *lines], left=4)}\n"
+    says = "Published by others, not measured here; prompts and scoring may differ:"
+    return f"\n{says}\n\n{markdown_table([columns, *lines], left=4)}\n"
 
 
 def main() -> None:

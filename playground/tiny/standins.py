@@ -1,9 +1,10 @@
-"""Draw the stand-ins of llava.eval.benchmarks.standins, unless they are there: python -m playground.tiny.standins
+"""Draw the stand-ins of llava.eval.benchmarks.standins: python -m playground.tiny.standins
 
 Their scenes have seeds of their own, so that no picture is one of training or of the bundled benchmarks. They are drawn
-when asked for: 600 pictures and four files of questions, 4 MB, in two seconds.
+when asked for: 600 pictures and four files of questions, 4 MB, in two seconds, unless they are there.
 """
 
+import json
 import random
 from collections.abc import Callable
 from itertools import count, islice
@@ -57,7 +58,9 @@ def questions() -> dict[str, list[dict]]:
             "places", anywhere, lambda scene, rng: draw_questions(PLACE_MAKERS, scene, rng, 4), PLACES
         ),
         "scenes_count": ask(
-            "count", anywhere, lambda scene, rng: draw_questions((q.count_all, q.count_kind), scene, rng, 2)
+            "count",
+            anywhere,
+            lambda scene, rng: [q.count_all(scene, rng), *yes_and_no(q.is_count, scene, rng)],
         ),
         "scenes_exists": ask(
             "exists",
@@ -68,14 +71,18 @@ def questions() -> dict[str, list[dict]]:
 
 
 def write(data: Path) -> None:
-    """Write pictures and questions below the folder of the benchmarks' data; what is there already stays."""
+    """Write pictures and questions below the folder of the benchmarks' data, unless these questions are there."""
     folder, files = data / FOLDER, questions()
-    if all((folder / f"{name}.jsonl").is_file() for name in files):
+    if all(_read(folder / f"{name}.jsonl") == rows for name, rows in files.items()):
         return
     for scene in (*scenes(), *signs()):
         save_image(scene, folder / "images" / f"{scene.seed}.jpg")
     for name, rows in files.items():  # last: who finds them finds the pictures
         save_lines(folder / f"{name}.jsonl", rows)
+
+
+def _read(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 def main() -> None:
