@@ -88,7 +88,9 @@ def _read(file: Path) -> list[dict]:
 def main() -> None:
     parser = command_parser("standins", __doc__)
     parser.add_argument("--output", type=Path, default=BUNDLED_DATA, help="the benchmarks' data (the bundled ones')")
-    write(parser.parse_args().output)
+    output = parser.parse_args().output
+    write(output)
+    print(f"the stand-ins' questions and pictures are in {output / FOLDER}")
 
 
 if __name__ == "__main__":
