@@ -113,7 +113,7 @@ class Log:
     @property
     def made_by(self) -> tuple:
         """What decided the answers, as far as it is known."""
-        return self.model, self.arguments, heeded(self.pruned.settings)
+        return self.model, self.arguments, heeded(self.pruned.settings), len(self.documents)
 
     def file(self, out_dir: Path) -> Path:
         return self.pruned.file(self.suite, self.task, out_dir, self.checkpoint)
@@ -138,8 +138,8 @@ def read_logs(folder: Path) -> tuple[list[Log], list[str]]:
             other = found.get(place := log.file(Path()))
             if other is not None and other.made_by != log.made_by:
                 raise InputError(
-                    f"{other.results} and {results} are of the same checkpoint and budget, but the models' arguments "
-                    "differ: put them into different folders"
+                    f"{other.results} and {results} are of the same checkpoint and budget, but differ in the models' "
+                    f"arguments or the number of documents of {log.task}: put them into different folders"
                 )
             found[place] = log
     if not found:
@@ -157,11 +157,12 @@ def _read_results(results: Path, ignored: dict[str, None]) -> Iterator[Log]:
     if config["model"] not in MODELS:
         ignored.setdefault(f"not read, of the model {config['model']}: {results}")
         return
-    given = config["model_args"]
+    given = config["model_args"] or ""
     pairs = (
         given.items() if isinstance(given, dict) else (part.split("=", 1) for part in given.split(",") if "=" in part)
     )
     arguments = {str(name): str(value) for name, value in pairs}
+    require_fields(arguments, ["pretrained"], f"{where}, model_args")
     settings = {name: arguments.pop(name) for name in NAMES if name in arguments}
     try:
         pruned = Pruned.read({name: text for name, text in settings.items() if text != "None"})
@@ -172,6 +173,7 @@ def _read_results(results: Path, ignored: dict[str, None]) -> Iterator[Log]:
         if suite is None:
             ignored.setdefault(f"not read, no task of a known set: {task}")
             continue
+        require_fields(numbers, ["effective"], f"{where}, n-samples of {task}")
         samples = results.with_name(f"{results.name.removesuffix('_results.json')}_samples_{task}.jsonl")
         rows = _read_samples(samples, int(numbers["effective"]))
         shares = {figure.headline.key: _shares(figure, rows, samples) for figure in suite.figures}

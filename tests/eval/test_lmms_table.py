@@ -162,10 +162,15 @@ def test_documents_are_never_shifted(tmp_path, call, change, named):
     ("runs", "named"),
     [
         ([{"number": 5}, {"number": 4, "arguments": "pretrained=x/llava-a"}], "have 4 and 5 documents of scenes_ocr"),
-        ([{}, {"arguments": "pretrained=y/llava-a,visual_token_num=64"}], "but the models' arguments differ"),
-        ([{}, {"model": "pruned_hf"}], "but the models' arguments differ"),
+        (
+            [{}, {"arguments": "pretrained=y/llava-a,visual_token_num=64"}],
+            "but differ in the models' arguments or the number of documents",
+        ),
+        ([{}, {"model": "pruned_hf"}], "but differ in the models' arguments or the number of documents"),
         ([{"arguments": "pretrained=x,visual_token_num=0"}], "visual_token_num: must be at least 1, got 0"),
         ([{"arguments": "pretrained=x,pruning_method=mine"}], "pruning_method: "),
+        ([{"number": 5}, {"number": 4, "date": "20260102_000000"}], "or the number of documents of scenes_ocr"),
+        ([{"arguments": "visual_token_num=8"}], "model_args: no pretrained"),
         ([{"model": "llava"}], "no samples of lmms-eval that can be read"),
         ([], "no samples of lmms-eval that can be read"),
     ],

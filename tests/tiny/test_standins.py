@@ -100,7 +100,7 @@ def test_right_answers_are_right_and_items_are_of_pictures(data, tmp_path, name)
 
 def test_all_stays_the_eleven_and_what_is_not_drawn_says_how(call, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(command, "answer_all", lambda run, benchmarks, skip: asked.extend(benchmarks))
+    monkeypatch.setattr(command, "answer_all", lambda run, benchmarks, *_: asked.extend(benchmarks))
     assert call(command, "all", "--out-dir", tmp_path)[0] == 0
     assert len(asked) == 11 and {entry.name for entry in asked} == {b.name for b in all_benchmarks()} - set(NAMES)
     asked.clear()
