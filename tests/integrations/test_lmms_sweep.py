@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from llava.integrations.lmms_eval import sweep
-from llava.pruning.settings import NAMES
+from llava.pruning.settings import NAMES, Settings
 from tests.eval.conftest import assert_one_line, table_of
 from tests.eval.lmms_logs import write_hits
 
@@ -117,6 +117,13 @@ def test_what_a_killed_run_left_is_not_taken_for_a_log(asked, call, tmp_path, mo
     assert call(sweep, *options)[0] == 0
     assert len(asked.commands) == 2
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_settings_that_one_folder_would_have_are_refused(asked, call, tmp_path, monkeypatch):
+    monkeypatch.setattr(Settings, "suffix", "")
+    options = ["docvqa", "--visual_token_num", 16, "--budget_per", "crop", "image", "--out-dir", tmp_path]
+    assert_one_line(call(sweep, *options), "two of the settings would be filed in ")
+    assert not asked.commands
 
 
 def test_each_gpu_has_a_process(asked, call, tmp_path, monkeypatch):

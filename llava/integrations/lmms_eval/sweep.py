@@ -110,11 +110,6 @@ def read_points(args: argparse.Namespace) -> dict[tuple, tuple[dict[str, str], P
             )
         unit = pruned.unit if pruned.settings.prunes else ""
         points.setdefault((unit, *heeded(pruned.settings).values()), (options, pruned))
-    files = {
-        pruned.settings.pruning_method: method_label(pruned.settings.pruning_method) for _, pruned in points.values()
-    }
-    if len(set(files.values())) < len(files):
-        raise InputError(f"two methods have the same short name, and logs are filed under that: {', '.join(files)}")
     return points
 
 
@@ -175,13 +170,18 @@ class Sweep:
 
         Raises InputError, before anything is asked, for logs that were made otherwise.
         """
-        wanted = []
+        wanted, places = [], set()
         for suite, task, (options, pruned) in product_of(self.suites, self.points.values()):
             record = self.made_by | {
                 "settings": heeded(pruned.settings) | {"unit": pruned.unit},
                 "pruning_file": method_digest(pruned.settings.pruning_method),
             }
             folder = pruned.file(suite, task, self.args.out_dir, self.checkpoint).with_name("log")
+            if folder in places:
+                raise InputError(
+                    f"two of the settings would be filed in {folder}: give them to runs with an --out-dir each"
+                )
+            places.add(folder)
             if not folder.exists():
                 wanted.append((suite, task, options, record, folder))
                 continue
