@@ -9,7 +9,7 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/python.sh
 source "$ROOT/scripts/python.sh"
-if [[ "$*" == *scenes_* ]]; then (cd "$ROOT" && "$PYTHON" -m playground.tiny.standins); fi
+if [[ "$*" == *scenes_* ]]; then (cd "$ROOT" && "$PYTHON" -m playground.tiny.standins >/dev/null); fi
 # shellcheck disable=SC2086  # the words of a list
 exec "$PYTHON" -m llava.integrations.lmms_eval.sweep ${1:-} "${@:2}" ${CKPT:+--model-path "$CKPT"} \
     ${OUT_DIR:+--out-dir "$OUT_DIR"}

@@ -11,6 +11,7 @@ from llava.integrations.lmms_eval import sweep
 from llava.pruning.settings import NAMES, Settings
 from tests.eval.conftest import assert_one_line, table_of
 from tests.eval.lmms_logs import write_hits
+from tests.recipes import assert_refused, run_recipe
 
 
 @pytest.fixture
@@ -97,6 +98,7 @@ def test_what_is_done_is_not_done_again(asked, call, tmp_path):
     asked.commands.clear()
     code, out, _ = call(sweep, *options)
     assert code == 0 and not asked.commands and len(rows_of(out)) == 1
+    assert "2 of 2 are done" in out
     assert_one_line(call(sweep, *options, "--dtype", "bfloat16"), "was made with another dtype: --overwrite drops it")
     assert not asked.commands
     assert call(sweep, *options, "--dtype", "bfloat16", "--overwrite")[0] == 0
@@ -186,3 +188,10 @@ def test_bad_input_is_one_line_before_anything_is_asked(asked, call, tmp_path, o
 def test_without_lmms_eval_it_says_how_to_get_it(call, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert_one_line(call(sweep, "docvqa", "--out-dir", tmp_path), "pip install lmms-eval==0.7.3")
+
+
+@pytest.mark.slow
+def test_the_script_refuses_a_bad_name_by_itself():
+    assert_refused(
+        run_recipe("lmms_eval.sh", "docvqa docvqb", "--visual_token_num", 64), "there is no task set 'docvqb'"
+    )

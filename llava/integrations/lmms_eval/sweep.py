@@ -190,6 +190,8 @@ class Sweep:
                 if not self.args.overwrite:
                     raise InputError(f"{folder} was made with another {', '.join(differ)}: --overwrite drops it")
                 wanted.append((suite, task, options, record, folder))
+        if done := len(places) - len(wanted):
+            print(f"--- {done} of {len(places)} are done ---", flush=True)
         failed = []
         for number, (suite, task, options, record, folder) in enumerate(wanted, start=1):
             name = f"{task}, {' '.join(f'{key}={value}' for key, value in options.items()) or 'unpruned'}"
