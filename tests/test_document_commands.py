@@ -31,6 +31,8 @@ NOT_RUN = {
     "llava page": "serves until it is stopped: tests/serve",
     "bash scripts/serve.sh": "needs vLLM: tests/integrations/vllm",
     "python -m lmms_eval": "needs lmms-eval: tests/integrations/lmms_eval",
+    "CKPT=liuhaotian/llava-v1.5-7b OUT_DIR=playground/out/lmms_eval bash scripts/lmms_eval.sh": "needs lmms-eval",
+    "python -m llava.eval.lmms_eval": "reads what lmms-eval leaves: tests/eval/test_lmms_table.py",
     "bash docs/examples/photographs.sh": "downloads",
     "llava bench --shape llava-v1.5-7b": "a 7B is too large for a CPU",
     "python -m scripts.benchmarks.selection --tower": "takes minutes on a CPU",
@@ -46,6 +48,7 @@ AFTER = {
     "python -m llava.eval.report.summary": "python -m llava.eval pope --model-path CKPT --visual_token_num 64",
     "python -m scripts.collect_scores": "python -m llava.eval pope --model-path CKPT --visual_token_num 64 "
     "--pruning_method none pool vispruner",
+    "python -m llava.eval scenes_": "python -m playground.tiny.standins",
 }
 
 

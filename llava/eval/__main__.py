@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 def parse() -> argparse.Namespace:
     names = ", ".join(benchmark.name for benchmark in all_benchmarks())
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmarks", nargs="*", help=f"{names}, or {ALL}; without one, they are listed")
+    parser.add_argument("benchmarks", nargs="*", help=f"{names}, or {ALL} but scenes_*; without one, they are listed")
     parser.add_argument(
         "--model-path", default=str(BUNDLED_MODEL), help="checkpoint folder or hub id (the bundled one)"
     )
@@ -78,10 +78,11 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     if not args.benchmarks:
-        print("\n".join(f"{entry.name:12}{entry.folder}/{entry.questions}" for entry in all_benchmarks()))
+        print("\n".join(f"{entry.name:15}{entry.folder}/{entry.questions}" for entry in all_benchmarks()))
         return
     names = dict.fromkeys(args.benchmarks)
-    benchmarks = list(all_benchmarks()) if ALL in names else [find_benchmark(name) for name in names]
+    every = [benchmark for benchmark in all_benchmarks() if benchmark.made_by is None or benchmark.name in names]
+    benchmarks = every if ALL in names else [find_benchmark(name) for name in names]
     settings, count = pruning_grid(vars(args)), count_processes(args)
     tokens, args.max_new_tokens = args.max_new_tokens, 1 if args.max_new_tokens is None else args.max_new_tokens
     source, asking = OnDisk(model_options(args, settings[0])), asking_options(args)

@@ -55,5 +55,9 @@ def textvqa(questions: Dataset) -> Dataset:
     return _with_pictures(questions.map(label), DATA / "textvqa" / "train_images")
 
 
+def standin(questions: Dataset) -> Dataset:
+    return _with_pictures(questions, DATA / "standins" / "images")
+
+
 def _with_pictures(questions: Dataset, folder: Path) -> Dataset:
     return questions.map(lambda question: {"image": str(folder / question["image"])})

@@ -60,6 +60,7 @@ class Benchmark:
         by_products: what else `score` writes next to the answers, by the endings that replace `.jsonl`.
         max_new_tokens: of an answer.
         place: of its column in a table; those of equal place are in alphabetical order.
+        made_by: the command that makes its data, which is not bundled; such a benchmark is asked only by its own name.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Benchmark:
     by_products: tuple[str, ...] = ()
     max_new_tokens: int = 128
     place: int = 100
+    made_by: str | None = None
 
     @property
     def split(self) -> str:
@@ -87,7 +89,8 @@ class Benchmark:
         """Raise MissingData if something that answers and scores are made from is not there."""
         for name in (self.questions, *([] if self.images is None else [self.images]), *self.labels):
             if not (path := data_dir / self.folder / name).exists():
-                raise MissingData(f"{path} is missing: see EVAL.md for where to get it")
+                get = f"`{self.made_by}` makes it" if self.made_by else "see EVAL.md for where to get it"
+                raise MissingData(f"{path} is missing: {get}")
 
     def require_packages(self) -> None:
         """Raise InputError if a package is not installed that the file to submit needs."""

@@ -12,11 +12,12 @@ from llava.errors import InputError
 from llava.eval.benchmarks import all_benchmarks
 from llava.eval.benchmarks.base import Headline
 from llava.eval.benchmarks.files import require_fields
+from llava.eval.benchmarks.lmms_suites import SUITES
 from llava.files import read_json_object
 from llava.pruning.method import METHOD_NAMES, NONE, VISPRUNER, method_label
 from llava.tables import printable
 
-HEADLINES = {benchmark.name: benchmark.headlines for benchmark in all_benchmarks()}
+HEADLINES = {entry.name: entry.headlines for entry in (*all_benchmarks(), *SUITES)}
 COLUMNS = [(name, headline) for name, headlines in HEADLINES.items() for headline in headlines]
 # GQA's predictions are left out: its own scorer gives the score that is missing here.
 SUBMISSIONS = {

@@ -1,5 +1,6 @@
 """From lmms-eval's requests to messages with pictures, and back to answers: what the models here share."""
 
+import hashlib
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from PIL.Image import Image
 from tqdm import tqdm
 
 from llava.errors import InputError
+from llava.eval.run.processes import end_with_parent
 from llava.inference.options import decoding
 
 IN_MEMORY = 64  # requests whose pictures are decoded at once
@@ -39,6 +41,16 @@ class Message:
     name: str
 
 
+@dataclass
+class Shown(TokenCounts):
+    """What a sample notes of its request: a digest of the pictures, by which questions about the same are known."""
+
+    picture: str = ""
+
+    def to_dict(self) -> dict:
+        return super().to_dict() | {"picture": self.picture}
+
+
 class PrunedModel(lmms):
     """A model of lmms-eval that answers messages with pictures; each process of a run has its own."""
 
@@ -46,10 +58,11 @@ class PrunedModel(lmms):
 
     def __init__(self, batch_size: int | None) -> None:
         super().__init__()
+        end_with_parent()
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.batch_size = batch_size
-        self._last: tuple[tuple | None, tuple] = None, ()  # the last document and its pictures
+        self._last: tuple[tuple | None, tuple, str] = None, (), ""  # the last document, its pictures, their digest
         self._ignored: set[str] = set()
 
     @abstractmethod
@@ -71,11 +84,12 @@ class PrunedModel(lmms):
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The answer to each request, in order, up to the first text that its task wants to end it."""
-        answers = []
+        answers, left = [], iter(requests)
         for window in self._windows(requests):
             asked = []
             for context, options, to_visual, doc_id, task, split in window:
                 pictures = self._pictures_of(to_visual, doc_id, task, split)
+                next(left).token_counts.append(Shown(picture=self._last[2]))  # the first is what the sample has
                 asked.append((Message(context, pictures, _name(task, doc_id)), options))
             answers += self._answer(asked)
         return answers
@@ -119,11 +133,13 @@ class PrunedModel(lmms):
     def _pictures_of(self, to_visual: Callable, doc_id: Any, task: str, split: str) -> tuple:
         """A document's pictures, the same objects as long as requests are about it, or about the same pictures."""
         document = task, split, doc_id
-        known, before = self._last
+        known, before, digest = self._last
         if document != known:
             pictures = as_pictures(to_visual(self.task_dict[task][split][doc_id]), _name(task, doc_id))
-            before = tuple(next((old for old in before if old == new), new) for new in pictures)
-            self._last = document, before
+            now = tuple(next((old for old in before if old == new), new) for new in pictures)
+            is_same = len(now) == len(before) and all(new is old for new, old in zip(now, before))
+            before, digest = now, digest if is_same else picture_digest(now)
+            self._last = document, before, digest
         return before
 
     def _answer(self, asked: list[tuple[Message, dict]]) -> list[str]:
@@ -174,6 +190,18 @@ def as_pictures(visuals: list | None, name: str) -> tuple:
         if not isinstance(picture, Image | Path | str | bytes):
             raise InputError(f"{name}: this model takes pictures, not {type(picture).__name__}")
     return pictures
+
+
+def picture_digest(pictures: tuple) -> str:
+    """A digest of pictures, of files their names, by which the same ones are known in other runs; "" for none."""
+    digest = hashlib.sha256()
+    for picture in pictures:
+        if isinstance(picture, Image):
+            digest.update(f"{picture.mode} {picture.size}".encode())
+            digest.update(picture.tobytes())
+        else:
+            digest.update(picture if isinstance(picture, bytes) else str(picture).encode())
+    return digest.hexdigest()[:16] if pictures else ""
 
 
 def decoding_options(given: dict) -> dict:

@@ -11,7 +11,7 @@ from llava.eval.evaluation import BUNDLED_DATA, sample_scorer
 from llava.eval.run.answers import write_answers
 
 GUESSES = ["yes", "no", "A", "B", "red", "circle", "city"]
-SCORED = [entry.name for entry in all_benchmarks() if entry.score is not None]
+SCORED = [entry.name for entry in all_benchmarks() if entry.score is not None and entry.made_by is None]
 
 
 def guess(question) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from llava.eval import evaluate
+from llava.eval.evaluation import BUNDLED_DATA
 from llava.model.converting import convert_checkpoint
+from playground.tiny import standins
 
 ROOT = Path(__file__).parents[3]
 MODEL = ROOT / "playground" / "checkpoints" / "llava-tiny"
@@ -20,6 +22,12 @@ TEMPLATE = (
     "{% for part in turn['content'] %}{{ '<image>\\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
     "{{ ' ' if turn['role'] == 'user' else '</s>' }}{% endfor %}{{ 'ASSISTANT:' if add_generation_prompt else '' }}"
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn():
+    """The stand-ins, drawn where tasks read them."""
+    standins.write(BUNDLED_DATA)
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,21 @@ def test_lmms_eval_finds_the_model(name):
     assert get_model(name).is_simple
 
 
+def test_a_stand_in_has_one_score_in_both(run_tasks, own_results):
+    scores, answers = run_tasks("llava_vispruner", "scenes_ocr", 16, visual_token_num=16)
+    own_scores, own_answers = own_results("scenes_ocr", 16)
+    assert answers == own_answers
+    assert 100 * scores["scenes_ocr"]["exact_match,none"] == pytest.approx(own_scores["accuracy"], abs=1e-9)
+
+
+def test_a_request_notes_its_pictures(pruned):
+    asked = [question(QUESTION, document) for document in (1, 0, 2, 3, 4)]
+    pruned.generate_until(asked)
+    first, none, same, other, two = (request.token_counts[0].to_dict()["picture"] for request in asked)
+    assert first == same and none == ""
+    assert len({first, other, two}) == 3
+
+
 @pytest.mark.parametrize("visual_token_num", [144, 32])
 @pytest.mark.parametrize("benchmark", ["pope", "gqa", "textvqa"])
 def test_scores_are_those_of_the_package(run_tasks, own_results, benchmark, visual_token_num):
