@@ -1,0 +1,151 @@
+"""Tiny random checkpoints of vLLM's own models, and `prune`'s answers to the same questions."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers
+from PIL import Image
+
+from llava.integrations.transformers import prune, unprune
+from tests.conftest import picture
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+           "<|video_pad|>")  # fmt: skip
+END, _, TURN, OPEN, CLOSE, IMAGE, VIDEO = range(len(SPECIAL))
+QWEN_TOKENS = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": OPEN,
+               "vision_end_token_id": CLOSE}  # fmt: skip
+LETTERS = [chr(code) for code in range(32, 127)]
+TEXT = {"vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 32,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "bos_token_id": None, "eos_token_id": END,
+        "tie_word_embeddings": False, "max_position_embeddings": 4096}  # fmt: skip
+ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+SIDES = {"min_pixels": 56 * 56, "max_pixels": 40 * 28 * 28}
+NEW = 12
+
+
+def _qwen2_vl():
+    vision = {"depth": 2, "embed_dim": 64, "hidden_size": 64, "mlp_ratio": 2, "num_heads": 2, "patch_size": 14}
+    return transformers.Qwen2VLConfig(
+        vision_config=vision, text_config={**TEXT, "rope_parameters": ROPE}, **QWEN_TOKENS
+    )
+
+
+def _qwen2_5_vl(full_layers: list[int]):
+    vision = {"depth": 2, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2, "out_hidden_size": 64,
+              "window_size": 56, "fullatt_block_indexes": full_layers, "patch_size": 14}  # fmt: skip
+    return transformers.Qwen2_5_VLConfig(
+        vision_config=vision, text_config={**TEXT, "rope_parameters": ROPE}, **QWEN_TOKENS
+    )
+
+
+def _qwen3_vl():
+    vision = {"depth": 3, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2, "out_hidden_size": 64,
+              "patch_size": 14, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]}  # fmt: skip
+    text = {**TEXT, "rope_parameters": {**ROPE, "mrope_interleaved": True}}
+    return transformers.Qwen3VLConfig(vision_config=vision, text_config=text, **QWEN_TOKENS)
+
+
+@dataclass(frozen=True)
+class RandomHost:
+    """A model to test: its class, its config, its processor's class, and what stands for a picture in a prompt."""
+
+    name: str
+    config: Callable
+    processor: str
+    image: str = "<|vision_start|><|image_pad|><|vision_end|>"
+
+    @property
+    def architecture(self) -> str:
+        return f"VisPruner{self.name}"
+
+
+HOSTS = {
+    "qwen2_vl": RandomHost("Qwen2VLForConditionalGeneration", _qwen2_vl, "Qwen2VL"),
+    "qwen2_5_vl": RandomHost("Qwen2_5_VLForConditionalGeneration", lambda: _qwen2_5_vl([1]), "Qwen2_5_VL"),
+    "qwen2_5_vl windows": RandomHost("Qwen2_5_VLForConditionalGeneration", lambda: _qwen2_5_vl([0]), "Qwen2_5_VL"),
+    "qwen3_vl": RandomHost("Qwen3VLForConditionalGeneration", _qwen3_vl, "Qwen3VL"),
+}
+
+
+def make(host: RandomHost, folder: Path) -> Path:
+    """Write the checkpoint, as transformers does."""
+    torch.manual_seed(0)
+    model = getattr(transformers, host.name)(host.config())
+    for name, parameter in model.named_parameters():
+        if "norm" not in name:
+            parameter.data.normal_(std=0.25)
+    model.generation_config = transformers.GenerationConfig(eos_token_id=END)
+    model.save_pretrained(folder)
+    processor(host).save_pretrained(folder)
+    return folder
+
+
+def processor(host: RandomHost):
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate((*SPECIAL, *LETTERS))}, unk_token=SPECIAL[0])
+    )
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
+    words.decoder = tokenizers.decoders.Fuse()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        eos_token=SPECIAL[END],
+        pad_token=SPECIAL[END],
+        additional_special_tokens=list(SPECIAL),
+        chat_template=CHAT_TEMPLATE,
+    )
+    more = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
+    images = transformers.Qwen2VLImageProcessor(**SIDES, **more)
+    video = transformers.Qwen3VLVideoProcessor if host.processor == "Qwen3VL" else transformers.Qwen2VLVideoProcessor
+    videos = video(**SIDES, **more)
+    return getattr(transformers, f"{host.processor}Processor")(images, tokenizer, videos, chat_template=CHAT_TEMPLATE)
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'video' %}"
+    "<|vision_start|><|video_pad|><|vision_end|>{% else %}<|vision_start|><|image_pad|><|vision_end|>{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+)
+
+
+def requests(host: RandomHost, folder: Path, number: int, seed: int = 0) -> list[dict]:
+    """Questions about pictures of random sizes, as `offline` takes them: every eighth has two, some three or none."""
+    folder.mkdir(exist_ok=True)
+    draw, made = random.Random(seed), []
+    for i in range(number):
+        count = {3: 2, 5: 3, 6: 0}.get(i % 16, 1)
+        files = []
+        for j in range(count):
+            files.append(str(folder / f"{i}_{j}.png"))
+            picture(draw.randrange(40, 420), draw.randrange(40, 420), seed=100 * i + j).save(files[-1])
+        words = "".join(draw.choices("abcdefgh ", k=draw.randrange(3, 20)))
+        made.append({"prompt": f"Look: {host.image * count}{words}?", "images": files})
+    return made
+
+
+class Truth:
+    """transformers' model with `prune`."""
+
+    def __init__(self, host: RandomHost, folder: Path) -> None:
+        self.model = getattr(transformers, host.name).from_pretrained(folder, dtype=torch.float32).eval()
+        self.processor = transformers.AutoProcessor.from_pretrained(folder)
+
+    def answers(self, asked: list[dict], number: int | float | None, **settings) -> list[list[int]]:
+        """The greedy answers, each alone, to requests of `offline` whose own settings go before these."""
+        made = []
+        for request in asked:
+            own = {"visual_token_num": number, **settings, **request.get("settings", {})}
+            if own["visual_token_num"] is None:
+                unprune(self.model)
+            else:
+                prune(self.model, **own)
+            images = [Image.open(file).convert("RGB") for file in request["images"]] or None
+            inputs = self.processor(text=[request["prompt"]], images=images, return_tensors="pt")
+            ids = self.model.generate(**inputs, do_sample=False, max_new_tokens=NEW)[0, inputs["input_ids"].shape[1] :]
+            made.append([number for number in ids.tolist() if number != END] + [END] * (END in ids.tolist()))
+        return made
