@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
@@ -162,6 +163,11 @@ class Settings:
         """What the names of folders add for settings that are not the default's, such as `_per_image`."""
         changed = [own for own in fields(self) if self.prunes and getattr(self, own.name) != own.default]
         return "".join(own.metadata["suffix"](getattr(self, own.name)) for own in changed if "suffix" in own.metadata)
+
+
+def number_of_share(share: float, patches: int) -> int:
+    """T, where a share of so many patches is to be kept: rounded, and at least one."""
+    return max(1, math.floor(share * patches + 0.5))
 
 
 NAMES = tuple(own.name for own in fields(Settings))

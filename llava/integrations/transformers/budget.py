@@ -32,10 +32,6 @@ class Budget:
     def __post_init__(self) -> None:
         if self.share is not None and not 0 < self.share <= 1:
             raise InputError(f"visual_token_num must be an integer or a share in (0, 1], got {self.share!r}")
-        self.check_method()
-
-    def check_method(self) -> None:
-        """Raise InputError for a method that cannot work on these models."""
         for fact, why in _REFUSED.items():
             if getattr(self.settings.method, fact):
                 raise InputError(f"the pruning method {self.settings.pruning_method} {why}")

@@ -7,17 +7,16 @@ other patches in float16. So a setting that is no integer travels as the bits of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
 
 from llava.errors import InputError, one_line
-from llava.integrations.transformers.budget import Budget
 from llava.pruning import METHOD_NAMES, MergedTokens, Settings, Views, VisualTokens, keep_patches, load_method, select
 from llava.pruning.method import method_digest
-from llava.pruning.settings import DEFAULTS, NAMES
+from llava.pruning.settings import DEFAULTS, NAMES, number_of_share
 
 _ABSENT = -(2**63)  # stands for None
 _OF_SERVER = -1  # a method that is no name of the registry
@@ -43,15 +42,22 @@ LLAVA = Tower(("importance", "hidden_states", "keys", "received", "object_receiv
 
 
 @dataclass(frozen=True)
-class ServedBudget(Budget):
-    """The settings of a request. Raises InputError for a method that cannot choose by what the tower gives."""
+class ServedBudget:
+    """The settings of a request.
 
-    tower: Tower = LLAVA
+    Attributes:
+        settings: with the number of visual tokens, 1 where that is a share; None keeps all.
+        share: of the patches of a crop or frame, a float in (0, 1]; None where it is a number.
+    """
 
-    def check_method(self) -> None:
-        method = self.settings.pruning_method
-        if cause := _why_not(method, method_digest(method), self.tower):
-            raise InputError(f"the pruning method {method} cannot work in vLLM: {cause}")
+    settings: Settings
+    share: float | None = None
+
+    def settings_for(self, patches: int) -> Settings:
+        """The settings for a picture of crops of so many patches."""
+        if self.share is None:
+            return self.settings
+        return replace(self.settings, visual_token_num=number_of_share(self.share, patches))
 
 
 def own_settings(options: Mapping[str, object] | None) -> dict[str, object]:
@@ -80,6 +86,8 @@ def read_budget(
         raise InputError(f"pruning_method of a request must be one of {', '.join(METHOD_NAMES)}, got {method!r}")
     number = values.pop("visual_token_num", None)
     share, number = (number, 1) if isinstance(number, float) else (None, number)
+    if share is not None and not 0 < share <= 1:
+        raise InputError(f"visual_token_num must be an integer or a share in (0, 1], got {share!r}")
     try:
         settings = Settings(number, **values)
     except ValueError as error:
@@ -87,11 +95,12 @@ def read_budget(
     for name, why in _FIXED.items():
         if name in NAMES and getattr(settings, name) != DEFAULTS[name]:
             raise InputError(f"{name}: {why}")
-    budget = ServedBudget(settings, share, tower)
+    if cause := _why_not(method, method_digest(method), tower):
+        raise InputError(f"the pruning method {method} cannot work in vLLM: {cause}")
     for name, value in vars(settings).items():
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise InputError(f"{name} must fit into 64 bits, got {value}")
-    return budget
+    return ServedBudget(settings, share)
 
 
 @lru_cache

@@ -9,6 +9,7 @@ import tokenizers
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from llava.integrations.transformers import prune, unprune
 from tests.conftest import picture
@@ -49,6 +50,23 @@ def _qwen3_vl():
     return transformers.Qwen3VLConfig(vision_config=vision, text_config=text, **QWEN_TOKENS)
 
 
+def _qwen3_vl_moe():
+    vision = _qwen3_vl().vision_config.to_dict()
+    text = {**TEXT, "rope_parameters": {**ROPE, "mrope_interleaved": True}, "moe_intermediate_size": 96,
+            "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": True}  # fmt: skip
+    return transformers.Qwen3VLMoeConfig(vision_config=vision, text_config=text, **QWEN_TOKENS)
+
+
+def _qwen3_5():
+    vision = _qwen3_vl().vision_config.to_dict()
+    del vision["deepstack_visual_indexes"], vision["model_type"]
+    rope = {**ROPE, "mrope_interleaved": True, "partial_rotary_factor": 0.5, "mrope_section": [2, 3, 3]}
+    linear = {"linear_key_head_dim": 32, "linear_value_head_dim": 32, "linear_num_key_heads": 2,
+              "linear_num_value_heads": 2, "layer_types": ["full_attention"] * 2}  # fmt: skip
+    text = {**TEXT, **linear, "rope_parameters": rope}
+    return transformers.Qwen3_5Config(vision_config=vision, text_config=text, **QWEN_TOKENS)
+
+
 @dataclass(frozen=True)
 class RandomHost:
     """A model to test: its class, its config, its processor's class, and what stands for a picture in a prompt."""
@@ -68,6 +86,8 @@ HOSTS = {
     "qwen2_5_vl": RandomHost("Qwen2_5_VLForConditionalGeneration", lambda: _qwen2_5_vl([1]), "Qwen2_5_VL"),
     "qwen2_5_vl windows": RandomHost("Qwen2_5_VLForConditionalGeneration", lambda: _qwen2_5_vl([0]), "Qwen2_5_VL"),
     "qwen3_vl": RandomHost("Qwen3VLForConditionalGeneration", _qwen3_vl, "Qwen3VL"),
+    "qwen3_vl_moe": RandomHost("Qwen3VLMoeForConditionalGeneration", _qwen3_vl_moe, "Qwen3VL"),
+    "qwen3_5": RandomHost("Qwen3_5ForConditionalGeneration", _qwen3_5, "Qwen3VL"),
 }
 
 
@@ -80,6 +100,10 @@ def make(host: RandomHost, folder: Path) -> Path:
             parameter.data.normal_(std=0.25)
     model.generation_config = transformers.GenerationConfig(eos_token_id=END)
     model.save_pretrained(folder)
+    if hasattr(model.config.get_text_config(), "num_experts"):  # which the published files have the other way round
+        weights = load_file(file := folder / "model.safetensors")
+        turned = {name: value.mT.contiguous() if ".experts." in name else value for name, value in weights.items()}
+        save_file(turned, file, {"format": "pt"})
     processor(host).save_pretrained(folder)
     return folder
 

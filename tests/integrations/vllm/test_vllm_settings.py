@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava.errors import InputError
-from llava.integrations.vllm.settings import pack, read_settings, unpack
+from llava.integrations.vllm.settings import Tower, pack, read_budget, unpack
 from llava.pruning import METHOD_NAMES, Settings, Views, select
 from tests import doors
 
@@ -40,16 +40,16 @@ def test_the_methods_of_patches_and_of_merged_tokens_can_work():
     assert {"vispruner", "none", "divprune", "fastervlm", "random", "visionzip"} <= set(METHODS)
     for method in METHOD_NAMES:
         if method in METHODS:
-            assert read_settings({"pruning_method": method}).pruning_method == method
+            assert read_budget({"pruning_method": method}).settings.pruning_method == method
         else:
             with pytest.raises(InputError, match=f"the pruning method {method} cannot work in vLLM: it "):
-                read_settings({"pruning_method": method})
+                read_budget({"pruning_method": method})
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_budget_of_an_image_is_refused_by_name(method):
     with pytest.raises(InputError, match=r"^budget_per: "):
-        read_settings({"pruning_method": method, "visual_token_num": 8, "budget_per": "image"})
+        read_budget({"pruning_method": method, "visual_token_num": 8, "budget_per": "image"})
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -74,17 +74,44 @@ def test_a_file_of_the_server_comes_back(tmp_path):
         "    return views.keep(views.importance.argsort()[:, : settings.visual_token_num])\n"
     )
     server = {"pruning_method": str(file), "visual_token_num": 4}
-    settings = read_settings({"important_ratio": 1}, server)
+    settings = read_budget({"important_ratio": 1}, server).settings
     assert unpack(pack(settings), server) == settings == Settings(4, 1, str(file))
     with pytest.raises(InputError, match="of a request must be one of"):
-        read_settings({"pruning_method": str(file)}, {})
+        read_budget({"pruning_method": str(file)}, {})
 
 
 def test_a_request_goes_before_the_server():
     server = {"visual_token_num": 64, "important_ratio": 0.25}
-    assert read_settings({}, server) == Settings(64, 0.25)
-    assert read_settings({"visual_token_num": 16}, server) == Settings(16, 0.25)
-    assert read_settings({}, None) == Settings()
+    assert read_budget({}, server).settings == Settings(64, 0.25)
+    assert read_budget({"visual_token_num": 16}, server).settings == Settings(16, 0.25)
+    assert read_budget({}, None).settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("share", "patches", "number"),
+    [(0.25, 64, 16), (0.25, 63, 16), (0.25, 61, 15), (0.25, 10, 3), (0.01, 20, 1), (1.0, 7, 7), (0.5, 5, 3)],
+)
+def test_a_share_becomes_a_number_of_each_crop(share, patches, number):
+    budget = read_budget({"visual_token_num": share, "important_ratio": 0.25})
+    assert budget.settings_for(patches) == Settings(number, 0.25)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.25, 1.5, 16.0, float("nan"), float("inf"), "many", True, [0.5]])
+def test_a_wrong_share_is_refused(share):
+    with pytest.raises(InputError, match=r"^visual_token_num must be "):
+        read_budget({"visual_token_num": share})
+
+
+def test_a_tower_of_frames_serves_the_methods_that_choose_patches_by_what_it_gives():
+    """Qwen-VL's give no [CLS], no keys, and nothing of other layers, and its tokens have places."""
+    frames = Tower(("importance", "grid", "pixels", "projected"), merges=False)
+    served = "divprune fastervlm holov mmr none random scope uniform vispruner vispruner_stable".split()
+    for method in METHOD_NAMES:
+        if method in served:
+            assert read_budget({"pruning_method": method}, tower=frames).settings.pruning_method == method
+        elif method in ("hiprune", "prunesid", "visionzip", "fastv", "cdpruner", "mmtok", "dart_embeds"):
+            with pytest.raises(InputError, match=f"the pruning method {method} cannot work in vLLM: "):
+                read_budget({"pruning_method": method}, tower=frames)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +134,6 @@ def test_a_method_that_cannot_work_is_refused_before_the_model_runs(code, cause,
     file = tmp_path / "bad.py"
     file.write_text(code)
     with pytest.raises(InputError, match=f"{re.escape(str(file))} cannot work in vLLM: .*{re.escape(cause)}"):
-        read_settings({}, {"pruning_method": str(file)})
+        read_budget({}, {"pruning_method": str(file)})
     file.write_text("def select(views, settings):\n    return views.keep(views.importance.argsort()[:, :16])")
-    assert read_settings({}, {"pruning_method": str(file)}).pruning_method == str(file)
+    assert read_budget({}, {"pruning_method": str(file)}).settings.pruning_method == str(file)
