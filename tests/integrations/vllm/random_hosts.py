@@ -37,7 +37,7 @@ def _qwen2_vl():
 
 def _qwen2_5_vl(full_layers: list[int]):
     vision = {"depth": 2, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2, "out_hidden_size": 64,
-              "window_size": 56, "fullatt_block_indexes": full_layers, "patch_size": 14}  # fmt: skip
+              "window_size": 56, "fullatt_block_indexes": full_layers, "patch_size": 14, "tokens_per_second": 1}  # fmt: skip
     return transformers.Qwen2_5_VLConfig(
         vision_config=vision, text_config={**TEXT, "rope_parameters": ROPE}, **QWEN_TOKENS
     )
@@ -121,7 +121,7 @@ def processor(host: RandomHost):
         additional_special_tokens=list(SPECIAL),
         chat_template=CHAT_TEMPLATE,
     )
-    more = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
+    more = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     images = transformers.Qwen2VLImageProcessor(**SIDES, **more)
     video = transformers.Qwen3VLVideoProcessor if host.processor == "Qwen3VL" else transformers.Qwen2VLVideoProcessor
     videos = video(**SIDES, **more)

@@ -34,6 +34,8 @@ _BASE, _DIGITS = 128, 6
 class PrunedMRoPE:
     """Comes before a model's own class."""
 
+    supports_mm_device_do_normalize = False  # methods read pixels, and to the last bit: see `random`
+
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         model = vllm_config.model_config
@@ -143,7 +145,7 @@ class PrunedMRoPE:
         views = Views(
             features,
             importance=importance,
-            pixels=pixels.view(frames, -1, pixels.shape[-1]),
+            pixels=self.visual.input_norm(pixels, self.visual.dtype).view(frames, -1, pixels.shape[-1]),
             projected=features,
             grid=torch.tensor([[height, width]] * frames),
         )
