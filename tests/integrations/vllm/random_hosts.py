@@ -2,17 +2,20 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from llava.integrations.transformers import prune, unprune
+from llava.integrations.transformers import pruned
 from tests.conftest import picture
+from tests.integrations.vllm.offline import metadata
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
            "<|video_pad|>")  # fmt: skip
@@ -26,6 +29,8 @@ TEXT = {"vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidd
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
 SIDES = {"min_pixels": 56 * 56, "max_pixels": 40 * 28 * 28}
 NEW = 12
+IMAGE_TEXT = "<|vision_start|><|image_pad|><|vision_end|>"
+VIDEO_TEXT = "<|vision_start|><|video_pad|><|vision_end|>"
 
 
 def _qwen2_vl():
@@ -69,12 +74,12 @@ def _qwen3_5():
 
 @dataclass(frozen=True)
 class RandomHost:
-    """A model to test: its class, its config, its processor's class, and what stands for a picture in a prompt."""
+    """A model to test: its class, its config, its processor's class, and the pixels that a picture may have."""
 
     name: str
     config: Callable
     processor: str
-    image: str = "<|vision_start|><|image_pad|><|vision_end|>"
+    pixels: dict = field(default_factory=lambda: SIDES)
 
     @property
     def architecture(self) -> str:
@@ -122,9 +127,9 @@ def processor(host: RandomHost):
         chat_template=CHAT_TEMPLATE,
     )
     more = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    images = transformers.Qwen2VLImageProcessor(**SIDES, **more)
+    images = transformers.Qwen2VLImageProcessor(**host.pixels, **more)
     video = transformers.Qwen3VLVideoProcessor if host.processor == "Qwen3VL" else transformers.Qwen2VLVideoProcessor
-    videos = video(**SIDES, **more)
+    videos = video(**host.pixels, **more)
     return getattr(transformers, f"{host.processor}Processor")(images, tokenizer, videos, chat_template=CHAT_TEMPLATE)
 
 
@@ -137,18 +142,27 @@ CHAT_TEMPLATE = (
 )
 
 
-def requests(host: RandomHost, folder: Path, number: int, seed: int = 0) -> list[dict]:
-    """Questions about pictures of random sizes, as `offline` takes them: every eighth has two, some three or none."""
+def requests(folder: Path, number: int, seed: int = 0) -> list[dict]:
+    """Questions about pictures of random sizes, as `offline` takes them: of 16 one is about two, one three, one none."""
     folder.mkdir(exist_ok=True)
     draw, made = random.Random(seed), []
     for i in range(number):
         count = {3: 2, 5: 3, 6: 0}.get(i % 16, 1)
-        files = []
-        for j in range(count):
-            files.append(str(folder / f"{i}_{j}.png"))
-            picture(draw.randrange(40, 420), draw.randrange(40, 420), seed=100 * i + j).save(files[-1])
+        files = [str(folder / f"{seed}_{i}_{j}.png") for j in range(count)]
+        for j, file in enumerate(files):
+            picture(draw.randrange(40, 420), draw.randrange(40, 420), seed=1000 * seed + 8 * i + j).save(file)
         words = "".join(draw.choices("abcdefgh ", k=draw.randrange(3, 20)))
-        made.append({"prompt": f"Look: {host.image * count}{words}?", "images": files})
+        made.append({"prompt": f"Look: {IMAGE_TEXT * count}{words}?", "images": files})
+    return made
+
+
+def video_requests(folder: Path, number: int) -> list[dict]:
+    """Questions about a video of some frames and a picture."""
+    draw, made = np.random.default_rng(0), requests(folder, number, seed=1)
+    for i, request in enumerate(made):
+        frames, height, width = draw.integers((3, 60, 60), (8, 200, 200))
+        np.save(file := folder / f"{i}.npy", draw.integers(0, 255, (frames, height, width, 3), dtype=np.uint8))
+        request |= {"prompt": f"{VIDEO_TEXT} {request['prompt']}", "videos": [str(file)]}
     return made
 
 
@@ -159,17 +173,30 @@ class Truth:
         self.model = getattr(transformers, host.name).from_pretrained(folder, dtype=torch.float32).eval()
         self.processor = transformers.AutoProcessor.from_pretrained(folder)
 
-    def answers(self, asked: list[dict], number: int | float | None, **settings) -> list[list[int]]:
-        """The greedy answers, each alone, to requests of `offline` whose own settings go before these."""
-        made = []
-        for request in asked:
-            own = {"visual_token_num": number, **settings, **request.get("settings", {})}
-            if own["visual_token_num"] is None:
-                unprune(self.model)
-            else:
-                prune(self.model, **own)
-            images = [Image.open(file).convert("RGB") for file in request["images"]] or None
-            inputs = self.processor(text=[request["prompt"]], images=images, return_tensors="pt")
-            ids = self.model.generate(**inputs, do_sample=False, max_new_tokens=NEW)[0, inputs["input_ids"].shape[1] :]
-            made.append([number for number in ids.tolist() if number != END] + [END] * (END in ids.tolist()))
-        return made
+    def answers(self, asked: list[dict], **settings) -> list[list[int]]:
+        """The greedy answers, each alone, to requests of `offline`; a request's own settings go before these."""
+        return [self._answer(request, settings | request.get("settings", {})) for request in asked]
+
+    def _answer(self, request: dict, settings: dict) -> list[int]:
+        inputs = self.inputs(request)
+        with nullcontext() if settings["visual_token_num"] is None else pruned(self.model, **settings):
+            output = self.model.generate(**inputs, do_sample=False, max_new_tokens=NEW)
+        ids = output[0, inputs["input_ids"].shape[1] :].tolist()
+        return ids[: ids.index(END) + 1] if END in ids else ids
+
+    def inputs(self, request: dict):
+        """What the processor makes of a request."""
+        images = [Image.open(file).convert("RGB") for file in request["images"]]
+        videos = [np.load(file) for file in request.get("videos", [])]
+        said = [{name: value for name, value in metadata(v).items() if name != "do_sample_frames"} for v in videos]
+        shown = {"videos": videos, "video_metadata": said, "do_sample_frames": False} if videos else {}
+        return self.processor(text=[request["prompt"]], images=images or None, return_tensors="pt", **shown)
+
+    def prompt_tokens(self, request: dict, share: float) -> int:
+        """How long a prompt about pictures is of which a share is kept: counted from their grids."""
+        inputs = self.inputs(request)
+        length = inputs["input_ids"].shape[1]
+        for grid in inputs.get("image_grid_thw", []):
+            patches = int(grid.prod()) // 4
+            length -= patches - max(1, int(share * patches + 0.5))
+        return length
