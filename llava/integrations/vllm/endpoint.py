@@ -2,7 +2,8 @@
 
     {"patches": 576, "takes_settings": false, "settings": {"visual_token_num": 64, ...}}
 
-`patches` is null where that depends on the picture's size, and `visual_token_num` may be a share of them then. vLLM says nothing of it. `scripts/serve.sh` adds the endpoint to vLLM's application, as a middleware.
+`patches` is null where that depends on the picture's size, and `visual_token_num` may be a share of them then. vLLM
+says nothing of it. `scripts/serve.sh` adds the endpoint to vLLM's application, as a middleware.
 """
 
 from dataclasses import asdict

@@ -38,7 +38,9 @@ class Tower(NamedTuple):
     merges: bool
 
 
-LLAVA = Tower(("importance", "hidden_states", "keys", "received", "object_received", "grid", "pixels", "projected"), True)
+LLAVA = Tower(
+    ("importance", "hidden_states", "keys", "received", "object_received", "grid", "pixels", "projected"), True
+)
 
 
 @dataclass(frozen=True)

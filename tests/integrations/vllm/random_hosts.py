@@ -41,8 +41,10 @@ def _qwen2_vl():
 
 
 def _qwen2_5_vl(full_layers: list[int]):
+    # one position a second: where a video's time reaches further than its rows, vLLM and transformers are not of one mind
     vision = {"depth": 2, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2, "out_hidden_size": 64,
-              "window_size": 56, "fullatt_block_indexes": full_layers, "patch_size": 14, "tokens_per_second": 1}  # fmt: skip
+              "window_size": 56, "fullatt_block_indexes": full_layers, "patch_size": 14,
+              "tokens_per_second": 1}  # fmt: skip
     return transformers.Qwen2_5_VLConfig(
         vision_config=vision, text_config={**TEXT, "rope_parameters": ROPE}, **QWEN_TOKENS
     )
@@ -126,7 +128,13 @@ def processor(host: RandomHost):
         additional_special_tokens=list(SPECIAL),
         chat_template=CHAT_TEMPLATE,
     )
-    more = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    more = {
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
     images = transformers.Qwen2VLImageProcessor(**host.pixels, **more)
     video = transformers.Qwen3VLVideoProcessor if host.processor == "Qwen3VL" else transformers.Qwen2VLVideoProcessor
     videos = video(**host.pixels, **more)
@@ -143,7 +151,7 @@ CHAT_TEMPLATE = (
 
 
 def requests(folder: Path, number: int, seed: int = 0) -> list[dict]:
-    """Questions about pictures of random sizes, as `offline` takes them: of 16 one is about two, one three, one none."""
+    """Questions about pictures of random sizes, as `offline` takes them; one of 16 is about two, one three, one none."""
     folder.mkdir(exist_ok=True)
     draw, made = random.Random(seed), []
     for i in range(number):

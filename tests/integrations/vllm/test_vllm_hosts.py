@@ -1,4 +1,4 @@
-"""vLLM's own models with pruned pictures answer as `prune` on transformers' does. VLLM_PROMPTS=200 asks more of each."""
+"""vLLM's own models with pruned pictures answer as `prune` on transformers' does. VLLM_PROMPTS=200 asks more."""
 
 import os
 
@@ -8,10 +8,10 @@ from tests.integrations.vllm.conftest import NO_VLLM
 
 pytest.importorskip("vllm.version", reason=NO_VLLM)
 
+from llava.errors import InputError
 from llava.integrations.transformers.hosts import known_hosts
 from llava.integrations.vllm.hosts.grids import GridInfo
 from llava.integrations.vllm.settings import read_budget
-from llava.errors import InputError
 from llava.pruning import METHOD_NAMES
 from tests.integrations.vllm.random_hosts import HOSTS, NEW, Truth, make, requests, video_requests
 
