@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from llava.pruning.settings import DEFAULTS, NAMES, number_of_share
 _ABSENT = -(2**63)  # stands for None
 _OF_SERVER = -1  # a method that is no name of the registry
 _LARGEST = 2**63 - 1
+_ALIKE = 0.75  # of a name: it is a setting, spelt wrongly
 _REFUSED = {  # what a method declares, and why it cannot work in vLLM then
     "needs": "it chooses by the question, which vLLM keeps from what encodes the pictures",
     "in_decoder": "it drops visual tokens inside the language model, which is vLLM's own",
@@ -63,7 +65,15 @@ class ServedBudget:
 
 
 def own_settings(options: Mapping[str, object] | None) -> dict[str, object]:
-    """The pruning settings among `mm_processor_kwargs`."""
+    """The pruning settings among a host's `mm_processor_kwargs`; the others are its processor's.
+
+    Raises InputError for one that seems to be spelt wrongly, or stands inside another option, where no one reads it.
+    """
+    for name, value in (options or {}).items():
+        if name not in NAMES and (alike := get_close_matches(name, NAMES, 1, _ALIKE)):
+            raise InputError(f"mm_processor_kwargs has {name!r}: the setting is {alike[0]}")
+        if isinstance(value, Mapping) and (inside := value.keys() & set(NAMES)):
+            raise InputError(f"mm_processor_kwargs has {min(inside)} inside {name}: it stands beside it")
     return {name: value for name, value in (options or {}).items() if name in NAMES}
 
 

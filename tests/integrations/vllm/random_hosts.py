@@ -41,7 +41,7 @@ def _qwen2_vl():
 
 
 def _qwen2_5_vl(full_layers: list[int]):
-    # one position a second: where a video's time reaches further than its rows, vLLM and transformers are not of one mind
+    # one position a second: of a video whose time reaches further than its rows vLLM and transformers differ
     vision = {"depth": 2, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2, "out_hidden_size": 64,
               "window_size": 56, "fullatt_block_indexes": full_layers, "patch_size": 14,
               "tokens_per_second": 1}  # fmt: skip
@@ -151,7 +151,7 @@ CHAT_TEMPLATE = (
 
 
 def requests(folder: Path, number: int, seed: int = 0) -> list[dict]:
-    """Questions about pictures of random sizes, as `offline` takes them; one of 16 is about two, one three, one none."""
+    """Questions about pictures of random sizes, as `offline` takes them, mostly about one, some about two or none."""
     folder.mkdir(exist_ok=True)
     draw, made = random.Random(seed), []
     for i in range(number):

@@ -1,8 +1,10 @@
 """vLLM's own models with pruned pictures answer as `prune` on transformers' does. VLLM_PROMPTS=200 asks more."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tests.integrations.vllm.conftest import NO_VLLM
 
@@ -11,8 +13,9 @@ pytest.importorskip("vllm.version", reason=NO_VLLM)
 from llava.errors import InputError
 from llava.integrations.transformers.hosts import known_hosts
 from llava.integrations.vllm.hosts.grids import GridInfo
-from llava.integrations.vllm.settings import read_budget
-from llava.pruning import METHOD_NAMES
+from llava.integrations.vllm.hosts.mrope import PrunedMRoPE
+from llava.integrations.vllm.settings import pack, read_budget
+from llava.pruning import METHOD_NAMES, Settings
 from tests.integrations.vllm.random_hosts import HOSTS, NEW, Truth, make, requests, video_requests
 
 PROMPTS = int(os.environ.get("VLLM_PROMPTS", 16))
@@ -102,3 +105,42 @@ def test_two_ranks(known, ask_offline, tmp_path, monkeypatch):
     server = {"visual_token_num": 0.25}
     (together,) = ask_offline(folder, asked, **options("qwen3_vl", mm_processor_kwargs=server, **more))
     assert ids(together) == truth.answers(asked, **server)
+
+
+class Plain:
+    """In place of a model: what it is given."""
+
+    def embed_input_ids(self, input_ids, multimodal_embeddings, *, is_multimodal):
+        return torch.cat(list(multimodal_embeddings))
+
+    def forward(self, input_ids, positions, intermediate_tensors, inputs_embeds):
+        return positions
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_and_columns_are_exact_in_every_dtype(dtype):
+    """A picture of 2 x 1,000 tokens, of which 300 are kept: bfloat16 has no 257."""
+
+    class Stub(PrunedMRoPE, Plain):
+        def __init__(self):
+            self.server_settings, self.steps = {}, torch.zeros(3, 512, dtype=torch.long)
+            self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(hidden_size=8))
+            self.visual = SimpleNamespace(spatial_merge_size=2, dtype=dtype, input_norm=lambda pixels, dtype: pixels)
+
+    stub, tokens = Stub(), torch.randn(2000, 8).to(dtype)
+    importance = torch.rand(1, 2000, generator=torch.Generator().manual_seed(0))
+    kept = importance[0].topk(300).indices.sort().values
+    row, pixels, grid = (
+        pack(Settings(300, pruning_method="fastervlm")),
+        torch.zeros(8000, 3),
+        torch.tensor([1, 4, 2000]),
+    )
+    made = stub._prune(tokens, pixels, grid, row, lambda: importance, 0)
+    is_own = torch.tensor([False] * 5 + [True] * 300)
+    assert torch.equal(stub.embed_input_ids(torch.zeros(305), [made[:7], made[7:]], is_multimodal=is_own), tokens[kept])
+    wanted = torch.full((3, 305), 20)
+    wanted[1, 5:] += kept // 1000
+    wanted[2, 5:] += kept % 1000
+    assert torch.equal(stub.forward(None, torch.full((3, 305), 20)), wanted)
+    stub.embed_input_ids(torch.zeros(2), [made[:1]], is_multimodal=torch.tensor([True, False]))
+    assert not stub.steps[:, 1:].any()  # the last step's are gone

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava.errors import InputError
-from llava.integrations.vllm.settings import Tower, pack, read_budget, unpack
+from llava.integrations.vllm.settings import Tower, own_settings, pack, read_budget, unpack
 from llava.pruning import METHOD_NAMES, Settings, Views, select
 from tests import doors
 
@@ -100,6 +100,28 @@ def test_a_share_becomes_a_number_of_each_crop(share, patches, number):
 def test_a_wrong_share_is_refused(share):
     with pytest.raises(InputError, match=r"^visual_token_num must be "):
         read_budget({"visual_token_num": share})
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"visual_tokens_num": 16}, "mm_processor_kwargs has 'visual_tokens_num': the setting is visual_token_num"),
+        ({"pruning_metod": "random"}, "mm_processor_kwargs has 'pruning_metod': the setting is pruning_method"),
+        (
+            {"images_kwargs": {"visual_token_num": 0.5}},
+            "mm_processor_kwargs has visual_token_num inside images_kwargs: it stands beside it",
+        ),
+    ],
+)
+def test_a_setting_of_a_host_that_no_one_would_read_is_refused(options, reason):
+    with pytest.raises(InputError, match=f"^{re.escape(reason)}$"):
+        own_settings(options)
+
+
+def test_the_options_of_a_hosts_processor_are_its_own():
+    options = {"min_pixels": 4, "size": {"longest_edge": 9}, "videos_kwargs": {"fps": 1}, "visual_token_num": 0.5}
+    assert own_settings(options) == {"visual_token_num": 0.5}
+    assert own_settings(None) == {}
 
 
 def test_a_tower_of_frames_serves_the_methods_that_choose_patches_by_what_it_gives():

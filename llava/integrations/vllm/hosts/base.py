@@ -1,16 +1,12 @@
 """What all hosts share: a request's settings are read here, and transformers' processor never sees them."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from vllm.multimodal.processing import BaseProcessingInfo, InputProcessingContext, ProcessorInputs
 
-from llava.errors import InputError
 from llava.integrations.vllm.settings import ServedBudget, Tower, own_settings, read_budget
 from llava.pruning.settings import NAMES
-
-_ALIKE = 0.75  # of a name: it is a setting, spelt wrongly
 
 
 class WithoutSettings(InputProcessingContext):
@@ -34,13 +30,7 @@ class PrunedInfo(BaseProcessingInfo):
         return own_settings(self.ctx.get_mm_config().mm_processor_kwargs)
 
     def budget(self, given: Mapping[str, object]) -> ServedBudget:
-        """That of a request with these `mm_processor_kwargs`.
-
-        Raises InputError for an invalid setting, and for one that seems to be spelt wrongly: vLLM tells the client.
-        """
-        for name in given.keys() - set(NAMES):
-            if alike := get_close_matches(name, NAMES, 1, _ALIKE):
-                raise InputError(f"mm_processor_kwargs has {name!r}: the setting is {alike[0]}")
+        """That of a request with these `mm_processor_kwargs`. Raises InputError: vLLM tells the client."""
         return read_budget(own_settings(given), self.server_settings, self.tower)
 
 
