@@ -55,6 +55,8 @@ def measure(pictures: int, rounds: int) -> list[dict]:
             dtype="float32",
             block_size=BLOCK,
             max_model_len=CONTEXT,
+            enforce_eager=True,
+            limit_mm_per_prompt={"image": 1, "video": 0},
             enable_prefix_caching=False,
             mm_processor_cache_gb=0,
         )
