@@ -76,12 +76,13 @@ def _qwen3_5():
 
 @dataclass(frozen=True)
 class RandomHost:
-    """A model to test: its class, its config, its processor's class, and the pixels that a picture may have."""
+    """A model to test: its class, its config, its processor's class, the pixels that a picture may have."""
 
     name: str
     config: Callable
     processor: str
     pixels: dict = field(default_factory=lambda: SIDES)
+    spread: float = 0.25  # of the weights: so wide that no selection hangs on the last bits
 
     @property
     def architecture(self) -> str:
@@ -104,7 +105,7 @@ def make(host: RandomHost, folder: Path) -> Path:
     model = getattr(transformers, host.name)(host.config())
     for name, parameter in model.named_parameters():
         if "norm" not in name:
-            parameter.data.normal_(std=0.25)
+            parameter.data.normal_(std=host.spread)
     model.generation_config = transformers.GenerationConfig(eos_token_id=END)
     model.save_pretrained(folder)
     if hasattr(model.config.get_text_config(), "num_experts"):  # which the published files have the other way round
