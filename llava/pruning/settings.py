@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
@@ -204,6 +205,11 @@ class Settings:
         changed = [own for own in fields(self) if "suffix" in own.metadata and getattr(self, own.name) != own.default]
         read = [own for own in changed if self.prunes and own.metadata.get("is_read", lambda _: True)(self)]
         return "".join(own.metadata["suffix"](getattr(self, own.name)) for own in read)
+
+
+def number_of_share(share: float, patches: int) -> int:
+    """T, where a share of so many patches is to be kept: rounded, and at least one."""
+    return max(1, math.floor(share * patches + 0.5))
 
 
 NAMES = tuple(own.name for own in fields(Settings))

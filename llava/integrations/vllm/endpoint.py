@@ -2,7 +2,8 @@
 
     {"patches": 576, "takes_settings": false, "settings": {"visual_token_num": 64, ...}}
 
-vLLM says nothing of it. `scripts/serve.sh` adds the endpoint to vLLM's application, as a middleware.
+`patches` is null where that depends on the picture's size, and `visual_token_num` may be a share of them then. vLLM
+says nothing of it. `scripts/serve.sh` adds the endpoint to vLLM's application, as a middleware.
 """
 
 from dataclasses import asdict
@@ -11,8 +12,9 @@ from starlette.datastructures import State
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llava.integrations.vllm.processing import patches_of_crop
-from llava.integrations.vllm.settings import read_settings
+from llava.integrations.vllm import ARCHITECTURE
+from llava.integrations.vllm.processor import patches_of_crop
+from llava.integrations.vllm.settings import own_settings, read_budget
 from llava.pruning import method_label
 
 PATH = "/pruning"
@@ -38,10 +40,14 @@ def _path(scope: Scope) -> str:
 def _describe(state: State) -> dict:
     """Patches of a crop, whether a request may have settings of its own, and the settings of one that has none."""
     model = state.vllm_config.model_config
-    settings = read_settings({}, model.multimodal_config.mm_processor_kwargs)
+    budget = read_budget({}, own_settings(model.multimodal_config.mm_processor_kwargs))
+    patches = patches_of_crop(model.hf_config) if ARCHITECTURE in model.hf_config.architectures else None
+    settings = asdict(budget.settings if patches is None else budget.settings_for(patches))
+    if patches is None and budget.share is not None:
+        settings["visual_token_num"] = budget.share
     return {
-        "patches": patches_of_crop(model.hf_config),
+        "patches": patches,
         "takes_settings": state.args.trust_request_mm_kwargs,
         # A method's file is the server's business: its name is not.
-        "settings": asdict(settings) | {"pruning_method": method_label(settings.pruning_method)},
+        "settings": settings | {"pruning_method": method_label(settings["pruning_method"])},
     }

@@ -18,16 +18,10 @@ from vllm.multimodal.processing import (
 
 from llava.checkpoints.folders import find_folder
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.integrations.vllm.processor import VisPrunerLlavaProcessor
-from llava.integrations.vllm.settings import read_settings
+from llava.integrations.vllm.processor import VisPrunerLlavaProcessor, patches_of_crop
+from llava.integrations.vllm.settings import read_budget
 from llava.pruning import Settings
 from llava.vision.grids import get_anyres_image_grid_shape, is_anyres
-
-
-def patches_of_crop(config: LlavaConfig) -> int:
-    """N: patches of a crop."""
-    vision = config.vision_config
-    return (vision.image_size // vision.patch_size) ** 2
 
 
 class VisPrunerLlavaProcessingInfo(BaseProcessingInfo):
@@ -48,7 +42,7 @@ class VisPrunerLlavaProcessingInfo(BaseProcessingInfo):
 
     def settings(self, given: Mapping[str, object]) -> Settings:
         """The settings of a request with these `mm_processor_kwargs`."""
-        return read_settings(given, self.ctx.get_mm_config().mm_processor_kwargs)
+        return read_budget(given, self.ctx.get_mm_config().mm_processor_kwargs).settings_for(self.patches)
 
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
         return {"image": None}

@@ -10,10 +10,16 @@ from PIL import Image
 from transformers import BatchFeature, LlavaConfig, LlavaProcessor, PreTrainedTokenizerBase
 
 from llava.checkpoints.schemas import read_image_processor_values
-from llava.integrations.vllm.settings import pack, read_settings
+from llava.integrations.vllm.settings import pack, read_budget
 from llava.model.multimodal_encoder.clip_encoder import CLIPTowerImageProcessor
 from llava.pruning.settings import takes_settings
 from llava.vision.pixels import process_images
+
+
+def patches_of_crop(config: LlavaConfig) -> int:
+    """N: patches of a crop."""
+    vision = config.vision_config
+    return (vision.image_size // vision.patch_size) ** 2
 
 
 class VisPrunerLlavaProcessor(LlavaProcessor):
@@ -53,14 +59,15 @@ class VisPrunerLlavaProcessor(LlavaProcessor):
 
         Raises InputError for invalid settings, and a picture that cannot be used.
         """
-        pruning = read_settings({}, settings)  # in Python, any method
+        budget = read_budget({}, settings)  # in Python, any method
         images = [images] if isinstance(images, Image.Image) else list(images)
         pixels = process_images(images, self.image_processor, self.model_config)
         if isinstance(pixels, torch.Tensor) and pixels.ndim == 4:
             pixels = pixels.unsqueeze(1)
+        row = pack(budget.settings_for(patches_of_crop(self.model_config)))
         features = {
             "pixel_values": pixels,
             "image_sizes": torch.tensor([image.size for image in images]),
-            "pruning_settings": pack(pruning).expand(len(images), -1).contiguous(),
+            "pruning_settings": row.expand(len(images), -1).contiguous(),
         }
         return BatchFeature(features)

@@ -9,7 +9,9 @@ Shapes: K crops, N patches, C channels, H heads of this rank.
 from functools import cached_property
 
 import torch
+from torch import nn
 from vllm.distributed import tensor_model_parallel_all_reduce
+from vllm.model_executor.layers.conv import ConvLayerBase
 from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.models.clip import CLIPEncoderLayer, CLIPVisionModel
 
@@ -50,20 +52,24 @@ class _Layer:
         return self._over_ranks(self._queries_and_keys[1].mean(dim=1))
 
     def _over_ranks(self, mean: torch.Tensor) -> torch.Tensor:
-        """The mean over all heads, of one over this rank's."""
-        ranks = self.layer.self_attn.tp_size
-        return mean if ranks == 1 else tensor_model_parallel_all_reduce(mean.contiguous()) / ranks
+        return mean_over_ranks(mean, self.layer.self_attn.tp_size)
 
 
-def use_plain_kernels(tower: CLIPVisionModel) -> None:
+def use_plain_kernels(tower: nn.Module) -> None:
     """Let a tower in float32 compute as the evaluation's does, to the last bit, on which the selection can turn.
 
     vLLM has other kernels for a CPU: a product in place of the convolution, and packed weights.
     """
-    tower.vision_model.embeddings.patch_embedding.enable_linear = False
     for module in tower.modules():
+        if isinstance(module, ConvLayerBase):
+            module.enable_linear = False
         if isinstance(module, LinearBase):
             module._cpu_skip_gemm_dispatch = True
+
+
+def mean_over_ranks(mean: torch.Tensor, ranks: int) -> torch.Tensor:
+    """The mean over all heads, of one over this rank's."""
+    return mean if ranks == 1 else tensor_model_parallel_all_reduce(mean.contiguous()) / ranks
 
 
 def encode(tower: CLIPVisionModel, pixels: torch.Tensor) -> Views:

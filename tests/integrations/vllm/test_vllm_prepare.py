@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, LlavaConfig
 from llava.checkpoints.tokenizer import tokenizer_image_token
 from llava.conversation import get_conversation
 from llava.errors import InputError
+from llava.integrations.vllm import HOSTS, architecture
 from llava.integrations.vllm import prepare as command
 from llava.integrations.vllm.folder import prepare
 from llava.model.converting import convert_checkpoint
@@ -176,6 +177,15 @@ def test_bad_input_is_one_line(call, arguments, cause, tmp_path):
 
 def test_serve_sh_says_how_it_is_called():
     script = ROOT / "scripts" / "serve.sh"
-    for arguments in ((), (MODEL,), (MODEL, "0"), (MODEL, "many")):
+    for arguments in ((), (MODEL,), (MODEL, "0"), (MODEL, "0.0"), (MODEL, "1.5"), (MODEL, "-0.5"), (MODEL, "many")):
         code = "import subprocess, sys; sys.exit(subprocess.run(['bash', *sys.argv[1:]]).returncode)"
         assert "usage: bash" in run_python("-c", code, script, *arguments, code=2)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_hosts_architecture_is_named(host, call, tmp_path):
+    """`scripts/serve.sh` gives it to vLLM; a checkpoint of LLaVA has none, and is prepared."""
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [host]}))
+    code, said, _ = call(architecture, tmp_path)
+    assert (code, json.loads(said)) == (0, {"architectures": [f"VisPruner{host}"]})
+    assert call(architecture, MODEL)[:2] == (0, "")

@@ -42,6 +42,7 @@ def test_settings_are_of_every_picture(prepared):
     settings = [unpack(row) for row in features["pruning_settings"]]
     assert settings == [Settings(7, 0.8, "vispruner", 5)] * 2
     assert unpack(processor(picture())["pruning_settings"][0]) == Settings()
+    assert unpack(processor(picture(), visual_token_num=0.25)["pruning_settings"][0]) == Settings(36)  # of 12 x 12
 
 
 @pytest.mark.parametrize("settings", [{"visual_token_num": 0}, {"important_ratio": 2}, {"pruning_method": "fastv"}])

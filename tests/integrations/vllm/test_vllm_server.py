@@ -121,7 +121,7 @@ BAD = [
     ({"visual_token_num": 0}, "visual_token_num must be at least 1, got 0"),
     ({"visual_token_num": -5}, "visual_token_num must be at least 1, got -5"),
     ({"visual_token_num": "many"}, "visual_token_num must be an integer, got 'many'"),
-    ({"visual_token_num": 2.5}, "visual_token_num must be an integer, got 2.5"),
+    ({"visual_token_num": 2.5}, "visual_token_num must be an integer or a share in (0, 1], got 2.5"),
     ({"visual_token_num": True}, "visual_token_num must be an integer, got True"),
     ({"visual_token_num": [16]}, "visual_token_num must be an integer, got [16]"),
     ({"important_ratio": 1.5}, "important_ratio must be a number in [0, 1], got 1.5"),

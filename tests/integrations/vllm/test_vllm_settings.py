@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava.errors import InputError
-from llava.integrations.vllm.settings import pack, read_settings, unpack
+from llava.integrations.vllm.settings import Tower, own_settings, pack, read_budget, unpack
 from llava.pruning import METHOD_NAMES, Settings, Views, select
 from tests import doors
 
@@ -40,10 +40,10 @@ def test_the_methods_of_patches_and_of_merged_tokens_can_work():
     assert {"vispruner", "none", "divprune", "fastervlm", "random", "visionzip"} <= set(METHODS)
     for method in METHOD_NAMES:
         if method in METHODS:
-            assert read_settings({"pruning_method": method}).pruning_method == method
+            assert read_budget({"pruning_method": method}).settings.pruning_method == method
         else:
             with pytest.raises(InputError, match=f"the pruning method {method} cannot work in vLLM: it "):
-                read_settings({"pruning_method": method})
+                read_budget({"pruning_method": method})
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -52,7 +52,7 @@ def test_what_vllm_cannot_do_is_refused_by_name(method):
         asked = {"pruning_method": method, "visual_token_num": 8, **given}
         for of_request, of_server in ((asked, {}), ({}, asked), (given, {"visual_token_num": 8})):
             with pytest.raises(InputError, match=f"^{next(iter(given))}: "):
-                read_settings(of_request, of_server)
+                read_budget(of_request, of_server)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -77,17 +77,66 @@ def test_a_file_of_the_server_comes_back(tmp_path):
         "    return views.keep(views.importance.argsort()[:, : settings.visual_token_num])\n"
     )
     server = {"pruning_method": str(file), "visual_token_num": 4}
-    settings = read_settings({"important_ratio": 1}, server)
+    settings = read_budget({"important_ratio": 1}, server).settings
     assert unpack(pack(settings), server) == settings == Settings(4, 1, str(file))
     with pytest.raises(InputError, match="of a request must be one of"):
-        read_settings({"pruning_method": str(file)}, {})
+        read_budget({"pruning_method": str(file)}, {})
 
 
 def test_a_request_goes_before_the_server():
     server = {"visual_token_num": 64, "important_ratio": 0.25}
-    assert read_settings({}, server) == Settings(64, 0.25)
-    assert read_settings({"visual_token_num": 16}, server) == Settings(16, 0.25)
-    assert read_settings({}, None) == Settings()
+    assert read_budget({}, server).settings == Settings(64, 0.25)
+    assert read_budget({"visual_token_num": 16}, server).settings == Settings(16, 0.25)
+    assert read_budget({}, None).settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("share", "patches", "number"),
+    [(0.25, 64, 16), (0.25, 63, 16), (0.25, 61, 15), (0.25, 10, 3), (0.01, 20, 1), (1.0, 7, 7), (0.5, 5, 3)],
+)
+def test_a_share_becomes_a_number_of_each_crop(share, patches, number):
+    budget = read_budget({"visual_token_num": share, "important_ratio": 0.25})
+    assert budget.settings_for(patches) == Settings(number, 0.25)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.25, 1.5, 16.0, float("nan"), float("inf"), "many", True, [0.5]])
+def test_a_wrong_share_is_refused(share):
+    with pytest.raises(InputError, match=r"^visual_token_num must be "):
+        read_budget({"visual_token_num": share})
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"visual_tokens_num": 16}, "mm_processor_kwargs has 'visual_tokens_num': the setting is visual_token_num"),
+        ({"pruning_metod": "random"}, "mm_processor_kwargs has 'pruning_metod': the setting is pruning_method"),
+        (
+            {"images_kwargs": {"visual_token_num": 0.5}},
+            "mm_processor_kwargs has visual_token_num inside images_kwargs: it stands beside it",
+        ),
+    ],
+)
+def test_a_setting_of_a_host_that_no_one_would_read_is_refused(options, reason):
+    with pytest.raises(InputError, match=f"^{re.escape(reason)}$"):
+        own_settings(options)
+
+
+def test_the_options_of_a_hosts_processor_are_its_own():
+    options = {"min_pixels": 4, "size": {"longest_edge": 9}, "videos_kwargs": {"fps": 1}, "visual_token_num": 0.5}
+    assert own_settings(options) == {"visual_token_num": 0.5}
+    assert own_settings(None) == {}
+
+
+def test_a_tower_of_frames_serves_the_methods_that_choose_patches_by_what_it_gives():
+    """Qwen-VL's give no [CLS], no keys, and nothing of other layers, and its tokens have places."""
+    frames = Tower(("importance", "grid", "pixels", "projected"), merges=False)
+    served = {"divprune", "fastervlm", "holov", "mmr", "none", "random", "scope", "uniform", "vispruner"}
+    for method in METHOD_NAMES:
+        if method in served:
+            assert read_budget({"pruning_method": method}, tower=frames).settings.pruning_method == method
+        elif method in ("hiprune", "prunesid", "visionzip", "fastv", "cdpruner", "mmtok", "dart_embeds"):
+            with pytest.raises(InputError, match=f"the pruning method {method} cannot work in vLLM: "):
+                read_budget({"pruning_method": method}, tower=frames)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +159,6 @@ def test_a_method_that_cannot_work_is_refused_before_the_model_runs(code, cause,
     file = tmp_path / "bad.py"
     file.write_text(code)
     with pytest.raises(InputError, match=f"{re.escape(str(file))} cannot work in vLLM: .*{re.escape(cause)}"):
-        read_settings({}, {"pruning_method": str(file)})
+        read_budget({}, {"pruning_method": str(file)})
     file.write_text("def select(views, settings):\n    return views.keep(views.importance.argsort()[:, :16])")
-    assert read_settings({}, {"pruning_method": str(file)}).pruning_method == str(file)
+    assert read_budget({}, {"pruning_method": str(file)}).settings.pruning_method == str(file)
