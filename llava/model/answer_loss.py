@@ -46,8 +46,8 @@ def training_loss(
     `question` is that of `embed_prompts`.
 
     Sequences are padded on the right, where causal attention needs no mask, but for positions with gaps: without one,
-    transformers takes these for packed sequences. Every step has a gradient for the
-    projector, zero where the batch has no image, as DDP demands.
+    transformers takes these for packed sequences. Every step has a gradient for the projector, zero where the batch has
+    no image, as DDP demands.
     """
     prompts = model.embed_prompts(input_ids, attention_mask, labels, images, image_sizes, "right", pruning, question)
     embeds = prompts.inputs_embeds

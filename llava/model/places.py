@@ -50,7 +50,8 @@ def place_tokens(
     kept = chosen.patches
     if kept is None:
         rows, number = chosen.tokens.shape[:2]
-        kept = torch.tensor([spread_patches(patches * crops // rows, number)] * rows, device=chosen.tokens.device)
+        spread = spread_patches(patches * crops // rows, number)
+        kept = torch.tensor([spread] * rows, dtype=torch.long, device=chosen.tokens.device)
     if len(kept) > 1:
         kept = kept + patches * torch.arange(len(kept), device=kept.device).unsqueeze(1)
     if not has_crops:
