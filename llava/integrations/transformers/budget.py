@@ -1,13 +1,12 @@
 """How many visual tokens a pruned model keeps: a number of each crop, or a share of its patches."""
 
-import math
 from dataclasses import asdict, dataclass, replace
 
 from llava.errors import InputError
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.question import READ
 from llava.pruning import Settings
-from llava.pruning.settings import BUDGETS_PER, CROP, IMAGE, pop_settings
+from llava.pruning.settings import BUDGETS_PER, CROP, IMAGE, number_of_share, pop_settings
 
 VIDEO = "video"  # of `budget_per`: all frames of a video together, and an image's crops each for itself
 
@@ -93,4 +92,4 @@ class Budget:
         if self.share is None:
             return own
         choice = patches * crops if own.budget_per == IMAGE else patches
-        return replace(own, visual_token_num=max(1, math.floor(self.share * choice + 0.5)))
+        return replace(own, visual_token_num=number_of_share(self.share, choice))
