@@ -105,7 +105,7 @@ def theirs(tmp_path_factory):
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_prune(tiny, theirs, expected, method):
     own = load_method(method)
-    if own.in_decoder or own.merges or "text_embeds" in own.needs:
+    if own.in_decoder or own.merges or own.blind or "text_embeds" in own.needs:
         with pytest.raises(InputError, match=method):
             prune(theirs, doors.TOKENS, pruning_method=method)
         return

@@ -50,11 +50,6 @@ REFUSED = {
     "of one crop": ("MergedTokens(views.features[:1, :2])", r"tokens must be a tensor \(2, T, 4\) .*, got \(1, 2, 4\)"),
     "of another width": ("MergedTokens(views.projected)", r"got \(2, 16, 5\)"),
     "projected, of the tower's width": ("MergedTokens(views.features, projected=True)", r"\(2, T, 5\) .*\(2, 16, 4\)"),
-    "a centre too few": ("MergedTokens(views.features[:, :2], torch.tensor([[1]] * 2))", "2 tokens of 1 patches"),
-    "a centre beyond": (
-        "MergedTokens(views.features[:, :2], torch.tensor([[1, 16]] * 2))",
-        "stand at patches 1 to 16 of 16",
-    ),
     "more than patches": ("MergedTokens(views.hidden_states)", "17 tokens of each crop: they must be 1 to 16"),
     "no token": ("MergedTokens(views.features[:, :0])", "0 tokens of each crop"),
     "tokens elsewhere": ("MergedTokens(views.features.to('meta'))", "tokens are on meta, the features on cpu"),

@@ -293,9 +293,10 @@ def test_a_prompt_whose_positions_have_gaps_is_one_sequence_to_flash_attention(c
     inputs = prompt(case, 2, pictures=2)
     answers(model, inputs, max_new_tokens=2)
     cached = model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True, do_sample=False)
-    assert len(given) == 2 * len(cache_in(cached).layers)
+    attending = [layer for layer in cache_in(cached).layers if not type(layer).__name__.startswith("Linear")]
+    assert len(given) == 2 * len(attending)  # the others keep a state
     for lengths, sequences in given:
-        assert sequences == ([None, None] if case.name.startswith("qwen") else [[0, length] for length in lengths])
+        assert sequences == ([None, None] if case.has_axes else [[0, length] for length in lengths])
 
 
 @each_host

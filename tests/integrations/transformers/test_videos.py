@@ -121,7 +121,11 @@ def test_calls_that_share_pictures_encode_each_once(case):
     for inputs in (first, first, batch(case, [first, first]), second, batch(case, [second, first]), first):
         for options in ({}, {"visual_token_num": 0.5, "pruning_method": "divprune"}, {"visual_token_num": None}):
             found, expected = model(**inputs, **options), alone(**inputs, **options)
-            assert torch.equal(found.logits, expected.logits)
+            if options == {"visual_token_num": None} and case.name in ("pixtral", "mistral3"):
+                # unpruned, their towers read all pictures of a call as one sequence, which moves the last bits
+                torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
+            else:
+                assert torch.equal(found.logits, expected.logits)
         used.append(len(runs))
     each = used[0]  # a picture's crops may be encoded one by one
     assert each > 0
