@@ -48,7 +48,7 @@ def errors(err: str) -> list[str]:
 
 @pytest.mark.parametrize("version", ["v1.5", "v1.6"])
 def test_answers_settings_and_scores_are_those_of_single_runs(call, checkpoints, scenes, tmp_path, version):
-    options = ["--model-path", checkpoints(version), "--device", "cpu", "--data-dir", scenes, "--max_new_tokens", 4]
+    options = ["--model-path", checkpoints(version), "--device", "cpu", "--data-dir", scenes, "--max_new_tokens", 3]
     methods, budgets, positions = ["vispruner", "none", "fastv", "mmtok"], [16, 4], ["renumbered", "original"]
     together, alone = tmp_path / "together", tmp_path / "alone"
     grid = ["--visual_token_num", *budgets, "--pruning_method", *methods, "--positions", *positions]
