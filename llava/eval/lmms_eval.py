@@ -38,6 +38,7 @@ from llava.tables import markdown_table, printable
 
 MODELS = ("llava_vispruner", "pruned_hf")
 PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "published.json"
+DOWNSAMPLE = "downsample"  # the argument of `pruned_hf`, and its row in tables
 UNFINISHED = ".part"  # ends the name of a folder that a run still writes
 _DOCUMENT = ("input", "target", "doc_hash")
 _NEAR = 1e-6  # of a percent: lmms-eval adds in another order
@@ -50,15 +51,29 @@ class Pruned:
     Attributes:
         settings: with the number of visual tokens or, where that is a share, its numerator.
         unit: what the names of folders add to that number: `_of_100` for a share of 0.25, which is 25 of 100.
+        is_downsampled: whether pictures were made smaller to that number, and nothing was pruned.
     """
 
     settings: Settings
     unit: str = ""
+    is_downsampled: bool = False
+
+    @property
+    def heeded(self) -> dict[str, Any]:
+        """What of it decided the answers, as files of settings have it."""
+        of_row = {"pruning_method": DOWNSAMPLE, "important_ratio": None} if self.is_downsampled else {}
+        return heeded(self.settings) | of_row
 
     @classmethod
     def read(cls, options: dict[str, str]) -> "Pruned":
-        """From texts by the names of the settings. Raises InputError, naming the setting, for an invalid one."""
+        """From texts by the names of the settings, or of `downsample`.
+
+        Raises InputError, naming the setting, for an invalid one.
+        """
         values: dict[str, Any] = dict(options)
+        is_downsampled = DOWNSAMPLE in values
+        if is_downsampled:
+            values = {"visual_token_num": values[DOWNSAMPLE]}
         number, unit = values.get("visual_token_num", ""), ""
         if re.fullmatch(r"[01]?\.[0-9]{1,6}", number) and 0 < Decimal(number) <= 1:
             places = max(2, -Decimal(number).normalize().as_tuple().exponent)
@@ -69,12 +84,13 @@ class Pruned:
             except ArgumentTypeError as error:
                 raise InputError(f"{name}: {error}") from error
         try:
-            return cls(Settings(**values), unit)
+            return cls(Settings(**values), unit, is_downsampled)
         except ValueError as error:
             raise InputError(str(error)) from error
 
     def file(self, suite: Suite, task: str, out_dir: Path, checkpoint: str) -> Path:
         """Where the answers to a task belong; see `answers_path`."""
+        checkpoint += f"-{DOWNSAMPLE}" * self.is_downsampled
         file = answers_path(suite.split(task), out_dir, checkpoint, self.settings)
         if not self.unit or not self.settings.prunes:
             return file
@@ -113,7 +129,7 @@ class Log:
     @property
     def made_by(self) -> tuple:
         """What decided the answers, as far as it is known."""
-        return self.model, self.arguments, heeded(self.pruned.settings), len(self.documents)
+        return self.model, self.arguments, self.pruned.heeded, len(self.documents)
 
     def file(self, out_dir: Path) -> Path:
         return self.pruned.file(self.suite, self.task, out_dir, self.checkpoint)
@@ -163,7 +179,7 @@ def _read_results(results: Path, ignored: dict[str, None]) -> Iterator[Log]:
     )
     arguments = {str(name): str(value) for name, value in pairs}
     require_fields(arguments, ["pretrained"], f"{where}, model_args")
-    settings = {name: arguments.pop(name) for name in NAMES if name in arguments}
+    settings = {name: arguments.pop(name) for name in (*NAMES, DOWNSAMPLE) if name in arguments}
     try:
         pruned = Pruned.read({name: text for name, text in settings.items() if text != "None"})
     except InputError as error:
@@ -278,7 +294,7 @@ def convert(folder: Path) -> tuple[list[Log], list[str]]:
         figures = {key: of_figure.figure for key, of_figure in items.items()}
         write_json(score, {"samples": len(log.documents)} | figures)
         write_items(items, score)
-        decided = heeded(log.pruned.settings) | {"model": log.model, "arguments": log.arguments}
+        decided = log.pruned.heeded | {"model": log.model, "arguments": log.arguments}
         about = {"question_file": digest_texts(log.documents), "images": digest_texts(pictures)}
         write_json(score.with_name("merge.settings.json"), decided | about | {"made_from": str(log.results)})
     return logs, ignored

@@ -87,6 +87,7 @@ def test_settings_are_read_from_the_model_s_arguments(tmp_path, call):
         ("b", "visual_token_num=0.0625", "pruned_hf"),
         ("c", "visual_token_num=32,budget_per=image,important_ratio=0.25", "llava_vispruner"),
         ("d", "batch=1", "llava_vispruner"),
+        ("e", "downsample=64", "pruned_hf"),
     ):
         write_hits(tmp_path / name, "scenes_ocr", 3, 5, arguments=f"pretrained=x/{name},{arguments}", model=model)
     code, out, err = call(command, tmp_path)
@@ -96,6 +97,7 @@ def test_settings_are_read_from_the_model_s_arguments(tmp_path, call):
         ["b", "625 of 10000", "0.5"],
         ["c", "32 per image", "0.25"],
         ["d", "all", "0.5"],
+        ["e-downsample", "64", "–"],
     ]
 
 

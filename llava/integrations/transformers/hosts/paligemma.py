@@ -24,7 +24,11 @@ class PaliGemmaHost(CropHost):
         thread = threading.get_ident()
 
         def add_mask(module: torch.nn.Module, args: tuple, kwargs: dict | None = None) -> tuple | None:
-            if threading.get_ident() != thread or cache_in(kwargs) is not None or kwargs.get("attention_mask") is not None:
+            if (
+                threading.get_ident() != thread
+                or cache_in(kwargs) is not None
+                or kwargs.get("attention_mask") is not None
+            ):
                 return None
             return args, {**kwargs, "attention_mask": torch.ones_like(is_visual, dtype=torch.long)}
 
