@@ -24,13 +24,11 @@ class PaliGemmaHost(CropHost):
         thread = threading.get_ident()
 
         def add_mask(module: torch.nn.Module, args: tuple, kwargs: dict | None = None) -> tuple | None:
-            if (
-                threading.get_ident() != thread
-                or cache_in(kwargs) is not None
-                or kwargs.get("attention_mask") is not None
-            ):
-                return None
-            return args, {**kwargs, "attention_mask": torch.ones_like(is_visual, dtype=torch.long)}
+            if threading.get_ident() != thread:
+                return None  # also where another thread has removed half of the hook, and there are no kwargs
+            if cache_in(kwargs) is None and kwargs.get("attention_mask") is None:
+                kwargs = {**kwargs, "attention_mask": torch.ones_like(is_visual, dtype=torch.long)}
+            return args, kwargs
 
         handle = model.model.language_model.register_forward_pre_hook(add_mask, with_kwargs=True)
         try:
