@@ -35,6 +35,7 @@ NOT_RUN = {
     "python -m llava.eval.lmms_eval": "reads what lmms-eval leaves: tests/eval/test_lmms_table.py",
     "bash docs/examples/photographs.sh": "downloads",
     "llava bench --shape llava-v1.5-7b": "a 7B is too large for a CPU",
+    "llava bench --host Qwen2.5-VL-7B": "11 GB and a quarter of an hour on a CPU",
     "python -m scripts.benchmarks.selection --tower": "takes minutes on a CPU",
     "python -m scripts.benchmarks.rounding_spread": "takes minutes on a CPU",
     "python -m llava.eval all --visual_token_num 48 32 16 8": "takes half an hour on a CPU",
