@@ -9,7 +9,7 @@ import torch
 from transformers import Cache
 
 from llava.errors import InputError
-from llava.pruning.kv_cache import as_one_sequence, cached_length
+from llava.pruning.kv_cache import as_one_sequence, cache_of, cached_length, keys_at
 
 _NAME = "_behind_tokens"  # of a cache's first layer, so that copies have it too
 
@@ -57,14 +57,14 @@ def remember_positions(
         start = before[:, -1:] if before.shape[1] else 0
         before = torch.cat([before, start + mask[:, before.shape[1] : past].cumsum(dim=1)], dim=1)
         behind = torch.cat([before, behind], dim=1)
-    setattr(cache.layers[0], _NAME, _Positions(behind, _keys_at(cache, past + length - 1)))
+    setattr(cache.layers[0], _NAME, _Positions(behind, keys_at(cache, past + length - 1)))
 
 
 def trim_positions(cache: Cache | None) -> None:
     """Let a cache that was cut forget the positions of the tokens that it has no more."""
     if (known := _known(cache)) is None or (past := int(cached_length(cache))) >= known.behind.shape[1]:
         return
-    left = _Positions(known.behind[:, :past], _keys_at(cache, past - 1)) if past else None
+    left = _Positions(known.behind[:, :past], keys_at(cache, past - 1)) if past else None
     setattr(cache.layers[0], _NAME, left)
 
 
@@ -119,8 +119,7 @@ def remember_call(
 
     The arguments are those of `remember_positions`; of `is_visual` (B, L or more) the last count.
     """
-    values = output if isinstance(output, tuple) else output.values()
-    cache = next((value for value in values if isinstance(value, Cache)), None) if cache is None else cache
+    cache = cache_of(output) if cache is None else cache
     rows, length = positions.shape
     if cache is None or (length == 1 and ends is None):  # after a step, what follows is known
         return
@@ -140,7 +139,7 @@ def _recall(cache: Cache | None, rows: int) -> _Positions | None:
         return None
     if (known.behind == known.behind[:1]).all():
         return _Positions(known.behind[:1].expand(rows, -1), None)
-    found = _keys_at(cache, known.behind.shape[1] - 1)
+    found = keys_at(cache, known.behind.shape[1] - 1)
     if known.keys is None or found is None:
         if rows == len(known.behind):
             return known
@@ -149,13 +148,3 @@ def _recall(cache: Cache | None, rows: int) -> _Positions | None:
     if len(found) != rows or not is_same.any(dim=1).all():
         raise InputError("the cache has rows that it did not have when it was filled: start with a new one")
     return _Positions(known.behind[is_same.int().argmax(dim=1).to(known.behind.device)], found)
-
-
-def _keys_at(cache: Cache, column: int) -> torch.Tensor | None:
-    """(R, H, d): a copy of the keys of a token, in the last layer that has those of all tokens."""
-    for layer in reversed(cache.layers):
-        keys = getattr(layer, "keys", None)
-        has_all = isinstance(keys, torch.Tensor) and keys.ndim == 4 and not getattr(layer, "is_sliding", False)
-        if has_all and keys.shape[2] > column:
-            return keys[:, :, column].detach().clone()
-    return None

@@ -19,6 +19,25 @@ def cached_length(cache: Cache | None) -> int:
     return 0 if cache is None else cache.get_seq_length()
 
 
+def cache_of(output) -> Cache | None:
+    """The cache that a call has made, among its output; None if it has made none."""
+    values = output if isinstance(output, tuple) else output.values() if isinstance(output, dict) else ()
+    return next((value for value in values if isinstance(value, Cache)), None)
+
+
+def keys_at(cache: Cache, column: int) -> torch.Tensor | None:
+    """(R, H, d): a copy of the keys of a token, in the last layer that has those of all tokens; None if none has.
+
+    Rows of a cache are known by them, wherever they are moved to.
+    """
+    for layer in reversed(cache.layers) if column >= 0 else ():
+        keys = getattr(layer, "keys", None)
+        has_all = isinstance(keys, torch.Tensor) and keys.ndim == 4 and not getattr(layer, "is_sliding", False)
+        if has_all and keys.shape[2] >= max(column + 1, int(layer.get_seq_length())):
+            return keys[:, :, column].detach().clone()
+    return None
+
+
 def take_cache(options: dict) -> Cache | None:
     """Remove the cache from keyword arguments, under either of its names, and return it."""
     found = cache_in(options)

@@ -13,7 +13,7 @@ import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from llava.errors import InputError
-from llava.pruning.kv_cache import CACHE, cached_length
+from llava.pruning.kv_cache import CACHE, cached_length, keys_at
 
 _NAME = "_pruned_prompts"  # of a cache's first layer
 
@@ -93,10 +93,10 @@ class Memory:
 
 def remember(cache: Cache, memory: Memory | None) -> None:
     """Let a cache know what is in it, now that it is in it; of each prompt the cache may have several rows."""
-    if memory is not None and (keys := _keys_at(cache, memory)) is not None:
+    if memory is not None and (keys := keys_at(cache, memory.cached.columns.shape[1] - 1)) is not None:
         prompts = len(memory.cached.columns)
         index = torch.arange(prompts, device=memory.cached.columns.device).repeat_interleave(len(keys) // prompts)
-        memory = replace(memory.rows(index), keys=keys.clone())
+        memory = replace(memory.rows(index), keys=keys)
     setattr(cache.layers[0], _NAME, memory)
 
 
@@ -114,7 +114,7 @@ def recall(cache: Cache | None, prompts: int, several: bool = False) -> Memory |
         return None
     if past < memory.cached.columns.shape[1]:
         raise InputError("the cache was cut inside its pruned prompt: start with a new one")
-    is_same, keys = memory.cached.is_same(), _keys_at(cache, memory)
+    is_same, keys = memory.cached.is_same(), keys_at(cache, memory.cached.columns.shape[1] - 1)
     if keys is None or memory.keys is None:  # nothing to know rows by
         if not is_same.all():
             raise InputError("the rows of this cache cannot be told apart: start with a new one")
@@ -162,17 +162,6 @@ def has_all_tokens(cache: Cache, decoder: PreTrainedModel, ids: torch.LongTensor
 def keeps_states(cache: Cache | None) -> bool:
     """Whether there are layers that keep a state of what they have read, which padding would change."""
     return any(hasattr(layer, "conv_states") for layer in getattr(cache, "layers", ()))
-
-
-def _keys_at(cache: Cache, memory: Memory) -> torch.Tensor | None:
-    """(R, H, d): the keys of the last token that is remembered, in the last layer that has those of all tokens."""
-    column = memory.cached.columns.shape[1] - 1
-    for layer in reversed(cache.layers) if column >= 0 else ():
-        keys = getattr(layer, "keys", None)
-        has_all = isinstance(keys, torch.Tensor) and keys.ndim == 4 and not getattr(layer, "is_sliding", False)
-        if has_all and keys.shape[2] >= max(column + 1, int(layer.get_seq_length())):
-            return keys[:, :, column]
-    return None
 
 
 def take(values: torch.Tensor, columns: torch.LongTensor, padding: int) -> torch.Tensor:

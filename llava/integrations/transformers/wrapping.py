@@ -16,7 +16,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from llava.integrations.transformers.budget import Budget
 from llava.integrations.transformers.cached import remember
@@ -27,7 +27,7 @@ from llava.integrations.transformers.hosts import find_host
 from llava.integrations.transformers.hosts.base import Host
 from llava.integrations.transformers.prompts import Prompts
 from llava.integrations.transformers.question import check_question
-from llava.pruning.kv_cache import as_one_sequence, cache_in, cached_length
+from llava.pruning.kv_cache import as_one_sequence, cache_in, cache_of, cached_length
 from llava.pruning.settings import NAMES, Settings, takes_settings
 
 _STATE = "_visual_token_pruning"
@@ -152,7 +152,7 @@ def _forward_of(original):
             return _run(self, state, prompts, given)
         is_first = not call.past
         output = run(**given)
-        if is_first and not self.training and (cache := _cache_of(output)):
+        if is_first and not self.training and (cache := cache_of(output)):
             remember(cache, memory_of_whole(call, in_generate=False))
         return output
 
@@ -202,7 +202,7 @@ def _generate_of(original):
         if (prompts := prompts_of_generate(call)) is None:
             is_first = not call.past
             output = run(ids, **options, **kwargs, **{_PROMPTS: False})
-            if is_first and (cache := cache_in(kwargs) or _cache_of(output)):
+            if is_first and (cache := cache_in(kwargs) or cache_of(output)):
                 remember(cache, memory_of_whole(call, in_generate=True))
             return output
         restorer = Restorer(ids, prompts.end)
@@ -262,12 +262,6 @@ def _run(model: PreTrainedModel, state: _State, prompts: Prompts, given: dict):
     with surroundings:
         output = state.method(model, "forward")(**given)
     is_last = past < prompts.end <= past + ids.shape[1]
-    if is_last and (prompts.memory or not past) and (cache := cache or _cache_of(output)):
+    if is_last and (prompts.memory or not past) and (cache := cache or cache_of(output)):
         remember(cache, prompts.memory)
     return output
-
-
-def _cache_of(output) -> Cache | None:
-    """The cache that a call has made, if it has."""
-    values = output if isinstance(output, tuple) else output.values() if isinstance(output, dict) else ()
-    return next((value for value in values if isinstance(value, Cache)), None)

@@ -9,7 +9,9 @@ C channels of what is compared, D model channels.
 """
 
 import itertools
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -154,6 +156,23 @@ class Host:
             layers: as in `Picture`, of the tokens that `is_visual`, in their order.
         """
         return nullcontext()
+
+
+@contextmanager
+def handing_on(module: torch.nn.Module, change: Callable[[dict], dict]) -> Iterator[None]:
+    """Within, what this thread's calls of a module are given by name is what `change` makes of it."""
+    thread = threading.get_ident()
+
+    def changed(module: torch.nn.Module, args: tuple, kwargs: dict | None = None) -> tuple | None:
+        if threading.get_ident() != thread:
+            return None  # also where another thread has removed half of the hook, and there are no kwargs
+        return args, change(kwargs)
+
+    handle = module.register_forward_pre_hook(changed, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def runs_of(is_own: torch.BoolTensor) -> list[tuple[int, int, int]]:
