@@ -2,12 +2,14 @@
 
 import gc
 import math
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from llava.bench.hosts import build_host, make_host_job, measure_host
 from llava.bench.measure import make_job, measure
@@ -15,8 +17,9 @@ from llava.bench.random_model import build
 from llava.bench.report import GIB, MIB
 from llava.bench.shapes import HOSTS, SHAPES, HostShape, Shape
 from llava.eval.benchmarks.questions import read_question_file
-from llava.eval.run.answering import answer_questions
-from llava.model.builder import load_pretrained_model
+from llava.eval.run.answering import answer_questions, make_requests
+from llava.inference import Engine
+from llava.model.builder import LoadedModel, load_pretrained_model
 from llava.pruning import Settings
 from llava.pruning.importance import received
 from llava.pruning.kernels.duplicates import drop_duplicates, drop_duplicates_in_torch
@@ -27,11 +30,14 @@ from scripts.benchmarks import gpu_throughput
 from scripts.benchmarks.method_cost import methods
 from scripts.benchmarks.selection_cost import selections, take_turns, towers
 
+Benchmark = namedtuple("Benchmark", "name pictures")
 BUNDLED = Path(__file__).parents[2] / "playground"
 HOST_NAMES = {name.lower(): name for name in HOSTS}
 SHARES = (0.5, 0.25, 0.1)
+BENCHMARKS = {"pope": Benchmark("POPE", "val2014"), "textvqa": Benchmark("TextVQA", "train_images")}
+COMPILED_ANSWERS = 40  # they are made one by one
 PROMPT, ANSWER = 64, 32  # text tokens of a prompt, and tokens of an answer
-HOST_ANSWER = 16
+HOST_ANSWER = 8
 SERVED_ANSWER = 8
 ATTENTION = {
     "sdpa": ("sdpa", "SDPA"),
@@ -50,6 +56,10 @@ class Lab:
         self.dtype = torch.float32 if device.type == "cpu" else torch.float16
         self.rounds, self.warmup = (1, 0) if is_tiny else (3, 1)
         self._name, self._model = None, None
+
+    def answer(self, tokens: int) -> int:
+        """The length of an answer that has so many tokens, or fewer where all is tiny."""
+        return 3 if self.is_tiny else tokens
 
     def shape(self, name: str) -> Shape | HostShape:
         """The shape of this name, or a tiny one of its kind."""
@@ -113,7 +123,7 @@ def kernels(lab: Lab) -> dict:
             rows.append([name, images, patches, f"{same} of {images * keep}", times["kernel"], where, times["plain"]])
     headings = ("", "images", "patches", "the same", "kernel, ms", "plain version", "plain version, ms")
     note = "Kernels and plain versions of them. Of the importance where there is no [CLS], the largest difference"
-    return {"columns": [_column(each) for each in headings], "rows": rows + [_importance(lab)], "note": note}
+    return {"columns": [_column(each) for each in headings], "rows": [*rows, _importance(lab)], "note": note}
 
 
 def _choices(lab: Lab, images: int, patches: int, keep: int) -> Iterator[tuple[str, str, Callable, Callable]]:
@@ -129,8 +139,12 @@ def _choices(lab: Lab, images: int, patches: int, keep: int) -> Iterator[tuple[s
         ("most covering", most_covering, torch.clone),
         ("most voluminous", most_voluminous, torch.clone),
     ):
-        on_device, on_cpu = (lambda given=given: rule(change(given), keep) for given in (there, here))
-        yield name, "NumPy, on the CPU", on_device, on_cpu
+        pick = partial(_pick, rule, change, keep)
+        yield name, "NumPy, on the CPU", partial(pick, there), partial(pick, here)
+
+
+def _pick(rule: Callable, change: Callable, keep: int, similarity: torch.Tensor) -> torch.Tensor:
+    return rule(change(similarity), keep)
 
 
 def _importance(lab: Lab) -> list:
@@ -152,7 +166,7 @@ def _importance(lab: Lab) -> list:
 
 def _medians(lab: Lab, variants: dict[str, Callable]) -> dict[str, float | int]:
     """Milliseconds of variants that take turns."""
-    times = take_turns(variants, lab.device, lab.rounds, lab.warmup)
+    times = take_turns(variants, lab.device, 2 * lab.rounds, lab.warmup)
     return {name: _figure(cell["median"]) for name, cell in times.items()}
 
 
@@ -176,32 +190,38 @@ def selection(lab: Lab) -> dict:
 
 def equal(lab: Lab, precision: str, is_compiled: bool = False) -> dict:
     """How many answers of the bundled model are those that it gives on the CPU in float32."""
-    rows = []
+    number = 6 if lab.is_tiny else COMPILED_ANSWERS if is_compiled else None
+    rows, label = [], f"{precision}, compiled" if is_compiled else precision
     for benchmark, tokens in (("pope", None), ("pope", 16), ("textvqa", 16)):
-        right = _bundled("cpu", "float32", False, benchmark, tokens, lab.is_tiny)
-        given = _bundled(str(lab.device), precision, is_compiled, benchmark, tokens, lab.is_tiny)
-        same = sum(a == b for a, b in zip(right, given, strict=True))
-        label = f"{precision}, compiled" if is_compiled else precision
-        rows.append(
-            [{"pope": "POPE", "textvqa": "TextVQA"}[benchmark], tokens or 144, label, f"{same} of {len(right)}"]
-        )
+        right = _bundled("cpu", "float32", False, benchmark, tokens, 6 if lab.is_tiny else None)
+        given = _bundled(str(lab.device), precision, is_compiled, benchmark, tokens, number)
+        same = sum(a == b for a, b in zip(given, right))
+        rows.append([BENCHMARKS[benchmark].name, tokens or 144, label, f"{same} of {len(given)}"])
     columns = [_column(each) for each in ("bundled", "visual tokens", "precision", "the CPU's answers in float32")]
     return {"columns": columns, "rows": rows, "note": "Answers of the bundled model, by `vispruner`"}
 
 
 @cache
 def _bundled(
-    device: str, precision: str, is_compiled: bool, benchmark: str, tokens: int | None, few: bool
+    device: str, precision: str, is_compiled: bool, benchmark: str, tokens: int | None, number: int | None
 ) -> list[str]:
-    """The bundled model's answers to a bundled benchmark."""
-    path = BUNDLED / "checkpoints" / "llava-tiny"
-    loaded = load_pretrained_model(str(path), None, path.name, device=device, torch_dtype=getattr(torch, precision))
+    """The bundled model's answers to the first `number` questions of a bundled benchmark."""
+    loaded, folder = _load(device, precision), BUNDLED / "data" / "scenes" / benchmark
     loaded.model.compile_decoding = is_compiled
-    folder = BUNDLED / "data" / "scenes" / benchmark
-    (pictures,) = (each for each in folder.iterdir() if each.name in ("val2014", "train_images"))
-    questions = read_question_file(next(folder.glob("*.jsonl")), pictures)[: 6 if few else None]
+    questions = read_question_file(next(folder.glob("*.jsonl")), folder / BENCHMARKS[benchmark].pictures)[:number]
     options, pruning = {"do_sample": False, "max_new_tokens": 16}, Settings(tokens)
-    return [text for _, text in answer_questions(loaded, questions, loaded.template, options, pruning=pruning)]
+    if not is_compiled:
+        return [text for _, text in answer_questions(loaded, questions, loaded.template, options, pruning=pruning)]
+    # What prompts of a batch share has a cache of its own, which is not compiled.
+    requests, engine = make_requests(questions, loaded.template, loaded.model.config, pruning), Engine(loaded)
+    return ["".join(engine.stream(request, **options)) for request in requests]
+
+
+@cache
+def _load(device: str, precision: str) -> LoadedModel:
+    path = BUNDLED / "checkpoints" / "llava-tiny"
+    disable_progress_bar()
+    return load_pretrained_model(str(path), None, path.name, device=device, dtype=getattr(torch, precision))
 
 
 def answer(lab: Lab, shape: str, attention: str, batch: int, tokens: tuple[int, ...]) -> dict:
@@ -210,7 +230,9 @@ def answer(lab: Lab, shape: str, attention: str, batch: int, tokens: tuple[int, 
     implementation, label = ATTENTION[attention]
     model.set_attn_implementation(implementation)
     crops = 1 if own.grid is None else 1 + math.prod(own.grid)
-    job = make_job(own.image_size, crops, own.grid, PROMPT, model, ANSWER, 2 if lab.is_tiny and batch > 1 else batch)
+    job = make_job(
+        own.image_size, crops, own.grid, PROMPT, model, lab.answer(ANSWER), 2 if lab.is_tiny and batch > 1 else batch
+    )
     settings = [Settings(pruning_method=NONE), *map(Settings, tokens)]
     model.compile_decoding = attention == "compiled"
     try:
@@ -220,12 +242,11 @@ def answer(lab: Lab, shape: str, attention: str, batch: int, tokens: tuple[int, 
     rows = []
     for row in found:
         flops = round(100 * row["prefill_flops"] / found[0]["prefill_flops"])
-        stages = [_figure(row[name]["median"]) for name in ("vision", "selection")]
         times = [_share(row, found[0], name) for name in ("prefill", "first token", "answer")]
         token, cache_size = _figure(row["per token"]["median"]), round(row["kv_cache_bytes"] / MIB)
-        rows.append([shape, label, batch, row["visual_tokens"], flops, *stages, *times, token, cache_size])
+        rows.append([shape, label, batch, row["visual_tokens"], flops, *times, token, cache_size])
     columns = [*(_column(each, once=True) for each in ("shape", "attention", "batch")), _column("visual tokens")]
-    columns += [_column("prefill FLOPs", "{} %"), _column("tower"), _column("selection")]
+    columns += [_column("prefill FLOPs", "{} %")]
     columns += [_column(each, TIME) for each in ("prefill", "first token", "answer")]
     note = (
         f"A whole answer of {ANSWER} tokens after {PROMPT} tokens of text and a picture, milliseconds, and in brackets "
@@ -237,7 +258,7 @@ def answer(lab: Lab, shape: str, attention: str, batch: int, tokens: tuple[int, 
 def host(lab: Lab, name: str, picture: int) -> dict:
     """A whole answer of a random model of transformers that `prune` prunes, about a picture of so many tokens."""
     model = lab.model(name)
-    job = make_host_job(model, picture // 64 if lab.is_tiny else picture, PROMPT, HOST_ANSWER)
+    job = make_host_job(model, picture // 64 if lab.is_tiny else picture, PROMPT, lab.answer(HOST_ANSWER))
     budgets = [{"visual_token_num": share} for share in SHARES]
     budgets.insert(0, {"visual_token_num": 1.0, "pruning_method": NONE})
     found, rows = measure_host(model, job, budgets, lab.rounds, lab.warmup), []
@@ -255,8 +276,8 @@ def host(lab: Lab, name: str, picture: int) -> dict:
     ]
     columns += [_column("tower"), _column("importance"), _column("selection")]
     columns += [_column(each, TIME) for each in ("prefill", "first token", "answer")]
-    note = f"Models of transformers with `prune`, one prompt of {PROMPT} tokens of text and a picture, {HOST_ANSWER} tokens "
-    note += "of answer; milliseconds, and in brackets the share of the unpruned model; random weights"
+    note = f"Models of transformers with `prune`, one prompt of {PROMPT} tokens of text and a picture, {HOST_ANSWER} "
+    note += "tokens of answer; milliseconds, and in brackets the share of the unpruned model; random weights"
     return {"columns": [*columns, _column("KV cache, MiB"), _column("memory, GiB")], "rows": rows, "note": note}
 
 
@@ -265,12 +286,12 @@ def throughput(lab: Lab, shape: str, budget: int | None) -> dict:
     model, own = lab.model(shape), lab.shape(shape)
     model.set_attn_implementation("sdpa")
     pruning = Settings(budget) if budget else Settings(pruning_method=NONE)
-    tokens, (number, all_clients) = SERVED_ANSWER, (3, (1, 2)) if lab.is_tiny else (32, (1, 8, 32))
-    asked, rows = gpu_throughput.bodies(number, own.image_size, tokens), []
+    tokens, requests = SERVED_ANSWER, {1: 2, 2: 3} if lab.is_tiny else {1: 8, 8: 16, 32: 32}  # of so many clients
+    asked, rows = gpu_throughput.bodies(max(requests.values()), own.image_size, tokens), []
     with gpu_throughput.served(model, pruning) as address:
         gpu_throughput.ask(address, asked[0], tokens)
-        for clients in all_clients:
-            rate, wait = gpu_throughput.rates(address, asked, clients, tokens)
+        for clients, number in requests.items():
+            rate, wait = gpu_throughput.rates(address, asked[:number], clients, tokens)
             kept = budget or (own.image_size // 14) ** 2
             rows.append([shape, kept, clients, _figure(rate), _figure(1000 * wait)])
     columns = [_column("shape", once=True), _column("visual tokens", once=True), _column("clients")]

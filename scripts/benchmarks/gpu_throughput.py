@@ -48,7 +48,8 @@ def served(model, pruning: Settings) -> Iterator[str]:
             if not thread.is_alive():
                 raise RuntimeError("the server ended before it served")
             time.sleep(0.01)
-        yield "http://127.0.0.1:%d/v1/chat/completions" % server.servers[0].sockets[0].getsockname()[1]
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}/v1/chat/completions"
     finally:
         server.should_exit = True
         thread.join(10)
