@@ -139,12 +139,12 @@ def test_bad_input_is_one_line(call, monkeypatch, tmp_path, options, named):
 
 
 @pytest.mark.slow
-def test_all_of_it_on_tiny_shapes(tmp_path):
+def test_all_of_it_on_tiny_shapes(call, tmp_path):
     file = tmp_path / "gpu" / "card.json"
-    command = ("benchmarks/gpu_report.sh", "--device", "cpu", "--tiny", "--output", file)
-    done = run_recipe(*command, OMP_NUM_THREADS="2")
-    assert done.returncode == 0, done.stderr
-    lacking = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("left out: ")]
+    options = ("--device", "cpu", "--tiny", "--output", file)
+    code, out, err = call(gpu_report, *options)
+    assert (code, err) == (0, "")
+    lacking = [line.split()[2] for line in out.splitlines() if line.startswith("left out: ")]
     assert list(read_tables(file)) == [part.name for part in PARTS if part.name not in lacking]
     assert all(name.startswith(("throughput/", "answer/")) and "/sdpa/" not in name for name in lacking)
     book = Book(tmp_path)
@@ -165,7 +165,7 @@ def test_all_of_it_on_tiny_shapes(tmp_path):
         ["Qwen2.5-VL-7B", 4096, 64],
     ]
     made = render(book, "gpus")
-    assert made.startswith("### 2 threads on ") and made.count("\n|---") == len({name for name in book.tables})
+    assert "threads on" in made.partition("\n")[0] and made.count("\n|---") == len({name for name in book.tables})
     assert len(table_of(render(book, "gpu/card.answer"))) == 1 + len(answers["rows"])
-    again = run_recipe(*command)
-    assert (again.returncode, again.stdout.count("there: ")) == (0, len(PARTS) - len(lacking))
+    again = run_recipe("benchmarks/gpu_report.sh", *options)
+    assert (again.returncode, again.stdout.count("there: ")) == (0, len(PARTS) - len(lacking)), again.stderr
