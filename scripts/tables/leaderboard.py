@@ -25,9 +25,10 @@ def section(name: str, run: Results) -> str:
         *_overview(rows),
         _legend(rows),
     ]
+    plain = [row for row in rows if _budget(row) is None]  # `none` and `blind`, which are in each table
     for budget in _budgets(rows) or [None]:
         parts += [f"### {name}: {budget} tokens\n"] if budget else []
-        of_budget = sorted((row for row in rows if _budget(row) in (None, budget)), key=lambda row: _budget(row) is not None)
+        of_budget = [*plain, *(row for row in rows if budget and _budget(row) == budget)]
         parts.append(_table(of_budget, _varied(rows), _score))
         if shares := _table(of_budget, _varied(rows), _share):
             parts += ["What is kept of the gain over `blind`, in percent:\n", shares]
@@ -82,10 +83,10 @@ def _overview(rows: list[Row]) -> list[str]:
         return []
     heading = ["method", *(other.replace("_", " ") for other in others), *(f"{budget} tokens" for budget in budgets)]
     lines = [[*label, *(of_row.get(budget, ABSENT) for budget in budgets)] for label, of_row in cells.items()]
-    says = ["What is kept of the gain over `blind`, (score - blind) / (unpruned - blind), in percent, the mean of the figures"]
-    says += [f"below; beside it how many of them are better ↑ than `{name}`, worse ↓, or not told apart ≈" for name in names[:1]]
-    says[-1] += ":\n"
-    return ["\n".join(says), markdown(heading, lines)]
+    says = "What is kept of the gain over `blind`, (score - blind) / (unpruned - blind), in percent, the mean of all figures"
+    if names:
+        says += f"; beside it how many are better ↑ than `{names[0]}`, worse ↓, or not distinguishable ≈"
+    return [f"{says}:\n", markdown(heading, lines)]
 
 
 def _budget(row: Row) -> int | None:
