@@ -83,7 +83,7 @@ def _overview(rows: list[Row]) -> list[str]:
         return []
     heading = ["method", *(other.replace("_", " ") for other in others), *(f"{budget} tokens" for budget in budgets)]
     lines = [[*label, *(of_row.get(budget, ABSENT) for budget in budgets)] for label, of_row in cells.items()]
-    says = "What is kept of the gain over `blind`, (score - blind) / (unpruned - blind), in percent, the mean of all figures"
+    says = "The mean of the shares kept of the gain over `blind`, (score - blind) / (unpruned - blind), in percent"
     if names:
         says += f"; beside it how many are better ↑ than `{names[0]}`, worse ↓, or not distinguishable ≈"
     return [f"{says}:\n", markdown(heading, lines)]
