@@ -90,7 +90,9 @@ def _overview(rows: list[Row]) -> list[str]:
 
 
 def _budget(row: Row) -> int | None:
-    return row["settings"]["visual_token_num"]
+    """The budget, of several that kept the same tokens the greatest; None where none is read."""
+    asked = row["settings"]["visual_token_num"]
+    return max(asked) if isinstance(asked, list) else asked
 
 
 def _budgets(rows: list[Row]) -> list[int]:
@@ -108,7 +110,7 @@ def _varied(rows: list[Row]) -> list[str]:
 
 def _label(row: Row, others: list[str]) -> list[str]:
     settings, kept = row["settings"], [figure["kept"] for figure in row["figures"]]
-    tokens = settings["visual_token_num"]
+    tokens = _budget(row)
     told = "0" if row["method"] == BLIND else "all" if tokens is None else str(tokens)
     mean = ABSENT if None in kept else f"{statistics.fmean(kept):.4g}"
     more = [settings.get(other) for other in others]

@@ -236,4 +236,8 @@ def read_results(file: Path) -> Results:
         for name in ("visual_token_num", "pruning_method"):
             if name not in row["settings"]:
                 raise InputError(f"{where}: no rows[{number}].settings.{name}")
+        asked = row["settings"]["visual_token_num"]
+        several = asked if isinstance(asked, list) else [asked]
+        if asked is not None and not (several and all(type(each) is int and each > 0 for each in several)):
+            raise InputError(f"{where}: rows[{number}].settings.visual_token_num is {asked!r}, not a number of tokens")
     return results
