@@ -40,7 +40,6 @@ NOT_RUN = {
     "python -m scripts.benchmarks.selection --tower": "takes minutes on a CPU",
     "python -m scripts.benchmarks.rounding_spread": "takes minutes on a CPU",
     "python -m scripts.benchmarks.cluster_size": "takes a quarter of an hour on a CPU",
-    "python -m llava.eval all --visual_token_num 48 32 16 8": "takes half an hour on a CPU",
     "MODEL=lmsys": "needs the training data",
     "#!/usr/bin/env bash": "needs Slurm",
     "python -m llava.eval.run.launch --multi_gpu": "needs four GPUs",

@@ -148,6 +148,7 @@ def test_a_contributed_run_is_a_section_of_the_leaderboard(tmp_path):
         "## mine\n\n`llava-a`, on a GPU, 8 cores, float16, torch 2.13.0; 2026-11-30:\n\n```\npython -m"
     )
     scores, shares = (table_of(part) for part in made.split("\n\n") if part.startswith("|"))
+    assert "\n### mine: 64 tokens\n" in made
     assert scores == [
         ["method", "tokens", "kept", "positions", "POPE F1"],
         ["none", "all", "576", "renumbered", "80.4 [79.0, 82.0]"],
@@ -157,6 +158,64 @@ def test_a_contributed_run_is_a_section_of_the_leaderboard(tmp_path):
     assert shares[1:] == [["random", "64", "63.8", "renumbered", "92.5 [87.4, 97.7]"]]
     assert "±: mean and standard deviation of 2 seeds." in made and "Questions: POPE F1 8,910." in made
     assert "≈uniform: not distinguishable" in made and "≈pool" not in made
+
+
+def run_of_two_budgets() -> dict:
+    """A run of two methods, two budgets and two positions, of two figures, with an unpruned row."""
+    results = changed("rows.0.settings.positions", "renumbered")
+    (plain,) = results["rows"]
+    figure, rows = plain["figures"][0], []
+
+    def add(
+        method: str, tokens: int | list | None, positions: str, shares: list, marks: str, differences: list
+    ) -> None:
+        own = {"visual_token_num": tokens, "pruning_method": method, "positions": positions}
+        figures = [
+            figure
+            | {"heading": heading, "share": share and {"value": share, "interval": None}, "from_default": difference}
+            | {"compared": {"vispruner": mark, "pool": "↑"} if mark != "-" else {"pool": "↑"}}
+            for heading, share, mark, difference in zip("AB", shares, marks, differences)
+        ]
+        rows.append({"method": method, "settings": plain["settings"] | own, "figures": figures})
+
+    def difference(value: float, low: float, high: float) -> dict:
+        return {"value": value, "interval": [low, high]}
+
+    add("none", None, "renumbered", [None, None], "--", [None, None])
+    add("mmr", 16, "renumbered", [91.0, 80.0], "≈↓", [None, None])
+    add("mmr", 16, "original", [99.0, 90.0], "↑↑", [difference(2, 1, 3), difference(-4.25, -5, -3)])
+    add("mmr", [8, 7], "renumbered", [70.0, 60.5], "≈≈", [None, None])
+    add("vispruner", 8, "original", [60.0, None], "--", [difference(0.5, -1, 2), None])
+    return results | {"rows": rows}
+
+
+def test_a_run_has_an_overview_and_a_table_for_each_budget(tmp_path):
+    made = leaderboard_of(tmp_path, run_of_two_budgets())
+    overview, *tables = (table_of(part) for part in made.split("\n\n") if part.startswith("|"))
+    assert overview == [  # the means of the two shares, and the marks against vispruner
+        ["method", "positions", "16 tokens", "8 tokens"],
+        ["mmr", "renumbered", "86 1≈ 1↓", "65 2≈"],
+        ["mmr", "original", "94 2↑", "–"],
+        ["vispruner", "original", "–", "60"],
+    ]
+    assert "better ↑ than `vispruner`" in made
+    rows = [[row[:2] for row in table[1:]] for table in tables]
+    assert rows == [  # scores, then shares, at 16 and at 8
+        [["none", "all"], ["mmr", "16"], ["mmr", "16"]],
+        [["mmr", "16"], ["mmr", "16"]],
+        [["none", "all"], ["mmr", "8"], ["vispruner", "8"]],
+        [["mmr", "8"], ["vispruner", "8"]],
+    ]
+
+
+def test_what_other_settings_change_is_a_table_for_each_budget(tmp_path):
+    (tmp_path / "mine.json").write_text(json.dumps(run_of_two_budgets()))
+    (tmp_path / "other.json").write_text(json.dumps(GOOD))  # of the default settings alone
+    made = render(Book(tmp_path), "changes")
+    at_16, at_8 = (table_of(part) for part in made.split("\n\n") if part.startswith("|"))
+    assert at_16[1:] == [["mmr", "16", "64", "original", "+2.0 [+1.0, +3.0]", "-4.2 [-5.0, -3.0]"]]
+    assert at_8[1:] == [["vispruner", "8", "64", "original", "+0.5 [-1.0, +2.0]", "–"]]
+    assert "Of 3 differences of mine, the interval of 1 is above 0 and that of 1 below." in made and "other" not in made
 
 
 def test_a_contributed_run_that_is_not_of_the_schema_fails_the_check(call, copy):

@@ -59,6 +59,18 @@ class _RoomyLayer(DynamicLayer):
         self.values = self._add("values", self.values, value_states, length)
         return self.keys, self.values
 
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows, with room behind them: what follows is then added without a second copy."""
+        if (length := self.get_seq_length()) == 0:
+            return
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            whole = old.new_empty(len(indices), old.shape[1], length + ROOM, old.shape[3])
+            used = whole[:, :, :length]
+            torch.index_select(old, 0, indices, out=used)
+            self._with_room[name] = whole, used
+            setattr(self, name, used)
+
     def _add(self, name: str, old: torch.Tensor, new: torch.Tensor, length: int) -> torch.Tensor:
         whole, used = self._with_room.get(name, (None, None))
         end = length + new.shape[2]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from llava.errors import InputError
 from llava.eval.report.score_table import ABSENT
 from scripts.tables.book import Book, markdown, table_markdown
-from scripts.tables.leaderboard import section
+from scripts.tables.leaderboard import changes, section
 
 V15 = "LLaVA-1.5-7B"
 OF_UNPRUNED = "share of the unpruned score"
@@ -145,6 +145,11 @@ def leaderboard(book: Book) -> str:
     return "\n".join(section(name, run) for name, run in book.runs.items())
 
 
+def changed_settings(book: Book) -> str:
+    """What other settings than the defaults change in each run."""
+    return "\n".join(filter(None, (changes(name, run) for name, run in book.runs.items())))
+
+
 COMPOSED: dict[str, Callable[[Book], str]] = {
     "readme": readme,
     "h200_summary": h200_summary,
@@ -153,6 +158,7 @@ COMPOSED: dict[str, Callable[[Book], str]] = {
     "published_v1.5": published_v15,
     "published": published,
     "leaderboard": leaderboard,
+    "changes": changed_settings,
 }
 
 

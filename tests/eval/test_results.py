@@ -112,6 +112,10 @@ BAD = [
     (changed(f"{FIGURE}.scores", 1), "scores is 1"),
     (changed("rows.0.settings.visual_token_num"), "no rows[0].settings.visual_token_num"),
     (changed("rows.0.settings.budget_per", {}), "budget_per"),
+    (changed("rows.0.settings.visual_token_num", "64"), "rows[0].settings.visual_token_num is '64'"),
+    (changed("rows.0.settings.visual_token_num", [64, "32"]), "visual_token_num is [64, '32']"),
+    (changed("rows.0.settings.visual_token_num", []), "visual_token_num is []"),
+    (changed(f"{FIGURE}.from_default", {"value": 1.0}), "from_default"),
     ([GOOD], "results"),
 ]
 

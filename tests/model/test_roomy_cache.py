@@ -20,7 +20,9 @@ def test_it_has_the_keys_and_values_of_transformers_own():
         add(2, 1)
     for cache in caches:
         cache.batch_select_indices(torch.tensor([1, 0, 1]))
+    chosen = caches[0].layers[0].keys.data_ptr()
     add(3, 4)
+    assert caches[0].layers[0].keys.data_ptr() == chosen  # chosen rows have room: nothing is copied again
     for cache in caches:
         cache.crop(-3)
     add(3, 2)

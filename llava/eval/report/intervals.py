@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,13 +55,15 @@ class Uncertainty(NamedTuple):
     """What the bootstrap gives: the table with intervals, the differences, lines to stand below, and what is wrong.
 
     `differences` are those from the rows of the reference and of `BASELINES`, `from_unpruned` those from the unpruned
-    model, `shares` what is kept of its gain over `blind`. `without` are the score files whose questions' results are
-    not known.
+    model, `from_default` those of a row with a suffix from the row without, whose other settings are the defaults;
+    `shares` are what is kept of the unpruned model's gain over `blind`. `without` are the score files whose questions'
+    results are not known.
     """
 
     table: Table
     differences: Differences
     from_unpruned: Differences
+    from_default: Differences
     shares: Shares
     notes: list[str]
     wrong: list[str]
@@ -80,7 +83,7 @@ def add_intervals(table: Table, reference: str | None) -> Uncertainty:
     unpruned model and `blind` with each. Rows that did not answer the same questions are not compared; a note says so.
     A cell without per-question results has no interval.
     """
-    found = Uncertainty({setting: dict(cells) for setting, cells in table.items()}, {}, {}, {}, [], [], [])
+    found = Uncertainty({setting: dict(cells) for setting, cells in table.items()}, {}, {}, {}, {}, [], [], [])
     pairs = list(_pairs(table, reference))
     for column in columns_of(table):
         items, missing = _read_column(table, column, found.wrong)
@@ -216,7 +219,7 @@ def _why_not(cells: list[Cell], drawn: list[tuple[int, np.ndarray]]) -> str:
 
 
 def _compare_whole(column: Column, drawn: Drawn, found: Uncertainty) -> None:
-    """Add the differences from the unpruned model in a column, and the shares that are kept of its gain over `blind`.
+    """Add the differences from the unpruned model and the default settings in a column, and the shares of the gain.
 
     There is no share where the two do not differ for sure, or did not answer the questions that the row did.
     """
@@ -226,12 +229,14 @@ def _compare_whole(column: Column, drawn: Drawn, found: Uncertainty) -> None:
     blinds = {row.checkpoint: row for row in table if row.is_blind}
     for row, cell in table.items():
         whole, blind = wholes.get(row.checkpoint), blinds.get(row.checkpoint)
-        if whole is None or row.is_unpruned:
+        if row.is_unpruned:
             continue
-        if row in drawn and whole in drawn and not _why_not([cell, table[whole]], [drawn[row], drawn[whole]]):
-            difference = _difference([cell, table[whole]], drawn[row][1], drawn[whole][1])
-            found.from_unpruned.setdefault((row, whole), {})[column] = difference
-        if blind is None or row == blind:
+        default = replace(row, suffix="") if row.suffix else None
+        for base, differences in ((whole, found.from_unpruned), (default, found.from_default)):
+            if row in drawn and base in drawn and not _why_not([cell, table[base]], [drawn[row], drawn[base]]):
+                difference = _difference([cell, table[base]], drawn[row][1], drawn[base][1])
+                differences.setdefault((row, base), {})[column] = difference
+        if whole is None or blind is None or row == blind:
             continue
         share = _share(column, [row, whole, blind], table, drawn)
         if isinstance(share, str):

@@ -5,9 +5,10 @@
 """
 
 import datetime
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import TypedDict
@@ -16,7 +17,7 @@ from llava.errors import InputError
 from llava.eval.benchmarks.rows import check
 from llava.eval.report.score_table import Cell, Column, Setting, collect, columns_of, noted, read_run
 from llava.eval.run.settings import heeded
-from llava.files import read_json, write_json
+from llava.files import atomic_writer, read_json
 from llava.pruning.method import NONE
 from llava.pruning.settings import Settings
 
@@ -58,7 +59,8 @@ class Figure(TypedDict):
     `questions` were answered, with `kept` visual tokens of a picture (the mean; None where it is not known). Of several
     seeds `value` is the mean, and `seeds` has each one's. `from_unpruned` is the paired difference from the unpruned
     model; `compared` what can be said of other methods at the same budget: "↑" better than these, "↓" worse, "≈" not
-    distinguishable, by the paired interval of the difference.
+    distinguishable, by the paired interval of the difference. `from_default` is the paired difference from the row of
+    the same method and budget whose other settings are the defaults (None: this is it, or it is not there).
     """
 
     __pydantic_config__ = _STRICT
@@ -73,6 +75,7 @@ class Figure(TypedDict):
     questions: Count
     kept: Number | None
     from_unpruned: _Difference | None
+    from_default: NotRequired[_Difference | None]
     share: _Share | None
     compared: dict[str, Literal["↑", "↓", "≈"]]
 
@@ -142,15 +145,18 @@ def write_results(file: Path, answered: Sequence[Answered], command: str, checkp
     for (rival, base), row in found.differences.items():
         for column, difference in row.items() if not (rival.is_unpruned or rival.is_blind) else ():
             compared.setdefault((rival, column), {})[base.method] = difference.mark
-    from_unpruned = {row: differences for (row, _), differences in found.from_unpruned.items()}
+    differences = {
+        name: {row: of_row for (row, _), of_row in getattr(found, name).items()}
+        for name in ("from_unpruned", "from_default")
+    }
     rows = []
     for setting, cells in found.table.items():
         figures = []
         for column in filter(cells.__contains__, columns_of(found.table)):
             figure = _figure(cells[column], column)
-            if difference := from_unpruned.get(setting, {}).get(column):
-                ends = [round(end, 4) for end in difference[1:]]
-                figure["from_unpruned"] = {"value": round(difference.value, 4), "interval": ends}
+            for name, of_rows in differences.items():
+                if difference := of_rows.get(setting, {}).get(column):
+                    figure[name] = {"value": round(difference.value, 4), "interval": _ends(difference[1:], 4)}
             if share := found.shares.get(setting, {}).get(column):
                 figure["share"] = {"value": round(share.value, 4), "interval": _ends(share.interval, 4)}
             figures.append(figure | {"compared": compared.get((setting, column), {})})
@@ -169,9 +175,21 @@ def write_results(file: Path, answered: Sequence[Answered], command: str, checkp
         "machines": machines,
         "rows": rows,
     }
-    write_json(file, check(results, Results, f"the results {file}"), sort_keys=False)
+    with atomic_writer(file) as output:
+        output.write(text_of(check(results, Results, f"the results {file}")))
     if wrong := wrong + found.wrong:
         raise InputError("; ".join(wrong))
+
+
+def text_of(results: Results) -> str:
+    """The JSON of results, a figure a line, so that a change of one is a change of one line."""
+    rows = []
+    for row in results["rows"]:
+        opened = json.dumps({**row, "figures": []}, ensure_ascii=False).removesuffix("]}")
+        figures = [f"\n      {json.dumps(figure, ensure_ascii=False)}" for figure in row["figures"]]
+        rows.append(f"\n    {opened}{','.join(figures)}\n    ]}}")
+    opened = json.dumps({**results, "rows": []}, indent=2, ensure_ascii=False).removesuffix("]\n}")
+    return f"{opened}{','.join(rows)}\n  ]\n}}\n"
 
 
 def _figure(cell: Cell, column: Column) -> dict:
@@ -190,6 +208,7 @@ def _figure(cell: Cell, column: Column) -> dict:
         "questions": questions,
         "kept": None if None in kept else round(sum(kept) / len(kept), 2),
         "from_unpruned": None,
+        "from_default": None,
         "share": None,
     }
 
@@ -217,4 +236,8 @@ def read_results(file: Path) -> Results:
         for name in ("visual_token_num", "pruning_method"):
             if name not in row["settings"]:
                 raise InputError(f"{where}: no rows[{number}].settings.{name}")
+        asked = row["settings"]["visual_token_num"]
+        several = asked if isinstance(asked, list) else [asked]
+        if asked is not None and not (several and all(type(each) is int and each > 0 for each in several)):
+            raise InputError(f"{where}: rows[{number}].settings.visual_token_num is {asked!r}, not a number of tokens")
     return results

@@ -170,7 +170,7 @@ def summarize(
     names = {setting.name for setting in table}
     if methods and must_compare and table and len(names) < 2:
         raise InputError(f"there is nothing to compare: of these methods {', '.join(names)} alone has scores")
-    table, differences, _, shares, notes, faults, without = add_intervals(table, reference)
+    table, differences, *_, shares, notes, faults, without = add_intervals(table, reference)
     if methods and must_compare and table and not (differences or faults or without):
         reasons = " ".join(note for note in notes if note.startswith(("Not compared", "No interval")))
         raise InputError(f"nothing can be compared: {reasons or 'no two of these have the same budget'}")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from llava.eval.benchmarks.items import accuracy_items, make_items, write_items
+from llava.eval.report.results import Answered, read_results, write_results
+from llava.pruning.settings import Settings
 from tests.eval.conftest import assert_one_line, table_of
 
 N = 200
@@ -303,3 +305,39 @@ def test_the_split_counts_pope_s_true_no_as_right_and_mme_s_pictures_not(tmp_pat
     out = collected("--checkpoint", "llava-a", "--methods", "none", "pool", "vispruner", "--split-by", "pool")
     # Right unpruned are 0, 1, 2; pool is wrong in 0 and 2.
     assert tables_of(out)[-1][1][3:] == ["100.0 (2)", "0.0 (1)"] * 3
+
+
+def test_what_positions_change_is_paired_by_question(save, tmp_path):
+    """Difference and interval, against a bootstrap that is written out; seeds count by their mean."""
+    generator, answered, hits = np.random.default_rng(7), [], {}
+    for method, tokens, positions, seed in [
+        ("vispruner", 8, "renumbered", 0),
+        ("vispruner", 8, "original", 0),
+        ("vispruner", 16, "original", 0),  # there is nothing to compare it with
+        *(("random", 8, positions, seed) for positions in ("renumbered", "after") for seed in (0, 1)),
+    ]:
+        settings = Settings(tokens, pruning_method=method, positions=positions, pruning_seed=seed)
+        right = hits[method, tokens, positions, seed] = generator.random(N) < 0.6
+        folder = save(method, f"{tokens}{settings.suffix}", right)
+        (folder / "merge.jsonl").write_text("{}\n" * N)
+        answered.append(Answered("gqa", folder, settings))
+    file = tmp_path / "r.json"
+    write_results(file, answered, "a command", "llava-a")
+    rows = read_results(file)["rows"]
+    found = {
+        (row["method"], row["settings"]["visual_token_num"], row["settings"]["positions"]): figure["from_default"]
+        for row in rows
+        for figure in row["figures"]
+    }
+    drawn = np.random.default_rng(0).integers(N, size=(10_000, N))
+    in_order = sorted(range(N), key=str)  # pictures are numbered in the order of their ids, which are text
+    for key, seeds in {("vispruner", 8, "original"): [0], ("random", 8, "after"): [0, 1]}.items():
+        gains = [hits[*key, seed] * 100.0 - hits[*key[:2], "renumbered", seed] * 100.0 for seed in seeds]
+        gain, difference = np.mean(gains, axis=0)[in_order], found.pop(key)
+        assert difference["value"] == pytest.approx(gain.mean(), abs=1e-4)
+        assert difference["interval"] == pytest.approx(np.percentile(gain[drawn].mean(axis=1), [2.5, 97.5]), abs=1e-4)
+    assert set(found.values()) == {None} and len(found) == 3
+    lines = file.read_text().splitlines()
+    assert [json.loads(line.strip().rstrip(",")) for line in lines if line.startswith('      {"')] == [
+        figure for row in rows for figure in row["figures"]
+    ]
