@@ -107,7 +107,7 @@ def encode(
 
 
 def _run_tower(model, pixels: torch.Tensor) -> tuple[Views, tuple[torch.Tensor, ...]]:
-    """The tower's views of crops (K, 3, height, width), the projected features among them; what it ran to, if recorded."""
+    """The tower's views of crops (K, 3, height, width), with the projected features; what it ran to, if recorded."""
     tower, ran = model.get_vision_tower(), None
     if _records(model, len(pixels)):
         ran = model.graphs.run(("tower",), "the vision tower", tower.run, pixels.to(tower.device, tower.dtype))

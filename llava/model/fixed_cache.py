@@ -46,7 +46,7 @@ class _FixedLayer(DynamicLayer):
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> tuple:
-        """(B, H, P, d) of a prefill come back as they are, (B, H, 1, d) of a step in their places among all, (B, H, S, d)."""
+        """(B, H, P, d) of a prefill come back as they are; for (B, H, 1, d) of a step, all (B, H, S, d) with them."""
         at = self.owner.at
         if at is None:
             self.keys[:, :, : key_states.shape[2]] = key_states

@@ -4,9 +4,9 @@ A GPU waits for the kernels that Python launches one by one. Recorded are the to
 (both by `encode`), and the language model's prefill and steps (`fixed_cache`), each for each form of its arguments.
 
 It is `torch.cuda.graph` and not `torch.compile`, since what is recorded are the kernels that run uncompiled: in float32
-the bits stay, and a form takes a fraction of a second, where Inductor takes a minute. A token's step alone passes through
-Inductor before it is recorded, in half precision: it is some forty small kernels a layer around seven products, and
-Inductor makes few of the many.
+the bits stay, and a form takes a fraction of a second, where Inductor takes a minute. A token's step alone passes
+through Inductor before it is recorded, in half precision: it is some forty small kernels a layer around seven products,
+and Inductor makes few of the many.
 
 Elsewhere than on a GPU nothing is recorded: functions run anew each time, on the same fixed memory.
 """
@@ -127,11 +127,7 @@ class Recorded:
             if recorder.record is not None:
                 with _Watch():
                     function(*self._inputs)
-            if is_step and recorder.fuses:
-                function = _fused(function, self._inputs)
-            self._replay = work = partial(function, *self._inputs)
-            if recorder.record is not None:
-                self._replay = recorder.record(work)
+            self._replay = (self._fused(function) if is_step and recorder.fuses else None) or self._recorded(function)
 
     def __call__(self, *arguments: torch.Tensor) -> Any:
         with self._recorder.turn():
@@ -139,17 +135,29 @@ class Recorded:
                 own.copy_(given)
             return _copied(self._replay())
 
+    def _recorded(self, function: Callable) -> Callable[[], Any]:
+        work = partial(function, *self._inputs)
+        if self._recorder.record is None:
+            return work
+        try:
+            return self._recorder.record(work)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise NotRecordable(one_line(error)) from error
 
-def _fused(function: Callable, arguments: tuple) -> Callable:
-    """The function by Inductor; itself, with a warning, where that fails."""
-    fused = torch.compile(function, fullgraph=True, dynamic=False)
-    try:
-        fused(*arguments)
-    except Exception as error:  # a compiler that is missing, or one of very many errors of it
-        logger.debug("the error comes from here", exc_info=error)
-        logger.warning("compile: the step is recorded without Inductor, which failed: %s", one_line(error))
-        return function
-    return fused
+    def _fused(self, function: Callable) -> Callable[[], Any] | None:
+        """The function by Inductor, recorded; None, with a warning, where that fails."""
+        try:
+            fused = torch.compile(function, fullgraph=True, dynamic=False)
+            fused(*self._inputs)
+            return self._recorded(fused)
+        except Exception as error:  # no compiler, or one of the very many errors that Inductor has
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            logger.debug("the error comes from here", exc_info=error)
+            logger.warning("compile: steps are recorded without Inductor, which failed: %s", one_line(error))
+            return None
 
 
 def _copied(value: Any) -> Any:
