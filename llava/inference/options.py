@@ -171,8 +171,9 @@ def model_options(args: argparse.Namespace, pruning: Settings | None = None) -> 
     if pruning is None:
         pruning = pruning_settings(vars(args))
     names = ("model_base", "image_aspect_ratio", "mm_patch_merge_type", "image_grid_pinpoints", "device")
-    names += ("load_8bit", "load_4bit", "compile")
+    names += ("load_8bit", "load_4bit")
     options = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    options["compile"] = any(getattr(args, name, False) for name in ("compile", "compile_decoding"))
     read_grid_pinpoints(options.get("image_grid_pinpoints"))
     return ModelOptions(str(args.model_path), pruning=pruning, **options)
 

@@ -3,8 +3,10 @@
 Where there is no GPU, `tests.tape` records: the same operations on the same memory, without the Python around them.
 """
 
+import argparse
 import copy
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,12 +15,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from llava.inference import Engine, Session
+from llava.inference.options import add_compile_argument, model_options
 from llava.inference.streaming import Draw
 from llava.model.fixed_cache import PROMPT, WHOLE, padded_length
 from llava.pruning import METHOD_NAMES, Settings
 from llava.pruning.kv_cache import CACHE, cache_in
 from tests import tape
-from tests.conftest import IMAGE, ask, inputs_of, picture
+from tests.conftest import IMAGE, ask, inputs_of, load, picture
 
 PROMPTS = [f"A {IMAGE} dog?", f"{IMAGE}\nand a much longer question about {IMAGE} the two", "no picture"]
 IMAGES = [picture(200, 150, 1), picture(90, 300, 2), picture(400, 120, 3)]
@@ -160,6 +163,7 @@ def test_a_user_s_method_is_asked_each_time(recorded, caplog, tmp_path):
     assert "a user's method" in said(caplog)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_a_step_by_inductor_gives_the_same_answers(recorded, caplog):
     llava = recorded()
@@ -193,6 +197,40 @@ def test_a_step_that_inductor_cannot_have_is_recorded_without(recorded, caplog, 
     monkeypatch.setattr(torch, "compile", fail)
     assert ask(llava, PROMPTS[:1], ALIKE[:1]) == expected
     assert said(caplog) == ["compile: steps are recorded without Inductor, which failed: no compiler"]
+
+
+def test_inside_of_inference_mode_and_outside_the_memory_is_the_same(recorded):
+    """The engine asks in it, `generate` without."""
+    llava = recorded()
+    with torch.inference_mode():
+        inside = ask(llava, PROMPTS[:1], ALIKE[:1])
+    (cache,) = llava[1].graphs.caches.values()
+    assert ask(llava, PROMPTS[:1], ALIKE[:1]) == inside
+    assert list(llava[1].graphs.caches.values()) == [cache]
+
+
+def test_threads_share_what_is_recorded(recorded):
+    """Of prompts of one length one waits for the other; those of others go between."""
+    llava = recorded()
+    asked = [(PROMPTS[:1], ALIKE[:1]), (PROMPTS[:1], ALIKE[1:2]), (PROMPTS, IMAGES), (PROMPTS[2:], [])]
+    alone = [ask(llava, *own) for own in asked]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda own: ask(llava, *own), asked * 2))
+    assert together == alone * 2
+
+
+def test_both_names_of_the_option_mean_the_same(checkpoints):
+    for name in ("compile", "compile_decoding"):
+        parser = argparse.ArgumentParser()
+        add_compile_argument(parser)
+        assert parser.parse_args([f"--{name}"]).compile
+        assert not parser.parse_args([]).compile
+        assert model_options(argparse.Namespace(model_path="", **{name: True})).compile
+        assert load(checkpoints(), **{name: True})[1].records
+    model = load(checkpoints())[1]
+    assert not model.records
+    model.compile_decoding = True
+    assert model.records is model.compile_decoding is True
 
 
 def test_lengths_are_few_and_near():
