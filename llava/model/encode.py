@@ -119,9 +119,14 @@ def _records(model, crops: int) -> bool:
     """Whether so many crops pass through tower and selection as CUDA graphs."""
     if not model.records or model.training or torch.is_grad_enabled() or crops > MOST_CROPS:
         return False
-    if not (tower := model.get_vision_tower()).is_recordable:
-        model.graphs.say(f"the vision tower runs uncompiled: {type(tower).__name__} has an encode of its own")
-    return tower.is_recordable
+    tower, why = model.get_vision_tower(), None
+    if not tower.is_recordable:
+        why = f"{type(tower).__name__} has an encode of its own"
+    elif tower.device != model.graphs.recorder.device:
+        why = f"it is on {tower.device}, the language model's last layer on {model.graphs.recorder.device}"
+    if why is not None:
+        model.graphs.say(f"the vision tower runs uncompiled: {why}")
+    return why is None
 
 
 def choose(

@@ -102,7 +102,7 @@ class FixedCache(Cache):
         """
         batch, length = mask.shape
         padded = padded_length(length, *PROMPT)
-        column, lengths = torch.arange(padded, device=mask.device), mask.sum(dim=1, keepdim=True)
+        column, lengths = torch.arange(padded, device=mask.device), (mask != 0).sum(dim=1, keepdim=True)
         in_order = (mask == 0).int().argsort(dim=1, stable=True)  # what is no padding comes first
         source = in_order.gather(1, column.minimum(lengths - 1))  # behind its end a prompt repeats its last token
         rows = torch.arange(batch, device=mask.device)

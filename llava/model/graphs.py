@@ -182,8 +182,9 @@ class Graphs:
         self._images: OrderedDict[tuple, Recorded | None] = OrderedDict()
         self._said: set[str] = set()
 
-    def __deepcopy__(self, memo: dict) -> None:
-        """A model that is copied records anew: this is bound to the memory of the first."""
+    def __reduce__(self) -> tuple:
+        """None in the copy of a model, which records anew: all here is bound to the memory of the first."""
+        return type(None), ()
 
     def say(self, what: str) -> None:
         """Warn, once, of something that runs uncompiled."""

@@ -127,6 +127,7 @@ def test_weights_that_are_put_elsewhere_are_recorded_anew(recorded, monkeypatch)
     tape.use_in(monkeypatch, model)
     before = ask(llava, PROMPTS[:1], ALIKE[:1])
     first = model.graphs
+    assert copy.deepcopy(model).graphs.of != first.of
     model.lm_head.weight.data = model.lm_head.weight.data.flip(0)
     assert model.graphs is not first
     flipped = ask(llava, PROMPTS[:1], ALIKE[:1])
