@@ -18,4 +18,4 @@ install "[demo]"
 "$PYTHON" -m pip install --quiet --constraint "$CONSTRAINTS" pytest pytest-randomly \
     openai==3.57.0 playwright==1.65.2 scikit-image==0.26.0
 cd "$ROOT"
-"$PYTHON" -m pytest tests/serve "$@"
+"$PYTHON" -m pytest tests/serve tests/bench/test_gpu_throughput.py "$@"

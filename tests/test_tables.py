@@ -63,7 +63,7 @@ def edit(file, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "named"),
     [
-        ("docs/performance.md", "| 22.9 |", "| 21.9 |", "docs/performance.md (gpu/h200.answer)"),
+        ("docs/performance.md", "| 22.9 |", "| 21.9 |", "docs/performance.md (gpus)"),
         ("docs/results/gpu/h200.json", "[35.1, 104]", "[25.1, 74]", "README.md (readme)"),
         ("docs/results/published.json", '"score": 55.4', '"score": 56.4', "docs/measured.md (published_v1.5)"),
         (command.CARD, "| 78.3 |", "| 79.3 |", f"{command.CARD} (llava-tiny.scores)"),
@@ -95,7 +95,7 @@ def test_tables_are_made_anew_from_results(call, copy):
     assert "| 64 | 55.4 | 55.8 | 80.4 | 61.3 | 96.6 % | 20 % | 25 ms |" in (copy / "README.md").read_text()
     performance = (copy / "docs/performance.md").read_text()
     assert "| LLaVA-1.5, one prompt | 576 to 64 | 20 % | 75 % |" in performance
-    assert "| | | 64 | 20 % | 19.4 (85 %) | 25.4 (75 %) |" in performance
+    assert "| | | | 64 | 20 % | 19.4 (85 %) | 25.4 (75 %) |" in performance
     assert call(command, "--check", "--root", copy)[0] == 0
 
 
@@ -106,6 +106,25 @@ def test_cells_of_a_table():
     assert made == "| a\\|b | n |\n|---|---:|\n| x | 1.0 |\n| | 2.0 ± 3,000 |\n| | – |\n"
     with pytest.raises(InputError, match="1 cells for 2 columns"):
         table_markdown({"about": {}, "columns": columns, "rows": [["x"]]})
+
+
+def test_parts_are_one_table_and_a_card_has_a_section_of_its_tables(tmp_path):
+    def part(rows, date, columns=("n", "k")):
+        about = {"command": "measure", "machine": "one Card 9", "note": "Figures", "date": date}
+        return {"about": about, "columns": [{"heading": each} for each in columns], "rows": rows}
+
+    file = tmp_path / "gpu" / "card-9.json"
+    file.parent.mkdir()
+    tables = {"a/1": part([[1, 2]], "May"), "b": part([[3, 4]], "May"), "a/2/x": part([[5, 6]], "June")}
+    file.write_text(json.dumps({"form": "tables 1", "tables": tables}))
+    assert render(Book(tmp_path), "gpus") == (
+        "### Card 9\n\nFigures. May; June; `measure`:\n\n| n | k |\n|---|---|\n| 1 | 2 |\n| 5 | 6 |\n"
+        "\nFigures. May; `measure`:\n\n| n | k |\n|---|---|\n| 3 | 4 |\n"
+    )
+    tables["a/3"] = part([[7]], "May", ("n",))
+    file.write_text(json.dumps({"form": "tables 1", "tables": tables}))
+    with pytest.raises(InputError, match=r"card-9\.json: table a/3 has other columns"):
+        Book(tmp_path)
 
 
 def leaderboard_of(tmp_path, results) -> str:

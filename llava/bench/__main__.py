@@ -2,10 +2,11 @@
 
 python -m llava.bench --shape llava-v1.5-7b --visual_token_num 192 128 64 32
 python -m llava.bench --model-path CHECKPOINT --pruning_method vispruner divprune fastv --visual_token_num 64
-python -m llava.bench --host Qwen2.5-VL-7B --layers 4 --picture-tokens 256 1024 4096 --shares 0.5 0.25 0.1
+python -m llava.bench --shape qwen2.5-vl-7b --layers 4 --picture-tokens 256 1024 4096 --shares 0.5 0.25 0.1
 
 The unpruned model is the first row. All rows take turns, after warm-up; what is printed is the median of the rounds.
-A host is a model of transformers that `llava.prune` prunes, with random weights; it has a table for each picture.
+A host is a model of transformers that `llava.prune` prunes, with random weights; it has a table for each picture. Its
+name in lower case is a shape too: `--shape qwen2.5-vl-7b` is `--host Qwen2.5-VL-7B`.
 """
 
 import argparse
@@ -32,7 +33,8 @@ def parse() -> argparse.Namespace:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model-path", help="checkpoint folder or hub id")
-    model.add_argument("--shape", choices=SHAPES, help="random weights of this shape instead of a checkpoint")
+    hosts = {name.lower(): name for name in HOSTS}
+    model.add_argument("--shape", choices=[*SHAPES, *hosts], help="random weights of this shape, not a checkpoint's")
     model.add_argument("--host", choices=HOSTS, help="random weights of a model of transformers, pruned by `prune`")
     parser.add_argument("--picture-tokens", type=int, nargs="+", help=f"of a host's pictures ({_said(PICTURE_TOKENS)})")
     parser.add_argument("--shares", type=float, nargs="+", help=f"that a host keeps of them ({_said(SHARES)})")
@@ -54,6 +56,8 @@ def parse() -> argparse.Namespace:
     said = f"folder for {', '.join(files)}; of a host bench_N.png for pictures of N tokens"
     parser.add_argument("--output", type=output_folder(*files), help=said)
     args = parser.parse_args()
+    if args.shape in hosts:
+        args.host, args.shape = hosts[args.shape], None
     if min(args.prompt_tokens - 1, args.answer_tokens - 1, args.rounds, args.warmup + 1) < 1:
         raise InputError("prompt-tokens and answer-tokens must be at least 2, rounds at least 1, warmup at least 0")
     if min(args.batch_size, 1 if args.layers is None else args.layers) < 1:
@@ -141,6 +145,7 @@ def tables_of_host(args: argparse.Namespace) -> list[tuple[dict, list[dict]]]:
         others | {"visual_token_num": share, "pruning_method": method}
         for method in args.pruning_method
         for share in args.shares
+        if share != 1  # the first row is that
     ]
     budgets.insert(0, others | {"visual_token_num": 1.0, "pruning_method": NONE})
     for budget in budgets:

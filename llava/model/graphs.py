@@ -240,8 +240,9 @@ class RecordsGraphs:
 
 
 def _identity(model) -> tuple:
-    """What changes where a model's weights are put elsewhere, or made of another dtype: graphs are bound to them."""
-    tower = model.get_vision_tower()
-    parts = [model.lm_head, model.model.embed_tokens, model.model.norm, *([] if tower is None else [tower])]
-    weights = [next(part.parameters(), None) for part in parts]
-    return tuple((own.data_ptr(), own.dtype, own.device) for own in weights if own is not None)
+    """What graphs are bound to: where a model's weights are and of what dtype, and the kernels of its attention."""
+    tower, parts = model.get_vision_tower(), [model.lm_head, model.model.embed_tokens, model.model.norm]
+    parts += [] if tower is None else [tower]
+    weights = [weight for part in parts if (weight := next(part.parameters(), None)) is not None]
+    kernels = [getattr(own.config, "_attn_implementation", None) for own in (model, tower) if own is not None]
+    return *((own.data_ptr(), own.dtype, own.device) for own in weights), *kernels

@@ -1,4 +1,4 @@
-"""The same questions answered by four programs, in turns: start-up, questions per second, memory, equal answers.
+"""The same questions answered by several programs, in turns: start-up, questions per second, memory, equal answers.
 
 python -m scripts.benchmarks.side_by_side --model-path CKPT --question-file Q --image-folder DIR --visual_token_num 16
 
@@ -6,6 +6,7 @@ python -m scripts.benchmarks.side_by_side --model-path CKPT --question-file Q --
     pruned, transformers     the same with llava.integrations.transformers.prune
     as the original          one question at a time, all attention maps of the tower, the rounds in float32
     this package             as the evaluation asks: batches, pictures encoded once, prefixes shared
+    vLLM, with this plugin   all questions at once, as vLLM schedules them; with --vllm-python
 
 Each is a process of its own, so that its start and its peak of memory are its own. CKPT is in LLaVA's layout.
 """
@@ -13,8 +14,12 @@ Each is a process of its own, so that its start and its peak of memory are its o
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
+import os
+import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -46,6 +51,8 @@ UNPRUNED, PRUNED, ORIGINAL, OURS = WAYS = (
     "as the original",
     "this package",
 )
+VLLM = "vLLM, with this plugin"
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,12 @@ class Job:
     pruning: Settings
     max_new_tokens: int
     device: str
+    vllm_python: str | None = None
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The programs that are measured."""
+        return (*WAYS, VLLM) if self.vllm_python else WAYS
 
 
 def transformers_way(way: str, job: Job) -> Answer:
@@ -151,6 +164,8 @@ def run_way(way: str, job: Job) -> dict:
 
     Raises InputError if the process fails; it has said why.
     """
+    if way == VLLM:
+        return run_vllm(job)
     context = multiprocessing.get_context("spawn")
     parent, child = context.Pipe()
     process = context.Process(target=work, args=(way, job, child))
@@ -168,11 +183,37 @@ def run_way(way: str, job: Job) -> dict:
     return row | {"ready": ready, "whole": time.perf_counter() - start}
 
 
+def run_vllm(job: Job) -> dict:
+    """As `run_way`, by the Python of `vllm_python`, which has vLLM: see `vllm_way`."""
+    from llava.eval.run.answering import make_requests
+    from llava.integrations.vllm.folder import prepare
+    from llava.model.builder import CheckedFolder
+
+    requests = make_requests(job.questions, job.conv_mode, CheckedFolder.read(job.folder).config)
+    asked = [(request.prompt, str(question.image)) for request, question in zip(requests, job.questions)]
+    settings = {"visual_token_num": job.pruning.visual_token_num, "important_ratio": job.pruning.important_ratio}
+    with tempfile.TemporaryDirectory() as folder:
+        served, spec, answers = (Path(folder) / name for name in ("served", "spec.json", "answers.json"))
+        prepare(job.folder, served, job.conv_mode)
+        options = {"model": str(served), "dtype": "float32" if job.device == "cpu" else "float16"}
+        write_json(spec, {"options": options, "settings": settings, "asked": asked, "max_tokens": job.max_new_tokens})
+        command = [job.vllm_python, "-m", "scripts.benchmarks.vllm_way", str(spec), str(answers)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+        start = time.perf_counter()
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            ready = next((time.perf_counter() - start for line in process.stdout if line == "ready\n"), None)
+            process.communicate()
+        whole = time.perf_counter() - start
+        if ready is None or process.returncode:
+            raise InputError(f"{VLLM}: the process failed, see above")
+        return json.loads(answers.read_text(encoding="utf-8")) | {"ready": ready, "whole": whole}
+
+
 def measure(job: Job, rounds: int) -> dict[str, dict]:
     """Medians of every way, which take turns, and how many of its answers are those of `OURS`."""
-    rows: dict[str, list[dict]] = {way: [] for way in WAYS}
+    rows: dict[str, list[dict]] = {way: [] for way in job.ways}
     for _ in range(rounds):
-        for way in WAYS:
+        for way in job.ways:
             rows[way].append(run_way(way, job))
     ours = rows[OURS][-1]["texts"]
     found = {}
@@ -203,7 +244,10 @@ def main() -> None:
     parser.add_argument("--important_ratio", type=important_ratio, default=0.5, help="share of it by attention (0.5)")
     parser.add_argument("--max_new_tokens", type=int, default=16, help="of an answer (16)")
     parser.add_argument("--device", help="cuda, or cpu where there is no GPU")
+    parser.add_argument("--vllm-python", help="of an environment with vLLM, such as .venv-vllm/bin/python: a row of it")
     args = parser.parse_args()
+    if args.vllm_python and shutil.which(args.vllm_python) is None:
+        raise InputError(f"--vllm-python: {args.vllm_python} is no program")
     if min(args.images, args.per_image, args.rounds, args.max_new_tokens) < 1:
         raise InputError("images, per-image, rounds and max_new_tokens must be at least 1")
     pruning = Settings(args.visual_token_num, args.important_ratio)
@@ -219,7 +263,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         hf_folder = Path(folder) / "hf"
         convert_checkpoint(args.model_path, hf_folder, "hf", 5 * 10**9)
-        job = Job(args.model_path, str(hf_folder), questions, args.conv_mode, pruning, args.max_new_tokens, device)
+        how = (args.conv_mode, pruning, args.max_new_tokens, device, args.vllm_python)
+        job = Job(args.model_path, str(hf_folder), questions, *how)
         found = measure(job, args.rounds)
     about = {"questions": len(questions), "visual tokens": args.visual_token_num, "rounds": args.rounds}
     about |= machine(torch.device(device))

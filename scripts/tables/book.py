@@ -4,7 +4,8 @@ They are of three forms:
 
 - what `python -m llava.eval ... --results FILE` writes, see `llava.eval.report.results`;
 - tables: `{"form": "tables 1", "tables": {NAME: {"about", "columns", "rows"}}}`. `about` says where the figures come
-  from, as far as that is known. A cell is a number, several that the column's `format` puts together, text, or null;
+  from, as far as that is known. A cell is a number, several that the column's `format` puts together, text, or null.
+  Tables `NAME/PART` are parts of one table NAME, in their order;
 - published.json: a list of figures that others published, each with its source.
 """
 
@@ -73,7 +74,7 @@ class Published(TypedDict):
     kept: float | None
     tokens: NotRequired[int]
     score: float
-    unit: Literal["%", "points"]
+    unit: Literal["%", "points", "ms"]
     source: Annotated[str, Field(min_length=3)]
 
 
@@ -110,10 +111,18 @@ def table_markdown(table: Table) -> str:
 
 
 class Book:
-    """All results in a folder, checked. Raises InputError, naming file and field, for one that is not of its form."""
+    """All results in a folder, checked. Raises InputError, naming file and field, for one that is not of its form.
+
+    Attributes:
+        tables: by `FILE.TABLE`, each with all of its parts.
+        abouts: where the parts of each come from.
+        runs: by file.
+        published: what others published.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.tables: dict[str, Table] = {}
+        self.abouts: dict[str, list[About]] = {}
         self.runs: dict[str, Results] = {}
         self.published: list[Published] = []
         for file in sorted(folder.rglob("*.json")):
@@ -124,7 +133,16 @@ class Book:
                 self.runs[name] = read_results(file)
             else:
                 tables = check(values, Tables, f"the results {file}")["tables"]
-                self.tables |= {f"{name}.{table}": found for table, found in tables.items()}
+                for table, found in tables.items():
+                    self._add(f"{name}.{table.partition('/')[0]}", found, f"the results {file}: table {table}")
+
+    def _add(self, name: str, found: Table, where: str) -> None:
+        """Take a table, or a further part of one. Raises InputError for a part with other columns."""
+        whole = self.tables.setdefault(name, {**found, "rows": []})
+        if whole["columns"] != found["columns"]:
+            raise InputError(f"{where} has other columns than the parts before it")
+        whole["rows"] += found["rows"]
+        self.abouts.setdefault(name, []).append(found["about"])
 
     def value(self, table: str, column: str, **where: Any) -> Cell:
         """The cell in the column of a heading, in the row whose cells under the headings of `where` are these."""

@@ -47,7 +47,8 @@ def readme(book: Book) -> str:
 def _first_token(book: Book, tokens: int, batch: int) -> str:
     """The time to the first token on an H200, without its share; a dash where it was not measured."""
     try:
-        time = book.value("gpu/h200.answer", "first token", shape="llava-v1.5-7b", batch=batch, visual_tokens=tokens)
+        of = {"shape": "llava-v1.5-7b", "attention": "SDPA", "batch": batch, "visual tokens": tokens}
+        time = book.value("gpu/h200.answer", "first token", **of)
     except InputError:
         return ABSENT
     return f"{time[0] if isinstance(time, list) else time:.0f} ms"
@@ -62,7 +63,7 @@ def h200_summary(book: Book) -> str:
         ("LLaVA-1.5, 16 prompts at once", "llava-v1.5-7b", 16, 576, 64),
         ("LLaVA-1.6, one prompt", "llava-v1.6-7b", 1, 2880, 320),
     ):
-        of = {"shape": shape, "batch": batch}
+        of = {"shape": shape, "attention": "SDPA", "batch": batch}
         flops, first, answer, cache = (
             book.value("gpu/h200.answer", column, **of, visual_tokens=kept)
             for column in ("prefill FLOPs", "first token", "answer", "KV cache, MiB")
@@ -71,6 +72,42 @@ def h200_summary(book: Book) -> str:
         shares = [flops, first[1], answer[1], round(share)]
         rows.append([label, f"{whole} to {kept}", *(f"{number} %" for number in shares)])
     return markdown(heading, rows)
+
+
+def gpus(book: Book) -> str:
+    """A section for each card, with a caption and a table for each of its tables."""
+    parts, cards = [], dict.fromkeys(name.partition(".")[0] for name in book.tables if name.startswith("gpu/"))
+    for card in cards:
+        names = [name for name in book.tables if name.startswith(f"{card}.")]
+        machines = {about["machine"] for name in names for about in book.abouts[name]}
+        parts.append(f"### {', '.join(sorted(machines)).removeprefix('one ')}\n")
+        for name in names:
+            told = [
+                "; ".join(dict.fromkeys(about[key] for about in book.abouts[name] if key in about))
+                for key in ("note", "versions", "date")
+            ]
+            commands = dict.fromkeys(f"`{about['command']}`" for about in book.abouts[name])
+            said = ". ".join(filter(None, told))
+            parts.append(f"{said}; {', '.join(commands)}:\n\n{table_markdown(book.tables[name])}")
+    return "\n".join(parts)
+
+
+def times_published(book: Book) -> str:
+    """What VisPruner's authors published of the time of LLaVA-NeXT-7B, beside the same model's shape on an H200."""
+    kinds = ["published", "published", "measured here", "measured here"]
+    rows = [["", *(f"*{kind}*" for kind in kinds)]]
+    for tokens in (2880, 640, 160):
+        method = "none" if tokens == 2880 else "vispruner"
+        time, whole = (
+            book.score("LLaVA-NeXT-7B", each, "CUDA time", number)
+            for each, number in ((method, tokens), ("none", 2880))
+        )
+        of = {"shape": "llava-v1.6-7b", "attention": "SDPA", "batch": 1, "visual tokens": tokens}
+        mine = book.value("gpu/h200.answer", "first token", **of)
+        mine, share = mine if isinstance(mine, list) else (mine, 100)
+        rows.append([str(tokens), f"{time:g} ms", f"{100 * time / whole:.0f} %", f"{mine:g} ms", f"{share} %"])
+    heading = ["LLaVA-1.6-7B, visual tokens", "CUDA time, VisPruner's authors", "of the unpruned"]
+    return markdown([*heading, "first token, H200, random weights", "of the unpruned"], rows)
 
 
 def published_v15(book: Book) -> str:
@@ -91,7 +128,12 @@ def published(book: Book) -> str:
             *(each["model"], each["method"]),
             str(each.get("tokens", ABSENT)),
             ABSENT if each["kept"] is None else f"{100 * each['kept']:.3g} %",
-            *(V15_TASKS.get(each["task"], each["task"]), f"{each['score']:.1f}", each["unit"], each["source"]),
+            *(
+                V15_TASKS.get(each["task"], each["task"]),
+                f"{each['score']:{'g' if each['unit'] == 'ms' else '.1f'}}",
+                each["unit"],
+                each["source"],
+            ),
         ]
         for each in book.published
     ]
@@ -106,6 +148,8 @@ def leaderboard(book: Book) -> str:
 COMPOSED: dict[str, Callable[[Book], str]] = {
     "readme": readme,
     "h200_summary": h200_summary,
+    "gpus": gpus,
+    "times_published": times_published,
     "published_v1.5": published_v15,
     "published": published,
     "leaderboard": leaderboard,

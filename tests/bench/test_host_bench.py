@@ -43,6 +43,15 @@ def test_the_shapes_have_as_many_parameters_as_the_published_models(name, billio
     assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e9, 2) == billions
 
 
+def test_a_host_in_lower_case_is_a_shape_and_a_share_of_one_the_first_row(call, tiny, tmp_path):
+    options = ("--picture-tokens", 12, "--shares", 1, 0.5, 1, "--output", tmp_path)
+    for shape, name in (("qwen2.5-vl-7b", "Qwen2.5-VL-7B"), ("qwen3-vl-8b", "Qwen3-VL-8B")):
+        assert call(bench, "--shape", shape, *options, *FEW)[0] == 0
+        (found,) = json.loads((tmp_path / "bench.json").read_text())
+        assert found["model"] == name
+        assert [(row["method"], row["visual_tokens"]) for row in found["rows"]] == [("none", 12), ("vispruner", 6)]
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_each_picture_has_a_table_of_shares(call, tiny, tmp_path, name):
     options = (
@@ -85,6 +94,7 @@ def test_bad_input_is_one_line(call, tiny):
         assert_one_line(call(bench, *host, name), "compile is not for a host")
     assert_one_line(call(bench, "--shape", "llava-tiny", "--shares", 0.5), "shares is for a host alone")
     assert_one_line(call(bench, *host, "--shares", 1.5), "1.5")
+    assert_one_line(call(bench, "--shape", "qwen3-vl-8b", "--compile_decoding"), "compile is not for a host")
     assert_one_line(call(bench, *host, "--picture-tokens", 0), "picture-tokens must be at least 1")
     assert_one_line(call(bench, *host, "--pruning_method", "fastv"), "fastv drops tokens inside the language model")
     assert_one_line(call(bench, *host, "--shape", "llava-tiny"), "not allowed with argument")

@@ -1,6 +1,7 @@
-"""The four programs side by side: the same prompts and tokens, each measured as a process of its own."""
+"""The programs side by side: the same prompts and tokens, each measured as a process of its own."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from llava.eval.benchmarks.questions import read_question_file
 from llava.model.converting import convert_checkpoint
 from llava.pruning import Settings
 from scripts.benchmarks import side_by_side
-from scripts.benchmarks.side_by_side import ORIGINAL, OURS, PRUNED, UNPRUNED, Job, table
+from scripts.benchmarks.side_by_side import ORIGINAL, OURS, PRUNED, UNPRUNED, VLLM, Job, table
 from tests.conftest import ROOT
 from tests.eval.conftest import assert_one_line, table_of
 
@@ -43,7 +44,7 @@ def test_a_process_reports_what_it_took(job):
 
 
 def test_the_table_counts_equal_answers_and_compares_to_the_original(call, monkeypatch, pope, tmp_path):
-    rates = dict(zip(side_by_side.WAYS, (10.0, 20.0, 5.0, 50.0)))
+    rates = dict(zip((*side_by_side.WAYS, VLLM), (10.0, 20.0, 5.0, 50.0, 30.0)))
 
     def run_way(way, job):
         texts = [f"{way if way == UNPRUNED else ''}{question.asked}" for question in job.questions]
@@ -59,6 +60,12 @@ def test_the_table_counts_equal_answers_and_compares_to_the_original(call, monke
     assert rows["this package"] == ["1.0", "3.0", "50.0 (50.0 to 50.0)", "10.00", "1", "6 of 6"]
     found = json.loads((tmp_path / "out.json").read_text())
     assert table(found["ways"], found["questions"]) in out
+    assert VLLM not in rows
+    code, out, _ = call(side_by_side, *options, "--vllm-python", sys.executable)
+    rows = {row[0]: row[1:] for row in table_of(out)}
+    assert rows[VLLM] == ["1.0", "3.0", "30.0 (30.0 to 30.0)", "6.00", "1", "6 of 6"]
+    assert list(rows)[1:] == [*side_by_side.WAYS, VLLM]
+    assert_one_line(call(side_by_side, *options, "--vllm-python", "/nowhere/python"), "/nowhere/python is no program")
     assert_one_line(call(side_by_side, *options, "--rounds", 0), "rounds and max_new_tokens must be at least 1")
     assert_one_line(call(side_by_side, *options, "--important_ratio", 2), "must be a number in [0, 1]")
 
@@ -67,3 +74,12 @@ def test_the_table_counts_equal_answers_and_compares_to_the_original(call, monke
 def test_a_process_that_fails_is_named(job):
     with pytest.raises(InputError, match="this package: the process failed"):
         side_by_side.run_way(OURS, replace(job, folder="/nowhere"))
+
+
+@pytest.mark.slow
+def test_a_python_without_vllm_is_named(job, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no vllm here >&2\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(InputError, match="vLLM, with this plugin: the process failed"):
+        side_by_side.run_way(VLLM, replace(job, vllm_python=str(python)))

@@ -128,6 +128,10 @@ def test_weights_that_are_put_elsewhere_are_recorded_anew(recorded, monkeypatch)
     before = ask(llava, PROMPTS[:1], ALIKE[:1])
     first = model.graphs
     assert copy.deepcopy(model).graphs.of != first.of
+    model.set_attn_implementation("eager")
+    tape.use_in(monkeypatch, model)
+    assert model.graphs is not first
+    assert ask(llava, PROMPTS[:1], ALIKE[:1]) == before
     model.lm_head.weight.data = model.lm_head.weight.data.flip(0)
     assert model.graphs is not first
     flipped = ask(llava, PROMPTS[:1], ALIKE[:1])

@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import time
 
 import pytest
 import torch
@@ -58,13 +57,16 @@ def test_what_overflows_in_half_precision_is_named(make_checkpoint):
         ({"mm_projector_type": "mlp100000x_gelu"}, "has more than 16 layers"),
     ],
 )
-def test_sizes_of_a_config_that_the_weights_do_not_have_are_told_at_once(make_checkpoint, values, named):
+def test_sizes_of_a_config_that_the_weights_do_not_have_are_told_before_modules_are_made(
+    make_checkpoint, monkeypatch, values, named
+):
     folder = make_checkpoint()
     edit_json(folder / "config.json", **values)
-    start = time.monotonic()
+    made, init = [], torch.nn.Module.__init__
+    monkeypatch.setattr(torch.nn.Module, "__init__", lambda self, *args, **kwargs: made.append(1) or init(self))
     with pytest.raises(InputError, match=named):
         load(folder)
-    assert time.monotonic() - start < 10  # it took 40 seconds
+    assert len(made) < 10_000
 
 
 @pytest.mark.parametrize("name", ["../outside.bin", "/tmp/outside.bin", "sub/inside.bin"])

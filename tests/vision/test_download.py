@@ -6,7 +6,6 @@ import gzip
 import socket
 import socketserver
 import threading
-import time
 
 import pytest
 
@@ -221,13 +220,14 @@ def test_time_is_limited_in_all(serve, monkeypatch, start):
     monkeypatch.setattr(download, "MOST_SECONDS", 0.5)
     end = threading.Event()
 
-    def slow(_, send):
+    def slow(_, send):  # for ten seconds: whoever waits for its end sees another failure
         send(start)
-        while not end.wait(0.1):
+        for _ in range(100):
+            if end.wait(0.1):
+                return
             send(b"0")
 
     url, _ = serve(slow)
-    begin = time.monotonic()
     try:
         assert "it takes more than" in failure(url)
         for thread in threading.enumerate():  # its connection is closed, though the server goes on
@@ -236,7 +236,6 @@ def test_time_is_limited_in_all(serve, monkeypatch, start):
                 assert not thread.is_alive()
     finally:
         end.set()
-    assert time.monotonic() - begin < 4
 
 
 def test_a_server_that_does_not_answer_is_given_up(monkeypatch):

@@ -4,7 +4,6 @@ import base64
 import os
 import struct
 import threading
-import time
 import zlib
 from io import BytesIO
 
@@ -273,7 +272,7 @@ def test_only_files_are_opened(tmp_path):
         (tmp_path / ("x" * 300), "name too long"),
         ("a\0b", "null"),
     ):
-        start, errors = time.monotonic(), []
+        errors = []
 
         def attempt(path=path, errors=errors):
             try:
@@ -284,7 +283,7 @@ def test_only_files_are_opened(tmp_path):
         thread = threading.Thread(target=attempt, daemon=True)
         thread.start()
         thread.join(10)
-        assert time.monotonic() - start < 9
+        assert not thread.is_alive(), path
         assert errors and cause in errors[0] and errors[0].count("\n") == 0, (path, errors)
 
 
