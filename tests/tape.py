@@ -61,3 +61,8 @@ def use_in(monkeypatch, model) -> None:
     monkeypatch.setattr(model, "records", True)
     monkeypatch.setattr(model, "_graphs", None)
     model.graphs.recorder.record = record
+
+
+def said(caplog) -> list[str]:
+    """What was said to run uncompiled."""
+    return [record.getMessage() for record in caplog.records if record.name == "llava.model.graphs"]
