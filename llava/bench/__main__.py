@@ -25,7 +25,7 @@ from llava.vision.grids import is_anyres
 DTYPES = ("float16", "bfloat16", "float32")
 VISUAL_TOKENS = [192, 128, 64, 32]
 PICTURE_TOKENS, SHARES = [256, 1024, 4096], [0.5, 0.25, 0.1]
-OF_LLAVA = ("visual_token_num", "mm_patch_merge_type", "image_grid_pinpoints", "compile_decoding")
+OF_LLAVA = ("visual_token_num", "mm_patch_merge_type", "image_grid_pinpoints", "compile")
 OF_HOSTS = ("picture_tokens", "shares")
 
 
@@ -123,13 +123,13 @@ def tables_of_llava(args: argparse.Namespace) -> list[tuple[dict, list[dict]]]:
     from llava.bench.measure import make_job, measure
 
     model, side, grid = make_model(args)
-    model.compile_decoding = args.compile_decoding
+    model.records = args.compile
     crops = 1 if grid is None else 1 + grid[0] * grid[1]
     job = make_job(side, crops, grid, args.prompt_tokens, model, args.answer_tokens, args.batch_size)
     asked = [replace(each, visual_token_num=None) if each.is_blind else each for each in pruning_grid(vars(args))]
     asked = [each for each in dict.fromkeys(asked) if each.prunes or each.is_blind]
     settings = [Settings(pruning_method=NONE), *asked]
-    own = {"layers": model.config.num_hidden_layers, "crops": crops, "compiled": args.compile_decoding}
+    own = {"layers": model.config.num_hidden_layers, "crops": crops, "compiled": args.compile}
     return [(_about(args, model, own), measure(model, job, settings, args.rounds, args.warmup))]
 
 

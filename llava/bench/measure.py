@@ -7,15 +7,17 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import psutil
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.encode import encode
+from llava.model.encode import choose, encode
 from llava.model.flops import Decoder, tokens_later
 from llava.model.splice import EmbeddedPrompts
+from llava.model.steps import Prompts, begun
 from llava.pruning import Settings, method_label, select
 from llava.pruning.kv_cache import cache_in
 
@@ -111,6 +113,10 @@ def encode_images(model, pixels: torch.Tensor, pruning: Settings, question: str)
     clock.mark()
     (image,) = encode(model, [pixels])
     clock.mark()
+    if image.ran:  # selection and projection are one graph
+        choose(model, image.views, pruning, question, image.ran)
+        clock.mark()
+        return [*clock.milliseconds(), 0.0]
     chosen = select(model.with_question(image.views, pruning, question), pruning)
     clock.mark()
     chosen.project(model.project)
@@ -127,7 +133,15 @@ def prefill(model, job: Job, pruning: Settings) -> tuple[float, EmbeddedPrompts]
     options = {"is_visual": prompts.is_visual, "pruning": pruning, "use_cache": True, "logits_to_keep": 1}
     given = {"inputs_embeds": prompts.inputs_embeds, "attention_mask": prompts.attention_mask}
     given["position_ids"] = prompts.positions()
-    return timed(model.device, lambda: model(**given, **options)), prompts
+    whole = Prompts(prompts.inputs_embeds, prompts.attention_mask, prompts.positions(), None)
+
+    def run() -> None:
+        new = job.answer_tokens
+        with begun(model, whole, {}, pruning, None, new, new) if model.records else nullcontext() as cache:
+            if cache is None:
+                model(**given, **options)
+
+    return timed(model.device, run), prompts
 
 
 class PeakMemory:

@@ -37,7 +37,7 @@ class ModelOptions:
     device: str = "cuda"
     load_8bit: bool = False
     load_4bit: bool = False
-    compile_decoding: bool = False
+    compile: bool = False
 
     @property
     def name(self) -> str:
@@ -78,7 +78,7 @@ class ModelOptions:
             load_4bit=self.load_4bit,
             device=self.device,
             pruning_method=self.pruning.pruning_method,
-            compile_decoding=self.compile_decoding,
+            compile=self.compile,
             **self.config,
         )
         loaded.model.pruning = self.pruning
@@ -145,9 +145,10 @@ def pruning_grid(options: Mapping[str, Any]) -> list[Settings]:
 def add_compile_argument(parser: argparse.ArgumentParser) -> None:
     """For commands that answer one prompt after another."""
     parser.add_argument(
+        "--compile",
         "--compile_decoding",
         action="store_true",
-        help="compile a token's step into a CUDA graph (first answer: minutes)",
+        help="on a GPU, run tower, selection, prefill and each token as CUDA graphs (first answer: a minute)",
     )
 
 
@@ -170,8 +171,9 @@ def model_options(args: argparse.Namespace, pruning: Settings | None = None) -> 
     if pruning is None:
         pruning = pruning_settings(vars(args))
     names = ("model_base", "image_aspect_ratio", "mm_patch_merge_type", "image_grid_pinpoints", "device")
-    names += ("load_8bit", "load_4bit", "compile_decoding")
+    names += ("load_8bit", "load_4bit")
     options = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    options["compile"] = any(getattr(args, name, False) for name in ("compile", "compile_decoding"))
     read_grid_pinpoints(options.get("image_grid_pinpoints"))
     return ModelOptions(str(args.model_path), pruning=pruning, **options)
 

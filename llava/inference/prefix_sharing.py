@@ -50,8 +50,10 @@ def generate_batch(
         if not same_images or not torch.equal(prompts[i][: cuts[i]], prompts[j][: cuts[j]]):
             firsts.append(j)
     text = _common_text([prompts[i] for i in firsts])
-    # What a method in the decoder keeps of a beginning depends on the ending: there is nothing to share.
-    if pruning.prunes_in_decoder or not cuts[0] or len(prompts) == 1 or not (text or len(firsts) < len(prompts)):
+    # What a method in the decoder keeps of a beginning depends on the ending: there is nothing to share. What is
+    # recorded begins with an empty cache: to share a picture is worth more than that, to share a text is not.
+    has_begun = not (pruning.prunes_in_decoder or (model.records and len(firsts) == len(prompts)))
+    if not has_begun or not cuts[0] or len(prompts) == 1 or not (text or len(firsts) < len(prompts)):
         whole = embed(model, prompts, _flat(visual))
         model.check_context(whole.furthest)
         return model.answer(whole, pruning, **options)

@@ -81,7 +81,7 @@ class Session:
 
     Each turn, the KV cache is cut back to what it has in common with the new prompt, and only the rest is computed.
     Greedy answers in float32 are those to the whole conversation asked at once. The history is computed again, but
-    never an image, with beams, with `compile_decoding`, with methods that prune inside the decoder, and where a
+    never an image, with beams, with `compile`, with methods that prune inside the decoder, and where a
     sliding window has dropped what would be needed. A method that chooses by the question goes by the message that the
     image came with; what it keeps stays for those that follow. One call at a time: a session is not for several
     threads.
@@ -194,7 +194,7 @@ class Session:
     def _generate(self, turn: _Pending, **options) -> torch.LongTensor:
         """The ids (1, new) of the answer."""
         prompts, cache = turn.prompts, None
-        if not (uses_beams(options) or self.pruning.prunes_in_decoder or self._model.compile_decoding):
+        if not (uses_beams(options) or self.pruning.prunes_in_decoder or self._model.records):
             cache, self._cache = self._reusable(turn.tokens), None  # none is left if generation ends with an error
             options["cache"] = cache
         turn.computed = prompts.longest - cached_length(cache)

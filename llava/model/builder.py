@@ -83,6 +83,7 @@ def load_pretrained_model(
     device: str = "cuda",
     use_flash_attn: bool = False,
     *,
+    compile: bool = False,
     compile_decoding: bool = False,
     attn_implementation: str | None = None,
     **kwargs,
@@ -98,7 +99,9 @@ def load_pretrained_model(
         device_map: as in accelerate; `auto` spreads the language model over the visible GPUs.
         device: where everything goes if it is not "cuda"; "cuda" without a GPU becomes the CPU, with a message.
         use_flash_attn: same as attn_implementation="flash_attention_2".
-        compile_decoding: keep keys and values in place and, on a GPU, compile a token's step into a CUDA graph.
+        compile: on a GPU, run vision tower, selection, projection, prefill and each token's step as CUDA graphs (see
+            `llava.model.graphs`); on the CPU the same code runs without them. Answers stay the same.
+        compile_decoding: its former name.
         attn_implementation: as in transformers, for language model and vision tower.
         kwargs: the model's own settings, those of `llava.pruning.Settings`, such as `visual_token_num`; `dtype` or
             `torch_dtype`, the weights' (float16 on a GPU and float32 on the CPU without one, "auto" for the
@@ -124,7 +127,7 @@ def load_pretrained_model(
     model = load_llava(checked.family.causal_lm, config, folder, placement, checked.base)
     model.config.name_or_path = str(model_path)
     set_generation_defaults(model, tokenizer, folder)
-    model.pruning, model.compile_decoding, model.tokenizer = pruning, compile_decoding, tokenizer
+    model.pruning, model.records, model.tokenizer = pruning, compile or compile_decoding, tokenizer
     if "text_embeds" in method.needs:
         _ = model.get_vision_tower().text_side  # what is missing there shows here, not at the first question
     return LoadedModel(tokenizer, model, model.get_vision_tower().image_processor, config.max_position_embeddings)

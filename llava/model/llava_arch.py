@@ -18,6 +18,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.model.encode import choose, encode, visual_tokens
 from llava.model.gaps import next_positions
+from llava.model.graphs import RecordsGraphs
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.pruning_defaults import PruningDefaults
 from llava.model.question import QuestionViews
@@ -74,7 +75,9 @@ class LlavaMetaModel:
         return prune_decoder(self, inputs_embeds, **kwargs)
 
 
-class LlavaMetaForCausalLM(QuestionViews, PruningDefaults):  # [VisPruner] visual_token_num, important_ratio
+class LlavaMetaForCausalLM(
+    QuestionViews, PruningDefaults, RecordsGraphs
+):  # [VisPruner] visual_token_num, important_ratio
     """Mixin that adds image input to a causal language model: from pixels and ids to embedded prompts."""
 
     _has_warned = False  # of rounded pixels

@@ -134,7 +134,7 @@ def test_the_command_writes_table_json_and_plot(call, checkpoints, monkeypatch, 
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert [row["visual_tokens"] for row in found["rows"]] == [16, 8, 4]
     assert found["machine"] in out
-    options = ["--pruning_method", "divprune", "blind", "fastv", "--compile_decoding"]
+    options = ["--pruning_method", "divprune", "blind", "fastv", "--compile"]
     code, out, _ = call(bench, "--model-path", checkpoints(), *few, *options)
     assert code == 0
     assert [row[0] for row in table_of(out)[1:]] == ["none", "divprune", "divprune", "blind", "fastv", "fastv"]

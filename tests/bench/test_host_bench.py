@@ -90,10 +90,11 @@ def test_bad_input_is_one_line(call, tiny):
     assert_one_line(call(bench, "--host", "Qwen"), "Qwen2.5-VL-7B")
     host = ("--host", "Qwen3-VL-8B")
     assert_one_line(call(bench, *host, "--visual_token_num", 64), "visual_token_num is not for a host")
-    assert_one_line(call(bench, *host, "--compile_decoding"), "compile_decoding is not for a host")
+    for name in ("--compile", "--compile_decoding"):
+        assert_one_line(call(bench, *host, name), "compile is not for a host")
     assert_one_line(call(bench, "--shape", "llava-tiny", "--shares", 0.5), "shares is for a host alone")
     assert_one_line(call(bench, *host, "--shares", 1.5), "1.5")
-    assert_one_line(call(bench, "--shape", "qwen3-vl-8b", "--compile_decoding"), "compile_decoding is not for a host")
+    assert_one_line(call(bench, "--shape", "qwen3-vl-8b", "--compile_decoding"), "compile is not for a host")
     assert_one_line(call(bench, *host, "--picture-tokens", 0), "picture-tokens must be at least 1")
     assert_one_line(call(bench, *host, "--pruning_method", "fastv"), "fastv drops tokens inside the language model")
     assert_one_line(call(bench, *host, "--shape", "llava-tiny"), "not allowed with argument")

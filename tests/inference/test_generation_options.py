@@ -5,7 +5,6 @@ from transformers import GenerationConfig
 
 from llava.errors import InputError
 from llava.inference import Engine, Session
-from llava.model.kv_cache import can_be_static
 from tests.conftest import generate_alone, picture
 
 FIRST = picture(200, 150, 1)
@@ -132,11 +131,3 @@ def test_a_text_that_ends_an_answer_needs_no_tokenizer(loaded):
         asked.pop("stream")(**options, stop_strings=[stop])
     for ask in asked.values():
         assert ask(**options, stop_strings=[stop]) == expected
-
-
-@pytest.mark.parametrize(
-    "options", [{"num_beams": 2}, {"num_return_sequences": 2}, {"max_length": 9}, {"use_cache": False}]
-)
-def test_a_cache_of_one_row_a_prompt_is_not_lent_to_what_has_more(options):
-    assert can_be_static({"max_new_tokens": 5, "num_beams": 1})
-    assert not can_be_static({"max_new_tokens": 5} | options)

@@ -2,11 +2,13 @@
 
 import json
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.vision.pixels import process_images
+from tests import tape
 from tests.conftest import picture
 
 TOWER_KEY = "vision_model.encoder.layers.0.mlp.fc1.weight"
@@ -35,3 +37,16 @@ def logits(loaded: tuple) -> torch.Tensor:
     pixels = process_images([picture()], image_processor, model.config)
     with torch.no_grad():
         return model(torch.tensor([[1, IMAGE_TOKEN_INDEX, 5]]), images=pixels, image_sizes=[(200, 150)]).logits[0, -1]
+
+
+@pytest.fixture
+def recorded(loaded, monkeypatch):
+    """recorded("v1.5", "llama"): a loaded checkpoint that records on a tape as long as the test runs."""
+
+    def get(*checkpoint: str) -> tuple:
+        llava = loaded(*checkpoint)
+        tape.use_in(monkeypatch, llava[1])
+        return llava
+
+    with torch.no_grad():
+        yield get

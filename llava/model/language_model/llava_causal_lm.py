@@ -10,13 +10,14 @@ from llava.checkpoints.tokenizer import load_tokenizer
 from llava.errors import InputError
 from llava.model.answer_loss import training_loss
 from llava.model.argument_checks import check_attentions, check_embeds, check_modalities
+from llava.model.fixed_cache import FixedCache
 from llava.model.gaps import keep_whole, positions_after, remember_call, trim_positions
 from llava.model.generation_defaults import all_options, spell_out
-from llava.model.kv_cache import ReusedCache, can_be_static
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from llava.model.splice import EmbeddedPrompts, check_answerable
+from llava.model.steps import Prompts, begun, sample
 from llava.pruning import Settings
-from llava.pruning.kv_cache import CACHE, take_cache
+from llava.pruning.kv_cache import CACHE, cache_in, take_cache
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +25,6 @@ logger = logging.getLogger(__name__)
 class LlavaCausalLM(LlavaMetaForCausalLM):
     """Mixin in front of a `...ForCausalLM` class of transformers.
 
-    `compile_decoding` keeps keys and values in place, so that on a GPU a token's step is compiled into a CUDA graph; it
-    is for one prompt after another, and answers stay the same.
     `sampling_defaults` (temperature, top_p, top_k) hold where a call asks for `do_sample` and does not set them.
     """
 
@@ -38,8 +37,6 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.sampling_defaults: dict[str, float] = {}
-        self.compile_decoding = False
-        self._static_cache = ReusedCache(config)
         self.post_init()
 
     @classmethod
@@ -252,14 +249,30 @@ class LlavaCausalLM(LlavaMetaForCausalLM):
             kwargs["position_ids"] = position_ids
         if pruning.keeps_room or pruning.prunes_in_decoder:  # what `forward` has to know of them in every step
             kwargs |= {"is_visual": is_visual, "pruning": pruning}
+        if self.records:
+            prompts = Prompts(inputs_embeds, attention_mask, position_ids, is_visual if pruning.keeps_room else None)
+            with begun(self, prompts, options, pruning, cache, new or room, room) as fixed:
+                if fixed is not None:
+                    return super().generate(**kwargs, **{CACHE: fixed})
         if cache is not None:
             kwargs[CACHE] = cache
-        if pruning.prunes_in_decoder:
-            return super().generate(**kwargs)
-        if self.compile_decoding and cache is None and can_be_static(options):
-            with self._static_cache.lend(len(inputs_embeds), inputs_embeds.shape[1] + min(new, room)) as cache:
-                return super().generate(**kwargs, **{CACHE: cache})
         return super().generate(**kwargs)
+
+    def _sample(
+        self,
+        input_ids,
+        logits_processor,
+        stopping_criteria,
+        generation_config,
+        synced_gpus=False,
+        streamer=None,
+        **kwargs,
+    ):
+        """transformers' loop of greedy decoding and sampling; where a `FixedCache` has the prompts, `steps.sample`."""
+        options = input_ids, logits_processor, stopping_criteria, generation_config
+        if isinstance(fixed := cache_in(kwargs), FixedCache):
+            return sample(fixed, *options, streamer)
+        return super()._sample(*options, synced_gpus=synced_gpus, streamer=streamer, **kwargs)
 
 
 def _require_positions(pruning: Settings) -> None:

@@ -1,8 +1,8 @@
 """The vision tower that a LLaVA config names.
 
 A tower is one file of this folder. It defines `TOWER`, a `VisionTower` (see vision_tower.py) with its classes of
-transformers and `encode(pixels) -> Views`. Its image processor has `side`, `shorter_side`, `central_square` and
-`padded_square`.
+transformers and `encode(pixels) -> Views`, or the two halves of it, `run` and `views`, so that it can be recorded. Its
+image processor has `side`, `shorter_side`, `central_square` and `padded_square`.
 """
 
 import sys

@@ -1,7 +1,6 @@
 """The CLIP vision tower: patch features of one layer and, on demand, that layer's [CLS]-to-patch attention."""
 
-from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -22,10 +21,9 @@ class _SelectedLayer:
     Keys and the [CLS] row are computed separately, so that the layer itself can use any attention kernel.
     """
 
-    def __init__(self, layer: nn.Module, layer_input: torch.Tensor, of_object: Callable) -> None:
-        """`layer_input` is (K, 1 + N, C), [CLS] first; `of_object()` is the attention received in an earlier layer."""
-        self.layer, self.layer_input, self._of_object = layer, layer_input, of_object
-        self.hidden_states = layer(layer_input, None)
+    def __init__(self, layer: nn.Module, hidden_states: torch.Tensor, layer_input: torch.Tensor) -> None:
+        """Its output and input (K, 1 + N, C), [CLS] first."""
+        self.layer, self.hidden_states, self.layer_input = layer, hidden_states, layer_input
 
     @cached_property
     def _normed(self) -> torch.Tensor:
@@ -58,10 +56,6 @@ class _SelectedLayer:
     def received(self) -> torch.Tensor:
         """(K, N) float32: the attention that each patch receives, mean over all 1 + N queries and over the heads."""
         return received_in(self.layer, self.layer_input)[:, 1:]
-
-    def object_received(self) -> torch.Tensor:
-        """(K, N) float32: the same in the object layer."""
-        return self._of_object()[:, 1:]
 
 
 class CLIPVisionTower(VisionTower):
@@ -104,27 +98,34 @@ class CLIPVisionTower(VisionTower):
         """
         if isinstance(images, list):
             return [self(image.unsqueeze(0), output_attentions) for image in images]
-        selected = self._run(images)
-        features = self.feature_select(selected.hidden_states)
+        hidden_states, layer_input, _ = self.run(images.to(self.device, self.dtype))
+        features, selected = self.feature_select(hidden_states), self._selected(hidden_states, layer_input)
         return (features, selected.cls_attention()) if output_attentions else features  # [VisPruner]
 
-    @torch.no_grad()
-    def encode(self, images: torch.Tensor) -> Views:
+    def run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(K, 1 + N, C): the selected layer's output, its input and the object layer's."""
+        tower, layers = self.vision_tower, self._layers
+        layer_input, object_input = self._inputs(layers, tower.pre_layrnorm(tower.embeddings(images)))
+        return layers[-1](layer_input, None), layer_input, object_input
+
+    def views(
+        self, images: torch.Tensor, hidden_states: torch.Tensor, layer_input: torch.Tensor, object_input: torch.Tensor
+    ) -> Views:
         """The views of crops (K, 3, height, width) in the selected layer.
 
         The features are (K, N, C), or with `cls_patch` (K, 1 + N, C), which cannot be pruned.
         """
-        selected = self._run(images)
+        layers, selected = self._layers, self._selected(hidden_states, layer_input)
         return Views(
-            self.feature_select(selected.hidden_states),
+            self.feature_select(hidden_states),
             importance=selected.importance,  # [VisPruner]
-            hidden_states=selected.hidden_states,
+            hidden_states=hidden_states,
             keys=selected.mean_keys,
             received=selected.received,
-            object_received=selected.object_received,
-            grid=square_grids(len(images), self.num_patches),
+            object_received=lambda: received_in(layers[self._object_place(layers)], object_input)[:, 1:],
+            grid=partial(square_grids, len(images), self.num_patches),
             pixels=images,
-            image_embeds=lambda: self._embed(selected.hidden_states[:, 1:]),
+            image_embeds=lambda: self._embed(hidden_states[:, 1:]),
         )
 
     @torch.no_grad()
@@ -132,12 +133,13 @@ class CLIPVisionTower(VisionTower):
         """(K, N, C) of the selected layer -> CLIP's embeddings (K, N, E) float32."""
         return self.text_side.embed_patches(self.vision_tower.post_layernorm(patches))
 
-    def _run(self, images: torch.Tensor) -> _SelectedLayer:
-        """The encoder up to and with the selected layer."""
-        tower = self.vision_tower
-        hidden_states = tower.pre_layrnorm(tower.embeddings(images.to(self.device, self.dtype)))
-        layers = tower.encoder.layers[: self._depth_of(self.config.num_hidden_layers)]
-        return _SelectedLayer(layers[-1], *self._inputs(layers, hidden_states))
+    @property
+    def _layers(self) -> nn.ModuleList:
+        """Those up to and with the selected one."""
+        return self.vision_tower.encoder.layers[: self._depth_of(self.config.num_hidden_layers)]
+
+    def _selected(self, hidden_states: torch.Tensor, layer_input: torch.Tensor) -> _SelectedLayer:
+        return _SelectedLayer(self._layers[-1], hidden_states, layer_input)
 
 
 TOWER = CLIPVisionTower

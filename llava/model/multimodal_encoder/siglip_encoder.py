@@ -40,18 +40,24 @@ class SigLipVisionTower(VisionTower):
             return [self(image.unsqueeze(0)) for image in images]
         return self.encode(images).features
 
-    @torch.no_grad()
-    def encode(self, images: torch.Tensor) -> Views:
-        """What the selected layer says of crops (K, 3, height, width)."""
+    def run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(K, N, C): the selected layer's output, its input and the object layer's."""
         tower, layers = self.vision_tower, self.vision_tower.encoder.layers
-        layer_input, object_received = self._inputs(layers, tower.embeddings(images.to(self.device, self.dtype)))
+        layer_input, object_input = self._inputs(layers, tower.embeddings(images))
+        return layers[-1](layer_input, None), layer_input, object_input
+
+    def views(
+        self, images: torch.Tensor, features: torch.Tensor, layer_input: torch.Tensor, object_input: torch.Tensor
+    ) -> Views:
+        """What the selected layer says of crops (K, 3, height, width)."""
+        layers = self.vision_tower.encoder.layers
         importance = partial(received_in, layers[-1], layer_input)
         return Views(
-            layers[-1](layer_input, None),
+            features,
             importance=importance,  # [VisPruner]
             received=importance,
-            object_received=object_received,
-            grid=square_grids(len(images), self.num_patches),
+            object_received=partial(received_in, layers[self._object_place(layers)], object_input),
+            grid=partial(square_grids, len(images), self.num_patches),
             pixels=images,
         )
 

@@ -1,7 +1,6 @@
 """What every vision tower shares: a folder -> its encoder, up to the layer that LLaVA reads, and image processor."""
 
-from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,7 +21,7 @@ from llava.pruning.importance import object_place, received_attention
 class VisionTower(nn.Module):
     """An image encoder up to the layer that LLaVA reads (`mm_vision_select_layer`), frozen.
 
-    A tower's class adds the attributes below, `_run` and `encode`.
+    A tower's class adds the attributes below, `run` and `views`, or else `encode` itself, which is not recorded then.
     Shapes: K crops, N patches, C channels.
     """
 
@@ -49,9 +48,23 @@ class VisionTower(nn.Module):
         if not delay_load:
             self.load_model()
 
+    @torch.no_grad()
     def encode(self, images: torch.Tensor) -> Views:
         """The views of crops (K, 3, height, width) in the selected layer."""
+        return self.views(images, *self.run(images.to(self.device, self.dtype)))
+
+    def run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What `views` needs, of K crops, for pixels of the tower's device and dtype; a CUDA graph on a GPU."""
         raise NotImplementedError
+
+    def views(self, images: torch.Tensor, *ran: torch.Tensor) -> Views:
+        """The views of crops, by what `run` gave of them."""
+        raise NotImplementedError
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether `encode` is `run` and `views`."""
+        return type(self).encode is VisionTower.encode
 
     @property
     def text_side(self):
@@ -138,18 +151,18 @@ class VisionTower(nn.Module):
         """How many of so many layers run: hidden state k is layer k's output, and negative k count from the end."""
         return self.select_layer if self.select_layer > 0 else layers + 1 + self.select_layer
 
-    def _inputs(self, layers: nn.ModuleList, hidden_states: torch.Tensor) -> tuple[torch.Tensor, Callable]:
-        """The input (K, L, C) of the last of `layers`, after those before it ran on `hidden_states`.
-
-        And a function that gives the attention (K, L) that each token receives in the object layer.
-        """
-        place = object_place(self.config.num_hidden_layers, len(layers))
+    def _inputs(self, layers: nn.ModuleList, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The inputs (K, L, C) of the last of `layers` and of the object layer; those before the last run."""
+        place = self._object_place(layers)
         for layer in layers[:place]:
             hidden_states = layer(hidden_states, None)
-        of_object = partial(received_in, layers[place], hidden_states)
+        of_object = hidden_states
         for layer in layers[place:-1]:
             hidden_states = layer(hidden_states, None)
         return hidden_states, of_object
+
+    def _object_place(self, layers: nn.ModuleList) -> int:
+        return object_place(self.config.num_hidden_layers, len(layers))
 
     @property
     def dummy_feature(self) -> torch.Tensor:

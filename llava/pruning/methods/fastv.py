@@ -86,7 +86,7 @@ class FastV(Method):
         if position_ids is None:
             position_ids = torch.arange(past, past + hidden.shape[1], device=hidden.device).unsqueeze(0)
         mask = create_causal_mask(decoder.config, inputs_embeds=hidden, attention_mask=attention_mask, **{CACHE: cache})
-        run = partial(_run_layers, decoder, {CACHE: cache, **kwargs})
+        run = partial(run_layers, decoder, {CACHE: cache, **kwargs})
         ranked_by = run(decoder.layers[: full_layers - 1], hidden, mask, position_ids)
         hidden = run([decoder.layers[full_layers - 1]], ranked_by, mask, position_ids)
         if past == 0:
@@ -123,7 +123,7 @@ class FastV(Method):
 METHOD = FastV()
 
 
-def _run_layers(
+def run_layers(
     decoder, options: dict, layers, hidden: torch.Tensor, mask: torch.Tensor | None, position_ids: torch.LongTensor
 ) -> torch.Tensor:
     """The output (B, L, D) of consecutive layers for `hidden` (B, L, D)."""

@@ -64,16 +64,22 @@ def zip_patches(
     if contextual_num == 0:
         return MergedTokens(first, places)
 
-    is_rest = torch.ones(crops, patches, dtype=torch.bool, device=dominant.device).scatter(1, dominant, False)
-    rest = is_rest.nonzero()[:, 1].view(crops, -1)
+    is_dominant = torch.zeros(crops, patches, dtype=torch.bool, device=dominant.device).scatter(1, dominant, True)
+    rest = _places_of_zeros(is_dominant, patches - dominant_num)
     metric = F.normalize(keep_patches(keys[:, 1:], rest).float(), dim=-1)
     states = keep_patches(features, rest)
     step = max(1, rest.shape[1] // contextual_num)
     target = torch.arange(0, rest.shape[1], step, device=rest.device)[:contextual_num]
-    joining = torch.ones(rest.shape[1], dtype=torch.bool, device=rest.device).index_fill(0, target, False)
+    is_target = torch.zeros(rest.shape[1], dtype=torch.bool, device=rest.device).index_fill(0, target, True)
+    joining = _places_of_zeros(is_target, rest.shape[1] - len(target))
     closest = (metric[:, joining] @ metric[:, target].transpose(1, 2)).argmax(dim=2)
-    joins = F.one_hot(closest, len(target)).to(states.dtype)
+    joins = (closest.unsqueeze(2) == torch.arange(len(target), device=rest.device)).to(states.dtype)
     mean = (joins.transpose(1, 2) @ states[:, joining]) / joins.sum(dim=1).clamp(min=1).unsqueeze(-1)
     return MergedTokens(
         torch.cat([first, states[:, target] + mean], dim=1), torch.cat([places, rest[:, target]], dim=1)
     )
+
+
+def _places_of_zeros(mask: torch.BoolTensor, number: int) -> torch.LongTensor:
+    """Where a mask (..., N) is false, ascending: (..., number). `nonzero` would wait for the GPU."""
+    return mask.int().argsort(dim=-1, stable=True)[..., :number]
