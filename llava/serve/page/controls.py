@@ -8,6 +8,7 @@ from dataclasses import Field, fields
 import gradio as gr
 
 from llava.pruning import PruningError, Settings, load_method, method_label
+from llava.pruning.method import method_summary
 from llava.pruning.settings import NAMES
 from llava.serve.page.service import Service
 from llava.serve.page.vllm_server import SETTINGS
@@ -22,9 +23,10 @@ def _control(field: Field, service: Service) -> gr.components.Component:
     name, value, metadata = field.name, getattr(service.settings, field.name), field.metadata
     words = {"label": metadata.get("label", name), "info": metadata["help"], "elem_id": name}
     words["visible"] = _is_offered(name, service)
+    words["elem_classes"] = [] if name == "visual_token_num" else ["folded"]  # on a phone
     if name == "pruning_method":
         choices = [(method_label(method), method) for method in service.methods]
-        return gr.Dropdown(choices, value=value, **words | {"info": None})
+        return gr.Dropdown(choices, value=value, **words | {"info": method_summary(value)})
     if metadata.get("choices"):
         return gr.Dropdown(list(metadata["choices"]), value=value, **words)
     if name == "visual_token_num":
@@ -50,6 +52,7 @@ def fitting_controls(service: Service, *values: object) -> list:
     if chosen["pruning_method"] in service.methods:  # a visitor who names another file or module must not have it run
         with suppress(PruningError):  # of a user's file; the drawing says what is wrong
             method = load_method(chosen["pruning_method"])
+            updates["pruning_method"] = gr.update(info=method_summary(chosen["pruning_method"]))
             updates["important_ratio"] = gr.update(interactive=method.reads_ratio)
             updates["pruning_seed"] = gr.update(visible=method.draws_at_random)
             updates["positions"] = gr.update(visible=not method.in_decoder)

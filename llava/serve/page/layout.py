@@ -10,9 +10,10 @@ from pathlib import Path
 import gradio as gr
 
 from llava.errors import InputError
-from llava.pruning import MethodError, Settings
+from llava.pruning import MethodError, PruningError, Settings
 from llava.pruning.settings import NAMES
 from llava.serve.page.controls import fitting_controls, setting_controls
+from llava.serve.page.drawing import empty_panel
 from llava.serve.page.events import COOKIE, Uploads
 from llava.serve.page.samples import samples
 from llava.serve.page.service import Service
@@ -21,6 +22,7 @@ from llava.serve.page.transcript import notice_html
 logger = logging.getLogger(__name__)
 MOST_UPLOAD = "20mb"
 QUESTIONS = ["Describe the image.", "What does the sign say?", "Is there a star in the image?"]
+NONE_MARKED = -1  # of the gallery's pictures: Gradio lets the mark stay for None
 KEEP = gr.skip()  # as an output: stays as it is
 QUEUED = {"show_progress": "hidden", "api_visibility": "private"}  # events that may wait in Gradio's queue
 IMMEDIATE = {"queue": False, **QUEUED}  # events that must not
@@ -43,7 +45,7 @@ def css() -> str:
 
 
 def build_page(service: Service, about: str, uploads: Uploads) -> gr.Blocks:
-    """The page of a service; `about` says in a line what answers, and `uploads` who has uploaded what."""
+    """The page of a service; `about` says what answers, and `uploads` who has uploaded what."""
     blocks = _Page(service, about, uploads).blocks
     # Else Gradio takes any file of this machine that a browser names for one that it has uploaded: it checks them only
     # in pages that it has launched itself, and this one is mounted.
@@ -60,10 +62,7 @@ class _Page:
         with gr.Blocks(title="VisPruner", analytics_enabled=False, delete_cache=(60, 600)) as self.blocks:
             self.source = _html(elem_id="source")
             with gr.Row(elem_id="head"):
-                _html(
-                    f"<h1>VisPruner</h1><p>Which patches of a picture are kept, and what is answered from them. "
-                    f"<span>{escape(about)}</span></p>",
-                )
+                _html(_head_html(about))
                 self.queue = _html(_queue_html(service), elem_id="queue")
             with gr.Row(elem_id="columns"):
                 with gr.Column(scale=1, min_width=280, elem_id="choices"):
@@ -81,6 +80,8 @@ class _Page:
             elem_id="upload",
             placeholder=f"Drop a picture here, or click\n(up to {MOST_UPLOAD[:-2]} MB)",
         )
+        self.uploaded = _html(elem_id="uploaded", elem_classes="beside")
+        self.picture_notice = _html(elem_id="picture-notice", elem_classes="beside", js_on_load=refuse_uploads_js())
         self.gallery = gr.Gallery(
             [(str(sample.file), sample.title) for sample in self.samples],
             label="Or choose one",
@@ -92,16 +93,21 @@ class _Page:
             height="auto",
             elem_id="gallery",
             visible=bool(self.samples),
+            selected_index=0 if self.samples else None,  # that of `_take_first`
         )
+        fold = "<details><summary>Method and more settings</summary></details>"
+        _html(fold, elem_id="fold", visible=self.service.takes_settings)  # what it folds is said by the style
         self.settings = setting_controls(self.service)
+        self.settings_notice = _html(elem_id="settings-notice", elem_classes="beside")
 
     def _add_results(self) -> None:
         with gr.Row(elem_id="drawings"):
+            self.picture = _html(elem_id="picture")
             self.kept = _html(elem_id="kept")
             heat_is_shown = self.service.model is not None
             self.heat = _html(elem_id="heat", visible=heat_is_shown)
         self.transcript = _html(elem_id="talk")
-        self.notice = _html(elem_id="notice")
+        self.notice = _html(elem_id="notice", elem_classes="beside")
         with gr.Row(elem_id="asking"):
             self.question = gr.Textbox(
                 placeholder="Ask about the picture", show_label=False, container=False, scale=5, elem_id="question"
@@ -119,7 +125,7 @@ class _Page:
         with gr.Row(elem_id="questions"):
             for question in QUESTIONS:
                 button = gr.Button(question, size="sm", min_width=60)
-                button.click(lambda text=question: text, None, self.question, **IMMEDIATE)
+                button.click(lambda text=question: (text, ""), None, [self.question, self.notice], **IMMEDIATE)
         self.figures = _html(elem_id="figures")
 
     def _connect(self) -> None:
@@ -130,24 +136,26 @@ class _Page:
             [self.ask.click, self.question.submit],
             self._ask,
             [self.question, self.compare, *settings],
-            [*shown, self.question],
+            [*shown, self.question, self.settings_notice],
             concurrency_limit=None,
             **QUEUED,
             **as_they_are,
         )
+        taking = [*shown, self.picture_notice, self.uploaded, self.gallery]
         uploaded = self.upload.upload(
-            self._take_upload, self.upload, [self.upload, *shown], cancels=asked, **QUEUED, **as_they_are
+            self._take_upload, self.upload, [self.upload, *taking], cancels=asked, **QUEUED, **as_they_are
         )
-        chosen = self.gallery.select(self._take_sample, None, shown, cancels=asked, **QUEUED)
-        loaded = self.blocks.load(self._take_first, None, shown, **QUEUED)
+        chosen = self.gallery.select(self._take_sample, None, taking, cancels=asked, **QUEUED)
+        loaded = self.blocks.load(self._take_first, None, taking, **QUEUED)
         uploaded.then(self._delete_upload, None, None, **IMMEDIATE)
         for taken in (uploaded, chosen, loaded):
-            taken.then(self._draw_all, settings, [self.source, self.kept, self.heat], **IMMEDIATE, **as_they_are)
+            drawn = [self.source, self.picture, self.kept, self.heat, self.settings_notice]
+            taken.then(self._draw_all, settings, drawn, **IMMEDIATE, **as_they_are)
         gr.on(
-            [part.input for part in settings],
+            [part.change for part in settings],  # `input` does not tell of a number that Gradio bounds
             self._draw,
             settings,
-            [self.kept, self.notice],
+            [self.kept, self.settings_notice],
             trigger_mode="always_last",
             **IMMEDIATE,
             **as_they_are,
@@ -162,6 +170,7 @@ class _Page:
         )
         self.stop.click(self._stop, None, shown, cancels=asked, **IMMEDIATE)
         self.anew.click(self._start_over, None, shown, cancels=asked, **IMMEDIATE)
+        self.question.input(None, None, self.notice, js="() => ''", **IMMEDIATE)  # what was wrong is being changed
         self.blocks.unload(self._forget)
         gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **IMMEDIATE)
 
@@ -171,10 +180,16 @@ class _Page:
             raise _no_event("the question is a text")
         try:
             pruning = self._pruning(chosen)
-            for transcript, figures in self.service.ask(key, question, pruning, compare is True):
-                yield transcript, figures, "", ""
         except ValueError as error:  # InputError is one
-            yield *self.service.transcript(key), _notice(error), question
+            yield *self.service.transcript(key), "", question, _notice(error)
+            return
+        try:
+            for transcript, figures in self.service.ask(key, question, pruning, compare is True):
+                yield transcript, figures, "", "", ""
+        except PruningError as error:
+            yield *self.service.transcript(key), "", question, _notice(error)
+        except ValueError as error:
+            yield *self.service.transcript(key), _notice(error), question, ""
 
     def _pruning(self, chosen: Sequence) -> Settings:
         """The settings of the controls' values. Raises ValueError for an invalid one."""
@@ -184,9 +199,9 @@ class _Page:
         try:
             file = self._uploaded(sent, request)
         except InputError as error:
-            return None, KEEP, KEEP, _notice(error)
+            return None, *self._refused(error)
         self.read_uploads[request.session_hash] = file
-        return None, *self._take(file, request)
+        return None, *self._take(file, file.name, None, request)
 
     def _uploaded(self, sent: dict | None, request: gr.Request) -> Path:
         """The file that a browser has uploaded. Raises InputError for any other, also one taken before."""
@@ -198,17 +213,31 @@ class _Page:
     def _take_sample(self, request: gr.Request, chosen: gr.SelectData) -> tuple:
         if not 0 <= chosen.index < len(self.samples):
             raise _no_event("there is no such picture")
-        return self._take(self.samples[chosen.index].file, request)
+        return self._take_numbered(chosen.index, request)
 
     def _take_first(self, request: gr.Request) -> tuple:
-        return self._take(self.samples[0].file, request) if self.samples else self._show_transcript(request)
+        if not self.samples:
+            return *self._show_transcript(request), "", "", KEEP
+        return self._take_numbered(0, request)
 
-    def _take(self, file: Path, request: gr.Request) -> tuple:
+    def _take_numbered(self, number: int, request: gr.Request) -> tuple:
+        sample = self.samples[number]
+        return self._take(sample.file, sample.title, number, request)
+
+    def _take(self, file: Path, name: str, number: int | None, request: gr.Request) -> tuple:
+        """Take a picture, that of a sample with this number or one that was uploaded: the outputs of `taking`."""
+        key = request.session_hash
         try:
-            self.service.take_picture(request.session_hash, file, file.name)
+            self.service.take_picture(key, file, name)
         except ValueError as error:
-            return *self.service.transcript(request.session_hash), _notice(error)
-        return self._show_transcript(request)
+            return self._refused(error)
+        thumbnail = self.service.draw_upload(key) if number is None else ""
+        marked = NONE_MARKED if number is None else number
+        return *self._show_transcript(request), "", thumbnail, gr.update(selected_index=marked)
+
+    def _refused(self, error: ValueError) -> tuple:
+        """The outputs of `taking` for a picture that could not be taken: the former one stays."""
+        return KEEP, KEEP, KEEP, _notice(error), KEEP, KEEP
 
     def _delete_upload(self, request: gr.Request) -> None:
         """Delete what a visitor has uploaded, once the browser does not show it any more: the rest is in memory."""
@@ -217,8 +246,16 @@ class _Page:
             file.unlink(missing_ok=True)
 
     def _draw_all(self, request: gr.Request, *chosen: object) -> tuple:
-        key, (kept, _) = request.session_hash, self._draw(request, *chosen)
-        return self.service.picture_source(key), kept, self.service.draw_importance(key)
+        key, (kept, notice) = request.session_hash, self._draw(request, *chosen)
+        if notice:  # else the former picture's patches would be drawn on this one
+            kept = empty_panel("Kept patches", "Nothing can be chosen with these settings.")
+        return (
+            self.service.picture_source(key),
+            self.service.draw_picture(key),
+            kept,
+            self.service.draw_importance(key),
+            notice,
+        )
 
     def _draw(self, request: gr.Request, *chosen: object) -> tuple:
         try:
@@ -240,6 +277,22 @@ class _Page:
     def _forget(self, request: gr.Request) -> None:
         self._delete_upload(request)
         self.service.visitors.forget(request.session_hash)
+
+
+def refuse_uploads_js() -> str:
+    """What a browser runs to refuse files that are no pictures or too large, before it sends them."""
+    script = Path(__file__).with_name("uploads.js").read_text(encoding="utf-8")
+    return f"const MOST_MEGABYTES = {MOST_UPLOAD[:-2]};\n{script}"
+
+
+def _head_html(about: str) -> str:
+    """The page's name and what it is for; `about` has a line for what answers, and more for what to know of it."""
+    first, *more = map(escape, about.splitlines())
+    lines = "".join(f"<p>{line}</p>" for line in more)
+    return (
+        "<h1>VisPruner</h1><p>Which patches of a picture are kept, and what is answered from them.</p>"
+        f'<details><summary>About</summary></details><div class="about"><p>{first}</p>{lines}</div>'
+    )
 
 
 def _html(value: str = "", **options) -> gr.HTML:

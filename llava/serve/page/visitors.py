@@ -24,8 +24,12 @@ class Visitor:
     """One visitor: the picture that is talked about, the conversation, and what of it is shown.
 
     `encoded` is None where no model is here to encode it; the others are None where no picture was chosen yet.
+    `picture` and `thumbnail` are `data:` URIs of it, `name` is what it is called, with its size.
     """
 
+    picture: str | None = None
+    thumbnail: str | None = None
+    name: str | None = None
     encoded: Encoded | None = None
     open_chat: Callable[[], LocalChat | ServerChat] | None = None
     chat: LocalChat | ServerChat | None = None
