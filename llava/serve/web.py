@@ -72,7 +72,7 @@ def make_app(service, about: str, allow_urls: bool = False, names: tuple[str, li
     from llava.serve.hosts import OwnNamesOnly
     from llava.serve.page.events import OwnEventsOnly, Uploads
     from llava.serve.page.headers import OwnHostOnly
-    from llava.serve.page.layout import MOST_UPLOAD, build_page, css, theme
+    from llava.serve.page.layout import MOST_UPLOAD, build_page, css, head, theme
 
     app = fastapi.FastAPI(openapi_url=None)  # the pages about it load scripts from elsewhere
     uploads = Uploads()
@@ -99,6 +99,7 @@ def make_app(service, about: str, allow_urls: bool = False, names: tuple[str, li
         mcp_server=False,
         theme=theme(),
         css=css(),
+        head=head(),
     )
 
 

@@ -15,6 +15,9 @@ from llava.serve.page.controls import fitting_controls, setting_controls
 from llava.serve.page.layout import _notice
 from llava.serve.page.service import Service
 from llava.serve.web import make_app
+from tests.serve.conftest import GREEDY
+
+HOW = (0, 7)  # temperature and length
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_pa
         refused = happens(client, "upload", {"path": path, "meta": {"_type": "gradio.FileData"}})
         assert not refused["success"] or "Nothing was uploaded" in refused["output"]["data"][3]
     sent = {"path": str(picture_file), "meta": {"_type": "gradio.FileData"}}
-    asked = happens(client, "submit", sent, False, *asdict(Settings(16)).values())
+    asked = happens(client, "submit", sent, False, *HOW, *asdict(Settings(16)).values())
     assert not asked["success"]
     assert not list(uploads.rglob("picture.png"))
     assert picture_file.exists()
@@ -167,7 +170,7 @@ def test_an_event_that_the_page_does_not_have_is_refused(client, capfd, changed)
 def test_values_that_no_browser_sends_leave_no_traceback(client, capfd):
     nested = [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]
     for value in (None, 5, True, 10**30, 1.5, "x", [], {}, nested, nested[0]):
-        assert not happens(client, "submit", *[value] * (2 + len(fields(Settings))))["success"] or value == "x"
+        assert not happens(client, "submit", *[value] * (4 + len(fields(Settings))))["success"] or value == "x"
         happens(client, "upload", value)
         happens(client, "input", *[value] * len(fields(Settings)))
     for event_data in (None, {}, {"index": "0"}, 5):
@@ -221,7 +224,7 @@ def test_what_a_server_does_not_take_has_no_control(takes_settings, model_server
     from llava.serve.page.vllm_server import VllmServer
 
     model_server.pruning |= {"patches": 144, "takes_settings": takes_settings}
-    service = Service(None, VllmServer(model_server.url, {}), Settings())
+    service = Service(None, VllmServer(model_server.url, GREEDY), Settings())
     controls = setting_controls(service)
     visible = [name for name in controls if controls[name].visible]
     assert visible == (["visual_token_num", "important_ratio"] if takes_settings else [])

@@ -233,7 +233,7 @@ def test_who_waits_is_told_how_many_are_before(service_of, picture_file):
     shown = service.ask("me", "What is it?", SIXTEEN, False)
     assert "Waiting: 2 before you" in next(shown)[0]
     first.leave()
-    assert "Waiting: 1 before you" in next(shown)[0]
+    assert "You are next" in next(shown)[0]
     second.leave()
     assert "Waiting" not in list(shown)[-1][0]
     assert service.queue_state() == "Queue: empty"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -19,7 +20,7 @@ from llava.model.flops import Decoder, tokens_later
 from llava.pruning import Settings
 from llava.pruning.method import NONE
 from llava.serve.page.drawing import Sheet
-from llava.serve.page.selection_view import Kept, kept_patches
+from llava.serve.page.selection_view import Chosen, Kept, kept_patches, watching_decoder
 from llava.serve.page.transcript import Figures
 from llava.vision.grids import fitted_box, get_anyres_image_grid_shape, is_anyres
 
@@ -57,7 +58,7 @@ class LocalModel:
             loaded: what `load_pretrained_model` returned.
             name: what it is called.
             conv_mode: the prompt template; that of the checkpoint's published figures if None.
-            options: transformers' generation options of every answer.
+            options: transformers' generation options to begin with.
 
         Raises InputError for an unknown template.
         """
@@ -80,9 +81,9 @@ class LocalModel:
         """The visual tokens of a picture in as many crops as may be."""
         return most_visual_tokens(self.model, Settings())
 
-    def kept(self, encoded: Encoded, pruning: Settings) -> list[Kept] | None:
+    def kept(self, encoded: Encoded, pruning: Settings, asked: str = "") -> list[Kept] | None:
         """See `kept_patches`."""
-        return kept_patches(self.model, encoded.views, pruning)
+        return kept_patches(self.model, encoded.views, pruning, asked)
 
     def sheet(self, encoded: Encoded) -> Sheet:
         """How the crops of a picture lie, and where it is padded."""
@@ -126,6 +127,10 @@ class LocalChat:
 
     The picture is never encoded again, and while the settings stay, neither is the history computed again. Of the last
     question the unpruned answer can be had too, after the same history. One call at a time.
+
+    Attributes:
+        kept: the settings of the last question and what they kept of the picture, where that was chosen inside the
+            language model.
     """
 
     def __init__(self, model: LocalModel, encoded: Encoded) -> None:
@@ -133,21 +138,32 @@ class LocalChat:
         self._session: Session | None = None  # of the last question that was answered
         self._unpruned: Session | None = None
         self._history: Conversation | None = None  # before that question; None where it was the first
+        self.kept: Chosen | None = None
 
-    def stream(self, question: str, pruning: Settings) -> Generator[str, None, tuple[str, Figures]]:
+    def stream(
+        self, question: str, pruning: Settings, options: dict | None = None, again: bool = False
+    ) -> Generator[str, None, tuple[str, Figures]]:
         """The answer piece by piece; returns all of it, and what it took.
 
+        `options` are transformers' generation options, those to begin with if None. With `again` it takes the place of
+        the last question and answer.
         Raises InputError; the conversation is then as it was.
         """
         history = self._session.conversation if self._session else None
-        session, figures = yield from self._ask(question, pruning, self._session, history)
+        history = self._history if again else history
+        watching = watching_decoder(self._model.model, self._encoded) if pruning.prunes_in_decoder else nullcontext([])
+        with watching as found:
+            session, figures = yield from self._ask(question, pruning, options, self._session, history)
         self._session, self._history = session, history
+        self.kept = (pruning, found[0]) if found else None
         return session.last.text, figures
 
-    def stream_unpruned(self, question: str) -> Generator[str, None, tuple[str, Figures]]:
+    def stream_unpruned(
+        self, question: str, options: dict | None = None
+    ) -> Generator[str, None, tuple[str, Figures]]:
         """The answer to the last question without pruning, after the same history; otherwise as `stream`."""
         pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
-        self._unpruned, figures = yield from self._ask(question, pruning, self._unpruned, self._history)
+        self._unpruned, figures = yield from self._ask(question, pruning, options, self._unpruned, self._history)
         return self._unpruned.last.text, figures
 
     def unpruned_figures(self) -> Figures:
@@ -165,7 +181,12 @@ class LocalChat:
                 session.drop_cache()
 
     def _ask(
-        self, question: str, pruning: Settings, held: Session | None, history: Conversation | None
+        self,
+        question: str,
+        pruning: Settings,
+        options: dict | None,
+        held: Session | None,
+        history: Conversation | None,
     ) -> Generator[str, None, tuple[Session, Figures]]:
         """Ask in a session with these settings and this history: in `held`, if it has these settings."""
         start, times = time.perf_counter(), TokenTimes()
@@ -176,9 +197,14 @@ class LocalChat:
             session = held
         else:
             session = self._session.fork(pruning)
+        before = session.conversation
         if history is not None:
             session.conversation = history
-        yield from session.stream(question, images, stopping_criteria=[times], **self._model.options)
+        try:
+            yield from session.stream(question, images, stopping_criteria=[times], **(options or self._model.options))
+        except BaseException:
+            session.conversation = before
+            raise
         last = session.last
         figures = Figures(
             prompt_tokens=last.prompt_tokens,

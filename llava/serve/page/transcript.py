@@ -3,6 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
+
+from llava.pruning import Settings
+
+if TYPE_CHECKING:
+    from llava.serve.page.selection_view import Chosen
 
 
 @dataclass(frozen=True)
@@ -32,22 +38,58 @@ class Figures:
 
 @dataclass
 class Answer:
-    """One answer: of how many tokens of each crop and how chosen (`label`), its text so far, what it took."""
+    """One answer: of how many tokens of each crop and how chosen (`label`), its text so far, what it took.
+
+    `waiting` says how long it is until its turn; empty where it has it. One that is no longer asked for is not gone on
+    with.
+    """
 
     label: str
     text: str = ""
     figures: Figures = Figures()
     is_asked: bool = True
     is_done: bool = False
+    waiting: str = ""
 
 
 @dataclass
 class Exchange:
-    """A question with its pruned and unpruned answers; of the unpruned one perhaps only the cost is known."""
+    """A question with its pruned and unpruned answers; of the unpruned one perhaps only the cost is known.
+
+    `former` is the exchange whose place it takes, for a question that is asked again.
+    """
 
     question: str
     pruned: Answer
     unpruned: Answer
+    former: "Exchange | None" = None
+
+
+@dataclass
+class Column:
+    """One answer of a comparison: with these settings, beside what it would cost unpruned.
+
+    `error` says why there is no answer; `kept` what was kept of the picture, where that is known of the answer alone.
+    """
+
+    pruning: Settings
+    answer: Answer
+    unpruned: Figures = Figures()
+    error: ValueError | None = None
+    kept: "Chosen | None" = None
+
+
+@dataclass
+class Comparison:
+    """A question that is asked with several settings: a column for each, by its place on the page."""
+
+    question: str
+    columns: dict[int, Column]
+
+    def stop(self) -> None:
+        """Take back what has no answer yet."""
+        for column in self.columns.values():
+            column.answer.is_asked &= column.answer.is_done
 
 
 def quantity(number: float | None, unit: str, step: int) -> str:
@@ -92,6 +134,11 @@ def _share(name: str | None, pruned: Figures, unpruned: Figures) -> str:
     return f"{100 * first / second:.0f} %" if first is not None and second else ""
 
 
+def figure_rows(figures: Figures, unpruned: Figures) -> list[tuple[str, str, str]]:
+    """What an answer took: for each figure what it is called, the figure, and its share of the unpruned one."""
+    return [(title, show(figures), _share(name, figures, unpruned)) for title, show, name in _ROWS]
+
+
 def figures_html(exchange: Exchange | None) -> str:
     """The table of both answers of an exchange; empty for None."""
     if exchange is None:
@@ -112,12 +159,12 @@ def figures_html(exchange: Exchange | None) -> str:
     )
 
 
-def transcript_html(exchanges: Sequence[Exchange], waiting: str = "") -> str:
-    """The conversation; `waiting` is shown below it, such as how many are ahead in the queue."""
-    parts = [f'<p class="waiting">{escape(waiting)}</p>'] if waiting else []
+def transcript_html(exchanges: Sequence[Exchange]) -> str:
+    """The conversation."""
+    parts = []
     for exchange in reversed(exchanges):  # the style turns them round
         asked = [answer for answer in (exchange.pruned, exchange.unpruned) if answer.is_asked]
-        answers = "".join(_answer_html(answer) for answer in asked)
+        answers = "".join(answer_html(answer) for answer in asked)
         parts.append(
             f'<div class="exchange"><div class="question">{_text(exchange.question)}</div>'
             f'<div class="answers">{answers}</div></div>'
@@ -127,10 +174,18 @@ def transcript_html(exchanges: Sequence[Exchange], waiting: str = "") -> str:
     return f'<div class="talk" aria-live="polite">{"".join(parts)}</div>'
 
 
-def _answer_html(answer: Answer) -> str:
-    state = "done" if answer.is_done else "running"
-    text = _text(answer.text) or ('<i class="nothing">(nothing)</i>' if answer.is_done else "")
-    return f'<div class="answer {state}"><div class="label">{escape(answer.label)}</div>{text}</div>'
+def answer_html(answer: Answer) -> str:
+    """One answer, as far as it is; where it will be, what it waits for."""
+    label = f'<div class="label">{escape(answer.label)}</div>'
+    if answer.is_done:
+        text = f'<div class="said">{_text(answer.text)}</div>{_COPY}' if answer.text else '<i class="nothing">(nothing)</i>'
+        return f'<div class="answer done">{label}{text}</div>'
+    text = f'<span class="waiting">{escape(answer.waiting)}</span>' if answer.waiting else _text(answer.text)
+    return f'<div class="answer running">{label}{text}</div>'
+
+
+# page.js copies what stands before it.
+_COPY = '<button type="button" class="copy" title="Copy this answer" aria-label="Copy this answer">Copy</button>'
 
 
 def _text(text: str) -> str:
@@ -141,3 +196,20 @@ def _text(text: str) -> str:
 def notice_html(message: str) -> str:
     """A message about what could not be done; empty for none."""
     return f'<div class="notice" role="alert">{escape(message)}</div>' if message else ""
+
+
+def column_html(column: Column) -> str:
+    """The answer of a comparison's column and what it took; of one that was taken back, that it was."""
+    answer = column.answer
+    if column.error is not None:
+        return ""
+    if not answer.is_asked:
+        return f'<div class="answer"><div class="label">{escape(answer.label)}</div><i class="nothing">(stopped)</i></div>'
+    if not answer.is_done:
+        return answer_html(answer)
+    rows = "".join(
+        f'<tr><th scope="row">{title}</th><td>{figure}</td><td class="share">{share}</td></tr>'
+        for title, figure, share in figure_rows(answer.figures, column.unpruned)
+    )
+    head = '<thead><tr><th></th><th scope="col">here</th><th scope="col">of unpruned</th></tr></thead>'
+    return f'{answer_html(answer)}<table class="figures">{head}<tbody>{rows}</tbody></table>'
