@@ -237,7 +237,7 @@ class _Page:
         length: object,
         *chosen: object,
     ) -> Iterator[tuple]:
-        """As an answer comes: conversation, figures, notice, drawing, the settings' notice, and whether it was asked."""
+        """As an answer comes: conversation, figures, notice, drawing, the settings' notice; whether it was asked."""
         key, kept = request.session_hash, KEEP
         try:
             pruning, options = self._pruning(chosen), self.service.decoding(temperature, length)
