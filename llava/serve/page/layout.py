@@ -13,7 +13,7 @@ from llava.errors import InputError
 from llava.pruning import MethodError, Settings
 from llava.pruning.settings import NAMES
 from llava.serve.page.comparison import Comparison
-from llava.serve.page.controls import answer_controls, fitting_controls, setting_controls
+from llava.serve.page.controls import answer_controls, example_buttons, fitting_controls, setting_controls
 from llava.serve.page.events import COOKIE, Uploads
 from llava.serve.page.links import Link, query_of
 from llava.serve.page.samples import QUESTIONS, samples
@@ -64,7 +64,6 @@ class _Page:
     def __init__(self, service: Service, about: str, uploads: Uploads) -> None:
         self.service, self.uploads, self.samples = service, uploads, samples()
         self.read_uploads: dict[str, Path] = {}  # of whom, until they are deleted
-        self.examples: list[gr.Button] = []
         with gr.Blocks(title="VisPruner", analytics_enabled=False, delete_cache=(60, 600)) as self.blocks:
             self.source = _html(elem_id="source")
             with gr.Row(elem_id="head"):
@@ -81,7 +80,6 @@ class _Page:
                         self._add_results()
                     with gr.Tab("Compare", elem_id="compare-tab", visible=service.takes_settings):
                         self.comparison = Comparison(service, _notice)
-                        self._add_examples()
             self._connect()
 
     def _add_choices(self) -> None:
@@ -106,7 +104,7 @@ class _Page:
             visible=bool(self.samples),
         )
         self.settings = setting_controls(self.service)
-        with gr.Accordion("Answers", open=False, elem_id="answering"):
+        with gr.Accordion("Temperature and length", open=False, elem_id="answering"):
             self.answering = answer_controls(self.service)
 
     def _add_results(self) -> None:
@@ -133,13 +131,8 @@ class _Page:
             self.anew = gr.Button("New conversation", size="sm", min_width=60, elem_id="anew")
             self.link = gr.Button("Copy link", size="sm", min_width=60, elem_id="link")
         self.query = gr.Textbox(visible=False)
-        self._add_examples()
+        self.examples = example_buttons()
         self.figures = _html(elem_id="figures")
-
-    def _add_examples(self) -> None:
-        """Questions that fit the picture, one click away."""
-        with gr.Row(elem_classes="questions"):
-            self.examples += [gr.Button(question, size="sm", min_width=60) for question in QUESTIONS]
 
     def _connect(self) -> None:
         # Where Gradio's preprocessing refuses a value it says nothing of use: `service.pruning` and `_uploaded` do.
@@ -171,7 +164,7 @@ class _Page:
                 **IMMEDIATE,
                 **as_they_are,
             )
-            taken.then(self._fitting_questions, None, self.examples, **IMMEDIATE)
+            taken.then(self._fitting_questions, None, [*self.examples, *self.comparison.examples], **IMMEDIATE)
         gr.on(
             [part.input for part in settings],
             self._draw,
@@ -195,9 +188,9 @@ class _Page:
         self.link.click(
             self._link, [*self.answering, *settings], [self.query, self.notice], **IMMEDIATE, **as_they_are
         ).then(None, self.query, None, js="query => window.llavaLink(query)")
-        for i, button in enumerate(self.examples):
-            question = self.question if i < len(QUESTIONS) else self.comparison.question
-            button.click(None, button, question, js="text => text")
+        for part in (self, self.comparison):
+            for button in part.examples:
+                button.click(None, button, part.question, js="text => text")
         self.comparison.connect(compared, IMMEDIATE)
         self.blocks.unload(self._forget)
         gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **IMMEDIATE)

@@ -151,9 +151,7 @@ class LocalChat:
         self.kept = (pruning, found[0]) if found else None
         return session.last.text, figures
 
-    def stream_unpruned(
-        self, question: str, options: dict | None = None
-    ) -> Generator[str, None, tuple[str, Figures]]:
+    def stream_unpruned(self, question: str, options: dict | None = None) -> Generator[str, None, tuple[str, Figures]]:
         """The answer to the last question without pruning, after the same history; otherwise as `stream`."""
         pruning = replace(self._session.pruning, visual_token_num=None, pruning_method=NONE)
         self._unpruned, figures = yield from self._ask(question, pruning, options, self._unpruned, self._history)
