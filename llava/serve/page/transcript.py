@@ -193,6 +193,10 @@ def answer_html(answer: Answer) -> str:
 _COPY = '<button type="button" class="copy" title="Copy this answer" aria-label="Copy this answer">Copy</button>'
 
 
+def _nothing(why: str) -> str:
+    return f'<i class="nothing">({why})</i>'
+
+
 def _text(text: str) -> str:
     """A text as HTML that says it and nothing else: never markup, links or pictures."""
     return escape(text).replace("\n", "<br>")
