@@ -22,6 +22,7 @@ This file does not import torch.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -116,6 +117,16 @@ def method_label(name: str) -> str:
     if name in METHOD_NAMES:
         return name
     return Path(name).stem if name.endswith(".py") else name.rpartition(".")[2]
+
+
+def method_summary(name: str) -> str:
+    """The first line of what a method's file says of itself; empty where it says nothing, or cannot be read."""
+    own = Path(__file__).with_name("methods") / f"{name}.py"
+    try:
+        source = _read(name, own if name in METHOD_NAMES else _locate(name)[0])
+        return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    except (PruningError, SyntaxError, ValueError):
+        return ""
 
 
 def method_file(name: str) -> Path | None:

@@ -100,7 +100,7 @@ class Comparison:
             self.removes[i].click(partial(self._remove, i), self.shown, every, **immediate)
             settings = list(controls.values())
             gr.on(
-                [part.input for part in settings],
+                [part.change for part in settings],  # `input` does not tell of a number that Gradio bounds
                 partial(self._draw, i),
                 settings,
                 results[:2],

@@ -8,7 +8,7 @@ from dataclasses import Field, fields
 import gradio as gr
 
 from llava.pruning import PruningError, Settings, load_method, method_label
-from llava.pruning.method import NONE
+from llava.pruning.method import NONE, method_summary
 from llava.pruning.settings import NAMES
 from llava.serve.page.samples import QUESTIONS
 from llava.serve.page.service import Service
@@ -74,11 +74,12 @@ def _control(
     name, value, metadata = field.name, getattr(begin, field.name), field.metadata
     words = {"label": metadata.get("label", name), "info": metadata["help"], "elem_id": elem_id}
     words["visible"] = _is_offered(name, service, begin.pruning_method)
+    words["elem_classes"] = [] if name == "visual_token_num" or is_short else ["folded"]  # on a phone
     if is_short:
         words |= {"info": None} | ({"label": "T"} if name == "visual_token_num" else {})
     if name == "pruning_method":
         choices = [(UNPRUNED if method == NONE else method_label(method), method) for method in service.methods]
-        return gr.Dropdown(choices, value=value, **words | {"info": None})
+        return gr.Dropdown(choices, value=value, **words | {"info": method_summary(value)})
     if metadata.get("choices"):
         return gr.Dropdown(list(metadata["choices"]), value=value, **words)
     if name == "visual_token_num":
@@ -109,6 +110,7 @@ def fitting_controls(service: Service, *values: object) -> list:
     if chosen["pruning_method"] in service.methods:  # a visitor who names another file or module must not have it run
         with suppress(PruningError):  # of a user's file; the drawing says what is wrong
             method = load_method(chosen["pruning_method"])
+            updates["pruning_method"] = gr.update(info=method_summary(chosen["pruning_method"]))
             is_read = _reads_budget(chosen["pruning_method"])
             updates["important_ratio"] = gr.update(interactive=method.reads_ratio)
             updates["pruning_seed"] = gr.update(visible=method.draws_at_random)

@@ -22,7 +22,7 @@ from llava.pruning.method import NONE
 from llava.serve.page.drawing import Sheet
 from llava.serve.page.selection_view import Chosen, Kept, kept_patches, watching_decoder
 from llava.serve.page.transcript import Figures
-from llava.vision.grids import get_anyres_image_grid_shape, is_anyres
+from llava.vision.grids import fitted_box, get_anyres_image_grid_shape, is_anyres
 
 
 class TokenTimes(StoppingCriteria):
@@ -86,12 +86,19 @@ class LocalModel:
         return kept_patches(self.model, encoded.views, pruning, asked)
 
     def sheet(self, encoded: Encoded) -> Sheet:
-        """How the crops of a picture lie."""
-        tower = self.model.get_vision_tower()
-        if len(encoded.views.pixels) == 1:
-            return Sheet(tower.num_patches_per_side)
-        grid = get_anyres_image_grid_shape(encoded.size, self.model.config.image_grid_pinpoints, tower.image_size)
-        return Sheet(tower.num_patches_per_side, *grid)
+        """How the crops of a picture lie, and where it is padded."""
+        tower, config, size = self.model.get_vision_tower(), self.model.config, encoded.size
+        side, grid = tower.num_patches_per_side, ()
+        if len(encoded.views.pixels) > 1:
+            grid = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, tower.image_size)
+            target, pixels = tuple(tower.image_size * crops for crops in grid), tower.image_size
+        elif config.image_aspect_ratio == "pad":
+            target, pixels = (max(size), max(size)), max(size)
+        else:
+            return Sheet(side)
+        box = fitted_box(size, target)
+        content = None if box == (0, 0, *target) else tuple(length * side / pixels for length in box)
+        return Sheet(side, *grid, content=content)
 
     def count_visual_tokens(self, encoded: Encoded, pruning: Settings) -> int:
         """How many visual tokens a picture has with these settings."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from llava.serve.page.selection_view import Chosen
     from llava.serve.page.vllm_server import VllmServer
 
+MOST_SHOWN, MOST_THUMBNAIL = 768, 96  # pixels along a side of the picture beside what is kept, and of a small one
 PATCHES = 576  # of a crop of the published checkpoints, where neither a model nor a server says
 NO_PICTURE = "There is no picture yet: upload one, paste one or choose one."
 NO_MODEL = "The answers come from a server. To see the patches here, start the page with --model-path too."
@@ -133,7 +134,8 @@ class Service:
         check_pixels([file], name)
         image = read_picture(file, name, as_displayed=True)
         visitor, encoded = self.visitors.get(key), None if self.model is None else self.model.encode(image)
-        visitor.encoded = encoded
+        visitor.encoded, visitor.name = encoded, f"{name}, {image.width} × {image.height}"
+        visitor.picture, visitor.thumbnail = (drawing.small_uri(image, most) for most in (MOST_SHOWN, MOST_THUMBNAIL))
         if self.server is not None:
             visitor.open_chat = partial(self.server.chat, image, self.patches)
         else:
@@ -148,6 +150,18 @@ class Service:
         if not answered:
             raise InputError("There is no answer yet to be made again.")
         return answered[-1]
+
+    def draw_picture(self, key: str) -> str:
+        """HTML of the picture itself, unpruned; empty where there is none."""
+        visitor = self.visitors.get(key)
+        if visitor.picture is None:
+            return ""
+        return drawing.panel("Picture", visitor.name, drawing.whole_picture(visitor.picture, "The picture, unpruned"))
+
+    def draw_upload(self, key: str) -> str:
+        """HTML of a visitor's picture as a thumbnail with its name."""
+        visitor = self.visitors.get(key)
+        return drawing.uploaded_picture(visitor.thumbnail, visitor.name)
 
     def picture_source(self, key: str) -> str:
         """HTML of the crops of a visitor's picture, which the drawings refer to; empty where there is none here."""
@@ -193,7 +207,7 @@ class Service:
         words = f"{number} of {len(counted) * self.patches}" + (whose if sheet.crops > 1 else "")
         label = f"The picture with its kept patches, {words}, chosen by {method_label(pruning.pruning_method)}"
         names = "important", "diverse" if any(crop.important for crop in kept) else "kept"
-        legend = drawing.kept_legend(counted, self.patches, names)
+        legend = drawing.kept_legend(counted, self.patches, names) + drawing.padding_legend(sheet)
         return drawing.panel(title, words, drawing.draw_kept(sheet, kept, label), legend)
 
     def draw_importance(self, key: str) -> str:
@@ -206,8 +220,10 @@ class Service:
             importance = encoded.views.importance.float().cpu().numpy()
         except PruningError as error:
             return drawing.empty_panel(title, str(error))
-        drawn = drawing.draw_importance(self.model.sheet(encoded), importance, f"A heat map: {title} of each patch")
-        return drawing.panel(title, "of each patch", drawn, drawing.importance_legend(float(importance.max())))
+        sheet, most = self.model.sheet(encoded), float(importance.max())
+        drawn = drawing.draw_importance(sheet, importance, f"A heat map: {title} of each patch")
+        legend = drawing.importance_legend(most) + drawing.padding_legend(sheet)
+        return drawing.panel(title, "of each patch", drawn, legend)
 
     def transcript(self, key: str) -> Shown:
         """HTML of a visitor's conversation, and of what the last answers took."""

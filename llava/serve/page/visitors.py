@@ -23,10 +23,14 @@ MOST_CACHES = 4  # of these have a KV cache: a gigabyte and more for a 7B and a 
 class Visitor:
     """One visitor: the picture that is talked about, the conversation, and what of it is shown.
 
-    `encoded` is None where no model is here to encode it; the others are None where no picture was chosen yet. `scene`
-    is the title of the picture where it is one of the samples.
+    `encoded` is None where no model is here to encode it; the others are None where no picture was chosen yet.
+    `picture` and `thumbnail` are `data:` URIs of it, `name` is what it is called, with its size, and `scene` the title
+    of the picture where it is one of the samples.
     """
 
+    picture: str | None = None
+    thumbnail: str | None = None
+    name: str | None = None
     encoded: Encoded | None = None
     open_chat: Callable[[], LocalChat | ServerChat] | None = None
     chat: LocalChat | ServerChat | None = None
