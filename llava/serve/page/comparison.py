@@ -11,7 +11,7 @@ import gradio as gr
 from llava.pruning import Settings
 from llava.pruning.method import NONE, VISPRUNER
 from llava.pruning.settings import NAMES
-from llava.serve.page.controls import column_controls, fitting_controls
+from llava.serve.page.controls import column_controls, example_buttons, fitting_controls
 from llava.serve.page.service import Service
 from llava.serve.page.transcript import column_html
 
@@ -39,7 +39,8 @@ class Comparison:
             self.question = gr.Textbox(
                 placeholder="Ask all of them", show_label=False, container=False, scale=5, elem_id="compare-question"
             )
-            self.ask = gr.Button("Compare", variant="primary", scale=1, min_width=80, elem_id="compare-ask")
+            self.ask = gr.Button("Compare", variant="primary", scale=1, min_width=100, elem_id="compare-ask")
+        self.examples = example_buttons()
         self.notice = gr.HTML(elem_id="compare-notice", apply_default_css=False)
         self.shown = gr.State(list(range(LEAST)))  # the columns that are on the page
         self.columns, self.removes, self.settings, self.results = [], [], [], []
@@ -54,7 +55,10 @@ class Comparison:
         with gr.Column(min_width=200, visible=i < LEAST, elem_classes="column", elem_id=f"column-{i}") as column:
             self.settings.append(column_controls(self.service, begin, i))
             drawn = gr.HTML(
-                elem_classes="kept", apply_default_css=False, visible=self.service.model is not None, elem_id=f"kept-{i}"
+                elem_classes="kept",
+                apply_default_css=False,
+                visible=self.service.model is not None,
+                elem_id=f"kept-{i}",
             )
             notice = gr.HTML(apply_default_css=False, elem_id=f"notice-{i}")
             said = gr.HTML(apply_default_css=False, elem_id=f"said-{i}")
@@ -96,7 +100,7 @@ class Comparison:
             self.removes[i].click(partial(self._remove, i), self.shown, every, **immediate)
             settings = list(controls.values())
             gr.on(
-                [part.input for part in settings],
+                [part.change for part in settings],  # `input` does not tell of a number that Gradio bounds
                 partial(self._draw, i),
                 settings,
                 results[:2],

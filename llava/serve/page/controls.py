@@ -10,6 +10,7 @@ import gradio as gr
 from llava.pruning import PruningError, Settings, load_method, method_label
 from llava.pruning.method import NONE, method_summary
 from llava.pruning.settings import NAMES
+from llava.serve.page.samples import QUESTIONS
 from llava.serve.page.service import Service
 
 UNPRUNED = "none (unpruned)"
@@ -34,6 +35,12 @@ def column_controls(service: Service, begin: Settings, column: int) -> dict[str,
             if name not in made:
                 add(name)
     return {name: made[name] for name in NAMES}
+
+
+def example_buttons() -> list[gr.Button]:
+    """A row of buttons for questions that fit the picture."""
+    with gr.Row(elem_classes="questions"):
+        return [gr.Button(question, size="sm", min_width=60) for question in QUESTIONS]
 
 
 def answer_controls(service: Service) -> list[gr.components.Component]:
@@ -69,7 +76,7 @@ def _control(
     words["visible"] = _is_offered(name, service, begin.pruning_method)
     words["elem_classes"] = [] if name == "visual_token_num" or is_short else ["folded"]  # on a phone
     if is_short:
-        words["info"] = None
+        words |= {"info": None} | ({"label": "T"} if name == "visual_token_num" else {})
     if name == "pruning_method":
         choices = [(UNPRUNED if method == NONE else method_label(method), method) for method in service.methods]
         return gr.Dropdown(choices, value=value, **words | {"info": method_summary(value)})

@@ -13,7 +13,7 @@ from llava.errors import InputError
 from llava.pruning import MethodError, PruningError, Settings
 from llava.pruning.settings import NAMES
 from llava.serve.page.comparison import Comparison
-from llava.serve.page.controls import answer_controls, fitting_controls, setting_controls
+from llava.serve.page.controls import answer_controls, example_buttons, fitting_controls, setting_controls
 from llava.serve.page.drawing import empty_panel
 from llava.serve.page.events import COOKIE, Uploads
 from llava.serve.page.links import Link, query_of
@@ -66,7 +66,6 @@ class _Page:
     def __init__(self, service: Service, about: str, uploads: Uploads) -> None:
         self.service, self.uploads, self.samples = service, uploads, samples()
         self.read_uploads: dict[str, Path] = {}  # of whom, until they are deleted
-        self.examples: list[gr.Button] = []
         with gr.Blocks(title="VisPruner", analytics_enabled=False, delete_cache=(60, 600)) as self.blocks:
             self.source = _html(elem_id="source")
             with gr.Row(elem_id="head"):
@@ -80,7 +79,6 @@ class _Page:
                         self._add_results()
                     with gr.Tab("Compare", elem_id="compare-tab", visible=service.takes_settings):
                         self.comparison = Comparison(service, _notice)
-                        self._add_examples()
             self._connect()
 
     def _add_choices(self) -> None:
@@ -111,7 +109,7 @@ class _Page:
         _html(fold, elem_id="fold", visible=self.service.takes_settings)  # what it folds is said by the style
         self.settings = setting_controls(self.service)
         self.settings_notice = _html(elem_id="settings-notice", elem_classes="beside")
-        with gr.Accordion("Answers", open=False, elem_id="answering", elem_classes="folded"):
+        with gr.Accordion("Temperature and length", open=False, elem_id="answering", elem_classes="folded"):
             self.answering = answer_controls(self.service)
 
     def _add_results(self) -> None:
@@ -139,13 +137,8 @@ class _Page:
             self.anew = gr.Button("New conversation", size="sm", min_width=60, elem_id="anew")
             self.link = gr.Button("Copy link", size="sm", min_width=60, elem_id="link")
         self.query = gr.Textbox(visible=False)
-        self._add_examples()
+        self.examples = example_buttons()
         self.figures = _html(elem_id="figures")
-
-    def _add_examples(self) -> None:
-        """Questions that fit the picture, one click away."""
-        with gr.Row(elem_classes="questions"):
-            self.examples += [gr.Button(question, size="sm", min_width=60) for question in QUESTIONS]
 
     def _connect(self) -> None:
         # Where Gradio's preprocessing refuses a value it says nothing of use: `service.pruning` and `_uploaded` do.
@@ -179,7 +172,7 @@ class _Page:
                 **IMMEDIATE,
                 **as_they_are,
             )
-            taken.then(self._fitting_questions, None, self.examples, **IMMEDIATE)
+            taken.then(self._fitting_questions, None, [*self.examples, *self.comparison.examples], **IMMEDIATE)
         gr.on(
             [part.change for part in settings],  # `input` does not tell of a number that Gradio bounds
             self._draw,
@@ -203,11 +196,10 @@ class _Page:
         self.link.click(
             self._link, [*self.answering, *settings], [self.query, self.settings_notice], **IMMEDIATE, **as_they_are
         ).then(None, self.query, None, js="query => window.llavaLink(query)")
-        asking = (self.question, self.notice), (self.comparison.question, self.comparison.notice)
-        for i, button in enumerate(self.examples):
-            button.click(None, button, asking[i // len(QUESTIONS)], js="text => [text, '']")
-        for question, notice in asking:  # what was wrong is being changed
-            question.input(None, None, notice, js="() => ''", **IMMEDIATE)
+        for part in (self, self.comparison):
+            for button in part.examples:
+                button.click(None, button, [part.question, part.notice], js="text => [text, '']")
+            part.question.input(None, None, part.notice, js="() => ''", **IMMEDIATE)  # it is being changed
         self.comparison.connect(compared, IMMEDIATE)
         self.blocks.unload(self._forget)
         gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **IMMEDIATE)
@@ -237,7 +229,7 @@ class _Page:
         length: object,
         *chosen: object,
     ) -> Iterator[tuple]:
-        """As an answer comes: conversation, figures, notice, drawing, the settings' notice; whether it was asked."""
+        """As an answer comes: conversation, figures, notice, drawing, the settings' notice, whether it was asked."""
         key, kept = request.session_hash, KEEP
         try:
             pruning, options = self._pruning(chosen), self.service.decoding(temperature, length)

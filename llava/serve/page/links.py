@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from urllib.parse import urlencode
 
 from llava.errors import InputError
@@ -88,12 +88,14 @@ class Link:
         """Take the settings together, if they go together."""
         try:
             pruning = self._service.pruning(**vars(self._service.settings) | given) if given else self.pruning
-            most = self._service.most_tokens(pruning.budget_per)
-            if pruning.visual_token_num > most:
-                raise InputError(f"visual_token_num={pruning.visual_token_num}: there are {most} at most")
-            self.pruning = pruning
         except ValueError as error:
             self._wrong.append(str(error))
+            return
+        most = self._service.most_tokens(pruning.budget_per)
+        if pruning.visual_token_num > most:
+            self._wrong.append(f"visual_token_num={pruning.visual_token_num}: there are {most} at most")
+            pruning = replace(pruning, visual_token_num=self.pruning.visual_token_num)
+        self.pruning = pruning
 
 
 def _scene(samples: list[Sample], text: str) -> int:

@@ -115,7 +115,9 @@ class Service:
         if isinstance(temperature, bool) or not isinstance(temperature, int | float):
             raise InputError(f"temperature must be a number, got {temperature!r}")
         if type(max_new_tokens) is not int or not 1 <= max_new_tokens <= self.most_answer:
-            raise InputError(f"max_new_tokens must be a whole number from 1 to {self.most_answer}, got {max_new_tokens!r}")
+            raise InputError(
+                f"max_new_tokens must be a whole number from 1 to {self.most_answer}, got {max_new_tokens!r}"
+            )
         own = self.options
         return decoding(temperature, own.get("top_p"), own.get("num_beams", 1), max_new_tokens)
 
@@ -368,7 +370,11 @@ class Service:
         yield
 
     def _fill(
-        self, answer: Answer, pieces: Generator[str, None, tuple[str, Figures]], encoded: Encoded | None, pruning: Settings
+        self,
+        answer: Answer,
+        pieces: Generator[str, None, tuple[str, Figures]],
+        encoded: Encoded | None,
+        pruning: Settings,
     ) -> Iterator[None]:
         """Add the pieces of an answer as they come, and in the end what it took, unless it is stopped."""
         with closing(pieces):

@@ -149,9 +149,10 @@ def _share(name: str | None, pruned: Figures, unpruned: Figures) -> str:
     return f"{100 * first / second:.0f} %" if first is not None and second else ""
 
 
-def figure_rows(figures: Figures, unpruned: Figures) -> list[tuple[str, str, str]]:
-    """What an answer took: for each figure what it is called, the figure, and its share of the unpruned one."""
-    return [(title, show(figures), _share(name, figures, unpruned)) for title, show, name in _ROWS]
+def cost_rows(figures: Figures, unpruned: Figures) -> list[tuple[str, str, str]]:
+    """Of the figures those that are no times: what each is called, the figure, and its share of the unpruned one."""
+    costs = [row for row in _ROWS if row[2] in ("visual_tokens", "prompt_tokens", "kv_cache_bytes", "prefill_flops")]
+    return [(title, show(figures), _share(name, figures, unpruned)) for title, show, name in costs]
 
 
 def figures_html(exchange: Exchange | None) -> str:
@@ -206,6 +207,10 @@ def answer_html(answer: Answer) -> str:
 _COPY = '<button type="button" class="copy" title="Copy this answer" aria-label="Copy this answer">Copy</button>'
 
 
+def _nothing(why: str) -> str:
+    return f'<i class="nothing">({why})</i>'
+
+
 def _text(text: str) -> str:
     """A text as HTML that says it and nothing else: never markup, links or pictures."""
     return escape(text).replace("\n", "<br>")
@@ -228,8 +233,8 @@ def column_html(column: Column) -> str:
     if not answer.is_done:
         return answer_html(answer)
     rows = "".join(
-        f'<tr><th scope="row">{title}</th><td>{figure}</td><td class="share">{share}</td></tr>'
-        for title, figure, share in figure_rows(answer.figures, column.unpruned)
+        f'<tr><th scope="row">{title}</th><td>{figure} <span class="share">{share}</span></td></tr>'
+        for title, figure, share in cost_rows(answer.figures, column.unpruned)
     )
-    head = '<thead><tr><th></th><th scope="col">here</th><th scope="col">of unpruned</th></tr></thead>'
-    return f'{answer_html(answer)}<table class="figures">{head}<tbody>{rows}</tbody></table>'
+    caption = "<caption>Cost, and its share of unpruned</caption>" if column.unpruned != Figures() else ""
+    return f'{answer_html(answer)}<table class="figures">{caption}<tbody>{rows}</tbody></table>'

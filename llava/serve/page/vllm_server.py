@@ -202,9 +202,7 @@ class ServerChat:
         self._history, self._messages = history, [*self._with(history, question), answer]
         return text, figures
 
-    def stream_unpruned(
-        self, question: str, options: dict | None = None
-    ) -> Generator[str, None, tuple[str, Figures]]:
+    def stream_unpruned(self, question: str, options: dict | None = None) -> Generator[str, None, tuple[str, Figures]]:
         """The answer to the last question with all patches of a crop, after the same history; otherwise as `stream`."""
         return (yield from self._ask(self._history, question, {"visual_token_num": self._patches}, options))
 
