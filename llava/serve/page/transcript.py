@@ -23,8 +23,8 @@ class Figures:
         prefill_flops: of the language model for the whole prompt.
         answer_tokens: tokens of the answer.
         first_token: seconds from the question's turn to the first token.
-        measured: of how many measurements `first_token` is the median.
         per_second: tokens per second after the first one, measured once.
+        measured: of how many measurements `first_token` is the median.
     """
 
     visual_tokens: int | None = None
@@ -34,8 +34,8 @@ class Figures:
     prefill_flops: int | None = None
     answer_tokens: int | None = None
     first_token: float | None = None
-    measured: int = 1
     per_second: float | None = None
+    measured: int = 1
 
 
 @dataclass
