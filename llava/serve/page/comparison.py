@@ -11,7 +11,7 @@ import gradio as gr
 from llava.pruning import Settings
 from llava.pruning.method import NONE, VISPRUNER
 from llava.pruning.settings import NAMES
-from llava.serve.page.controls import column_controls, example_buttons, fitting_controls
+from llava.serve.page.controls import column_controls, example_buttons, fitting_controls, notice_of_text
 from llava.serve.page.service import Service
 from llava.serve.page.transcript import column_html
 
@@ -41,7 +41,7 @@ class Comparison:
             )
             self.ask = gr.Button("Compare", variant="primary", scale=1, min_width=100, elem_id="compare-ask")
         self.examples = example_buttons()
-        self.notice = gr.HTML(elem_id="compare-notice", apply_default_css=False)
+        self.notice = notice_of_text("compare-notice", "compare-question")
         self.shown = gr.State(list(range(LEAST)))  # the columns that are on the page
         self.columns, self.removes, self.settings, self.results = [], [], [], []
         with gr.Row(elem_id="comparison"):

@@ -68,6 +68,15 @@ def answer_controls(service: Service) -> list[gr.components.Component]:
     ]
 
 
+def notice_of_text(elem_id: str, edited: str) -> gr.HTML:
+    """HTML of what is wrong with the text in the component `edited`; it goes when somebody changes that text."""
+    # Gradio's own event `input` comes with keys alone: not when a text is pasted with the mouse.
+    goes = (
+        f"document.addEventListener('input', event => {{ if (event.target.closest('#{edited}')) props.value = ''; }});"
+    )
+    return gr.HTML(elem_id=elem_id, elem_classes="beside", apply_default_css=False, js_on_load=goes)
+
+
 def _control(
     field: Field, service: Service, begin: Settings, elem_id: str, is_short: bool = False
 ) -> gr.components.Component:

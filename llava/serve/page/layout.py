@@ -13,7 +13,13 @@ from llava.errors import InputError
 from llava.pruning import MethodError, PruningError, Settings
 from llava.pruning.settings import NAMES
 from llava.serve.page.comparison import Comparison
-from llava.serve.page.controls import answer_controls, example_buttons, fitting_controls, setting_controls
+from llava.serve.page.controls import (
+    answer_controls,
+    example_buttons,
+    fitting_controls,
+    notice_of_text,
+    setting_controls,
+)
 from llava.serve.page.drawing import empty_panel
 from llava.serve.page.events import COOKIE, Uploads
 from llava.serve.page.links import Link, query_of
@@ -119,7 +125,7 @@ class _Page:
             heat_is_shown = self.service.model is not None
             self.heat = _html(elem_id="heat", visible=heat_is_shown)
         self.transcript = _html(elem_id="talk")
-        self.notice = _html(elem_id="notice", elem_classes="beside")
+        self.notice = notice_of_text("notice", "question")
         with gr.Row(elem_id="asking", elem_classes="asking"):
             self.question = gr.Textbox(
                 placeholder="Ask about the picture", show_label=False, container=False, scale=5, elem_id="question"
@@ -199,7 +205,6 @@ class _Page:
         for part in (self, self.comparison):
             for button in part.examples:
                 button.click(None, button, [part.question, part.notice], js="text => [text, '']")
-            part.question.input(None, None, part.notice, js="() => ''", **IMMEDIATE)  # it is being changed
         self.comparison.connect(compared, IMMEDIATE)
         self.blocks.unload(self._forget)
         gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **IMMEDIATE)
