@@ -33,9 +33,7 @@ from llava.serve.page.samples import BUNDLED
 
 MOST_SECONDS = 3  # from a signal to the end
 BUNDLED_MODEL = BUNDLED / "checkpoints" / "llava-tiny"
-LIMITS = (
-    "ask for shapes, colours, places and signs. What it says of a photograph means nothing; what is kept of one does."
-)
+LIMITS = "shapes, colours, places and signs. What it says of photographs means nothing."
 
 
 def serve(args: argparse.Namespace) -> None:

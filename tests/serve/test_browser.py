@@ -383,3 +383,19 @@ def test_nothing_is_left_when_the_command_ends(tmp_path):
         process.terminate()
         process.wait(30)
         assert not list(tmp_path.glob("llava-web-*"))
+
+
+def test_the_documents_picture_of_the_page_is_made_by_a_script(tmp_path):
+    output = tmp_path / "folder" / "web.png"
+    done = subprocess.run(
+        [sys.executable, "-m", "docs.examples.draw_page", "--output", output],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{output}\n", "")
+    shown = np.asarray(Image.open(output).convert("RGB"))
+    assert shown.shape[1] == 1500
+    for colour in ((214, 40, 27), (29, 95, 214)):  # outlines of what is kept
+        assert (shown == colour).all(axis=-1).sum() > 1000

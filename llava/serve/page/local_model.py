@@ -232,4 +232,4 @@ class LocalChat:
                     pass
                 measured.append(times.seconds[0] - start)
         is_whole = len(measured) == 3
-        return {"first_token": median(measured), "measured": 3} if is_whole else {}
+        return {"first_token": median(measured), "spread": max(measured) / min(measured)} if is_whole else {}

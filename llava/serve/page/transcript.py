@@ -24,7 +24,8 @@ class Figures:
         answer_tokens: tokens of the answer.
         first_token: seconds from the question's turn to the first token.
         per_second: tokens per second after the first one, measured once.
-        measured: of how many measurements `first_token` is the median.
+        spread: the longest of the three measurements that `first_token` is the median of over the shortest; None where
+            it was measured once.
     """
 
     visual_tokens: int | None = None
@@ -35,7 +36,7 @@ class Figures:
     answer_tokens: int | None = None
     first_token: float | None = None
     per_second: float | None = None
-    measured: int = 1
+    spread: float | None = None
 
 
 @dataclass
@@ -120,15 +121,20 @@ def _prompt(figures: Figures) -> str:
 
 
 def _first_token(figures: Figures) -> str:
-    is_noisy = figures.first_token is not None and figures.measured == 1
-    return (_NOISY if is_noisy else "") + seconds(figures.first_token)
+    is_marked = figures.first_token is not None and _is_noisy(figures)
+    return (_NOISY if is_marked else "") + seconds(figures.first_token)
 
 
-_NOISY = "≈ "  # before what was measured once
+def _is_noisy(figures: Figures) -> bool:
+    """Whether the time to the first token was measured once, or measurements of it differ by more than a half."""
+    return figures.spread is None or figures.spread > 1.5
+
+
+_NOISY = "≈ "
 _NOTE = (
     "KV cache and FLOPs are arithmetic, of the language model for the whole prompt. Times are measured here, and what "
-    "the KV cache has already is not computed again; ≈ is before what was measured once, which is noisy, and other "
-    "times are the median of three."
+    "the KV cache has already is not computed again; ≈ is before noisy ones, which were measured once or "
+    "differ by more than a half; the others are the median of three."
 )
 _ROWS = (
     ("Visual tokens", lambda f: "–" if f.visual_tokens is None else str(f.visual_tokens), "visual_tokens"),
@@ -143,7 +149,7 @@ _ROWS = (
 
 def _share(name: str | None, pruned: Figures, unpruned: Figures) -> str:
     """How much of the unpruned figure the pruned one is; empty where that says nothing."""
-    if name == "first_token" and 1 in (pruned.measured, unpruned.measured):
+    if name == "first_token" and (_is_noisy(pruned) or _is_noisy(unpruned)):
         return ""
     first, second = (getattr(figures, name) if name else None for figures in (pruned, unpruned))
     return f"{100 * first / second:.0f} %" if first is not None and second else ""
