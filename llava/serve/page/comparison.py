@@ -110,7 +110,7 @@ class Comparison:
             )
             gr.on(
                 [controls[name].input for name in ("pruning_method", "budget_per")],
-                lambda *values: fitting_controls(self.service, *values),
+                self._fit,
                 settings,
                 settings,
                 preprocess=False,
@@ -168,6 +168,11 @@ class Comparison:
             return self.service.draw_column(key, i, pruning)
         except ValueError:  # which the answer says too
             return gr.skip()
+
+    def _fit(self, *values: object) -> list:
+        """How a column's controls change with its settings; a column has no room for a line about the method."""
+        updates = dict(zip(NAMES, fitting_controls(self.service, *values)))
+        return list((updates | {"pruning_method": gr.skip()}).values())
 
     def _stop(self, request: gr.Request) -> list:
         results = [gr.skip()] * len(self.all_results)
