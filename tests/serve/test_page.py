@@ -78,7 +78,7 @@ def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_pa
     outside = [str(picture_file), f"{uploads}/../picture.png", "http://127.0.0.1/a.png", str(thumbnail), "", None]
     for path in outside:
         refused = happens(client, "upload", {"path": path, "meta": {"_type": "gradio.FileData"}})
-        assert not refused["success"] or "Nothing was uploaded" in refused["output"]["data"][3]
+        assert not refused["success"] or "Nothing was uploaded" in refused["output"]["data"][4]
     sent = {"path": str(picture_file), "meta": {"_type": "gradio.FileData"}}
     asked = happens(client, "submit", sent, False, *HOW, *asdict(Settings(16)).values())
     assert not asked["success"]
@@ -88,7 +88,7 @@ def test_only_what_was_uploaded_is_read_and_deleted(client, picture_file, tmp_pa
     uploaded = client.post("/gradio_api/upload", files={"files": ("a.png", picture_file.read_bytes())}).json()[0]
     taken = happens(client, "upload", {"path": uploaded, "meta": {"_type": "gradio.FileData"}})
     assert "No question yet" in taken["output"]["data"][1]
-    assert taken["output"]["data"][3] == ""
+    assert taken["output"]["data"][4] == ""
 
 
 @pytest.mark.parametrize(
@@ -122,19 +122,19 @@ def test_an_upload_is_taken_once_by_the_browser_that_sent_it(client, picture_fil
     sent = upload(client, picture_file)
     cookies = dict(client.cookies)
     client.cookies.clear()
-    assert "Nothing was uploaded" in happens(client, "upload", sent)["output"]["data"][3]
+    assert "Nothing was uploaded" in happens(client, "upload", sent)["output"]["data"][4]
     upload(client, picture_file)  # another browser's, of the same name
     other = dict(client.cookies)
     client.cookies.clear()
     assert cookies and other != cookies
     for name, value in cookies.items():
         client.cookies.set(name, value)
-    assert happens(client, "upload", sent)["output"]["data"][3] == ""
-    assert "Nothing was uploaded" in happens(client, "upload", sent)["output"]["data"][3]
+    assert happens(client, "upload", sent)["output"]["data"][4] == ""
+    assert "Nothing was uploaded" in happens(client, "upload", sent)["output"]["data"][4]
     client.cookies.clear()
     for name, value in other.items():
         client.cookies.set(name, value)
-    assert happens(client, "upload", sent)["output"]["data"][3] == ""
+    assert happens(client, "upload", sent)["output"]["data"][4] == ""
 
 
 def test_a_file_is_shown_to_the_browser_that_sent_it_alone(client, picture_file):

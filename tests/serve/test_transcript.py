@@ -46,15 +46,23 @@ def cells(html: str) -> dict[str, list[str]]:
 
 
 def test_the_figures_of_both_answers_stand_beside_each_other():
-    pruned = Answer("16 of 144", "yes", Figures(16, 64, 13, 802_816, 514_000_000, 2, 0.032, 160.0))
-    unpruned = Answer("all 144", "no", Figures(144, 192, 192, 2_408_448, 1_700_000_000, 3, 0.064, 150.0))
+    pruned = Answer("16 of 144", "yes", Figures(16, 64, 13, 802_816, 514_000_000, 2, 0.032, 160.0, 3))
+    unpruned = Answer("all 144", "no", Figures(144, 192, 192, 2_408_448, 1_700_000_000, 3, 0.064, 150.0, 3))
     table = cells(figures_html(Exchange("What?", pruned, unpruned)))
     assert table["Visual tokens"] == ["16", "144", "11 %"]
     assert table["Prompt tokens"] == ["64 (13 new)", "192", "33 %"]
+    assert list(table)[:4] == ["Visual tokens", "Prompt tokens", "KV cache of the prompt", "Prefill FLOPs"]
     assert table["Time to first token"] == ["32 ms", "64 ms", "50 %"]
-    assert table["Tokens per second"] == ["160.0", "150.0", ""]
+    assert table["Tokens per second"] == ["≈ 160.0", "≈ 150.0", ""]
     assert table["KV cache of the prompt"] == ["784 KiB", "2.3 MiB", "33 %"]
     assert table["Prefill FLOPs"] == ["514 MFLOPs", "1.7 GFLOPs", "30 %"]
+
+
+@pytest.mark.parametrize("measured", [(1, 3), (3, 1), (1, 1)])
+def test_a_time_that_was_measured_once_is_marked_and_has_no_share(measured):
+    answers = [Answer("", "", Figures(first_token=0.05, measured=number)) for number in measured]
+    shown = cells(figures_html(Exchange("What?", *answers)))["Time to first token"]
+    assert shown == [*("≈ 50 ms" if number == 1 else "50 ms" for number in measured), ""]
 
 
 def test_what_is_not_known_is_a_dash():

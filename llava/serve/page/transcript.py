@@ -23,7 +23,8 @@ class Figures:
         prefill_flops: of the language model for the whole prompt.
         answer_tokens: tokens of the answer.
         first_token: seconds from the question's turn to the first token.
-        per_second: tokens per second after the first one.
+        per_second: tokens per second after the first one, measured once.
+        measured: of how many measurements `first_token` is the median.
     """
 
     visual_tokens: int | None = None
@@ -34,6 +35,7 @@ class Figures:
     answer_tokens: int | None = None
     first_token: float | None = None
     per_second: float | None = None
+    measured: int = 1
 
 
 @dataclass
@@ -117,19 +119,32 @@ def _prompt(figures: Figures) -> str:
     return f"{figures.prompt_tokens}" + (f" ({new} new)" if new not in (None, figures.prompt_tokens) else "")
 
 
+def _first_token(figures: Figures) -> str:
+    is_noisy = figures.first_token is not None and figures.measured == 1
+    return (_NOISY if is_noisy else "") + seconds(figures.first_token)
+
+
+_NOISY = "≈ "  # before what was measured once
+_NOTE = (
+    "KV cache and FLOPs are arithmetic, of the language model for the whole prompt. Times are measured here, and what "
+    "the KV cache has already is not computed again; ≈ is before what was measured once, which is noisy, and other "
+    "times are the median of three."
+)
 _ROWS = (
     ("Visual tokens", lambda f: "–" if f.visual_tokens is None else str(f.visual_tokens), "visual_tokens"),
     ("Prompt tokens", _prompt, "prompt_tokens"),
-    ("Time to first token", lambda f: seconds(f.first_token), "first_token"),
-    ("Tokens per second", lambda f: "–" if f.per_second is None else f"{f.per_second:.1f}", None),
-    ("Answer tokens", lambda f: "–" if f.answer_tokens is None else str(f.answer_tokens), None),
     ("KV cache of the prompt", lambda f: quantity(f.kv_cache_bytes, "B", 1024), "kv_cache_bytes"),
     ("Prefill FLOPs", lambda f: quantity(f.prefill_flops, "FLOPs", 1000), "prefill_flops"),
+    ("Time to first token", _first_token, "first_token"),
+    ("Tokens per second", lambda f: "–" if f.per_second is None else f"{_NOISY}{f.per_second:.1f}", None),
+    ("Answer tokens", lambda f: "–" if f.answer_tokens is None else str(f.answer_tokens), None),
 )
 
 
 def _share(name: str | None, pruned: Figures, unpruned: Figures) -> str:
-    """How much of the unpruned figure the pruned one is; empty where one is not known, or the unpruned one is 0."""
+    """How much of the unpruned figure the pruned one is; empty where that says nothing."""
+    if name == "first_token" and 1 in (pruned.measured, unpruned.measured):
+        return ""
     first, second = (getattr(figures, name) if name else None for figures in (pruned, unpruned))
     return f"{100 * first / second:.0f} %" if first is not None and second else ""
 
@@ -155,8 +170,7 @@ def figures_html(exchange: Exchange | None) -> str:
         '<table class="figures"><caption>Of the last question</caption><thead><tr><th></th>'
         f'<th scope="col">{escape(exchange.pruned.label)}</th><th scope="col">Unpruned</th><th scope="col">Share</th>'
         f"</tr></thead><tbody>{rows}</tbody></table>"
-        '<p class="note">KV cache and FLOPs are arithmetic, of the language model for the whole prompt; '
-        f"times are measured here, and what the KV cache has already is not computed again.{note}</p>"
+        f'<p class="note">{_NOTE}{note}</p>'
     )
 
 
