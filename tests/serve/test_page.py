@@ -315,3 +315,15 @@ def test_the_api_answers_beside_the_page(client):
     answer = client.post("/v1/chat/completions", json={"model": "tiny", "messages": [message], "max_tokens": 3})
     assert answer.status_code == 200
     assert answer.json()["usage"]["completion_tokens"] == 3
+
+
+def test_a_column_is_drawn_anew_when_its_settings_change(client):
+    events = client.get("/config").json()["dependencies"]
+    number = number_of(client, "load")
+    happening(client, {"data": [], "fn_index": number, "session_hash": "me"})
+    changed = [one["id"] for one in events if any(name == "change" for _, name in one["targets"])]
+    assert len(changed) == 5  # those of the conversation, and of each column
+    for event, tokens in zip(changed[1:], (16, 20, 0, 30)):
+        sent = {"data": [tokens, *list(asdict(Settings()).values())[1:]], "fn_index": event, "session_hash": "me"}
+        drawn, notice = happening(client, sent)["output"]["data"]
+        assert f"{tokens} of 144" in drawn if tokens else "must be at least 1" in notice
