@@ -27,6 +27,7 @@ import hashlib
 import importlib
 import importlib.util
 import pkgutil
+import threading
 from collections.abc import Callable, Iterable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -61,6 +62,7 @@ def discover(package: ModuleType, attribute: str, keys: Callable[[Any], Iterable
 
 
 _FILES = sorted(file.name for file in pkgutil.iter_modules([str(Path(__file__).with_name("methods"))]))
+_PARSING = threading.Lock()  # where two threads parse at once, Python 3.11 raises SystemError
 METHOD_NAMES = tuple(dict.fromkeys((VISPRUNER, NONE, *_FILES)))
 
 
@@ -124,7 +126,8 @@ def method_summary(name: str) -> str:
     own = Path(__file__).with_name("methods") / f"{name}.py"
     try:
         source = _read(name, own if name in METHOD_NAMES else _locate(name)[0])
-        return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        with _PARSING:
+            return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
     except (PruningError, SyntaxError, ValueError):
         return ""
 

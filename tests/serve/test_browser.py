@@ -1,5 +1,6 @@
 """The page in a real browser, as a visitor uses it, from the command on."""
 
+import json
 import os
 import re
 import subprocess
@@ -65,13 +66,13 @@ def browser():
 class Visit:
     """One visitor's page, and every address that it asked for."""
 
-    def __init__(self, browser, address: str, **options) -> None:
+    def __init__(self, browser, address: str, path: str = "", **options) -> None:
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
         self.context.set_default_timeout(WAIT)
         self.page, self.asked_for, self.address = self.context.new_page(), [], address
         self.page.on("request", lambda request: self.asked_for.append(request.url))
         self.page.on("websocket", lambda socket: self.asked_for.append(socket.url))
-        self.page.goto(address)
+        self.page.goto(address + path)
         self.page.wait_for_selector("#kept svg.sheet, #kept .nothing-drawn")
 
     def ask(self, question: str) -> None:
@@ -100,8 +101,12 @@ class Visit:
             arg=number,
         )
 
-    def choose(self, method: str) -> None:
-        self.page.click("#pruning_method input")
+    def outlined(self, place: str) -> int:
+        """How many patches are outlined there."""
+        return sum(path.get_attribute("d").count("M") for path in self.page.locator(f"{place} path.kept").all())
+
+    def choose(self, method: str, control: str = "#pruning_method") -> None:
+        self.page.click(f"{control} input")
         self.page.get_by_role("option", name=method, exact=True).click()
 
     def notice(self, text: str, place: str = "#notice") -> None:
@@ -267,19 +272,131 @@ def test_visitors_with_other_budgets_and_pictures_do_not_disturb_each_other(visi
     assert first.kept("kept") == 16
 
 
-def test_a_new_conversation_forgets_and_stopping_does_not_break_the_page(visit):
+@contextmanager
+def model_taken(address: str):
+    """Somebody else's answer that goes on until the end."""
+    message = {"messages": [{"role": "user", "content": "Hi"}], "stream": True, "temperature": 100, "max_tokens": 1900}
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(f"{address}/v1/chat/completions", json.dumps(message).encode(), headers)
+    with urllib.request.urlopen(asked) as stream:
+        for _ in range(4):
+            stream.readline()
+        yield
+
+
+def test_who_waits_sees_so_in_place_of_the_answer_and_stop_while_something_runs(visit, served):
+    page = visit()
+    assert not page.page.locator("#stop").is_visible()
+    page.ask("What does the sign say?")
+    assert not page.page.locator("#stop").is_visible()
+    page.page.fill("#question textarea, #question input", "What color is the ring?")
+    with model_taken(served[0]):
+        page.page.click("#ask")
+        page.page.locator("#talk .answer.running", has_text="You are next.").wait_for()
+        assert "What color is the ring?" in page.page.inner_text("#talk")
+        page.page.click("#stop")
+        page.page.wait_for_function("!document.querySelector('#talk .running')")
+    assert page.answers() == ["park"]  # the question that was stopped is gone
+    page.page.locator("#stop").wait_for(state="hidden")
+    page.ask("What color is the ring?")
+    assert page.answers() == ["brown"]
+
+
+def test_a_new_conversation_forgets(visit):
     page = visit()
     page.ask("What does the sign say?")
     page.page.click("#anew")
     page.page.wait_for_selector("#talk .empty")
-    page.page.fill("#question textarea, #question input", "Describe the image.")
-    page.page.click("#ask")
-    page.page.click("#stop")
-    page.page.wait_for_function("!document.querySelector('#talk .running')")
-    page.page.click("#anew")
-    page.page.wait_for_selector("#talk .empty")
     page.ask("What does the sign say?")
     assert page.answers() == ["park"]
+
+
+def test_methods_are_compared_beside_each_other(visit, served):
+    page = visit()
+    page.page.get_by_role("tab", name="Compare").click()
+    page.choose("cdpruner", "#pruning_method-1")
+    page.page.locator("#kept-1 .nothing-drawn", has_text="drawn with the answer").wait_for()
+    page.choose("unpruned", "#pruning_method-1")
+    page.page.get_by_role("button", name="What color is the ring?").last.click()
+    page.page.click("#compare-ask")
+    for i, number, share in ((0, "16", "11 %"), (1, "144", "100 %")):
+        column = page.page.locator(f"#column-{i}")
+        column.locator(".answer.done").wait_for()
+        assert column.locator(".said").inner_text() == "brown"
+        assert column.locator("tr", has_text="Visual tokens").locator("td").inner_text().split(" ", 1) == [
+            number,
+            share,
+        ]
+        assert column.locator("tr", has_text="KV cache").is_visible()
+    assert page.outlined("#kept-0") == 16
+    page.page.click("#compare-add")
+    page.page.fill("#visual_token_num-2 input[type=number]", "9")
+    page.page.keyboard.press("Tab")
+    page.choose("cdpruner", "#pruning_method-2")
+    with model_taken(served[0]):
+        page.page.click("#compare-ask")
+        page.page.locator("#said-0", has_text="You are next.").wait_for()
+        page.page.locator("#said-2", has_text="After the answer beside it.").wait_for()
+        page.page.click("#compare-stop")
+        page.page.locator("#said-2", has_text="stopped").wait_for()
+    page.page.click("#compare-ask")
+    page.page.locator("#said-2 .answer.done").wait_for()
+    page.page.wait_for_selector("#kept-2 path.kept")
+    assert page.outlined("#kept-2") == 9
+    page.page.click("#remove-0")
+    page.page.locator("#column-0").wait_for(state="hidden")
+    assert page.page.locator("#comparison .column:visible").count() == 2
+    assert not page.page.locator("#remove-1").is_visible()
+
+
+def test_what_a_question_chooses_is_drawn_with_its_answer(visit):
+    page = visit()
+    for method, number in (("mmtok", 16), ("fastv", 16)):
+        page.choose(method)
+        page.page.locator("#kept .nothing-drawn", has_text="drawn with the answer").wait_for()
+        page.ask("What color is the ring?")
+        page.wait_for_kept(number)
+        page.page.click("#anew")
+        page.page.wait_for_selector("#kept .nothing-drawn")
+
+
+def test_an_answer_is_made_again_with_other_settings_and_copied(visit):
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    page.page.click("#again")
+    page.notice("There is no answer yet")
+    page.ask("What does the sign say?")
+    page.page.fill("#visual_token_num input[type=number]", "40")
+    page.page.keyboard.press("Tab")
+    page.wait_for_kept(40)
+    page.page.click("#again")
+    page.page.locator("#talk .label", has_text="40 of 144").wait_for()
+    page.page.wait_for_selector("#talk .answer.done")
+    assert page.page.locator("#talk .exchange").count() == 1
+    page.page.click("#talk .copy")
+    page.page.locator("#talk .copy", has_text="Copied").wait_for()
+    assert page.page.evaluate("navigator.clipboard.readText()") == page.answers()[0] == "park"
+
+
+def test_a_link_holds_settings_and_scene(visit):
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    page.page.locator("#gallery button.thumbnail-item").nth(1).click()
+    page.page.get_by_role("button", name="Where is the diamond?").first.wait_for()
+    page.choose("divprune")
+    page.page.fill("#visual_token_num input[type=number]", "20")
+    page.page.keyboard.press("Tab")
+    page.page.wait_for_function("document.querySelectorAll('#kept path.important').length == 0")
+    page.page.click("#link")
+    page.page.locator("#link", has_text="Copied").wait_for()
+    link = page.page.evaluate("navigator.clipboard.readText()")
+    assert link == page.page.evaluate("location.href")
+    other = visit(path=link.removeprefix(page.address) + "&important_ratio=7")
+    other.wait_for_kept(20)
+    other.notice("important_ratio=7")
+    assert other.page.input_value("#pruning_method input") == "divprune"
+    other.page.get_by_role("button", name="Where is the diamond?").first.click()
+    other.page.click("#ask")
+    other.page.wait_for_selector("#talk .answer.done")
+    assert other.answers() == ["top left"]
 
 
 def test_what_is_said_is_never_run(visit):

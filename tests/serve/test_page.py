@@ -8,10 +8,12 @@ import pytest
 
 pytest.importorskip("gradio", reason="the extra demo is not installed: see scripts/test_web.sh")
 
+import gradio as gr
 from fastapi.testclient import TestClient
 
 from llava.pruning import MethodError, Settings
-from llava.serve.page.controls import fitting_controls, setting_controls
+from llava.serve.page.comparison import first_settings
+from llava.serve.page.controls import column_controls, fitting_controls, setting_controls
 from llava.serve.page.layout import _notice
 from llava.serve.page.service import Service
 from llava.serve.web import make_app
@@ -65,8 +67,12 @@ def number_of(client, event: str) -> int:
 
 def happens(client, event: str, *data, **more) -> dict:
     """What comes of an event that a visitor's browser reports with this data."""
-    sent = {"data": data, "fn_index": number_of(client, event), "session_hash": "me", **more}
-    assert client.post("/gradio_api/queue/join", json=sent).status_code == 200
+    return happening(client, {"data": data, "fn_index": number_of(client, event), "session_hash": "me", **more})
+
+
+def happening(client, sent: dict, query: str = "") -> dict:
+    """What comes of what a browser sends from a page with this query."""
+    assert client.post(f"/gradio_api/queue/join{query}", json=sent).status_code == 200
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "me"}) as stream:
         messages = [json.loads(line.removeprefix("data:")) for line in stream.iter_lines() if line.startswith("data:")]
     return next(message for message in messages if message["msg"] == "process_completed")
@@ -209,6 +215,51 @@ def test_a_page_of_another_site_may_not_read_what_gradio_says(service_of, tmp_pa
         assert client.post("/gradio_api/reset", json={"event_id": "a"}, headers={"origin": here}).status_code == 200
 
 
+def test_every_column_has_a_control_for_every_setting_and_unpruned_is_one_of_its_choices(service_of):
+    service = service_of()
+    beginnings = first_settings(service)
+    assert len(beginnings) == 4 and len({str(own) for own in beginnings}) == 4
+    assert beginnings[0] == service.settings and "none" in [own.pruning_method for own in beginnings]
+    for i, begin in enumerate(beginnings):
+        with gr.Blocks():
+            controls = column_controls(service, begin, i)
+        assert {name: control.value for name, control in controls.items()} == asdict(begin)
+        assert ("unpruned", "none") in controls["pruning_method"].choices
+        assert len({control.elem_id for control in controls.values()}) == len(fields(Settings))
+
+
+def event_of(client, elem_id: str) -> dict:
+    """The event of a click on what has this id."""
+    config = client.get("/config").json()
+    number = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == elem_id)
+    return next(one for one in config["dependencies"] if [number, "click"] in one["targets"])
+
+
+def test_columns_are_added_up_to_four_and_removed_down_to_two(client):
+    def click(elem_id: str) -> list[bool]:
+        """Which columns are there after it."""
+        event = event_of(client, elem_id)
+        sent = {"data": [None], "fn_index": event["id"], "session_hash": "me"}
+        shown = happening(client, sent)["output"]["data"][2:6]
+        return [column["visible"] for column in shown]
+
+    assert click("remove-0") == [True, True, False, False]
+    assert click("compare-add") == [True, True, True, False]
+    assert click("compare-add") == click("compare-add") == [True] * 4
+    assert click("remove-1") == [True, False, True, True]
+    assert click("remove-0") == click("remove-0") == [False, False, True, True]
+    assert click("compare-add") == [True, False, True, True]
+
+
+def test_the_page_begins_as_its_address_says(client):
+    sent = {"data": [], "fn_index": number_of(client, "load"), "session_hash": "me"}
+    begun = happening(client, sent, "?visual_token_num=40&pruning_method=random&scene=fire&colour=3")
+    said = json.dumps(begun["output"]["data"])
+    assert "colour=3: the page has no such setting" in said
+    values = [update.get("value") for update in begun["output"]["data"][-len(fields(Settings)) :]]
+    assert values == [40, 0.5, "random", 0, "crop", "renumbered"]
+
+
 def test_every_setting_has_a_control(service_of):
     names = [field.name for field in fields(Settings)]
     controls = setting_controls(service_of())
@@ -232,8 +283,9 @@ def test_what_a_server_does_not_take_has_no_control(takes_settings, model_server
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     with TestClient(make_app(service, "a server")) as client:
         parts = client.get("/config").json()["components"]
-    (compare,) = (part["props"]["visible"] for part in parts if part["props"].get("elem_id") == "compare")
-    assert compare is takes_settings
+    for name in ("compare", "compare-tab"):
+        (offered,) = (part["props"]["visible"] for part in parts if part["props"].get("elem_id") == name)
+        assert offered is takes_settings
 
 
 def test_controls_fit_the_method_and_the_budget(service_of):
@@ -263,3 +315,15 @@ def test_the_api_answers_beside_the_page(client):
     answer = client.post("/v1/chat/completions", json={"model": "tiny", "messages": [message], "max_tokens": 3})
     assert answer.status_code == 200
     assert answer.json()["usage"]["completion_tokens"] == 3
+
+
+def test_a_column_is_drawn_anew_when_its_settings_change(client):
+    events = client.get("/config").json()["dependencies"]
+    number = number_of(client, "load")
+    happening(client, {"data": [], "fn_index": number, "session_hash": "me"})
+    changed = [one["id"] for one in events if any(name == "change" for _, name in one["targets"])]
+    assert len(changed) == 5  # those of the conversation, and of each column
+    for event, tokens in zip(changed[1:], (16, 20, 0, 30)):
+        sent = {"data": [tokens, *list(asdict(Settings()).values())[1:]], "fn_index": event, "session_hash": "me"}
+        drawn, notice = happening(client, sent)["output"]["data"]
+        assert f"{tokens} of 144" in drawn if tokens else "must be at least 1" in notice

@@ -16,21 +16,12 @@ from llava.pruning import Settings
 from llava.serve.page.drawing import crop_images
 from llava.serve.page.selection_view import kept_patches
 from llava.serve.page.service import Service
-from llava.serve.page.transcript import Exchange
 from llava.serve.page.visitors import Visitors
 from tests.conftest import generate_alone, picture
-from tests.serve.conftest import GREEDY
+from tests.serve.conftest import GREEDY, SIXTEEN, ask
 from tests.serve.test_drawing import Drawing
 
 BLIND = Settings(8, pruning_method="blind")
-SIXTEEN = Settings(16)
-
-
-def ask(service: Service, key: str, question: str, pruning: Settings = SIXTEEN, compare: bool = False) -> Exchange:
-    """The exchange that the question becomes."""
-    for _ in service.ask(key, question, pruning, compare):
-        pass
-    return service.visitors.get(key).exchanges[-1]
 
 
 def alone(service: Service, file, prompt: str, pruning: Settings) -> str:

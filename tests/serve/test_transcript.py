@@ -80,6 +80,14 @@ def test_the_newest_exchange_comes_first_for_the_style_to_turn_round():
     assert order == sorted(order)
 
 
+def test_what_waits_says_so_where_its_answer_will_be():
+    exchange = Exchange("What?", Answer("pruned", waiting="You are next."), Answer("whole", is_asked=False))
+    html = transcript_html([exchange])
+    assert html.index("What?") < html.index('<div class="answer running">') < html.index("You are next.")
+    exchange.pruned.waiting, exchange.pruned.text = "", "ye"
+    assert "You are next" not in transcript_html([exchange])
+
+
 def test_only_answers_that_were_asked_are_shown():
     exchange = Exchange("What?", Answer("pruned", "yes", is_done=True), Answer("whole", is_asked=False))
     assert "whole" not in transcript_html([exchange])

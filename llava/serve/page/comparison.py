@@ -101,7 +101,7 @@ class Comparison:
             settings = list(controls.values())
             gr.on(
                 [part.change for part in settings],  # `input` does not tell of a number that Gradio bounds
-                partial(self._draw, i),
+                self._drawing_of(i),
                 settings,
                 results[:2],
                 trigger_mode="always_last",
@@ -110,7 +110,7 @@ class Comparison:
             )
             gr.on(
                 [controls[name].input for name in ("pruning_method", "budget_per")],
-                lambda *values: fitting_controls(self.service, *values),
+                self._fit,
                 settings,
                 settings,
                 preprocess=False,
@@ -151,15 +151,24 @@ class Comparison:
         comparison = self.service.visitors.get(key).comparison
         for i, values in self._by_column(shown, chosen).items():
             column = comparison and comparison.columns.get(i)
-            drawing, notice = self._draw(i, request, *values)
+            drawing, notice = self._draw(i, key, values)
             if column and column.error is not None:
                 notice = self._notice(column.error)
             results[3 * i : 3 * i + 3] = [drawing, notice, column_html(column) if column else ""]
         return results
 
-    def _draw(self, i: int, request: gr.Request, *values: object) -> tuple:
+    def _drawing_of(self, i: int) -> Callable:
+        """What draws a column anew: by its annotation Gradio knows what takes the request."""
+
+        def draw(request: gr.Request, *values: object) -> tuple:
+            return self._draw(i, request.session_hash, values)
+
+        return draw
+
+    def _draw(self, i: int, key: str, values: Sequence) -> tuple:
+        """The drawing of a column, and its error."""
         try:
-            return self.service.draw_column(request.session_hash, i, self._pruning(values)), ""
+            return self.service.draw_column(key, i, self._pruning(values)), ""
         except ValueError as error:
             return gr.skip(), self._notice(error)
 
@@ -168,6 +177,11 @@ class Comparison:
             return self.service.draw_column(key, i, pruning)
         except ValueError:  # which the answer says too
             return gr.skip()
+
+    def _fit(self, *values: object) -> list:
+        """How a column's controls change with its settings; a column has no room for a line about the method."""
+        updates = dict(zip(NAMES, fitting_controls(self.service, *values)))
+        return list((updates | {"pruning_method": gr.skip()}).values())
 
     def _stop(self, request: gr.Request) -> list:
         results = [gr.skip()] * len(self.all_results)

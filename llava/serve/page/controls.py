@@ -13,7 +13,7 @@ from llava.pruning.settings import NAMES
 from llava.serve.page.samples import QUESTIONS
 from llava.serve.page.service import Service
 
-UNPRUNED = "none (unpruned)"
+UNPRUNED = "unpruned"  # what the method `none` is called here
 
 
 def setting_controls(service: Service) -> dict[str, gr.components.Component]:
@@ -88,7 +88,7 @@ def _control(
         words |= {"info": None} | ({"label": "T"} if name == "visual_token_num" else {})
     if name == "pruning_method":
         choices = [(UNPRUNED if method == NONE else method_label(method), method) for method in service.methods]
-        return gr.Dropdown(choices, value=value, **words | {"info": method_summary(value)})
+        return gr.Dropdown(choices, value=value, **words | {"info": None if is_short else method_summary(value)})
     if metadata.get("choices"):
         return gr.Dropdown(list(metadata["choices"]), value=value, **words)
     if name == "visual_token_num":

@@ -199,12 +199,8 @@ def answer_html(answer: Answer) -> str:
     """One answer, as far as it is; where it will be, what it waits for."""
     label = f'<div class="label">{escape(answer.label)}</div>'
     if answer.is_done:
-        text = (
-            f'<div class="said">{_text(answer.text)}</div>{_COPY}'
-            if answer.text
-            else '<i class="nothing">(nothing)</i>'
-        )
-        return f'<div class="answer done">{label}{text}</div>'
+        said = f'<div class="said">{_text(answer.text)}</div>{_COPY}' if answer.text else _nothing("nothing")
+        return f'<div class="answer done">{label}{said}</div>'
     text = f'<span class="waiting">{escape(answer.waiting)}</span>' if answer.waiting else _text(answer.text)
     return f'<div class="answer running">{label}{text}</div>'
 
@@ -233,9 +229,7 @@ def column_html(column: Column) -> str:
     if column.error is not None:
         return ""
     if not answer.is_asked:
-        return (
-            f'<div class="answer"><div class="label">{escape(answer.label)}</div><i class="nothing">(stopped)</i></div>'
-        )
+        return f'<div class="answer"><div class="label">{escape(answer.label)}</div>{_nothing("stopped")}</div>'
     if not answer.is_done:
         return answer_html(answer)
     rows = "".join(
