@@ -69,7 +69,7 @@ class Link:
     def problem(self) -> str:
         if not self._wrong:
             return ""
-        return f"Of the link the page could not take {'; '.join(self._wrong)}. It begins with its own there."
+        return f"Not taken from the link: {'; '.join(self._wrong)}. The page's own values are used there."
 
     def _answer(self, name: str, text: str) -> None:
         values = self.answering | {name: ANSWERING[name](text)}
