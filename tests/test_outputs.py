@@ -32,6 +32,7 @@ FILES = {
     "scripts.benchmarks.answering": ["--model-path", "none", *QUESTIONS, "--output"],
     "scripts.benchmarks.selection": ["--output"],
     "scripts.benchmarks.side_by_side": ["--model-path", "none", *QUESTIONS, "--visual_token_num", "8", "--output"],
+    "docs.examples.draw_page": ["--output"],
     "docs.examples.draw_selection": ["--model-path", "none", "--output"],
 }
 # Module -> options up to a folder, and a file that is written in it.

@@ -22,10 +22,12 @@ This file does not import torch.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
 import pkgutil
+import threading
 from collections.abc import Callable, Iterable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -60,6 +62,7 @@ def discover(package: ModuleType, attribute: str, keys: Callable[[Any], Iterable
 
 
 _FILES = sorted(file.name for file in pkgutil.iter_modules([str(Path(__file__).with_name("methods"))]))
+_PARSING = threading.Lock()  # where two threads parse at once, Python 3.11 raises SystemError
 METHOD_NAMES = tuple(dict.fromkeys((VISPRUNER, NONE, *_FILES)))
 
 
@@ -116,6 +119,17 @@ def method_label(name: str) -> str:
     if name in METHOD_NAMES:
         return name
     return Path(name).stem if name.endswith(".py") else name.rpartition(".")[2]
+
+
+def method_summary(name: str) -> str:
+    """The first line of what a method's file says of itself; empty where it says nothing, or cannot be read."""
+    own = Path(__file__).with_name("methods") / f"{name}.py"
+    try:
+        source = _read(name, own if name in METHOD_NAMES else _locate(name)[0])
+        with _PARSING:
+            return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    except (PruningError, SyntaxError, ValueError):
+        return ""
 
 
 def method_file(name: str) -> Path | None:

@@ -72,6 +72,7 @@ class Settings:
         "share of them chosen by [CLS] attention",
         least=0,
         most=1,
+        label="Important ratio",
         is_read=lambda own: load_method(own.pruning_method).reads_ratio,
         unread=None,
     )

@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import threading
+from pathlib import Path
 from typing import NoReturn
 
 from llava.cli import CommandParser, run_command
@@ -31,6 +32,8 @@ from llava.pruning.settings import DEFAULTS, add_settings_arguments
 from llava.serve.page.samples import BUNDLED
 
 MOST_SECONDS = 3  # from a signal to the end
+BUNDLED_MODEL = BUNDLED / "checkpoints" / "llava-tiny"
+LIMITS = "shapes, colours, places and signs. What it says of photographs means nothing."
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -56,7 +59,7 @@ def make_app(service, about: str, allow_urls: bool = False, names: tuple[str, li
 
     Args:
         service: what the page does.
-        about: a line that says what answers.
+        about: a line that says what answers; further lines say what to know of it.
         allow_urls: whether pictures that the API is sent may be URLs, which this machine then fetches.
         names: what `OwnNamesOnly` takes; None for an app that is not reached over a network.
     """
@@ -67,7 +70,7 @@ def make_app(service, about: str, allow_urls: bool = False, names: tuple[str, li
     from llava.serve.hosts import OwnNamesOnly
     from llava.serve.page.events import OwnEventsOnly, Uploads
     from llava.serve.page.headers import OwnHostOnly
-    from llava.serve.page.layout import MOST_UPLOAD, build_page, css, theme
+    from llava.serve.page.layout import MOST_UPLOAD, build_page, css, head, theme
 
     app = fastapi.FastAPI(openapi_url=None)  # the pages about it load scripts from elsewhere
     uploads = Uploads()
@@ -94,6 +97,7 @@ def make_app(service, about: str, allow_urls: bool = False, names: tuple[str, li
         mcp_server=False,
         theme=theme(),
         css=css(),
+        head=head(),
     )
 
 
@@ -110,7 +114,7 @@ def _model_options(args: argparse.Namespace) -> ModelOptions:
             raise InputError(f"with --server, conv-mode, num_beams, {' and '.join(of_server)} are the server's")
         if args.allow_urls:
             raise InputError("--allow-urls is of the HTTP API, which a page with --server does not have")
-    path = args.model_path or str(BUNDLED / "checkpoints" / "llava-tiny")
+    path = args.model_path or str(BUNDLED_MODEL)
     return model_options(argparse.Namespace(**vars(args) | {"model_path": path}))
 
 
@@ -129,9 +133,13 @@ def _service(args: argparse.Namespace, model: ModelOptions, options: dict) -> tu
     if server is not None:
         return Service(local, server, model.pruning), f"{server.about}; {model.name} draws"
     where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
-    template = local.template.name
-    about = f"{model.name}, {local.patches} patches of a crop, {where}, template {template}"
-    return Service(local, None, model.pruning), about
+    about = [
+        f"{model.name}, {local.patches} patches of a crop, {where}, template {local.template.name}: the words around "
+        "picture and question",
+    ]
+    if Path(model.model_path).resolve() == BUNDLED_MODEL:
+        about.append(f"{model.name} knows drawn scenes only: {LIMITS}")
+    return Service(local, None, model.pruning), "\n".join(about)
 
 
 def _listen(host: str, port: int) -> socket.socket:

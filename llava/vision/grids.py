@@ -4,6 +4,7 @@ Liu et al., "LLaVA-NeXT: Improved reasoning, OCR, and world knowledge" (2024); n
 """
 
 import ast
+import math
 import re
 
 from llava.constants import IMAGE_ASPECT_RATIOS
@@ -102,6 +103,19 @@ def get_anyres_image_grid_shape(
     """How many crops of `patch_size` pixels an image of `image_size` (W, H) is cut into: (across, down)."""
     width, height = select_best_resolution(image_size, parse_grid_pinpoints(grid_pinpoints, patch_size))
     return width // patch_size, height // patch_size
+
+
+def fitted_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Where a picture of `size` (W, H) lies when it is scaled into `target` (W, H) and centred there.
+
+    Returns (left, top, width, height) in pixels; the rest of the target is padding.
+    """
+    scale_w, scale_h = target[0] / size[0], target[1] / size[1]
+    if scale_w < scale_h:
+        width, height = target[0], min(math.ceil(size[1] * scale_w), target[1])
+    else:
+        width, height = min(math.ceil(size[0] * scale_h), target[0]), target[1]
+    return (target[0] - width) // 2, (target[1] - height) // 2, width, height
 
 
 def unpad_box(width: int, height: int, original_size: tuple[int, int]) -> tuple[int, int, int, int]:

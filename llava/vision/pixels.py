@@ -1,13 +1,11 @@
 """Pictures -> the vision tower's pixels, without large images on the way. Names and signatures are upstream LLaVA's."""
 
-import math
-
 import numpy as np
 import torch
 from PIL import Image
 
 from llava.errors import InputError
-from llava.vision.grids import is_anyres, parse_grid_pinpoints, select_best_resolution, unpad_box
+from llava.vision.grids import fitted_box, is_anyres, parse_grid_pinpoints, select_best_resolution, unpad_box
 from llava.vision.pictures import read_picture
 from llava.vision.processors import tower_processor
 
@@ -131,16 +129,9 @@ def resize_width_first(image: Image.Image, size: tuple[int, int]) -> Image.Image
 
 def resize_and_pad_image(image: Image.Image, target_resolution: tuple[int, int]) -> Image.Image:
     """Scale the image into `target_resolution` (W, H), centred on black."""
-    target_width, target_height = target_resolution
-    scale_w, scale_h = target_width / image.width, target_height / image.height
-    if scale_w < scale_h:
-        new_size = (target_width, min(math.ceil(image.height * scale_w), target_height))
-    else:
-        new_size = (min(math.ceil(image.width * scale_h), target_width), target_height)
-    padded = Image.new("RGB", (target_width, target_height), (0, 0, 0))
-    padded.paste(
-        resize_width_first(image, new_size), ((target_width - new_size[0]) // 2, (target_height - new_size[1]) // 2)
-    )
+    left, top, width, height = fitted_box(image.size, target_resolution)
+    padded = Image.new("RGB", target_resolution, (0, 0, 0))
+    padded.paste(resize_width_first(image, (width, height)), (left, top))
     return padded
 
 

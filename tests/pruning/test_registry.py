@@ -16,6 +16,7 @@ from llava.pruning import (
     method_label,
     select,
 )
+from llava.pruning.method import method_summary
 from tests.conftest import IMAGE, ROOT, ask, count_visual_tokens, load, picture
 
 FIRST_PATCHES = """
@@ -49,6 +50,18 @@ def test_vispruner_comes_first_and_every_method_is_a_file():
     for name in METHOD_NAMES:
         assert isinstance(load_method(name), Method)
         assert load_method(name).in_decoder == hasattr(load_method(name), "prune_decoder")
+
+
+def test_every_method_says_in_a_line_what_it_does(mine):
+    lines = {name: method_summary(name) for name in METHOD_NAMES}
+    assert all(20 < len(line) < 130 and line.endswith(".") for line in lines.values()), lines
+    assert len(set(lines.values())) == len(lines)
+    assert method_summary(str(mine)) == ""
+    mine.write_text('"""Keep the first ones.\n\nMore of it."""\n' + FIRST_PATCHES)
+    assert method_summary(str(mine)) == "Keep the first ones."
+    for broken in ("def select(:", "\0"):
+        mine.write_text(broken)
+        assert method_summary(str(mine)) == ""
 
 
 def test_a_method_from_a_file_chooses_what_it_says(mine, loaded):

@@ -13,10 +13,19 @@ from PIL import Image
 from llava.pruning import Settings
 from llava.serve.page.local_model import LocalModel
 from llava.serve.page.service import Service
+from llava.serve.page.transcript import Exchange
 from tests.conftest import picture
 from tests.inference.conftest import encoded, watch  # noqa: F401
 
 GREEDY = {"do_sample": False, "max_new_tokens": 7}
+SIXTEEN = Settings(16)
+
+
+def ask(service: Service, key: str, question: str, pruning: Settings = SIXTEEN, compare: bool = False) -> Exchange:
+    """The exchange that the question becomes."""
+    for _ in service.ask(key, question, pruning, compare):
+        pass
+    return service.visitors.get(key).exchanges[-1]
 
 
 class ModelServer(ThreadingHTTPServer):

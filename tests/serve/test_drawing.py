@@ -18,8 +18,11 @@ from llava.serve.page.drawing import (
     draw_kept,
     empty_panel,
     heat_colours,
+    importance_legend,
     kept_legend,
+    padding_legend,
     picture_source,
+    small_uri,
 )
 from llava.serve.page.selection_view import Kept
 from tests.conftest import picture
@@ -108,6 +111,61 @@ def test_more_importance_is_lighter_and_none_at_all_can_be_drawn():
     light = colours @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(light) > 0).all()
     assert "data:image/png" in draw_importance(Sheet(2), np.zeros((1, 4)), "words")
+
+
+def test_the_legend_has_the_colours_that_are_drawn():
+    importance = np.full((1, 16), 0.1)
+    importance[0, :3] = 0, 0.4, 0.2
+    drawing = Drawing(draw_importance(Sheet(4), importance, "words"))
+    (drawn,) = [pixels_of(attributes["href"]) for tag, attributes, _ in drawing.elements if tag == "image"]
+    assert drawn.shape == (4, 4, 3)  # how opaque it is, the style says, of the legend too
+    legend = importance_legend(0.4)
+    colours = [tuple(map(int, colour)) for colour in re.findall(r"rgb\((\d+), (\d+), (\d+)\)", legend)]
+    assert "40.0 %" in legend
+    for patch, share in ((0, 0), (1, 1), (2, 0.5), (3, 0.25)):  # of the bar's length
+        assert tuple(drawn[0, patch]) == colours[round(share * (len(colours) - 1))]
+
+
+def hatched(html: str, side: int) -> list[np.ndarray]:
+    """Of each crop, which patches are wholly hatched: (side, side)."""
+    crops = re.findall(r'<g class="crop".*?</g>', html)
+    found = []
+    for crop in crops:
+        path = re.search(r'<path class="padding" fill-rule="evenodd" d="M0 0h(\d+)v\1h-\1zM(.*?)"', crop)
+        is_hatched = np.zeros((side, side), bool)
+        if path:
+            left, top, right, bottom = map(float, re.fullmatch(r"(\S+) (\S+)H(\S+)V(\S+)H\1z", path[2]).groups())
+            for y, x in np.ndindex(side, side):
+                is_hatched[y, x] = x + 1 <= left or x >= right or y + 1 <= top or y >= bottom
+        found.append(is_hatched)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sheet", "picture_in"),
+    [
+        (Sheet(4), [(0, 0, 4, 4)]),
+        (Sheet(4, content=(0, 1.5, 4, 1)), [(0, 1, 4, 3)]),  # whole patches are hatched, not those on an edge
+        (Sheet(4, 2, 1, content=(1, 0, 6, 4)), [(0, 0, 4, 4), (1, 0, 4, 4), (0, 0, 3, 4)]),
+        (Sheet(4, 1, 2, content=(0, 4, 4, 2)), [(0, 0, 4, 4), (0, 0, 0, 0), (0, 0, 4, 2)]),
+        (Sheet(4, 2, 2), [(0, 0, 4, 4)] * 5),
+    ],
+)
+def test_padding_is_hatched_and_called_so(sheet, picture_in):
+    every, importance = [kept({0}, {5})] * sheet.crops, np.ones((sheet.crops, 16))
+    wanted = []
+    for left, top, right, bottom in picture_in:
+        wanted.append(np.ones((4, 4), bool))
+        wanted[-1][top:bottom, left:right] = False
+    for html in (draw_kept(sheet, every, "words"), draw_importance(sheet, importance, "words")):
+        assert np.array_equal(hatched(html, 4), wanted)
+    assert ("padding" in padding_legend(sheet)) is bool(np.any(wanted))
+
+
+def test_a_small_picture_has_the_proportions_of_the_large_one():
+    assert pixels_of(small_uri(picture(400, 100), 96)).shape == (24, 96, 3)
+    assert pixels_of(small_uri(picture(40, 30), 96)).shape == (30, 40, 3)
+    assert pixels_of(small_uri(Image.new("RGB", (2000, 1)), 96)).shape == (1, 96, 3)
 
 
 def pixels_of(uri: str) -> np.ndarray:

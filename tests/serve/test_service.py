@@ -4,6 +4,7 @@ import re
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,23 +13,15 @@ from llava.inference import Session
 from llava.model.encode import choose
 from llava.model.flops import Decoder
 from llava.pruning import Settings
+from llava.serve.page.drawing import crop_images
 from llava.serve.page.selection_view import kept_patches
 from llava.serve.page.service import Service
-from llava.serve.page.transcript import Exchange
 from llava.serve.page.visitors import Visitors
 from tests.conftest import generate_alone, picture
-from tests.serve.conftest import GREEDY
+from tests.serve.conftest import GREEDY, SIXTEEN, ask
 from tests.serve.test_drawing import Drawing
 
 BLIND = Settings(8, pruning_method="blind")
-SIXTEEN = Settings(16)
-
-
-def ask(service: Service, key: str, question: str, pruning: Settings = SIXTEEN, compare: bool = False) -> Exchange:
-    """The exchange that the question becomes."""
-    for _ in service.ask(key, question, pruning, compare):
-        pass
-    return service.visitors.get(key).exchanges[-1]
 
 
 def alone(service: Service, file, prompt: str, pruning: Settings) -> str:
@@ -65,6 +58,41 @@ def test_the_drawn_patches_are_those_that_the_model_keeps(service_of, picture_fi
         for name, kinds in (("important", [crop.important for crop in kept]), ("other", [c.others for c in kept])):
             drawn = [{y * 12 + x for x, y in squares} for squares in drawing.squares(name)]
             assert drawn == [set(kind) for kind in kinds if kind]
+
+
+@pytest.mark.parametrize("size", [(300, 100), (100, 260), (200, 200)])
+@pytest.mark.parametrize("version", ["v1.5", "v1.6"])
+def test_padding_is_where_the_tower_sees_nothing_of_the_picture(service_of, tmp_path, monkeypatch, version, size):
+    service, file = service_of(version), tmp_path / "white.png"
+    if version == "v1.5":
+        monkeypatch.setattr(service.model.model.config, "image_aspect_ratio", "pad")
+    Image.new("RGB", size, "white").save(file)
+    service.take_picture("me", file, "white.png")
+    seen = service.visitors.get("me").encoded
+    processor = service.model.loaded.image_processor
+    crops = crop_images(seen.views.pixels.numpy(), processor.image_mean, processor.image_std)
+    for (left, top, right, bottom), crop in zip(service.model.sheet(seen).contents(), crops, strict=True):
+        is_white = (np.asarray(crop) > 200).all(axis=-1)  # padding is grey or black
+        share = is_white.reshape(12, 14, 12, 14).mean(axis=(1, 3))  # of each patch
+        x, y = (
+            np.clip(np.arange(12) + 1, start, end) - np.clip(np.arange(12), start, end)
+            for start, end in ((left, right), (top, bottom))
+        )
+        assert np.allclose(y[:, None] * x, share, atol=0.15)
+    assert ("padding" in service.draw_kept("me", SIXTEEN)) is (size != (200, 200))
+
+
+def test_the_first_token_is_measured_three_times_where_that_is_cheap(service_of, picture_file, monkeypatch):
+    said = []
+    for limit in (float("inf"), 0):
+        monkeypatch.setattr("llava.serve.page.local_model.MOST_REPEATED", limit)
+        service = service_of()
+        service.take_picture("me", picture_file, "picture.png")
+        first, second = ask(service, "me", "What is it?", compare=True), ask(service, "me", "Why?")
+        assert [answer.figures.spread is None for answer in (first.pruned, first.unpruned)] == [limit == 0] * 2
+        assert second.pruned.figures.spread is None  # of what comes after a history the cache has a part
+        said.append((first.pruned.text, first.unpruned.text, second.pruned.text, second.pruned.figures.computed_tokens))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("method", ["vispruner", "vispruner_stable", "divprune"])
@@ -233,7 +261,7 @@ def test_who_waits_is_told_how_many_are_before(service_of, picture_file):
     shown = service.ask("me", "What is it?", SIXTEEN, False)
     assert "Waiting: 2 before you" in next(shown)[0]
     first.leave()
-    assert "Waiting: 1 before you" in next(shown)[0]
+    assert "You are next" in next(shown)[0]
     second.leave()
     assert "Waiting" not in list(shown)[-1][0]
     assert service.queue_state() == "Queue: empty"

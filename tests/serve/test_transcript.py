@@ -46,15 +46,23 @@ def cells(html: str) -> dict[str, list[str]]:
 
 
 def test_the_figures_of_both_answers_stand_beside_each_other():
-    pruned = Answer("16 of 144", "yes", Figures(16, 64, 13, 802_816, 514_000_000, 2, 0.032, 160.0))
-    unpruned = Answer("all 144", "no", Figures(144, 192, 192, 2_408_448, 1_700_000_000, 3, 0.064, 150.0))
+    pruned = Answer("16 of 144", "yes", Figures(16, 64, 13, 802_816, 514_000_000, 2, 0.032, 160.0, 1.2))
+    unpruned = Answer("all 144", "no", Figures(144, 192, 192, 2_408_448, 1_700_000_000, 3, 0.064, 150.0, 1.5))
     table = cells(figures_html(Exchange("What?", pruned, unpruned)))
     assert table["Visual tokens"] == ["16", "144", "11 %"]
     assert table["Prompt tokens"] == ["64 (13 new)", "192", "33 %"]
+    assert list(table)[:4] == ["Visual tokens", "Prompt tokens", "KV cache of the prompt", "Prefill FLOPs"]
     assert table["Time to first token"] == ["32 ms", "64 ms", "50 %"]
-    assert table["Tokens per second"] == ["160.0", "150.0", ""]
+    assert table["Tokens per second"] == ["≈ 160.0", "≈ 150.0", ""]
     assert table["KV cache of the prompt"] == ["784 KiB", "2.3 MiB", "33 %"]
     assert table["Prefill FLOPs"] == ["514 MFLOPs", "1.7 GFLOPs", "30 %"]
+
+
+@pytest.mark.parametrize("spreads", [(None, 1.2), (1.2, None), (None, None), (1.2, 1.6), (3.0, 1.0)])
+def test_a_time_that_is_noisy_is_marked_and_has_no_share(spreads):
+    answers = [Answer("", "", Figures(first_token=0.05, spread=spread)) for spread in spreads]
+    shown = cells(figures_html(Exchange("What?", *answers)))["Time to first token"]
+    assert shown == [*("50 ms" if spread in (1.0, 1.2) else "≈ 50 ms" for spread in spreads), ""]
 
 
 def test_what_is_not_known_is_a_dash():
@@ -67,9 +75,17 @@ def test_what_is_not_known_is_a_dash():
 
 def test_the_newest_exchange_comes_first_for_the_style_to_turn_round():
     talk = [Exchange(text, Answer("a", text[::-1]), Answer("b", is_asked=False)) for text in ("one", "two")]
-    html = transcript_html(talk, "Waiting: 3 before you.")
-    order = [html.index(text) for text in ("Waiting: 3", ">two<", "owt", ">one<", "eno")]
+    html = transcript_html(talk)
+    order = [html.index(text) for text in (">two<", "owt", ">one<", "eno")]
     assert order == sorted(order)
+
+
+def test_what_waits_says_so_where_its_answer_will_be():
+    exchange = Exchange("What?", Answer("pruned", waiting="You are next."), Answer("whole", is_asked=False))
+    html = transcript_html([exchange])
+    assert html.index("What?") < html.index('<div class="answer running">') < html.index("You are next.")
+    exchange.pruned.waiting, exchange.pruned.text = "", "ye"
+    assert "You are next" not in transcript_html([exchange])
 
 
 def test_only_answers_that_were_asked_are_shown():
@@ -85,7 +101,7 @@ def test_only_answers_that_were_asked_are_shown():
 def test_what_was_said_is_never_markup():
     said = '<img src="http://elsewhere/x.png">\n<script>'
     exchange = Exchange(said, Answer(said, said), Answer(""))
-    for html in (transcript_html([exchange], said), figures_html(exchange), notice_html(said)):
+    for html in (transcript_html([exchange]), figures_html(exchange), notice_html(said)):
         assert "<img" not in html
         assert "<script" not in html
     assert "&gt;<br>&lt;script" in transcript_html([exchange])

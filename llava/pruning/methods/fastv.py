@@ -97,7 +97,7 @@ class FastV(Method):
             position_ids = position_ids.expand(len(hidden), -1).gather(1, left)
             mask = create_causal_mask(decoder.config, inputs_embeds=hidden, attention_mask=left_mask, **{CACHE: None})
             if cache is not None:
-                cache.pruned_mask, cache.prompt_length = left_mask, is_visual.shape[1]
+                cache.pruned_mask, cache.prompt_length, cache.left = left_mask, is_visual.shape[1], left
         else:
             new = attention_mask.shape[1] - cache.prompt_length
             left_mask = torch.cat([cache.pruned_mask, attention_mask[:, -new:]], dim=1)

@@ -1,4 +1,4 @@
-"""VisPruner: which visual tokens to keep, from visual cues alone.
+"""VisPruner: the most attended patches, and of the rest what is left when near-duplicates are gone.
 
 Zhang et al., "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs",
 ICCV 2025, arXiv 2412.01818. int(T * important_ratio) patches are kept for their importance, the attention of [CLS] to

@@ -15,6 +15,10 @@ from PIL import Image
 
 from llava.serve.page.selection_view import Kept
 
+_HATCH = (
+    '<pattern id="hatch" width="0.6" height="0.6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+    '<path d="M0.1 0V0.6"/><path d="M0.17 0V0.6"/></pattern>'
+)
 # From no to the most importance: dark to bright, with rising lightness, so that it can be read without colours.
 HEAT = np.array([(10, 8, 38), (84, 18, 110), (187, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float64)
 
@@ -26,11 +30,14 @@ class Sheet:
     Attributes:
         side: patches along one side of a crop.
         across, down: crops that the picture is cut into after the first, which is the whole of it; 0 for none.
+        content: where the picture lies in what is cut into crops, in the crop itself where there is but one: (left,
+            top, width, height) in patches; the rest is padding. None where there is no padding.
     """
 
     side: int
     across: int = 0
     down: int = 0
+    content: tuple[float, float, float, float] | None = None
 
     @property
     def crops(self) -> int:
@@ -42,6 +49,17 @@ class Sheet:
         """Width and height in patches."""
         places = self.places()
         return max(x for x, _ in places) + self.side, max(y for _, y in places) + self.side
+
+    def contents(self) -> list[tuple[float, float, float, float]]:
+        """The part of each crop that is picture, (left, top, right, bottom) in patches; the rest is padding."""
+        side, whole = self.side, (0, 0, self.side, self.side)
+        if self.content is None:
+            return [whole] * self.crops
+        left, top, width, height = self.content
+        corners = [(side * column, side * row) for row in range(self.down) for column in range(self.across)]
+        edges = [(left - x, top - y, left + width - x, top + height - y) for x, y in corners or [(0, 0)]]
+        cut = [tuple(min(max(edge, 0), side) for edge in crop) for crop in edges]
+        return [whole, *cut] if self.across else cut
 
     def places(self) -> list[tuple[float, float]]:
         """The upper left corner of each crop: the whole picture on the left, its crops in rows next to it."""
@@ -82,16 +100,34 @@ def picture_source(crops: Iterable[Image.Image], side: int) -> str:
         f'<image id="crop-{i}" href="{data_uri(crop)}" width="{side}" height="{side}" preserveAspectRatio="none"/>'
         for i, crop in enumerate(crops)
     )
-    return f'<svg class="source" width="0" height="0" aria-hidden="true"><defs>{images}</defs></svg>'
+    return f'<svg class="source" width="0" height="0" aria-hidden="true"><defs>{images}{_HATCH}</defs></svg>'
+
+
+def small_uri(image: Image.Image, most: int) -> str:
+    """`data_uri` of an RGB picture, made smaller where a side of it has more than `most` pixels."""
+    scale = most / max(image.size)
+    if scale < 1:
+        image = image.resize([max(1, round(length * scale)) for length in image.size], reducing_gap=2.0)
+    return data_uri(image)
+
+
+def whole_picture(uri: str, label: str) -> str:
+    """HTML of the picture itself, in its own proportions and unpruned; `label` describes it in words."""
+    return f'<div class="whole"><img src="{uri}" alt="{escape(label)}"></div>'
+
+
+def uploaded_picture(uri: str, name: str) -> str:
+    """HTML of a thumbnail with the picture's name."""
+    return f'<div class="uploaded"><img src="{uri}" alt=""><span>{escape(name)}</span></div>'
 
 
 def draw_kept(sheet: Sheet, kept: Sequence[Kept], label: str) -> str:
     """The crops with the kept patches outlined in two colours and the rest dimmed; `label` describes it in words."""
     every = sheet.side**2
     cells = []
-    for crop in kept:
+    for crop, padding in zip(kept, _paddings(sheet), strict=True):
         dropped = set(range(every)) - crop.important - crop.others
-        paths = [f'<path class="dropped" d="{_squares(dropped, sheet.side, 0)}"/>' if dropped else ""]
+        paths = [f'<path class="dropped" d="{_squares(dropped, sheet.side, 0)}"/>' if dropped else "", padding]
         if dropped:  # where all are kept, outlines would only hide the picture
             for name, patches in (("other", crop.others), ("important", crop.important)):
                 if patches:
@@ -103,22 +139,23 @@ def draw_kept(sheet: Sheet, kept: Sequence[Kept], label: str) -> str:
 def draw_importance(sheet: Sheet, importance: np.ndarray, label: str) -> str:
     """The crops, in grey, under a heat map of (K, N) `importance`; the brightest patch is the most important of all.
 
-    Colours go by the square root of the importance: few patches have most of it.
+    The style says how opaque the map is, the same everywhere, so that its colours are those of `importance_legend`.
     """
-    share = np.sqrt(importance / max(float(importance.max()), 1e-12)).reshape(-1, sheet.side, sheet.side)
+    share = (importance / max(float(importance.max()), 1e-12)).reshape(-1, sheet.side, sheet.side)
     cells = []
-    for crop in share:
-        alpha = 100 + 130 * crop[..., None]  # what is not important lets the picture through
-        colours = np.concatenate([heat_colours(crop), alpha], axis=-1).astype(np.uint8)
-        href = data_uri(Image.fromarray(colours))
-        cells.append(f'<image class="heat" href="{href}" width="{sheet.side}" height="{sheet.side}"/>')
+    for crop, padding in zip(share, _paddings(sheet), strict=True):
+        href = data_uri(Image.fromarray(heat_colours(crop).astype(np.uint8)), is_exact=True)
+        cells.append(f'<image class="heat" href="{href}" width="{sheet.side}" height="{sheet.side}"/>{padding}')
     return _sheet(sheet, cells, label, "grey")
 
 
 def heat_colours(share: np.ndarray) -> np.ndarray:
-    """The RGB colours (..., 3), 0 to 255, of shares (...) between 0 and 1."""
+    """The RGB colours (..., 3), 0 to 255, of shares (...) of the greatest importance, between 0 and 1.
+
+    They go by the square root of the share: few patches have most of the importance.
+    """
     stops = np.linspace(0, 1, len(HEAT))
-    return np.stack([np.interp(share, stops, channel) for channel in HEAT.T], axis=-1).round()
+    return np.stack([np.interp(np.sqrt(share), stops, channel) for channel in HEAT.T], axis=-1).round()
 
 
 def kept_legend(kept: Sequence[Kept], patches: int, names: tuple[str, str]) -> str:
@@ -140,10 +177,19 @@ def kept_legend(kept: Sequence[Kept], patches: int, names: tuple[str, str]) -> s
 
 
 def importance_legend(most: float) -> str:
-    """HTML of the heat map's colours, the brightest being that of the importance `most`, a share of 1."""
-    colours = ", ".join(f"rgb{tuple(map(int, colour))}" for colour in HEAT)
-    bar = f'<span class="scale" style="background:linear-gradient(to right, {colours})"></span>'
-    return f'<span class="key">0 {bar} {100 * most:.1f} %</span>'
+    """HTML of the heat map's colours, from none to the importance `most`, a share of 1, and how opaque they are."""
+    colours = ", ".join(f"rgb{tuple(map(int, colour))}" for colour in heat_colours(np.linspace(0, 1, 33)))
+    bar = f'<span class="scale"><i style="background:linear-gradient(to right, {colours})"></i></span>'
+    opacity = (
+        '<label class="key">Opacity <input class="opacity" type="range" min="0" max="1" step="0.05" value="0.8" '
+        "oninput=\"this.closest('.panel').style.setProperty('--opacity', this.value)\"></label>"
+    )
+    return f'<span class="key">0 {bar} {100 * most:.1f} %</span>{opacity}'
+
+
+def padding_legend(sheet: Sheet) -> str:
+    """HTML that says what the hatching is; empty where there is no padding."""
+    return '<span class="key"><span class="swatch padding"></span>padding</span>' if any(_paddings(sheet)) else ""
 
 
 def panel(title: str, subtitle: str, drawn: str, legend: str = "") -> str:
@@ -169,6 +215,17 @@ def _sheet(sheet: Sheet, cells: Sequence[str], label: str, name: str = "") -> st
     box = f'viewBox="0 0 {width:g} {height:g}"'
     kind = "sheet in-crops" if sheet.crops > 1 else "sheet"
     return f'<svg class="{kind}" {box} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+
+
+def _paddings(sheet: Sheet) -> list[str]:
+    """Of each crop what is no part of the picture, hatched; empty for a crop without padding."""
+    side, whole = sheet.side, f"M0 0h{sheet.side}v{sheet.side}h-{sheet.side}z"
+    return [
+        f'<path class="padding" fill-rule="evenodd" d="{whole}M{left:g} {top:g}H{right:g}V{bottom:g}H{left:g}z"/>'
+        if (left, top, right, bottom) != (0, 0, side, side)
+        else ""
+        for left, top, right, bottom in sheet.contents()
+    ]
 
 
 def _squares(patches: Iterable[int], side: int, inset: float) -> str:

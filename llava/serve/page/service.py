@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.errors import InputError
+from llava.inference.options import decoding
 from llava.pruning import PruningError, Settings, method_label
 from llava.pruning.method import METHOD_NAMES, NONE
 from llava.pruning.settings import CROP, IMAGE
 from llava.serve.page import drawing
 from llava.serve.page.selection_view import why_not_drawn
-from llava.serve.page.transcript import Answer, Exchange, Figures, figures_html, transcript_html
+from llava.serve.page.transcript import (
+    Answer,
+    Column,
+    Comparison,
+    Exchange,
+    Figures,
+    figures_html,
+    transcript_html,
+)
 from llava.serve.page.visitors import Visitor, Visitors
-from llava.serve.queue import Queue
+from llava.serve.page.vllm_server import SETTINGS
+from llava.serve.queue import Place, Queue
 from llava.serve.texts import refuse_endless
 from llava.vision.pictures import check_pixels, read_picture
 
 if TYPE_CHECKING:
     from llava.model.encode import Encoded
     from llava.serve.page.local_model import LocalModel
+    from llava.serve.page.selection_view import Chosen
     from llava.serve.page.vllm_server import VllmServer
 
+MOST_SHOWN, MOST_THUMBNAIL = 768, 96  # pixels along a side of the picture beside what is kept, and of a small one
 PATCHES = 576  # of a crop of the published checkpoints, where neither a model nor a server says
 NO_PICTURE = "There is no picture yet: upload one, paste one or choose one."
 NO_MODEL = "The answers come from a server. To see the patches here, start the page with --model-path too."
 NOT_KNOWN = "The answers come from a server, and how it chooses patches is not known here."
+AFTER = "After the answer beside it."
+MOST_ANSWER = 1024  # tokens; more if the command says so
 Shown = tuple[str, str]  # the conversation and the figures, as HTML
 
 
@@ -82,6 +96,31 @@ class Service:
             raise InputError("this pruning method is not offered here")
         return replace(self.settings, **values)
 
+    def offers(self, name: str) -> bool:
+        """Whether a visitor may choose this setting, with some method or model at least."""
+        return self.server is None or (self.takes_settings and name in SETTINGS)
+
+    @property
+    def options(self) -> dict:
+        """transformers' generation options that a visitor begins with."""
+        return (self.model if self.server is None else self.server).options
+
+    @property
+    def most_answer(self) -> int:
+        """The most tokens that a visitor may ask for in an answer."""
+        return max(MOST_ANSWER, self.options["max_new_tokens"])
+
+    def decoding(self, temperature: object, max_new_tokens: object) -> dict:
+        """The generation options with what a visitor chose. Raises InputError for what is invalid."""
+        if isinstance(temperature, bool) or not isinstance(temperature, int | float):
+            raise InputError(f"temperature must be a number, got {temperature!r}")
+        if type(max_new_tokens) is not int or not 1 <= max_new_tokens <= self.most_answer:
+            raise InputError(
+                f"max_new_tokens must be a whole number from 1 to {self.most_answer}, got {max_new_tokens!r}"
+            )
+        own = self.options
+        return decoding(temperature, own.get("top_p"), own.get("num_beams", 1), max_new_tokens)
+
     def most_tokens(self, budget_per: str) -> int:
         """The largest budget that prunes nothing."""
         return self.model.most_tokens if budget_per == IMAGE and self.model is not None else self.patches
@@ -95,12 +134,34 @@ class Service:
         check_pixels([file], name)
         image = read_picture(file, name, as_displayed=True)
         visitor, encoded = self.visitors.get(key), None if self.model is None else self.model.encode(image)
-        visitor.encoded = encoded
+        visitor.encoded, visitor.name = encoded, f"{name}, {image.width} × {image.height}"
+        visitor.picture, visitor.thumbnail = (drawing.small_uri(image, most) for most in (MOST_SHOWN, MOST_THUMBNAIL))
         if self.server is not None:
             visitor.open_chat = partial(self.server.chat, image, self.patches)
         else:
             visitor.open_chat = partial(self.model.chat, encoded)
+        visitor.leave()
         visitor.start_over()
+        visitor.comparison, visitor.scene = None, ""
+
+    def last_question(self, key: str) -> str:
+        """The last question of a visitor's conversation that has an answer. Raises InputError if none has."""
+        answered = [exchange.question for exchange in self.visitors.get(key).exchanges if exchange.pruned.is_done]
+        if not answered:
+            raise InputError("There is no answer yet to be made again.")
+        return answered[-1]
+
+    def draw_picture(self, key: str) -> str:
+        """HTML of the picture itself, unpruned; empty where there is none."""
+        visitor = self.visitors.get(key)
+        if visitor.picture is None:
+            return ""
+        return drawing.panel("Picture", visitor.name, drawing.whole_picture(visitor.picture, "The picture, unpruned"))
+
+    def draw_upload(self, key: str) -> str:
+        """HTML of a visitor's picture as a thumbnail with its name."""
+        visitor = self.visitors.get(key)
+        return drawing.uploaded_picture(visitor.thumbnail, visitor.name)
 
     def picture_source(self, key: str) -> str:
         """HTML of the crops of a visitor's picture, which the drawings refer to; empty where there is none here."""
@@ -112,14 +173,32 @@ class Service:
         crops = drawing.crop_images(pixels, processor.image_mean, processor.image_std)
         return drawing.picture_source(crops, self.model.sheet(encoded).side)
 
+    def draw_column(self, key: str, column: int, pruning: Settings) -> str:
+        """As `draw_kept`, for a column of the comparison, by the question that was compared last."""
+        comparison = self.visitors.get(key).comparison
+        if comparison is None:
+            return self._draw_kept(key, pruning, "", None)
+        answered = comparison.columns.get(column)
+        return self._draw_kept(key, pruning, comparison.question, answered and answered.kept)
+
     def draw_kept(self, key: str, pruning: Settings) -> str:
-        """HTML of the picture with what is kept of it. Raises InputError if the method cannot work on the tower."""
+        """HTML of the picture with what is kept of it. Raises InputError if the method cannot work on the tower.
+
+        Methods that choose by the question go by the one with which the visitor's conversation began.
+        """
+        visitor = self.visitors.get(key)
+        asked = visitor.exchanges[0].question if visitor.exchanges else ""
+        return self._draw_kept(key, pruning, asked, visitor.chat and visitor.chat.kept)
+
+    def _draw_kept(self, key: str, pruning: Settings, asked: str, known: Chosen | None) -> str:
+        """`known` is what was kept for an answer, which holds for its own settings alone."""
         encoded, title = self.visitors.get(key).encoded, "Kept patches"
         if encoded is None:
             return drawing.empty_panel(title, NO_PICTURE if self.model is not None else NO_MODEL)
         if self.server is not None and self.server.pruning.method not in METHOD_NAMES:
             return drawing.empty_panel(title, NOT_KNOWN)
-        kept = self.model.kept(encoded, pruning)
+        is_known = known is not None and known[0] == pruning
+        kept = known[1] if is_known else self.model.kept(encoded, pruning, asked)
         if kept is None:
             return drawing.empty_panel(title, why_not_drawn(pruning))
         sheet, counted = self.model.sheet(encoded), kept[:1] if pruning.budget_per == CROP else kept
@@ -128,7 +207,7 @@ class Service:
         words = f"{number} of {len(counted) * self.patches}" + (whose if sheet.crops > 1 else "")
         label = f"The picture with its kept patches, {words}, chosen by {method_label(pruning.pruning_method)}"
         names = "important", "diverse" if any(crop.important for crop in kept) else "kept"
-        legend = drawing.kept_legend(counted, self.patches, names)
+        legend = drawing.kept_legend(counted, self.patches, names) + drawing.padding_legend(sheet)
         return drawing.panel(title, words, drawing.draw_kept(sheet, kept, label), legend)
 
     def draw_importance(self, key: str) -> str:
@@ -141,28 +220,77 @@ class Service:
             importance = encoded.views.importance.float().cpu().numpy()
         except PruningError as error:
             return drawing.empty_panel(title, str(error))
-        drawn = drawing.draw_importance(self.model.sheet(encoded), importance, f"A heat map: {title} of each patch")
-        return drawing.panel(title, "of each patch", drawn, drawing.importance_legend(float(importance.max())))
+        sheet, most = self.model.sheet(encoded), float(importance.max())
+        drawn = drawing.draw_importance(sheet, importance, f"A heat map: {title} of each patch")
+        legend = drawing.importance_legend(most) + drawing.padding_legend(sheet)
+        return drawing.panel(title, "of each patch", drawn, legend)
 
-    def transcript(self, key: str, waiting: str = "") -> Shown:
-        """HTML of a visitor's conversation, with `waiting` below it, and of what the last answers took."""
+    def transcript(self, key: str) -> Shown:
+        """HTML of a visitor's conversation, and of what the last answers took."""
         exchanges = self.visitors.get(key).exchanges
         answered = [exchange for exchange in exchanges if exchange.pruned.is_done]
-        return transcript_html(exchanges, waiting), figures_html(answered[-1] if answered else None)
+        return transcript_html(exchanges), figures_html(answered[-1] if answered else None)
 
     def stop(self, key: str) -> None:
-        """Take back what a visitor has asked and has no answer to yet."""
-        visitor = self.visitors.get(key)
-        for exchange in visitor.exchanges:
-            exchange.unpruned.is_asked &= exchange.unpruned.is_done
-        visitor.exchanges = [exchange for exchange in visitor.exchanges if exchange.pruned.is_done]
+        """Take back what a visitor has asked in the conversation and has no answer to yet."""
+        self.visitors.get(key).stop()
 
-    def ask(self, key: str, question: str, pruning: Settings, compare: bool) -> Iterator[Shown]:
+    def ask(
+        self,
+        key: str,
+        question: str,
+        pruning: Settings,
+        compare: bool,
+        options: dict | None = None,
+        again: bool = False,
+    ) -> Iterator[Shown]:
         """Answer a question, with `compare` without pruning too: what `transcript` returns, again and again.
 
+        `options` are those that `decoding` returns. With `again` the answers take the place of the last question's.
         Raises InputError if it cannot be answered. On error, or if the generator is closed early, the conversation is
         unchanged.
         """
+        visitor = self._visitor_who_asks(key, question)
+        if again:  # of one that has its answer
+            visitor.stop()
+        with self._place() as place:
+            for _ in self._answer(visitor, place, question.strip(), pruning, compare, options, again):
+                yield self.transcript(key)
+            self.visitors.limit_caches()
+
+    def compare(
+        self, key: str, question: str, columns: dict[int, Settings], options: dict | None = None
+    ) -> Iterator[Column]:
+        """Answer a question with several settings, one after another, each as the first of a conversation of its own.
+
+        Each answer has a turn of its own in the queue. Yields the column that has changed, again and again; all of them
+        are the visitor's `comparison`. What one of them cannot do is its `error`, and the others go on.
+        Raises InputError for a question that none can answer.
+        """
+        visitor = self._visitor_who_asks(key, question)
+        if visitor.comparison is not None:
+            visitor.comparison.stop()
+        new = {i: Column(pruning, Answer(self._label(pruning), waiting=AFTER)) for i, pruning in columns.items()}
+        visitor.comparison = Comparison(question.strip(), new)
+        yield from new.values()
+        try:
+            for column in new.values():
+                if not column.answer.is_asked:
+                    break
+                try:
+                    with self._place() as place:
+                        for _ in self._answer_column(visitor, place, question.strip(), column, options):
+                            yield column
+                        self.visitors.limit_caches()
+                except ValueError as error:  # InputError is one
+                    column.error = error
+                yield column
+        finally:
+            for column in new.values():
+                column.answer.is_asked &= column.answer.is_done
+
+    def _visitor_who_asks(self, key: str, question: str) -> Visitor:
+        """The visitor with this key. Raises InputError where there is nothing to answer."""
         visitor = self.visitors.get(key)
         if visitor.chat is None:
             raise InputError(NO_PICTURE)
@@ -170,14 +298,7 @@ class Service:
             raise InputError("The question is empty: write one.")
         if self.model is not None:
             refuse_endless(question, self.model.engine.tokenizer, self.model.loaded.context_len)
-        if self.server is not None:  # it answers many at once, and has a queue of its own
-            yield from self._answer(key, visitor, question.strip(), pruning, compare)
-            return
-        with self.queue.enter() as place:
-            while not place.wait(0.5):
-                yield self.transcript(key, f"Waiting: {place.before} before you.")
-            yield from self._answer(key, visitor, question.strip(), pruning, compare)
-            self.visitors.limit_caches()
+        return visitor
 
     def queue_state(self) -> str:
         """How long the queue is, in words."""
@@ -186,50 +307,86 @@ class Service:
         length = len(self.queue)
         return f"Queue: {length - 1} waiting, 1 answering" if length else "Queue: empty"
 
-    def _answer(self, key: str, visitor: Visitor, question: str, pruning: Settings, compare: bool) -> Iterator[Shown]:
+    def _place(self) -> AbstractContextManager[Place | None]:
+        """A place in the queue; None for a server, which answers many at once, and has a queue of its own."""
+        return self.queue.enter() if self.server is None else nullcontext()
+
+    def _wait(self, place: Place | None, answer: Answer) -> Iterator[None]:
+        """Until it is an answer's turn, or nobody asks for it any more."""
+        while place is not None and answer.is_asked and not place.wait(0.5):
+            before = place.before
+            answer.waiting = "You are next." if before == 1 else f"Waiting: {before} before you."
+            yield
+        answer.waiting = ""
+
+    def _answer_column(
+        self, visitor: Visitor, place: Place | None, question: str, column: Column, options: dict | None
+    ) -> Iterator[None]:
+        """Fill in a column of a comparison."""
+        yield from self._wait(place, column.answer)
+        chat, encoded = visitor.open_chat(), visitor.encoded
+        pieces = chat.stream(question, column.pruning, options)
+        yield from self._fill(column.answer, pieces, encoded, column.pruning)
+        if column.answer.is_done:
+            column.unpruned, column.kept = chat.unpruned_figures(), chat.kept
+
+    def _answer(
+        self,
+        visitor: Visitor,
+        place: Place | None,
+        question: str,
+        pruning: Settings,
+        compare: bool,
+        options: dict | None,
+        again: bool,
+    ) -> Iterator[None]:
         """Add the exchange to the conversation and fill it in; one that has no answer in the end is taken out again."""
-        chat, encoded = visitor.chat, visitor.encoded
         every = f"all {self.patches} tokens"
         exchange = Exchange(question, Answer(self._label(pruning)), Answer(every, is_asked=False))
+        if again and visitor.exchanges:
+            *visitor.exchanges, exchange.former = visitor.exchanges
+        again = exchange.former is not None
         visitor.exchanges = [*visitor.exchanges, exchange]
         try:
-            yield from self._fill(key, exchange, exchange.pruned, chat.stream(question, pruning), encoded, pruning)
+            yield from self._wait(place, exchange.pruned)
+            chat, encoded = visitor.chat, visitor.encoded
+            pieces = chat.stream(question, pruning, options, again)
+            yield from self._fill(exchange.pruned, pieces, encoded, pruning)
         finally:
             if not exchange.pruned.is_done:
-                visitor.exchanges = [other for other in visitor.exchanges if other is not exchange]
+                visitor.take_back(exchange)
         if not exchange.pruned.is_done:  # it was stopped
             return
-        exchange.unpruned.figures = chat.unpruned_figures()
+        exchange.former, exchange.unpruned.figures = None, chat.unpruned_figures()
         if compare and self.takes_settings:
             exchange.unpruned.is_asked = True
             whole = replace(pruning, visual_token_num=self.patches, pruning_method=NONE)
             try:
-                yield from self._fill(key, exchange, exchange.unpruned, chat.stream_unpruned(question), encoded, whole)
+                yield from self._fill(exchange.unpruned, chat.stream_unpruned(question, options), encoded, whole)
             except InputError as error:
                 exchange.unpruned.text = f"This cannot be answered without pruning: {error}."
             finally:
                 exchange.unpruned.is_done = True
-        yield self.transcript(key)
+        yield
 
     def _fill(
         self,
-        key: str,
-        exchange: Exchange,
         answer: Answer,
         pieces: Generator[str, None, tuple[str, Figures]],
         encoded: Encoded | None,
         pruning: Settings,
-    ) -> Iterator[Shown]:
-        """Add the pieces of an exchange's answer as they come, and in the end what it took, unless it is stopped."""
+    ) -> Iterator[None]:
+        """Add the pieces of an answer as they come, and in the end what it took, unless it is stopped."""
         with closing(pieces):
-            yield self.transcript(key)
-            while answer.is_asked and any(other is exchange for other in self.visitors.get(key).exchanges):
+            if answer.is_asked:
+                yield
+            while answer.is_asked:
                 try:
                     answer.text += next(pieces)
                 except StopIteration as end:
                     answer.text, figures = end.value
                     break
-                yield self.transcript(key)
+                yield
             else:
                 return
         is_counted = self.server is not None and self.server.pruning.is_known and figures.prompt_tokens is not None

@@ -3,6 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
+
+from llava.pruning import Settings
+
+if TYPE_CHECKING:
+    from llava.serve.page.selection_view import Chosen
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,9 @@ class Figures:
         prefill_flops: of the language model for the whole prompt.
         answer_tokens: tokens of the answer.
         first_token: seconds from the question's turn to the first token.
-        per_second: tokens per second after the first one.
+        per_second: tokens per second after the first one, measured once.
+        spread: the longest of the three measurements that `first_token` is the median of over the shortest; None where
+            it was measured once.
     """
 
     visual_tokens: int | None = None
@@ -28,26 +36,63 @@ class Figures:
     answer_tokens: int | None = None
     first_token: float | None = None
     per_second: float | None = None
+    spread: float | None = None
 
 
 @dataclass
 class Answer:
-    """One answer: of how many tokens of each crop and how chosen (`label`), its text so far, what it took."""
+    """One answer: of how many tokens of each crop and how chosen (`label`), its text so far, what it took.
+
+    `waiting` says how long it is until its turn; empty where it has it. One that is no longer asked for is not gone on
+    with.
+    """
 
     label: str
     text: str = ""
     figures: Figures = Figures()
     is_asked: bool = True
     is_done: bool = False
+    waiting: str = ""
 
 
 @dataclass
 class Exchange:
-    """A question with its pruned and unpruned answers; of the unpruned one perhaps only the cost is known."""
+    """A question with its pruned and unpruned answers; of the unpruned one perhaps only the cost is known.
+
+    `former` is the exchange whose place it takes, for a question that is asked again.
+    """
 
     question: str
     pruned: Answer
     unpruned: Answer
+    former: "Exchange | None" = None
+
+
+@dataclass
+class Column:
+    """One answer of a comparison: with these settings, beside what it would cost unpruned.
+
+    `error` says why there is no answer; `kept` what was kept of the picture, where that is known of the answer alone.
+    """
+
+    pruning: Settings
+    answer: Answer
+    unpruned: Figures = Figures()
+    error: ValueError | None = None
+    kept: "Chosen | None" = None
+
+
+@dataclass
+class Comparison:
+    """A question that is asked with several settings: a column for each, by its place on the page."""
+
+    question: str
+    columns: dict[int, Column]
+
+    def stop(self) -> None:
+        """Take back what has no answer yet."""
+        for column in self.columns.values():
+            column.answer.is_asked &= column.answer.is_done
 
 
 def quantity(number: float | None, unit: str, step: int) -> str:
@@ -75,21 +120,45 @@ def _prompt(figures: Figures) -> str:
     return f"{figures.prompt_tokens}" + (f" ({new} new)" if new not in (None, figures.prompt_tokens) else "")
 
 
+def _first_token(figures: Figures) -> str:
+    is_marked = figures.first_token is not None and _is_noisy(figures)
+    return (_NOISY if is_marked else "") + seconds(figures.first_token)
+
+
+def _is_noisy(figures: Figures) -> bool:
+    """Whether the time to the first token was measured once, or measurements of it differ by more than a half."""
+    return figures.spread is None or figures.spread > 1.5
+
+
+_NOISY = "≈ "
+_NOTE = (
+    "KV cache and FLOPs are arithmetic, of the language model for the whole prompt. Times are measured here, and what "
+    "the KV cache has already is not computed again; ≈ is before noisy ones, which were measured once or "
+    "differ by more than a half; the others are the median of three."
+)
 _ROWS = (
     ("Visual tokens", lambda f: "–" if f.visual_tokens is None else str(f.visual_tokens), "visual_tokens"),
     ("Prompt tokens", _prompt, "prompt_tokens"),
-    ("Time to first token", lambda f: seconds(f.first_token), "first_token"),
-    ("Tokens per second", lambda f: "–" if f.per_second is None else f"{f.per_second:.1f}", None),
-    ("Answer tokens", lambda f: "–" if f.answer_tokens is None else str(f.answer_tokens), None),
     ("KV cache of the prompt", lambda f: quantity(f.kv_cache_bytes, "B", 1024), "kv_cache_bytes"),
     ("Prefill FLOPs", lambda f: quantity(f.prefill_flops, "FLOPs", 1000), "prefill_flops"),
+    ("Time to first token", _first_token, "first_token"),
+    ("Tokens per second", lambda f: "–" if f.per_second is None else f"{_NOISY}{f.per_second:.1f}", None),
+    ("Answer tokens", lambda f: "–" if f.answer_tokens is None else str(f.answer_tokens), None),
 )
 
 
 def _share(name: str | None, pruned: Figures, unpruned: Figures) -> str:
-    """How much of the unpruned figure the pruned one is; empty where one is not known, or the unpruned one is 0."""
+    """How much of the unpruned figure the pruned one is; empty where that says nothing."""
+    if name == "first_token" and (_is_noisy(pruned) or _is_noisy(unpruned)):
+        return ""
     first, second = (getattr(figures, name) if name else None for figures in (pruned, unpruned))
     return f"{100 * first / second:.0f} %" if first is not None and second else ""
+
+
+def cost_rows(figures: Figures, unpruned: Figures) -> list[tuple[str, str, str]]:
+    """Of the figures those that are no times: what each is called, the figure, and its share of the unpruned one."""
+    costs = [row for row in _ROWS if row[2] in ("visual_tokens", "prompt_tokens", "kv_cache_bytes", "prefill_flops")]
+    return [(title, show(figures), _share(name, figures, unpruned)) for title, show, name in costs]
 
 
 def figures_html(exchange: Exchange | None) -> str:
@@ -107,17 +176,16 @@ def figures_html(exchange: Exchange | None) -> str:
         '<table class="figures"><caption>Of the last question</caption><thead><tr><th></th>'
         f'<th scope="col">{escape(exchange.pruned.label)}</th><th scope="col">Unpruned</th><th scope="col">Share</th>'
         f"</tr></thead><tbody>{rows}</tbody></table>"
-        '<p class="note">KV cache and FLOPs are arithmetic, of the language model for the whole prompt; '
-        f"times are measured here, and what the KV cache has already is not computed again.{note}</p>"
+        f'<p class="note">{_NOTE}{note}</p>'
     )
 
 
-def transcript_html(exchanges: Sequence[Exchange], waiting: str = "") -> str:
-    """The conversation; `waiting` is shown below it, such as how many are ahead in the queue."""
-    parts = [f'<p class="waiting">{escape(waiting)}</p>'] if waiting else []
+def transcript_html(exchanges: Sequence[Exchange]) -> str:
+    """The conversation."""
+    parts = []
     for exchange in reversed(exchanges):  # the style turns them round
         asked = [answer for answer in (exchange.pruned, exchange.unpruned) if answer.is_asked]
-        answers = "".join(_answer_html(answer) for answer in asked)
+        answers = "".join(answer_html(answer) for answer in asked)
         parts.append(
             f'<div class="exchange"><div class="question">{_text(exchange.question)}</div>'
             f'<div class="answers">{answers}</div></div>'
@@ -127,10 +195,22 @@ def transcript_html(exchanges: Sequence[Exchange], waiting: str = "") -> str:
     return f'<div class="talk" aria-live="polite">{"".join(parts)}</div>'
 
 
-def _answer_html(answer: Answer) -> str:
-    state = "done" if answer.is_done else "running"
-    text = _text(answer.text) or ('<i class="nothing">(nothing)</i>' if answer.is_done else "")
-    return f'<div class="answer {state}"><div class="label">{escape(answer.label)}</div>{text}</div>'
+def answer_html(answer: Answer) -> str:
+    """One answer, as far as it is; where it will be, what it waits for."""
+    label = f'<div class="label">{escape(answer.label)}</div>'
+    if answer.is_done:
+        said = f'<div class="said">{_text(answer.text)}</div>{_COPY}' if answer.text else _nothing("nothing")
+        return f'<div class="answer done">{label}{said}</div>'
+    text = f'<span class="waiting">{escape(answer.waiting)}</span>' if answer.waiting else _text(answer.text)
+    return f'<div class="answer running">{label}{text}</div>'
+
+
+# page.js copies what stands before it.
+_COPY = '<button type="button" class="copy" title="Copy this answer" aria-label="Copy this answer">Copy</button>'
+
+
+def _nothing(why: str) -> str:
+    return f'<i class="nothing">({why})</i>'
 
 
 def _text(text: str) -> str:
@@ -141,3 +221,20 @@ def _text(text: str) -> str:
 def notice_html(message: str) -> str:
     """A message about what could not be done; empty for none."""
     return f'<div class="notice" role="alert">{escape(message)}</div>' if message else ""
+
+
+def column_html(column: Column) -> str:
+    """The answer of a comparison's column and what it took; of one that was taken back, that it was."""
+    answer = column.answer
+    if column.error is not None:
+        return ""
+    if not answer.is_asked:
+        return f'<div class="answer"><div class="label">{escape(answer.label)}</div>{_nothing("stopped")}</div>'
+    if not answer.is_done:
+        return answer_html(answer)
+    rows = "".join(
+        f'<tr><th scope="row">{title}</th><td>{figure} <span class="share">{share}</span></td></tr>'
+        for title, figure, share in cost_rows(answer.figures, column.unpruned)
+    )
+    caption = "<caption>Cost, and its share of unpruned</caption>" if column.unpruned != Figures() else ""
+    return f'{answer_html(answer)}<table class="figures">{caption}<tbody>{rows}</tbody></table>'

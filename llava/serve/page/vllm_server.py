@@ -76,11 +76,12 @@ class VllmServer:
     Attributes:
         model: the name that it gives its first model.
         pruning: what it keeps.
+        options: transformers' generation options to begin with.
     """
 
     def __init__(self, url: str, options: dict) -> None:
         """`options` are transformers' generation options. Raises InputError for a URL where no such server answers."""
-        self.url, self._options = url.rstrip("/").removesuffix("/v1"), options
+        self.url, self.options = url.rstrip("/").removesuffix("/v1"), options
         _check_address(self.url)
         try:
             from openai import OpenAI
@@ -117,10 +118,11 @@ class VllmServer:
         except ValueError:  # InputError is one: `scripts/serve.sh` did not start it
             return ServerPruning()
 
-    def stream(self, messages: list[dict], pruning: dict) -> Iterator:
+    def stream(self, messages: list[dict], pruning: dict, options: dict) -> Iterator:
         """The chunks of the answer to `messages`, as the server streams them.
 
-        `pruning` are settings of this request, by name, where the server takes any.
+        `pruning` are settings of this request, by name, where the server takes any; `options` transformers' generation
+        options.
 
         Raises InputError, with what the server says, if it refuses or is lost.
         """
@@ -132,10 +134,10 @@ class VllmServer:
                 messages=messages,
                 stream=True,
                 stream_options={"include_usage": True},
-                max_tokens=self._options["max_new_tokens"],
-                temperature=self._options.get("temperature", 0.0),
+                max_tokens=options["max_new_tokens"],
+                temperature=options.get("temperature", 0.0),
                 extra_body={"mm_processor_kwargs": pruning} if self.pruning.takes_settings else None,
-                **({"top_p": self._options["top_p"]} if "top_p" in self._options else {}),
+                **({"top_p": options["top_p"]} if "top_p" in options else {}),
             ) as chunks,
         ):
             for chunk in chunks:
@@ -175,6 +177,8 @@ def _check_address(url: str) -> None:
 class ServerChat:
     """A conversation about one picture; the server keeps what it has computed, and gets all messages each time."""
 
+    kept = None  # what is chosen there is not known here
+
     def __init__(self, server: VllmServer, image: Image.Image, patches: int) -> None:
         self._server, self._patches = server, patches
         url = data_uri(image, is_exact=image.width * image.height <= _MOST_EXACT)
@@ -182,21 +186,25 @@ class ServerChat:
         self._messages: list[dict] = []
         self._history: list[dict] = []  # before the last question
 
-    def stream(self, question: str, pruning: Settings) -> Generator[str, None, tuple[str, Figures]]:
+    def stream(
+        self, question: str, pruning: Settings, options: dict | None = None, again: bool = False
+    ) -> Generator[str, None, tuple[str, Figures]]:
         """The answer piece by piece; returns all of it, and what it took.
 
+        `options` are transformers' generation options, those to begin with if None. With `again` it takes the place of
+        the last question and answer.
         Raises InputError; the conversation is then as it was.
         """
-        history = self._messages
+        history = self._history if again else self._messages
         wanted = {name: getattr(pruning, name) for name in SETTINGS}
-        text, figures = yield from self._ask(history, question, wanted)
+        text, figures = yield from self._ask(history, question, wanted, options)
         answer = {"role": "assistant", "content": text}
         self._history, self._messages = history, [*self._with(history, question), answer]
         return text, figures
 
-    def stream_unpruned(self, question: str) -> Generator[str, None, tuple[str, Figures]]:
+    def stream_unpruned(self, question: str, options: dict | None = None) -> Generator[str, None, tuple[str, Figures]]:
         """The answer to the last question with all patches of a crop, after the same history; otherwise as `stream`."""
-        return (yield from self._ask(self._history, question, {"visual_token_num": self._patches}))
+        return (yield from self._ask(self._history, question, {"visual_token_num": self._patches}, options))
 
     def unpruned_figures(self) -> Figures:
         """Of the last question without pruning, what is known without asking: nothing."""
@@ -209,10 +217,12 @@ class ServerChat:
         content = question if history else [self._picture, {"type": "text", "text": question}]
         return [*history, {"role": "user", "content": content}]
 
-    def _ask(self, history: list[dict], question: str, pruning: dict) -> Generator[str, None, tuple[str, Figures]]:
+    def _ask(
+        self, history: list[dict], question: str, pruning: dict, options: dict | None
+    ) -> Generator[str, None, tuple[str, Figures]]:
         said: list[str] = []
         start, times, usage = time.perf_counter(), [], None
-        for chunk in self._server.stream(self._with(history, question), pruning):
+        for chunk in self._server.stream(self._with(history, question), pruning, options or self._server.options):
             usage = chunk.usage or usage
             for choice in chunk.choices:
                 if piece := choice.delta.content:

@@ -1,0 +1,33 @@
+// What Gradio does not do: copy an answer, and put the link to these settings into the address and the clipboard.
+(() => {
+  function copy(text) {
+    if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
+    const area = document.createElement("textarea"); // over plain HTTP from another machine there is no clipboard
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    return Promise.resolve();
+  }
+
+  function copyAndSay(text, button) {
+    const label = button.textContent;
+    copy(text).then(() => "Copied", () => "Not copied").then((said) => {
+      button.textContent = said;
+      setTimeout(() => { button.textContent = label; }, 1500);
+    });
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest && event.target.closest("button.copy");
+    if (button && button.textContent === "Copy") copyAndSay(button.previousElementSibling.innerText, button);
+  });
+
+  window.llavaLink = (query) => {
+    if (!query) return; // the settings were refused
+    history.replaceState(null, "", query);
+    const button = document.querySelector("#link");
+    if (button.textContent.trim() === "Copy link") copyAndSay(location.href, button);
+  };
+})();
