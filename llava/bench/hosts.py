@@ -111,19 +111,27 @@ def choose(model: PreTrainedModel, pictures: list[Picture], budget: Budget) -> t
 
 
 @torch.inference_mode()
-def first_token(model: PreTrainedModel, job: HostJob, budget: dict) -> tuple[float, float]:
-    """Milliseconds of the language model's prefill, and of all up to the first token."""
+def answer_times(model: PreTrainedModel, job: HostJob, budget: dict) -> dict[str, float]:
+    """Milliseconds of one answer: the prefill, all up to the first token, each later one, all.
+
+    The tower, which costs most where a picture is large, runs once for them all.
+    """
     clock, decoder = Clock(model.device), model.get_decoder()
     handles = [
         decoder.register_forward_pre_hook(lambda *_: clock.mark()),
         decoder.register_forward_hook(lambda *_: clock.mark()),
     ]
     try:
-        whole = timed(model.device, lambda: job.answer(model, 1, **budget))
+        clock.mark()
+        job.answer(model, job.answer_tokens, **budget)
+        clock.mark()
     finally:
         for handle in handles:
             handle.remove()
-    return clock.milliseconds()[0], whole
+    before, prefill, after, *later = clock.milliseconds()
+    first = before + prefill + after
+    each = sum(later) / max(1, job.answer_tokens - 1)
+    return {"prefill": prefill, "first token": first, "per token": each, "answer": first + sum(later)}
 
 
 def measure_host_once(model: PreTrainedModel, job: HostJob, budget: dict) -> dict[str, float]:
@@ -133,10 +141,7 @@ def measure_host_once(model: PreTrainedModel, job: HostJob, budget: dict) -> dic
     row["vision"], pictures = encode(model, job, own.settings.question_views)
     if not own.keeps_all_of(job.visual_tokens):
         row["importance"], row["selection"] = choose(model, pictures, own)
-    row["prefill"], row["first token"] = first_token(model, job, budget)
-    row["answer"] = timed(model.device, lambda: job.answer(model, job.answer_tokens, **budget))
-    row["per token"] = (row["answer"] - row["first token"]) / max(1, job.answer_tokens - 1)
-    return row
+    return row | answer_times(model, job, budget)
 
 
 def measure_host(model: PreTrainedModel, job: HostJob, budgets: list[dict], rounds: int, warmup: int) -> list[dict]:

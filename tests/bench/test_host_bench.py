@@ -8,7 +8,7 @@ import transformers
 
 import llava.bench.__main__ as bench
 from llava.bench import shapes
-from llava.bench.hosts import HOST_TIMES
+from llava.bench.hosts import HOST_TIMES, build_host, make_host_job, measure_host
 from tests.eval.conftest import assert_one_line
 
 TOKENS = {"image_token_id": 100, "video_token_id": 101, "vision_start_token_id": 102, "vision_end_token_id": 103}
@@ -84,6 +84,17 @@ def test_each_picture_has_a_table_of_shares(call, tiny, tmp_path, name):
             assert row["first token"]["median"] > row["prefill"]["median"] > 0
             assert (row["selection"]["median"] > 0) == (row["visual_tokens"] < whole)
     assert (tmp_path / "bench.md").is_file()
+
+
+def test_the_tower_runs_once_for_its_own_time_and_once_for_an_answer_s(tiny):
+    """It is most of the time of a large picture: on a CPU each run of it costs minutes."""
+    model = build_host(shapes.HOSTS["Qwen2.5-VL-7B"], 1, torch.device("cpu"), torch.float32, "sdpa")
+    job, runs = make_host_job(model, 12, 10, 4), []
+    model.model.visual.register_forward_hook(lambda *_: runs.append(1))
+    (row,) = measure_host(model, job, [{"visual_token_num": 0.5}], rounds=3, warmup=1)
+    assert len(runs) == 4 * 2 + 1  # and once for the memory
+    median = {stage: row[stage]["median"] for stage in HOST_TIMES}
+    assert 0 < median["prefill"] < median["first token"] < median["answer"]
 
 
 def test_bad_input_is_one_line(call, tiny):

@@ -183,7 +183,7 @@ def _prune(call: Call, unpruned: Unpruned) -> Prompts:
     pictures = []
     for token, own in encode_pictures(model, host, new, call.encodings).items():
         if call.budget.prunes and call.budget.settings.budget_per == IMAGE:
-            own = host.whole_pictures(own, ids, (ids == token) & unpruned.mask)
+            own = host.whole_pictures(model, own, ids, (ids == token) & unpruned.mask)
         pictures.append((token, own))
     if call.budget.settings.question_views and any(own for _, own in pictures):
         whole = torch.cat([unpruned.before, ids], dim=1)

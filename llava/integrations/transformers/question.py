@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 
 import torch
-from transformers import AutoProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from llava.errors import InputError
 from llava.integrations.transformers.hosts.base import Host, Picture
+from llava.integrations.transformers.processor import processor_of, tokenizer_of
 
 READ = ("question", "word_embeds")  # what transformers' models have of a question
 PASS = "pass question= to the call"
+_WHY = "the pruning method chooses by the question"
 _WORDS = ("firstquestion", "firstanswer", "secondquestion")
 _PICTURE = "\0"
 
@@ -80,9 +82,9 @@ def with_questions(
     if isinstance(question, str):
         texts = {token: [question] * len(own) for token, own in pictures}
     elif question is not None:
-        texts = _one_each(list(question), host, pictures, asked)
+        texts = _one_each(model, host, list(question), pictures, asked)
     else:
-        reader = Reader(processor_of(model), [token for token, _ in pictures], host.written)
+        reader = Reader(processor_of(model, _WHY), [token for token, _ in pictures], host.written)
         rows = [row[own].tolist() for row, own in zip(asked.ids, asked.mask)]
         before = (~asked.mask).long().cumsum(dim=1)  # padding up to each token
         texts = {
@@ -101,12 +103,14 @@ def with_questions(
     return [(token, list(map(with_views, own, texts[token]))) for token, own in pictures]
 
 
-def _one_each(questions: list[str], host: Host, pictures: Kinds, asked: Asked) -> dict[int, list[str]]:
+def _one_each(
+    model: PreTrainedModel, host: Host, questions: list[str], pictures: Kinds, asked: Asked
+) -> dict[int, list[str]]:
     """The question about each picture, or crop that the host encodes as one, where each whole picture has one."""
     found, numbers = [], {}  # the place, kind and number of each whole picture; to which each crop belongs
     for token, own in pictures:
         try:
-            wholes = host.whole_pictures(own, asked.ids, asked.is_own(token)) if own else []
+            wholes = host.whole_pictures(model, own, asked.ids, asked.is_own(token)) if own else []
         except InputError as error:
             raise InputError(
                 "question: the prompt does not tell which crops are of one picture: give one text"
@@ -125,43 +129,12 @@ def _starts(pictures: list[Picture]) -> list[int]:
     return [end - len(own.tokens) for own, end in zip(pictures, accumulate(len(own.tokens) for own in pictures))]
 
 
-def processor_of(model: PreTrainedModel):
-    """The model's `processor`, where it was assigned, or else that of the folder or hub id that the model is from.
-
-    Raises InputError where there is none.
-    """
-    if getattr(model, "processor", None) is not None:
-        return model.processor
-    if (found := _load(model.name_or_path) if model.name_or_path else None) is None:
-        raise InputError(
-            f"the pruning method chooses by the question, and {model.name_or_path or 'the model'} has no processor: "
-            "assign the model's `processor` first"
-        )
-    return found
-
-
-@functools.lru_cache(maxsize=4)
-def _load(path: str):
-    """The processor of a checkpoint, or its tokenizer where a processor cannot be made; None if that cannot either."""
-    for kind in (AutoProcessor, AutoTokenizer):
-        try:
-            return kind.from_pretrained(path)
-        except (OSError, ValueError, ImportError):  # not there, or of a package that is not installed
-            continue
-    return None
-
-
 @torch.no_grad()
 def embed_words(model: PreTrainedModel, text: str) -> torch.Tensor:
     """(m, D): the language model's embeddings of a text's tokens."""
-    ids = tokenizer_of(processor_of(model))(text, add_special_tokens=False, verbose=False).input_ids
+    ids = tokenizer_of(processor_of(model, _WHY))(text, add_special_tokens=False, verbose=False).input_ids
     embed = model.get_input_embeddings()
     return embed(torch.tensor(ids, dtype=torch.long, device=embed.weight.device))
-
-
-def tokenizer_of(processor) -> PreTrainedTokenizerBase:
-    """That of a processor, or itself."""
-    return getattr(processor, "tokenizer", processor)
 
 
 @dataclass(frozen=True)

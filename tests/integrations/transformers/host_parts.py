@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 PAD, START, IMAGE, VIDEO, OPEN, CLOSE = 0, 1, 100, 101, 102, 103
 TEXT = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16,
@@ -28,3 +30,19 @@ class Sample:
 
 def normal(generator: torch.Generator, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=generator)
+
+
+def tokenizer_with_spaces(image: str, opening: str, closing: str, words: str, **names: str) -> PreTrainedTokenizerFast:
+    """Of some words, which are tokens 2, 3, ..., and of the white space between them."""
+    words = ["<unk>", " ", "\n", "\n\n", "\n\n\n\n", *dict.fromkeys(words.split())]
+    specials = {"<pad>": PAD, "<s>": START, image: IMAGE, opening: OPEN, closing: CLOSE}
+    vocabulary = {word: 2 + i for i, word in enumerate(words)} | specials
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n+|[^\S\n]|\S+"), "isolated")
+    made.decoder = decoders.Fuse()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", bos_token="<s>", unk_token="<unk>", padding_side="left",
+        extra_special_tokens={**names, "image_token": image},
+    )  # fmt: skip
+    made.add_tokens(list(specials), special_tokens=True)
+    return made

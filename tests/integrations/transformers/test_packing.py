@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from host_cases import CASES, CLOSE, IMAGE, OPEN, PAD, START, batch, normal
+from host_cases import CASES, CLOSE, IMAGE, OPEN, PAD, START, batch, kinds_of, normal
+from host_parts import tokenizer_with_spaces
 
 from llava.errors import InputError
 from llava.integrations.transformers import prune
@@ -104,10 +105,28 @@ def test_several_images_of_a_prompt_are_one_crop_each():
 
 TAG, WHOLE = 104, 105  # <row_1_col_1> and <global-img>
 TILES = 16  # placeholders of a tile
+FIRST, CROPS = "Here is the original image ", " and here are some crops to help you see better "  # as Gemma 3 says it
+SPACED = tokenizer_with_spaces("<image>", "<open>", "<close>", f"{FIRST} {CROPS} w5 w9 w11")
+TILE = "\n\n<open>" + "<image>" * TILES + "<close>\n\n"
+
+
+def gemma3(seed: int, text: str) -> dict:
+    """A prompt of Gemma 3 with all that its processor writes."""
+    ids = torch.tensor([[START, *SPACED(text, add_special_tokens=False).input_ids]])
+    pixels = normal(torch.Generator().manual_seed(seed), text.count(TILE), 3, 112, 112)
+    kinds = {"token_type_ids": kinds_of(BY_NAME["gemma3"], ids)}
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels, **kinds}
+
+
+def cut(crops: int) -> str:
+    """A picture of Gemma 3 and so many crops of it."""
+    return FIRST + TILE + CROPS + " ".join([TILE] * crops) if crops else TILE
 
 
 def tiles(name: str, seed: int, pictures: list[int]) -> dict:
     """A prompt with pictures of so many tiles, as the host's processor writes it."""
+    if name == "gemma3":
+        return gemma3(seed, " ".join(["w5", *(f"{cut(n - 1)} w9" for n in pictures), "w11"]))
     generator, number = torch.Generator().manual_seed(seed), sum(pictures)
     pixels = normal(generator, number, 3, 112, 112)
     if name == "internvl":
@@ -122,11 +141,12 @@ def tiles(name: str, seed: int, pictures: list[int]) -> dict:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["internvl", "idefics3", "smolvlm"])
+@pytest.mark.parametrize("name", ["internvl", "idefics3", "smolvlm", "gemma3"])
 def test_all_tiles_of_a_picture_share_a_budget_per_image(name):
     """The most important of all its tiles stay, as the host says of each tile alone, and what is between tiles."""
     case, settings = BY_NAME[name], {"budget_per": "image", "pruning_method": "fastervlm"}
     model = prune(case.model(), 6, **settings)
+    model.processor = SPACED
     pictures = [3, 1, 2]
     inputs, seen = tiles(name, 1, pictures), []
     model.get_submodule(case.language_model).register_forward_pre_hook(
@@ -166,3 +186,30 @@ def test_tiles_that_are_written_otherwise_have_no_budget_per_image():
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     with pytest.raises(InputError, match="budget_per: the crops of a picture are spread"):
         model(**inputs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("text", "pictures"),
+    [
+        (TILE + TILE, [1, 1]),  # as the chat template writes two pictures
+        (f"{TILE} {TILE}", [1, 1]),  # as the processor does without a text
+        (f"{cut(2)}{TILE}", [3, 1]),
+        (f"{cut(2)} {cut(3)}", [3, 4]),
+        (f"{cut(2)} {TILE}", [4]),  # written as three crops are
+        (f"{TILE} and here {TILE}", [1, 1]),
+        (f"{TILE} w5 {cut(2)} w9 {TILE}", [1, 3, 1]),
+    ],
+)
+def test_the_words_of_gemma_3_s_processor_tell_which_crops_are_of_one_picture(text, pictures):
+    model = prune(BY_NAME["gemma3"].model(), 5, budget_per="image")
+    model.processor = SPACED
+    inputs = gemma3(1, f"w5 {text} w11")
+    others = inputs["input_ids"].shape[1] - sum(pictures) * TILES
+    assert model(**inputs).logits.shape[1] == others + 5 * len(pictures)
+    assert model(**inputs, visual_token_num=0.25).logits.shape[1] == others + 4 * sum(pictures)
+    model.processor = None
+    with pytest.raises(InputError, match=r"budget_per: words tell .*, and the model has no processor: assign"):
+        model(**inputs)
+    one = gemma3(1, f"w5 {TILE} w11")  # whose crops need no telling
+    assert model(**one).logits.shape[1] == one["input_ids"].shape[1] - TILES + 5

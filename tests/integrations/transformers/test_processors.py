@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from host_cases import CLOSE, GRID, IMAGE, OPEN, PAD, START, batch
+from host_parts import tokenizer_with_spaces
 from kinds import BY_NAME, GREEDY, answer
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -131,6 +132,37 @@ def test_a_processor_stays_as_it_is(name, processor, image, tokens):
     for row, (text, own) in enumerate(zip(texts, pictures)):
         alone = processor(images=[own], text=[text], return_tensors="pt")
         assert torch.equal(output[row, length:], answer(model, alone)[0])
+
+
+@torch.no_grad()
+def test_gemma_3_s_processor_cuts_pictures_whose_crops_share_a_budget_and_a_question():
+    said = "user model : Here is the original image and here are some crops to help you see better w7 w9"
+    names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    words = tokenizer_with_spaces("<image_soft_token>", "<start_of_image>", "<end_of_image>", said, **names)
+    words.chat_template = (
+        "{% for m in messages %}{{ m.role }} : {% if m.content is string %}{{ m.content }}{% else %}{% for c in "
+        "m.content %}{{ '<start_of_image>' if c.type == 'image' else c.text }}{% endfor %}{% endif %}<pad>{% endfor %}"
+        "{% if add_generation_prompt %}model : {% endif %}"
+    )
+    images = image_processor("gemma3", size={"height": 112, "width": 112})
+    processor = transformers.Gemma3Processor(images, words, image_seq_length=16)
+    turn = [{"type": "image"}] * 3 + [{"type": "text", "text": "w7 w9"}]
+    text = words.apply_chat_template([{"role": "user", "content": turn}], tokenize=False, add_generation_prompt=True)
+    inputs = processor(
+        images=[PICTURES], text=[text], return_tensors="pt", do_pan_and_scan=True, pan_and_scan_min_crop_size=20,
+        pan_and_scan_max_num_crops=4, pan_and_scan_min_ratio_to_activate=1.2,
+    )  # fmt: skip
+    tiles, length = [1 + 2, 1 + 3, 1], inputs["input_ids"].shape[1]
+    assert len(inputs["pixel_values"]) == sum(tiles)
+    model = prune(BY_NAME["gemma3"].model(), 5, budget_per="image")
+    model.processor = processor
+    assert model(**inputs).logits.shape[1] == length - 16 * sum(tiles) + 5 * len(tiles)
+    asks = {"pruning_method": "mmtok", "budget_per": "crop"}
+    each = [["w7 w9"] * 3, ["w7 w9", "image", ":"]]
+    read, given, same, other = (model(**inputs, **asks, question=own).logits for own in (None, "w7 w9", *each))
+    assert torch.equal(read, given)
+    assert torch.equal(same, given)
+    assert not torch.equal(other, given)  # or else this tells nothing
 
 
 IMAGE_PROCESSORS = [

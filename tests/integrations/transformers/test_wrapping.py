@@ -144,7 +144,7 @@ def test_impossible_settings_are_refused_at_once(llava, settings, reason):
         model.generate(**prompt(case, 1), **settings)
 
 
-CUT = ("gemma3", "aya_vision", "cohere2_vision", "ovis2", "lfm2_vl")  # into crops, with words between them
+CUT = ("aya_vision", "cohere2_vision", "ovis2", "lfm2_vl")  # into crops, with words between them
 
 
 @pytest.mark.parametrize("name", CUT)

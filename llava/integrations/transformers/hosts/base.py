@@ -110,11 +110,15 @@ class Host:
         """n of a picture of `split` whose placeholder is `token`, without encoding it."""
         return self.largest_crop(model, given)
 
-    def whole_pictures(self, parts: list[Picture], ids: torch.LongTensor, is_own: torch.BoolTensor) -> list[Picture]:
+    def whole_pictures(
+        self, model: PreTrainedModel, parts: list[Picture], ids: torch.LongTensor, is_own: torch.BoolTensor
+    ) -> list[Picture]:
         """The pictures that `split` and `encode` took for one each, with crops of one picture put together.
 
         Args:
             is_own: (B, L), where their placeholders are in prompts `ids`.
+
+        Raises InputError where the prompts do not tell.
         """
         return parts
 

@@ -55,7 +55,9 @@ class Idefics3Host(Host):
         )
         return [whole_crops(tokens[i], views.crops(slice(i, i + 1))) for i in range(len(tokens))]
 
-    def whole_pictures(self, parts: list[Picture], ids: torch.LongTensor, is_own: torch.BoolTensor) -> list[Picture]:
+    def whole_pictures(
+        self, model: PreTrainedModel, parts: list[Picture], ids: torch.LongTensor, is_own: torch.BoolTensor
+    ) -> list[Picture]:
         """The whole picture comes after its crops, and a word of its own before it: <fake><global-img><image>...<fake>.
 
         Raises InputError where prompts are not written so.

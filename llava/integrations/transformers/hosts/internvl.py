@@ -18,7 +18,9 @@ class InternVLHost(CropHost):
     def merged(self, model: PreTrainedModel) -> int:
         return round(1 / model.config.downsample_ratio)
 
-    def whole_pictures(self, parts: list[Picture], ids: torch.LongTensor, is_own: torch.BoolTensor) -> list[Picture]:
+    def whole_pictures(
+        self, model: PreTrainedModel, parts: list[Picture], ids: torch.LongTensor, is_own: torch.BoolTensor
+    ) -> list[Picture]:
         lengths = [end - start for _, start, end in runs_of(is_own)]  # a picture's tiles follow one another
         return join_crops(parts, lengths)
 
