@@ -8,10 +8,11 @@ import pytest
 
 triton = pytest.importorskip("triton")
 
+import torch  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from llava.pruning.kernels import duplicates_triton, greedy_triton  # noqa: E402
+from llava.pruning.kernels import duplicates_triton, greedy_triton, received_triton  # noqa: E402
 
 GENERATIONS = (80, 90, 100)  # A100, H100 and H200, B200
 WARPS = 16
@@ -30,6 +31,12 @@ def picks(rule: str, patches: int) -> tuple:
     columns = triton.next_power_of_2(patches)
     tile = max(1, greedy_triton._ELEMENTS // columns)
     return greedy_triton._pick, {"RULE": greedy_triton._RULES[rule], "COLUMNS": columns, "TILE": tile}
+
+
+def attention(function: str, dtype: str, width: int, rows: int = 10**6) -> tuple:
+    constants = {"MASKED": True, **received_triton.widths(width)}
+    constants |= received_triton.blocks(getattr(torch, dtype), rows)
+    return getattr(received_triton, function), constants, dtype
 
 
 # 576 patches less 32 important ones; 729 of SigLIP; the five crops of LLaVA-1.6 in one list.
