@@ -1,9 +1,8 @@
 """The attention that keys receive, on a GPU: no map of queries and keys is in memory.
 
-Two passes over the products, each in blocks. The first finds of each query the highest score and the share of one power,
-which is what the softmax divides by. The second adds up, of each key, the shares that it receives. A program owns its
-rows of either, so that nothing is added by two and one input has one result. Products of half precision and of float32
-are summed in float32; those of float32 are not rounded to TF32.
+Two passes over the products, each in blocks. The first finds what the softmax of each query subtracts and divides by.
+The second adds up the shares that each key receives. A program owns its rows of either: no two add to one sum, and one
+input has one result. Products are summed in float32, and those of float32 are not rounded to TF32.
 
 Shapes: K crops, N patches, H heads. Needs Triton; see `importance.received` for what it computes.
 """

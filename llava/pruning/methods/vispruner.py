@@ -29,7 +29,8 @@ class VisPruner(Method):
 
     def select(self, views: Views, settings: Settings) -> VisualTokens:
         number, ratio = settings.visual_token_num, settings.important_ratio
-        return views.keep(select_visual_tokens(views.features, views.importance, number, ratio, self.in_raster_order))
+        patches = select_visual_tokens(views.features, views.importance, number, ratio, self.in_raster_order)
+        return VisualTokens(keep_patches(views.features, patches), patches)  # in order: `views.keep` would sort again
 
     def important(self, views: Views, settings: Settings) -> torch.LongTensor:
         return highest(views.importance.float(), int(settings.visual_token_num * settings.important_ratio))

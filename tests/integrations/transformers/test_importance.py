@@ -92,7 +92,12 @@ for seed, (crops, heads, patches, width, dtype) in enumerate({cases}):
 print(checked)
 """
 CASES = [(1, 2, 37, 64, "float32"), (2, 3, 130, 72, "bfloat16"), (1, 1, 200, 80, "float16"), (2, 2, 65, 8, "float32")]
-CASES += [(1, 2, 129, 128, "bfloat16"), (3, 4, 90, 80, "bfloat16"), (1, 1, 8, 88, "float16"), (1, 1, 333, 72, "float32")]
+CASES += [
+    (1, 2, 129, 128, "bfloat16"),
+    (3, 4, 90, 80, "bfloat16"),
+    (1, 1, 8, 88, "float16"),
+    (1, 1, 333, 72, "float32"),
+]
 LARGE = [(1, 16, 729, 72, "float16"), (1, 16, 4096, 80, "bfloat16"), (2, 16, 1025, 64, "float32")]
 
 
