@@ -78,9 +78,10 @@ def build(function, constants: dict, warps: int, types: dict, generation: int):
     known = TYPES | types | dict.fromkeys(constants, "constexpr")
     signature = {name: known.get(name, "*fp64") for name in function.arg_names}
     aligned = [i for i, (name, type_) in enumerate(signature.items()) if type_[0] == "*" or "_of_" in name]
+    options = {"num_warps": warps} | (duplicates_triton.LAUNCH if function is duplicates_triton._rounds else {})
     attributes = {(i,): [["tt.divisibility", 16]] for i in aligned}
     source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=attributes)
-    return triton.compile(source, target=GPUTarget("cuda", generation, 32), options={"num_warps": warps})
+    return triton.compile(source, target=GPUTarget("cuda", generation, 32), options=options)
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)

@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 
 WARPS = 16
+# One program has a multiprocessor to itself: without the limit ptxas may spill to make room for a second.
+LAUNCH = {"num_warps": WARPS} | ({} if torch.version.hip else {"maxnreg": 65536 // (32 * WARPS)})
 NEIGHBOURS = 32
 _PHASES = 5  # sizes that the arrays of a round have one after the other, each half of the one before
 
@@ -153,8 +155,8 @@ def _phase(
     MAX_DROP: tl.constexpr, IN_ORDER: tl.constexpr, HALF: tl.constexpr, NEAR: tl.constexpr,
 ):  # fmt: skip
     """Rounds until the list, the one `now` of the two, has `least` entries at most: which it is, and its length."""
-    # What an entry looks at in one go: more spills registers, or is beyond its neighbours.
-    WIDTH: tl.constexpr = 32 if HALF <= 128 else 4096 // HALF if HALF <= 2048 else 2
+    # What an entry looks at in one go. Twice as much spills registers.
+    WIDTH: tl.constexpr = 16 if HALF <= 128 else 2048 // HALF if HALF <= 1024 else 2
     slot = tl.arange(0, HALF)
     while length > least:
         a_num, b_num = (length + 1) // 2, length // 2
@@ -257,7 +259,7 @@ def drop_duplicates(similarity: torch.Tensor, keep: int, max_drop: int, in_order
         keep,
         MAX_DROP=max_drop,
         IN_ORDER=in_order,
-        num_warps=WARPS,
+        **LAUNCH,
         **sizes,
     )
     return kept

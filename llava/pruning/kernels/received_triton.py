@@ -34,7 +34,7 @@ def widths(width: int) -> dict[str, int]:
 def blocks(dtype: torch.dtype, rows: int) -> dict[str, int]:
     """How many rows a program owns, of so many in all, how many it looks at in one go, and its warps."""
     if dtype is torch.float32:  # not on tensor cores: larger blocks have no room in registers
-        return {"OWN": 32, "OTHERS": 32, "num_warps": 4}
+        return {"OWN": 32, "OTHERS": 32, "num_warps": 8}
     return {"OWN": 128, "OTHERS": 64, "num_warps": 8} if rows >= _ENOUGH else {"OWN": 64, "OTHERS": 64, "num_warps": 4}
 
 
