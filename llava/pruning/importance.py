@@ -7,6 +7,7 @@ Shapes: K crops, N patches, H heads.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import product
 
 import torch
@@ -44,11 +45,27 @@ def received(
 ) -> torch.Tensor:
     """(K, N) float32: the attention that each key receives, summed over queries, mean over heads.
 
+    No whole map is ever in memory: on a GPU with Triton it comes in blocks of a kernel, elsewhere in those of
+    `received_in_torch`.
+
     Args:
-        queries, keys: (K, H, N, head width). The queries come in blocks, so that no whole map is ever in memory.
+        queries, keys: (K, H, N, head width), turned by their positions where the tower has rotary ones.
         scale: of their products.
         is_patch: (K, N), false where there is padding, which neither gives nor receives; None for no padding.
     """
+    if queries.is_cuda and find_spec("triton"):
+        from llava.pruning.kernels import received_triton
+
+        if received_triton.takes(queries):
+            return received_triton.received(queries, keys, scale, is_patch)
+    return received_in_torch(queries, keys, scale, is_patch)
+
+
+@torch.no_grad()
+def received_in_torch(
+    queries: torch.Tensor, keys: torch.Tensor, scale: float, is_patch: torch.BoolTensor | None = None
+) -> torch.Tensor:
+    """`received` in plain PyTorch, on any device, by blocks of queries."""
     crops, heads, patches, _ = queries.shape
     queries, keys = queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)
     total = torch.zeros(crops * heads, patches, device=queries.device)
@@ -100,7 +117,11 @@ def received_in_segments(
         lengths: patches of each segment.
     """
     queries, keys = queries_and_keys(attention, hidden_states.unsqueeze(0), rotate)
-    scale, parts = scale_of(attention), zip(queries.split(lengths, dim=2), keys.split(lengths, dim=2))
+    scale = scale_of(attention)
+    if len(set(lengths)) == 1:  # as of a video's frames: all at once
+        own, others = (states[0].unflatten(1, (len(lengths), -1)).transpose(0, 1) for states in (queries, keys))
+        return received(own, others, scale).flatten()
+    parts = zip(queries.split(lengths, dim=2), keys.split(lengths, dim=2))
     return torch.cat([received(own, others, scale)[0] for own, others in parts])
 
 

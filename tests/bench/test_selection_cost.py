@@ -2,12 +2,13 @@
 
 import json
 import time
+from dataclasses import replace
 
 import torch
 
 from llava.bench import shapes
 from llava.pruning import select_visual_tokens
-from scripts.benchmarks import selection, selection_cost
+from scripts.benchmarks import importance_cost, selection, selection_cost
 from tests.eval.conftest import assert_one_line
 
 SMALL = shapes.Shape(32, 3, 2, 56, 48, 4, 4, 96, 300, 512)
@@ -42,3 +43,18 @@ def test_the_cost_of_pruning_itself_is_measured(call, monkeypatch, tmp_path):
     assert methods[0] == "vispruner"
     assert {"divprune", "scope", "cdpruner", "holov", "mmtok", "visionzip", "random"} < set(methods)
     assert_one_line(call(selection, *few, "--rounds", 0), "at least 1")
+
+
+def test_the_importance_is_measured_beside_its_tower_and_one_call_of_the_attention(call, monkeypatch, tmp_path):
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "fullatt_block_indexes": [1]}
+    monkeypatch.setitem(shapes.HOSTS, "Qwen2.5-VL-7B", replace(shapes.HOSTS["Qwen2.5-VL-7B"], vision=vision))
+    monkeypatch.setattr(importance_cost, "SIDE", 8)
+    few = ["--device", "cpu", "--patches", 20, "--channels", 8, "--visual_token_num", 5, "--rounds", 1, "--warmup", 0]
+    towers = ["siglip-tiny", "qwen2.5-vl"]
+    code, *_ = call(selection, *few, "--batch-sizes", 2, "--importance", *towers, "--output", tmp_path / "out.json")
+    assert code == 0
+    found = json.loads((tmp_path / "out.json").read_text())["results"]
+    for tower in towers:
+        times = found[f"importance, {tower}, batch 2"]
+        assert {"tower", "importance", "received", "scaled_dot_product_attention"} < set(times)
+        assert all(cell["median"] > 0 for cell in times.values())

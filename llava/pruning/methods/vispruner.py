@@ -29,7 +29,8 @@ class VisPruner(Method):
 
     def select(self, views: Views, settings: Settings) -> VisualTokens:
         number, ratio = settings.visual_token_num, settings.important_ratio
-        return views.keep(select_visual_tokens(views.features, views.importance, number, ratio, self.in_raster_order))
+        patches = select_visual_tokens(views.features, views.importance, number, ratio, self.in_raster_order)
+        return VisualTokens(keep_patches(views.features, patches), patches)  # in order: `views.keep` would sort again
 
     def important(self, views: Views, settings: Settings) -> torch.LongTensor:
         return highest(views.importance.float(), int(settings.visual_token_num * settings.important_ratio))
@@ -94,6 +95,6 @@ def cosine_similarity_matrix(features: torch.Tensor) -> torch.Tensor:
     float64 because the rounds amplify rounding: in float32 the scores of two patches often differ by less than the
     error of a dot product, and which of them is dropped, hence all that follows, would depend on the machine's BLAS.
     """
-    unit = features.float().double()
+    unit = (features.float() if features.dtype is torch.float64 else features).double()
     unit = F.normalize(unit, dim=-1, out=None if unit.requires_grad else unit)
     return unit @ unit.transpose(1, 2)

@@ -7,7 +7,14 @@ from transformers.models.siglip.modeling_siglip import SiglipAttention
 
 from llava.integrations.transformers.importance import watching
 from llava.pruning import importance
-from llava.pruning.importance import QUERIES_AT_ONCE, received, received_attention, rotation
+from llava.pruning.importance import (
+    QUERIES_AT_ONCE,
+    received,
+    received_attention,
+    received_in_segments,
+    rotation,
+)
+from tests.recipes import run_python
 
 PATCHES = 2 * QUERIES_AT_ONCE + 88
 
@@ -39,6 +46,70 @@ def test_padding_neither_gives_nor_receives(attention):
     found = received_attention(attention, hidden_states, is_patch)
     torch.testing.assert_close(found[:, :400], expected)
     assert not found[:, 400:].any()
+
+
+@pytest.mark.parametrize("lengths", [[9, 9, 9], [4, 20, 3]])
+def test_patches_attend_to_those_of_their_segment(attention, lengths):
+    hidden_states = torch.randn(27, 32)
+    parts = hidden_states.unsqueeze(0).split(lengths, dim=1)
+    expected = torch.cat([attention(part)[1].mean(dim=1).sum(dim=1)[0] for part in parts])
+    torch.testing.assert_close(received_in_segments(attention, hidden_states, lengths), expected)
+
+
+CHECK = """
+import numpy as np, torch, triton.language as tl
+from llava.pruning.kernels import received_triton
+if not torch.cuda.is_available():  # Triton's interpreter has bfloat16 as integers, and multiplies those
+    from triton.runtime import interpreter
+    plain = interpreter.InterpreterBuilder.create_dot
+    def create_dot(self, *given):
+        parts = [x for x in given[:2]]
+        if parts[0].dtype == tl.bfloat16:
+            values = [(x.data.astype(np.uint32) << 16).view(np.float32) for x in parts]
+            parts = [interpreter.TensorHandle(x, tl.float32) for x in values]
+        return plain(self, *parts, *given[2:])
+    interpreter.InterpreterBuilder.create_dot = create_dot
+device = "cuda" if torch.cuda.is_available() else "cpu"
+received_triton._ENOUGH = 1000  # both sizes of a block
+checked = 0
+for seed, (crops, heads, patches, width, dtype) in enumerate({cases}):
+    draw = torch.Generator().manual_seed(seed)
+    queries, keys = (torch.randn(crops, patches, heads, width, generator=draw) for _ in range(2))
+    queries, keys = (x.transpose(1, 2).to(device, getattr(torch, dtype)) for x in (3 * queries, keys))
+    padded = torch.ones(crops, patches, dtype=torch.bool, device=device)
+    padded[0, patches // 2 :] = False
+    padded[-1, :3] = False
+    for is_patch in (None, padded):
+        maps = (queries.double() @ keys.double().transpose(2, 3)) * 0.2
+        if is_patch is not None:
+            maps = maps.masked_fill(~is_patch[:, None, None], -torch.inf)
+        maps = maps.softmax(dim=3)
+        given = torch.ones_like(padded) if is_patch is None else is_patch
+        expected = (maps * given[:, None, :, None]).sum(dim=2).mean(dim=1).float()
+        ours = received_triton.received(queries, keys, 0.2, is_patch)
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+        checked += 1
+print(checked)
+"""
+CASES = [(1, 2, 37, 64, "float32"), (2, 3, 130, 72, "bfloat16"), (1, 1, 200, 80, "float16"), (2, 2, 65, 8, "float32")]
+CASES += [
+    (1, 2, 129, 128, "bfloat16"),
+    (3, 4, 90, 80, "bfloat16"),
+    (1, 1, 8, 88, "float16"),
+    (1, 1, 333, 72, "float32"),
+]
+LARGE = [(1, 16, 729, 72, "float16"), (1, 16, 4096, 80, "bfloat16"), (2, 16, 1025, 64, "float32")]
+
+
+@pytest.mark.slow
+def test_the_kernels_give_what_the_formula_gives():
+    """In Triton's interpreter without a GPU."""
+    pytest.importorskip("triton")
+    has_gpu = torch.cuda.is_available()
+    cases = CASES + LARGE if has_gpu else CASES
+    done = run_python("-c", CHECK.format(cases=cases), **({} if has_gpu else {"TRITON_INTERPRET": "1"}))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == str(2 * len(cases))
 
 
 class Attention(torch.nn.Module):
