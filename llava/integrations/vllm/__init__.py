@@ -14,6 +14,7 @@ HOSTS = {  # vLLM's class -> the file of `hosts` that prunes it
     "Qwen3VLMoeForConditionalGeneration": "qwen3_vl_moe",
     "Qwen3_5ForConditionalGeneration": "qwen3_5",
     "Qwen3_5MoeForConditionalGeneration": "qwen3_5",
+    "InternVLForConditionalGeneration": "internvl",
 }
 
 

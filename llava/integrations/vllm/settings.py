@@ -15,9 +15,19 @@ from typing import Any, NamedTuple
 import torch
 
 from llava.errors import InputError, one_line
-from llava.pruning import METHOD_NAMES, MergedTokens, Settings, Views, VisualTokens, keep_patches, load_method, select
+from llava.pruning import (
+    METHOD_NAMES,
+    MergedTokens,
+    PruningError,
+    Settings,
+    Views,
+    VisualTokens,
+    keep_patches,
+    load_method,
+    select,
+)
 from llava.pruning.method import method_digest
-from llava.pruning.settings import DEFAULTS, NAMES, number_of_share
+from llava.pruning.settings import DEFAULTS, IMAGE, NAMES, number_of_share
 
 _ABSENT = -(2**63)  # stands for None
 _OF_SERVER = -1  # a method that is no name of the registry
@@ -35,10 +45,13 @@ _FIXED = {  # settings that cannot have another value than the default's, and wh
 
 
 class Tower(NamedTuple):
-    """What a tower in vLLM gives the methods: the names of its views, and whether tokens may be merged."""
+    """What a tower in vLLM gives the methods: the names of its views, whether tokens may be merged, and whether crops
+    of a picture may share a budget.
+    """
 
     views: tuple[str, ...]
     merges: bool
+    shares_budgets: bool = False
 
 
 LLAVA = Tower(
@@ -58,11 +71,12 @@ class ServedBudget:
     settings: Settings
     share: float | None = None
 
-    def settings_for(self, patches: int) -> Settings:
-        """The settings for a picture of crops of so many patches."""
+    def settings_for(self, patches: int, crops: int = 1) -> Settings:
+        """The settings for a picture of so many crops of so many patches."""
         if self.share is None:
             return self.settings
-        return replace(self.settings, visual_token_num=number_of_share(self.share, patches))
+        choice = patches * crops if self.settings.budget_per == IMAGE else patches
+        return replace(self.settings, visual_token_num=number_of_share(self.share, choice))
 
 
 def own_settings(options: Mapping[str, object] | None) -> dict[str, object]:
@@ -106,7 +120,7 @@ def read_budget(
     except ValueError as error:
         raise InputError(str(error)) from error
     for name, why in _FIXED.items():
-        if getattr(settings, name) != DEFAULTS[name]:
+        if getattr(settings, name) != DEFAULTS[name] and not (name == "budget_per" and tower.shares_budgets):
             raise InputError(f"{name}: {why}")
     if cause := _why_not(method, method_digest(method), tower):
         raise InputError(f"the pruning method {method} cannot work in vLLM: {cause}")
@@ -153,6 +167,19 @@ def _why_not(method: str, digest: str | None, tower: Tower) -> str | None:
 def _are_patches(chosen: VisualTokens | MergedTokens, views: Views) -> bool:
     """Whether tokens are the features of patches, as they were."""
     return chosen.has_places and torch.equal(chosen.tokens, keep_patches(views.features, chosen.patches))
+
+
+def choose(views: Views, settings: Settings) -> VisualTokens | MergedTokens:
+    """What a method chooses of K crops of N patches. Raises PruningError for another number than was counted."""
+    crops, patches, _ = views.features.shape
+    chosen = select(views, settings)
+    rows, number, _ = chosen.tokens.shape
+    if rows * number != (expected := settings.kept(patches, crops)):  # the prompt has so many placeholders
+        raise PruningError(
+            f"the pruning method {settings.pruning_method} must return {expected // rows} visual tokens of each crop "
+            f"for vLLM, not {number}"
+        )
+    return chosen
 
 
 def pack(settings: Settings) -> torch.LongTensor:

@@ -20,6 +20,8 @@ from tests.integrations.vllm.offline import metadata
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
            "<|video_pad|>")  # fmt: skip
 END, _, TURN, OPEN, CLOSE, IMAGE, VIDEO = range(len(SPECIAL))
+NAMES = {"start_image_token": SPECIAL[OPEN], "end_image_token": SPECIAL[CLOSE],
+         "context_image_token": SPECIAL[IMAGE], "video_token": SPECIAL[VIDEO]}  # fmt: skip
 QWEN_TOKENS = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": OPEN,
                "vision_end_token_id": CLOSE}  # fmt: skip
 LETTERS = [chr(code) for code in range(32, 127)]
@@ -27,6 +29,8 @@ TEXT = {"vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidd
         "num_attention_heads": 2, "num_key_value_heads": 1, "bos_token_id": None, "eos_token_id": END,
         "tie_word_embeddings": False, "max_position_embeddings": 4096}  # fmt: skip
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+TILE = 16  # tokens of an InternVL's
+TILES = {"size": {"height": 112, "width": 112}, "crop_to_patches": True, "max_patches": 4}
 SIDES = {"min_pixels": 56 * 56, "max_pixels": 40 * 28 * 28}
 NEW = 12
 IMAGE_TEXT = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -74,6 +78,15 @@ def _qwen3_5():
     return transformers.Qwen3_5Config(vision_config=vision, text_config=text, **QWEN_TOKENS)
 
 
+def _internvl():
+    vision = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "image_size": [112, 112], "patch_size": [14, 14], "use_qk_norm": True}  # fmt: skip
+    text = {name: value for name, value in TEXT.items() if name != "head_dim"} | {"model_type": "qwen2"}
+    return transformers.InternVLConfig(
+        vision_config=vision, text_config=text, image_token_id=IMAGE, image_seq_length=TILE, tie_word_embeddings=False
+    )
+
+
 @dataclass(frozen=True)
 class RandomHost:
     """A model to test: its class, its config, its processor's class, the pixels that a picture may have."""
@@ -96,6 +109,7 @@ HOSTS = {
     "qwen3_vl": RandomHost("Qwen3VLForConditionalGeneration", _qwen3_vl, "Qwen3VL"),
     "qwen3_vl_moe": RandomHost("Qwen3VLMoeForConditionalGeneration", _qwen3_vl_moe, "Qwen3VL"),
     "qwen3_5": RandomHost("Qwen3_5ForConditionalGeneration", _qwen3_5, "Qwen3VL"),
+    "internvl": RandomHost("InternVLForConditionalGeneration", _internvl, "InternVL", TILES),
 }
 
 
@@ -127,8 +141,13 @@ def processor(host: RandomHost):
         eos_token=SPECIAL[END],
         pad_token=SPECIAL[END],
         additional_special_tokens=list(SPECIAL),
+        model_specific_special_tokens=NAMES if host.processor == "InternVL" else {},
         chat_template=CHAT_TEMPLATE,
     )
+    if host.processor == "InternVL":
+        images = transformers.GotOcr2ImageProcessor(**host.pixels)
+        videos = transformers.InternVLVideoProcessor(size=host.pixels["size"])
+        return transformers.InternVLProcessor(images, tokenizer, videos, TILE, chat_template=CHAT_TEMPLATE)
     more = {
         "patch_size": 14,
         "temporal_patch_size": 2,
@@ -202,10 +221,8 @@ class Truth:
         return self.processor(text=[request["prompt"]], images=images or None, return_tensors="pt", **shown)
 
     def prompt_tokens(self, request: dict, share: float) -> int:
-        """How long a prompt about pictures is of which a share is kept: counted from their grids."""
+        """How long a prompt about pictures is of which a share is kept: counted from their grids, or tiles."""
         inputs = self.inputs(request)
-        length = inputs["input_ids"].shape[1]
-        for grid in inputs.get("image_grid_thw", []):
-            patches = int(grid.prod()) // 4
-            length -= patches - max(1, int(share * patches + 0.5))
-        return length
+        grids = inputs.get("image_grid_thw")
+        each = [TILE] * len(inputs.get("pixel_values", ())) if grids is None else (grids.prod(dim=1) // 4).tolist()
+        return inputs["input_ids"].shape[1] - sum(number - max(1, int(share * number + 0.5)) for number in each)
