@@ -24,7 +24,11 @@ OPTIONS = {  # of vLLM, some for each host
     "qwen3_vl": {"max_num_batched_tokens": 64, "enable_chunked_prefill": True},
     "qwen2_vl": {"enable_prefix_caching": False, "mm_processor_cache_gb": 0},
     "qwen3_5": {"enable_prefix_caching": False},  # on a CPU it cannot be had with layers of attention alone
+    "qwen3_5_moe": {"enable_prefix_caching": False},
+    "internvl": {"max_num_batched_tokens": 64, "enable_chunked_prefill": True},
 }
+PER_IMAGE = [{"visual_token_num": number, "budget_per": "image"} for number in (21, 0.3, 1000)]
+MORE = dict.fromkeys(("internvl", "llava_next", "llava_onevision"), PER_IMAGE)  # settings that some hosts can have
 
 
 def served(method: str) -> bool:
@@ -73,9 +77,10 @@ def ids(completions: list[dict]) -> list[list[int]]:
 def test_a_host_answers_as_prune_does(name, known, ask_offline, tmp_path):
     """Pictures of many sizes, again with what is cached, every setting side by side in one batch, and videos."""
     folder, truth = known(name)
-    asked = requests(tmp_path / "pictures", PROMPTS)
-    mixed = [request | {"settings": own} for request in asked[:4] for own in MIXED]
-    films = video_requests(tmp_path / "videos", 5)
+    asked = requests(tmp_path / "pictures", PROMPTS, sizes=HOSTS[name].sizes)
+    mixed = [request | {"settings": own} for request in asked[:4] for own in (*MIXED, *MORE.get(name, ()))]
+    films = video_requests(tmp_path / "videos", 5, HOSTS[name].sizes) if HOSTS[name].has_videos else []
+    films += [film | {"settings": own} for film in films[:1] for own in MORE.get(name, ())]
     server = {"visual_token_num": 0.25}
     first, again, each, moving = ask_offline(
         folder, asked, asked, mixed, films, **options(name, mm_processor_kwargs=server)
@@ -88,11 +93,12 @@ def test_a_host_answers_as_prune_does(name, known, ask_offline, tmp_path):
     assert ids(moving) == truth.answers(films, **server)
 
 
-def test_a_share_of_all_is_vllms_own_model(known, ask_offline, tmp_path):
-    folder, _ = known("qwen2_5_vl")
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "internvl"])
+def test_a_share_of_all_is_vllms_own_model(name, known, ask_offline, tmp_path):
+    folder, _ = known(name)
     asked = requests(tmp_path, PROMPTS)
-    ours = ask_offline(folder, asked, **options("qwen2_5_vl", mm_processor_kwargs={"visual_token_num": 1.0}))
-    assert ours == ask_offline(folder, asked, max_tokens=NEW)
+    ours = ask_offline(folder, asked, **options(name, mm_processor_kwargs={"visual_token_num": 1.0}))
+    assert ours == ask_offline(folder, asked, max_tokens=NEW, **OPTIONS.get(name, {}))
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two ranks need two cores")

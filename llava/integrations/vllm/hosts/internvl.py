@@ -22,7 +22,7 @@ from vllm.multimodal.processing import PromptUpdate, PromptUpdateDetails
 from llava.integrations.transformers.hosts.vit import pool_mean
 from llava.integrations.vllm.hosts.base import MODALITIES, PATCHES_TOGETHER, PIXELS, PrunedInfo, PrunedProcessor
 from llava.integrations.vllm.settings import Tower, choose, own_settings, unpack
-from llava.integrations.vllm.tower import use_plain_kernels
+from llava.integrations.vllm.tower import heads_of, use_plain_kernels, watching
 from llava.model.encode import encodes_one_by_one
 from llava.pruning import Views
 from llava.pruning.importance import paid_by_cls
@@ -103,16 +103,13 @@ class InternVLForConditionalGeneration(own.InternS1ForConditionalGeneration):
         return Views.joined([self._run_tower(part) for part in pixels.split(together)])
 
     def _run_tower(self, pixels: torch.Tensor) -> Views:
-        attention, watched = self.vision_tower.encoder.layer[-1].attention, []
-        handle = attention.attn.register_forward_pre_hook(lambda module, args: watched.extend(args[:2]))
-        try:
+        attention = self.vision_tower.encoder.layer[-1].attention
+        with watching(attention.attn) as watched:
             tokens = self.extract_feature(pixels)
-        finally:
-            handle.remove()
 
         def importance() -> torch.Tensor:
             """(K, N) float32: the attention of [CLS] to the patches, mean over heads and over a token's patches."""
-            query, key = (x.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for x in watched)
+            query, key = heads_of(watched, attention.head_dim)
             of_patches = paid_by_cls(query[:, :, :1], key, attention.scale).mean(dim=1)
             return pool_mean(of_patches, round(1 / self.downsample_ratio))
 

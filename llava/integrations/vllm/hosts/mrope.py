@@ -8,7 +8,6 @@ Shapes: n kept tokens of a picture, F frames, N tokens of a frame, D channels of
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -21,7 +20,7 @@ from vllm.sequence import IntermediateTensors
 
 from llava.integrations.vllm.hosts.base import MODALITIES, PATCHES_TOGETHER, PIXELS
 from llava.integrations.vllm.settings import choose, own_settings, unpack
-from llava.integrations.vllm.tower import mean_over_ranks, use_plain_kernels
+from llava.integrations.vllm.tower import mean_over_ranks, use_plain_kernels, watching
 from llava.model.encode import encodes_one_by_one
 from llava.pruning import Views, keep_patches
 from llava.pruning.importance import received
@@ -71,9 +70,9 @@ class PrunedMRoPE:
         pixels = pixels.split(grids.prod(dim=1).tolist())
         times = [self.time_between(modality, given, i) for i in range(len(grids))]
         for batch in self._batches([len(part) for part in pixels]):
-            with self._watch() as watched:
+            with watching(self.visual.blocks[-1].attn.attn) as watched:
                 tokens = self._run_tower(modality, torch.cat(pixels[batch]), grids[batch])
-            queries, keys = (part.split(list(map(len, pixels[batch]))) for part in watched)
+            queries, keys = (part[0].split(list(map(len, pixels[batch]))) for part in watched)
             rows = given[f"{modality}_pruning"][batch]
             for i, row in enumerate(rows):
                 importance = partial(self._importance, queries[i], keys[i], grids[batch][i].tolist())
@@ -93,20 +92,6 @@ class PrunedMRoPE:
         name = PIXELS[modality]
         given = {"type": name, name: pixels, f"{modality}_grid_thw": grids}
         return getattr(self, f"_process_{modality}_input")(given)
-
-    @contextmanager
-    def _watch(self) -> Iterator[list[torch.Tensor]]:
-        """Note queries and keys of the tower's last layer, of this rank's heads: (patches, heads, head width)."""
-        watched: list[torch.Tensor] = []
-
-        def note(module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-            watched[:] = kwargs["query"][0], kwargs["key"][0]
-
-        handle = self.visual.blocks[-1].attn.attn.register_forward_pre_hook(note, with_kwargs=True)
-        try:
-            yield watched
-        finally:
-            handle.remove()
 
     def _importance(self, queries: torch.Tensor, keys: torch.Tensor, grid: list[int]) -> torch.Tensor:
         """(F, N) float32: the attention that a token's patches receive, mean over the queries of a frame and heads."""
