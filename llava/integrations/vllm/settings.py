@@ -122,7 +122,7 @@ def read_budget(
     for name, why in _FIXED.items():
         if getattr(settings, name) != DEFAULTS[name] and not (name == "budget_per" and tower.shares_budgets):
             raise InputError(f"{name}: {why}")
-    if cause := _why_not(method, method_digest(method), tower):
+    if cause := _why_not(method, method_digest(method), tower, settings.budget_per):
         raise InputError(f"the pruning method {method} cannot work in vLLM: {cause}")
     for name, value in vars(settings).items():
         if isinstance(value, int) and abs(value) > _LARGEST:
@@ -131,7 +131,7 @@ def read_budget(
 
 
 @lru_cache
-def _why_not(method: str, digest: str | None, tower: Tower) -> str | None:
+def _why_not(method: str, digest: str | None, tower: Tower, budget_per: str) -> str | None:
     """Why a method of this digest cannot choose before the language model, found by trying it; None if it can.
 
     What it raises inside vLLM's model would end the server.
@@ -148,25 +148,28 @@ def _why_not(method: str, digest: str | None, tower: Tower) -> str | None:
         "projected": draw(2, 64, 12),
     }
     views = Views(draw(2, 64, 8), **{name: drawn[name] for name in tower.views})
-    settings = Settings(16, pruning_method=method)
+    settings = Settings(16, pruning_method=method, budget_per=budget_per)
     try:
         declared = load_method(method)
         for fact, why in _REFUSED.items():
             if getattr(declared, fact):
                 return why
         chosen = select(views, settings)
-        number = chosen.tokens.shape[1]
+        rows, number, _ = chosen.tokens.shape
     except Exception as error:  # whatever the user's code raises
         return one_line(error)
     if not tower.merges and not _are_patches(chosen, views):
         return "it gives tokens that are no patch's, which have no places among this model's"
-    wanted = settings.kept(64)
+    wanted = settings.kept(64, 2) // rows
     return None if number == wanted else f"it gives {number} visual tokens of a crop where {wanted} are wanted"
 
 
 def _are_patches(chosen: VisualTokens | MergedTokens, views: Views) -> bool:
     """Whether tokens are the features of patches, as they were."""
-    return chosen.has_places and torch.equal(chosen.tokens, keep_patches(views.features, chosen.patches))
+    if not chosen.has_places:
+        return False
+    features = views.features.reshape(len(chosen.patches), -1, views.features.shape[-1])  # of all crops in one list
+    return torch.equal(chosen.tokens, keep_patches(features, chosen.patches))
 
 
 def choose(views: Views, settings: Settings) -> VisualTokens | MergedTokens:
