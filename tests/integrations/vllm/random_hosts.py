@@ -189,9 +189,7 @@ def processor(host: RandomHost):
         if host.processor == "LlavaNext":
             given |= {"num_additional_image_tokens": 1}  # [CLS]
             images = transformers.LlavaNextImageProcessor(**fitted, crop_size=fitted["size"])
-            return transformers.LlavaNextProcessor(
-                images, tokenizer, 14, "default", num_additional_image_tokens=1, **given
-            )
+            return transformers.LlavaNextProcessor(images, tokenizer, 14, "default", **given)
         images = transformers.LlavaOnevisionImageProcessor(**fitted)
         videos = transformers.LlavaOnevisionVideoProcessor(size=fitted["size"])
         given |= {"num_image_tokens": TILE, "vision_feature_select_strategy": "full", "video_token": SPECIAL[VIDEO]}

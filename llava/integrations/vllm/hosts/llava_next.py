@@ -8,7 +8,7 @@ from vllm.model_executor.models.llava import LlavaDummyInputsBuilder
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from llava.errors import InputError
-from llava.integrations.vllm.hosts.unpadded import Unpadded, UnpaddedInfo, UnpaddedProcessor
+from llava.integrations.vllm.hosts.unpadded import AS_PUBLISHED, Unpadded, UnpaddedInfo, UnpaddedProcessor
 from llava.integrations.vllm.settings import LLAVA
 from llava.integrations.vllm.tower import encode
 from llava.pruning import Views
@@ -24,6 +24,8 @@ class Processor(UnpaddedProcessor, own.LlavaNextMultiModalProcessor):
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=LlavaDummyInputsBuilder)
 class LlavaNextForConditionalGeneration(Unpadded, own.LlavaNextForConditionalGeneration):
+    hf_to_vllm_mapper = own.LlavaNextForConditionalGeneration.hf_to_vllm_mapper | AS_PUBLISHED
+
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         if not isinstance(self.vision_tower, CLIPVisionModel) or self.select_layers is not None:

@@ -7,7 +7,7 @@ from vllm.model_executor.models.siglip import SiglipVisionModel
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from llava.errors import InputError
-from llava.integrations.vllm.hosts.unpadded import Unpadded, UnpaddedInfo, UnpaddedProcessor
+from llava.integrations.vllm.hosts.unpadded import AS_PUBLISHED, Unpadded, UnpaddedInfo, UnpaddedProcessor
 from llava.integrations.vllm.settings import Tower, choose, unpack
 from llava.integrations.vllm.tower import heads_of, mean_over_ranks, watching
 from llava.pruning import Views
@@ -25,6 +25,8 @@ class Processor(UnpaddedProcessor, own.LlavaOnevisionMultiModalProcessor):
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=own.LlavaOnevisionDummyInputsBuilder)
 class LlavaOnevisionForConditionalGeneration(Unpadded, own.LlavaOnevisionForConditionalGeneration):
+    hf_to_vllm_mapper = own.LlavaOnevisionForConditionalGeneration.hf_to_vllm_mapper | AS_PUBLISHED
+
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         if not isinstance(self.vision_tower, SiglipVisionModel) or self.config.vision_aspect_ratio != "anyres_max_9":

@@ -8,6 +8,7 @@ Shapes: K crops of a picture, the whole picture first, N patches of each, D chan
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from transformers import BatchFeature
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 from vllm.config import VllmConfig
 from vllm.model_executor.models.interfaces import MultiModalEmbeddings
+from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal.inputs import MultiModalKwargsItem, MultiModalKwargsItems
 from vllm.multimodal.parse import MultiModalDataItems
 from vllm.multimodal.processing import PromptUpdate
@@ -28,6 +30,10 @@ from llava.integrations.vllm.tower import use_plain_kernels
 from llava.model.encode import encodes_one_by_one
 from llava.pruning import Views
 
+# What transformers saves has names that the published files and vLLM have not.
+AS_PUBLISHED = WeightsMapper(
+    orig_to_new_regex={re.compile(r"\bvision_tower\.(?!vision_model\.)"): "vision_tower.vision_model."}
+)
 _SAYS = {"image": "image_sizes", "video": PIXELS["video"]}  # how large it is
 
 
