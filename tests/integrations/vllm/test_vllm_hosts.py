@@ -33,7 +33,11 @@ OPTIONS = {  # of vLLM, some for each host
 }
 OWN = ("qwen2_5_vl", "internvl")
 PER_IMAGE = [{"visual_token_num": number, "budget_per": "image"} for number in (21, 0.3, 1000)]
-MORE = dict.fromkeys(("internvl", "llava_next", "llava_onevision"), PER_IMAGE)  # settings that some hosts can have
+MORE = {  # settings that some hosts can have
+    "internvl": PER_IMAGE,
+    "llava_next": [*PER_IMAGE, {"pruning_method": "hiprune"}],
+    "llava_onevision": PER_IMAGE,
+}
 
 
 def served(method: str) -> bool:
