@@ -4,7 +4,7 @@ from vllm.config import VllmConfig
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from llava.errors import InputError
-from llava.integrations.vllm.settings import own_settings, read_budget
+from llava.integrations.vllm.settings import own_settings, read_budget, tower_of
 
 
 def checked(own: type[VerifyAndUpdateConfig] | None) -> type[VerifyAndUpdateConfig]:
@@ -57,4 +57,4 @@ def refuse(config: VllmConfig) -> None:
     for option, (is_set, why) in refused.items():
         if is_set:
             raise InputError(f"{option} cannot be combined with pruned pictures: {why}")
-    read_budget({}, own_settings(pictures.mm_processor_kwargs))
+    read_budget({}, own_settings(pictures.mm_processor_kwargs), tower_of(checkpoint))

@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
+from transformers import PreTrainedConfig
 
 from llava.errors import InputError, one_line
 from llava.pruning import (
@@ -57,6 +58,20 @@ class Tower(NamedTuple):
 LLAVA = Tower(
     ("importance", "hidden_states", "keys", "received", "object_received", "grid", "pixels", "projected"), True
 )
+_FRAMES = Tower(("importance", "grid", "pixels", "projected"), merges=False)
+_CROPS = _FRAMES._replace(shares_budgets=True)
+_TOWERS = {  # how the name of an architecture ends
+    "LlavaForConditionalGeneration": LLAVA,
+    "InternVLForConditionalGeneration": _CROPS,
+    "LlavaOnevisionForConditionalGeneration": _CROPS,
+    "LlavaNextForConditionalGeneration": LLAVA._replace(merges=False, shares_budgets=True),
+}
+
+
+def tower_of(config: PreTrainedConfig) -> Tower:
+    """What the tower of a checkpoint gives the methods that vLLM is to prune."""
+    name = config.architectures[0]
+    return next((tower for end, tower in _TOWERS.items() if name.endswith(end)), _FRAMES)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from llava.errors import InputError
 from llava.integrations.transformers.hosts import known_hosts
-from llava.integrations.vllm.hosts.grids import GridInfo
 from llava.integrations.vllm.hosts.mrope import PrunedMRoPE
-from llava.integrations.vllm.settings import pack, read_budget
+from llava.integrations.vllm.settings import pack, read_budget, tower_of
 from llava.pruning import METHOD_NAMES, Settings
 from tests.integrations.vllm.random_hosts import HOSTS, IMAGE, NEW, SPECIAL, Truth, make, requests, video_requests
 
@@ -33,16 +32,13 @@ OPTIONS = {  # of vLLM, some for each host
 }
 OWN = ("qwen2_5_vl", "internvl")
 PER_IMAGE = [{"visual_token_num": number, "budget_per": "image"} for number in (21, 0.3, 1000)]
-MORE = {  # settings that some hosts can have
-    "internvl": PER_IMAGE,
-    "llava_next": [*PER_IMAGE, {"pruning_method": "hiprune"}],
-    "llava_onevision": PER_IMAGE,
-}
+MORE = dict.fromkeys(("internvl", "llava_next", "llava_onevision"), PER_IMAGE)  # settings that some hosts can have
 
 
-def served(method: str) -> bool:
+def served(method: str, name: str) -> bool:
     try:
-        return bool(read_budget({"pruning_method": method}, tower=GridInfo.tower))
+        tower = tower_of(SimpleNamespace(architectures=[HOSTS[name].architecture]))
+        return bool(read_budget({"pruning_method": method}, tower=tower))
     except InputError:
         return False
 
@@ -53,7 +49,6 @@ MIXED = [
     {"visual_token_num": 1},
     {"visual_token_num": 16, "important_ratio": 0.25},
     {"visual_token_num": 0.5},
-    *({"pruning_method": method, "pruning_seed": 3} for method in METHOD_NAMES if served(method)),
 ]
 
 
@@ -90,7 +85,8 @@ def test_a_host_answers_as_prune_does(name, known, ask_offline, tmp_path):
     """
     folder, truth = known(name)
     asked = requests(tmp_path / "pictures", PROMPTS, sizes=HOSTS[name].sizes)
-    mixed = [request | {"settings": own} for request in asked[:4] for own in (*MIXED, *MORE.get(name, ()))]
+    methods = [{"pruning_method": method, "pruning_seed": 3} for method in METHOD_NAMES if served(method, name)]
+    mixed = [request | {"settings": own} for request in asked[:4] for own in (*MIXED, *methods, *MORE.get(name, ()))]
     films = video_requests(tmp_path / "videos", 5, HOSTS[name].sizes) if HOSTS[name].has_videos else []
     films += [film | {"settings": own} for film in films[:1] for own in MORE.get(name, ())]
     server = {"visual_token_num": 0.25}

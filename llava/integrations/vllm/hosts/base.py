@@ -8,7 +8,7 @@ from transformers import BatchFeature
 from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.processing import BaseProcessingInfo, InputProcessingContext, ProcessorInputs
 
-from llava.integrations.vllm.settings import ServedBudget, Tower, own_settings, pack, read_budget
+from llava.integrations.vllm.settings import ServedBudget, own_settings, pack, read_budget, tower_of
 from llava.pruning.settings import NAMES
 
 MODALITIES = ("image", "video")
@@ -27,8 +27,6 @@ class WithoutSettings(InputProcessingContext):
 class PrunedInfo(BaseProcessingInfo):
     """Comes before a model's own ProcessingInfo."""
 
-    tower: Tower
-
     def __init__(self, ctx: InputProcessingContext) -> None:
         super().__init__(WithoutSettings(ctx.model_config, ctx.tokenizer))
 
@@ -38,7 +36,7 @@ class PrunedInfo(BaseProcessingInfo):
 
     def budget(self, given: Mapping[str, object]) -> ServedBudget:
         """That of a request with these `mm_processor_kwargs`. Raises InputError: vLLM tells the client."""
-        return read_budget(own_settings(given), self.server_settings, self.tower)
+        return read_budget(own_settings(given), self.server_settings, tower_of(self.get_hf_config()))
 
 
 class PrunedProcessor:

@@ -12,12 +12,8 @@ from vllm.multimodal.inputs import MultiModalKwargsItem, MultiModalKwargsItems
 from vllm.multimodal.parse import MultiModalDataItems
 from vllm.multimodal.processing import PromptUpdate
 
-from llava.integrations.vllm.hosts.base import PrunedInfo, PrunedProcessor
-from llava.integrations.vllm.settings import Tower, unpack
-
-
-class GridInfo(PrunedInfo):
-    tower = Tower(("importance", "grid", "pixels", "projected"), merges=False)
+from llava.integrations.vllm.hosts.base import PrunedProcessor
+from llava.integrations.vllm.settings import unpack
 
 
 class GridProcessor(PrunedProcessor):

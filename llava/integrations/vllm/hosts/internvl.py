@@ -21,7 +21,7 @@ from vllm.multimodal.processing import PromptUpdate, PromptUpdateDetails
 
 from llava.integrations.transformers.hosts.vit import pool_mean
 from llava.integrations.vllm.hosts.base import MODALITIES, PATCHES_TOGETHER, PIXELS, PrunedInfo, PrunedProcessor
-from llava.integrations.vllm.settings import Tower, choose, own_settings, unpack
+from llava.integrations.vllm.settings import choose, own_settings, unpack
 from llava.integrations.vllm.tower import heads_of, use_plain_kernels, watching
 from llava.model.encode import encodes_one_by_one
 from llava.pruning import Views
@@ -31,8 +31,6 @@ from llava.pruning.views import square_grids
 
 
 class Info(PrunedInfo, own.InternS1ProcessingInfo):
-    tower = Tower(("importance", "grid", "pixels", "projected"), merges=False, shares_budgets=True)
-
     def get_hf_processor(self, **kwargs: object) -> own.InternVLProcessor:
         return super().get_hf_processor(**{name: value for name, value in kwargs.items() if name not in NAMES})
 

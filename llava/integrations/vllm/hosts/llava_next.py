@@ -9,13 +9,12 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from llava.errors import InputError
 from llava.integrations.vllm.hosts.unpadded import AS_PUBLISHED, Unpadded, UnpaddedInfo, UnpaddedProcessor
-from llava.integrations.vllm.settings import LLAVA
 from llava.integrations.vllm.tower import encode
 from llava.pruning import Views
 
 
 class Info(UnpaddedInfo, own.LlavaNextProcessingInfo):
-    tower = LLAVA._replace(merges=False, shares_budgets=True)
+    pass
 
 
 class Processor(UnpaddedProcessor, own.LlavaNextMultiModalProcessor):

@@ -8,7 +8,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from llava.errors import InputError
 from llava.integrations.vllm.hosts.unpadded import AS_PUBLISHED, Unpadded, UnpaddedInfo, UnpaddedProcessor
-from llava.integrations.vllm.settings import Tower, choose, unpack
+from llava.integrations.vllm.settings import choose, unpack
 from llava.integrations.vllm.tower import heads_of, mean_over_ranks, watching
 from llava.pruning import Views
 from llava.pruning.importance import received
@@ -16,7 +16,7 @@ from llava.pruning.views import square_grids
 
 
 class Info(UnpaddedInfo, own.LlavaOnevisionProcessingInfo):
-    tower = Tower(("importance", "grid", "pixels", "projected"), merges=False, shares_budgets=True)
+    pass
 
 
 class Processor(UnpaddedProcessor, own.LlavaOnevisionMultiModalProcessor):
