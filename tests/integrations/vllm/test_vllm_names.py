@@ -38,7 +38,7 @@ USED = {  # in a module, or in a class of it: methods, their parameters, and att
     "vllm.model_executor.layers.linear": "LinearBase _cpu_skip_gemm_dispatch",
     f"{INTERFACES}:SupportsMultiModal": "get_placeholder_str embed_multimodal embed_input_ids is_multimodal "
     "multimodal_embeddings configure_mm_token_handling _mark_tower_model _mark_language_model",
-    f"{UTILS}:WeightsMapper": "orig_to_new_regex",
+    f"{UTILS}:WeightsMapper": "orig_to_new_regex __or__",
     f"{UTILS}:AutoWeightsLoader": "load_weights mapper",
     UTILS: "vllm_config hf_config prefix",
     f"{LOADER}:DefaultModelLoader": "Source secondary_weights",
@@ -97,7 +97,7 @@ USED = {  # in a module, or in a class of it: methods, their parameters, and att
     f"{MODELS}.llava_next:LlavaNextProcessingInfo": "_get_num_unpadded_features original_height original_width "
     "npatches num_patch_height num_patch_width get_vision_encoder_info get_patch_grid_length",
     f"{MODELS}.llava_next:LlavaNextForConditionalGeneration": "vision_tower select_layers multi_modal_projector "
-    "_merge_image_patch_embeddings strategy config pixel_values image_sizes",
+    "_merge_image_patch_embeddings strategy config pixel_values image_sizes hf_to_vllm_mapper",
     f"{MODELS}.llava": "LlavaDummyInputsBuilder",
     f"{MODELS}.llava_onevision": "LlavaOnevisionProcessingInfo LlavaOnevisionMultiModalProcessor "
     "LlavaOnevisionDummyInputsBuilder",
@@ -105,7 +105,7 @@ USED = {  # in a module, or in a class of it: methods, their parameters, and att
     "_get_num_unpadded_features",
     f"{MODELS}.llava_onevision:LlavaOnevisionForConditionalGeneration": "vision_tower multi_modal_projector "
     "_merge_image_patch_embeddings image_newline strategy _image_pixels_to_features apply_pooling config "
-    "pixel_values pixel_values_videos image_sizes",
+    "pixel_values pixel_values_videos image_sizes hf_to_vllm_mapper",
     f"{MODELS}.siglip:SiglipVisionModel": "vision_model",
     f"{MODELS}.siglip:SiglipVisionTransformer": "encoder",
     f"{MODELS}.siglip:SiglipEncoder": "layers",
