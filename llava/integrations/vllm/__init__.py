@@ -14,6 +14,9 @@ HOSTS = {  # vLLM's class -> the file of `hosts` that prunes it
     "Qwen3VLMoeForConditionalGeneration": "qwen3_vl_moe",
     "Qwen3_5ForConditionalGeneration": "qwen3_5",
     "Qwen3_5MoeForConditionalGeneration": "qwen3_5",
+    "InternVLForConditionalGeneration": "internvl",
+    "LlavaNextForConditionalGeneration": "llava_next",
+    "LlavaOnevisionForConditionalGeneration": "llava_onevision",
 }
 
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llava.integrations.vllm import ARCHITECTURE
 from llava.integrations.vllm.processor import patches_of_crop
-from llava.integrations.vllm.settings import own_settings, read_budget
+from llava.integrations.vllm.settings import own_settings, read_budget, tower_of
 from llava.pruning import method_label
 
 PATH = "/pruning"
@@ -40,7 +40,8 @@ def _path(scope: Scope) -> str:
 def _describe(state: State) -> dict:
     """Patches of a crop, whether a request may have settings of its own, and the settings of one that has none."""
     model = state.vllm_config.model_config
-    budget = read_budget({}, own_settings(model.multimodal_config.mm_processor_kwargs))
+    own = own_settings(model.multimodal_config.mm_processor_kwargs)
+    budget = read_budget({}, own, tower_of(model.hf_config))
     patches = patches_of_crop(model.hf_config) if ARCHITECTURE in model.hf_config.architectures else None
     settings = asdict(budget.settings if patches is None else budget.settings_for(patches))
     if patches is None and budget.share is not None:

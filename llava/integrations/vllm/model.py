@@ -33,11 +33,11 @@ from llava.integrations.vllm.processing import (
     VisPrunerLlavaMultiModalProcessor,
     VisPrunerLlavaProcessingInfo,
 )
-from llava.integrations.vllm.settings import unpack
+from llava.integrations.vllm.settings import choose, unpack
 from llava.integrations.vllm.tower import encode, use_plain_kernels
 from llava.model.anyres import merge_crops
 from llava.model.encode import encodes_one_by_one
-from llava.pruning import MergedTokens, PruningError, Settings, VisualTokens, select
+from llava.pruning import MergedTokens, Settings, VisualTokens
 from llava.vision.grids import get_anyres_image_grid_shape
 
 _CROPS_TOGETHER = 16  # encoded at once: vLLM counts the tokens that are kept, which says little of a tower's memory
@@ -142,14 +142,7 @@ class VisPrunerLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supp
         """Encode, select, project and join the crops of images with these settings."""
         numbers = [len(pixels) for pixels, *_ in images]
         views = encode(self.vision_tower, torch.cat([pixels for pixels, *_ in images]))
-        chosen = select(views.project_by(self.multi_modal_projector), settings)
-        expected = settings.kept(views.features.shape[1])
-        if chosen.tokens.shape[1] != expected:  # the prompt has so many placeholders
-            raise PruningError(
-                f"the pruning method {settings.pruning_method} must return {expected} visual tokens of each crop for "
-                f"vLLM, not {chosen.tokens.shape[1]}"
-            )
-        chosen = chosen.project(self.multi_modal_projector)
+        chosen = choose(views.project_by(self.multi_modal_projector), settings).project(self.multi_modal_projector)
         return [self._join(part, image[1]) for part, image in zip(chosen.split(numbers), images, strict=True)]
 
     def _join(self, chosen: VisualTokens | MergedTokens, size: tuple[int, int]) -> torch.Tensor:

@@ -13,11 +13,22 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
+from transformers import PreTrainedConfig
 
 from llava.errors import InputError, one_line
-from llava.pruning import METHOD_NAMES, MergedTokens, Settings, Views, VisualTokens, keep_patches, load_method, select
+from llava.pruning import (
+    METHOD_NAMES,
+    MergedTokens,
+    PruningError,
+    Settings,
+    Views,
+    VisualTokens,
+    keep_patches,
+    load_method,
+    select,
+)
 from llava.pruning.method import method_digest
-from llava.pruning.settings import DEFAULTS, NAMES, number_of_share
+from llava.pruning.settings import DEFAULTS, IMAGE, NAMES, number_of_share
 
 _ABSENT = -(2**63)  # stands for None
 _OF_SERVER = -1  # a method that is no name of the registry
@@ -35,15 +46,32 @@ _FIXED = {  # settings that cannot have another value than the default's, and wh
 
 
 class Tower(NamedTuple):
-    """What a tower in vLLM gives the methods: the names of its views, and whether tokens may be merged."""
+    """What a tower in vLLM gives the methods: the names of its views, whether tokens may be merged, and whether crops
+    of a picture may share a budget.
+    """
 
     views: tuple[str, ...]
     merges: bool
+    shares_budgets: bool = False
 
 
 LLAVA = Tower(
     ("importance", "hidden_states", "keys", "received", "object_received", "grid", "pixels", "projected"), True
 )
+_FRAMES = Tower(("importance", "grid", "pixels", "projected"), merges=False)
+_CROPS = _FRAMES._replace(shares_budgets=True)
+_TOWERS = {  # how the name of an architecture ends
+    "LlavaForConditionalGeneration": LLAVA,
+    "InternVLForConditionalGeneration": _CROPS,
+    "LlavaOnevisionForConditionalGeneration": _CROPS,
+    "LlavaNextForConditionalGeneration": LLAVA._replace(merges=False, shares_budgets=True),
+}
+
+
+def tower_of(config: PreTrainedConfig) -> Tower:
+    """What the tower of a checkpoint gives the methods that vLLM is to prune."""
+    name = config.architectures[0]
+    return next((tower for end, tower in _TOWERS.items() if name.endswith(end)), _FRAMES)
 
 
 @dataclass(frozen=True)
@@ -58,11 +86,12 @@ class ServedBudget:
     settings: Settings
     share: float | None = None
 
-    def settings_for(self, patches: int) -> Settings:
-        """The settings for a picture of crops of so many patches."""
+    def settings_for(self, patches: int, crops: int = 1) -> Settings:
+        """The settings for a picture of so many crops of so many patches."""
         if self.share is None:
             return self.settings
-        return replace(self.settings, visual_token_num=number_of_share(self.share, patches))
+        choice = patches * crops if self.settings.budget_per == IMAGE else patches
+        return replace(self.settings, visual_token_num=number_of_share(self.share, choice))
 
 
 def own_settings(options: Mapping[str, object] | None) -> dict[str, object]:
@@ -106,9 +135,9 @@ def read_budget(
     except ValueError as error:
         raise InputError(str(error)) from error
     for name, why in _FIXED.items():
-        if getattr(settings, name) != DEFAULTS[name]:
+        if getattr(settings, name) != DEFAULTS[name] and not (name == "budget_per" and tower.shares_budgets):
             raise InputError(f"{name}: {why}")
-    if cause := _why_not(method, method_digest(method), tower):
+    if cause := _why_not(method, method_digest(method), tower, settings.budget_per):
         raise InputError(f"the pruning method {method} cannot work in vLLM: {cause}")
     for name, value in vars(settings).items():
         if isinstance(value, int) and abs(value) > _LARGEST:
@@ -117,7 +146,7 @@ def read_budget(
 
 
 @lru_cache
-def _why_not(method: str, digest: str | None, tower: Tower) -> str | None:
+def _why_not(method: str, digest: str | None, tower: Tower, budget_per: str) -> str | None:
     """Why a method of this digest cannot choose before the language model, found by trying it; None if it can.
 
     What it raises inside vLLM's model would end the server.
@@ -134,25 +163,41 @@ def _why_not(method: str, digest: str | None, tower: Tower) -> str | None:
         "projected": draw(2, 64, 12),
     }
     views = Views(draw(2, 64, 8), **{name: drawn[name] for name in tower.views})
-    settings = Settings(16, pruning_method=method)
+    settings = Settings(16, pruning_method=method, budget_per=budget_per)
     try:
         declared = load_method(method)
         for fact, why in _REFUSED.items():
             if getattr(declared, fact):
                 return why
         chosen = select(views, settings)
-        number = chosen.tokens.shape[1]
+        rows, number, _ = chosen.tokens.shape
     except Exception as error:  # whatever the user's code raises
         return one_line(error)
     if not tower.merges and not _are_patches(chosen, views):
         return "it gives tokens that are no patch's, which have no places among this model's"
-    wanted = settings.kept(64)
+    wanted = settings.kept(64, 2) // rows
     return None if number == wanted else f"it gives {number} visual tokens of a crop where {wanted} are wanted"
 
 
 def _are_patches(chosen: VisualTokens | MergedTokens, views: Views) -> bool:
     """Whether tokens are the features of patches, as they were."""
-    return chosen.has_places and torch.equal(chosen.tokens, keep_patches(views.features, chosen.patches))
+    if not chosen.has_places:
+        return False
+    features = views.features.reshape(len(chosen.patches), -1, views.features.shape[-1])  # of all crops in one list
+    return torch.equal(chosen.tokens, keep_patches(features, chosen.patches))
+
+
+def choose(views: Views, settings: Settings) -> VisualTokens | MergedTokens:
+    """What a method chooses of K crops of N patches. Raises PruningError for another number than was counted."""
+    crops, patches, _ = views.features.shape
+    chosen = select(views, settings)
+    rows, number, _ = chosen.tokens.shape
+    if rows * number != (expected := settings.kept(patches, crops)):  # the prompt has so many placeholders
+        raise PruningError(
+            f"the pruning method {settings.pruning_method} must return {expected // rows} visual tokens of each crop "
+            f"for vLLM, not {number}"
+        )
+    return chosen
 
 
 def pack(settings: Settings) -> torch.LongTensor:

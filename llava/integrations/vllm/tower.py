@@ -6,6 +6,8 @@ heads is the mean of the ranks' own.
 Shapes: K crops, N patches, C channels, H heads of this rank.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
@@ -70,6 +72,26 @@ def use_plain_kernels(tower: nn.Module) -> None:
 def mean_over_ranks(mean: torch.Tensor, ranks: int) -> torch.Tensor:
     """The mean over all heads, of one over this rank's."""
     return mean if ranks == 1 else tensor_model_parallel_all_reduce(mean.contiguous()) / ranks
+
+
+@contextmanager
+def watching(operator: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Note the queries and keys that an attention operator of vLLM's gets, of this rank's heads, in its own shape."""
+    watched: list[torch.Tensor] = []
+
+    def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        watched[:] = args[:2] or (kwargs["query"], kwargs["key"])
+
+    handle = operator.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield watched
+    finally:
+        handle.remove()
+
+
+def heads_of(watched: list[torch.Tensor], width: int) -> Iterator[torch.Tensor]:
+    """Queries and keys (K, M, H * width) -> (K, H, M, width) each."""
+    return (joined.unflatten(-1, (-1, width)).transpose(1, 2) for joined in watched)
 
 
 def encode(tower: CLIPVisionModel, pixels: torch.Tensor) -> Views:

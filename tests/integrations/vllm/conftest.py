@@ -8,9 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ BENCHMARKS = {
 }
 CONV_MODE = "vicuna_v1"  # of the published figures
 EXACT = {"dtype": "float32", "enforce_eager": True, "block_size": 32, "max_model_len": 2048}
+SERVER = {"visual_token_num": 24}  # what the engine of `ask_tiny` keeps by itself
 NO_VLLM = "vLLM is not installed here: see scripts/test_vllm.sh"
 
 
@@ -70,18 +70,51 @@ def prepared(tmp_path_factory) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def engine(folder: Path, model: Path, **options) -> Iterator[Callable]:
+    """vLLM's `LLM` on a model, with files in `folder`: ask(*rounds) has the answers to requests, see offline.py."""
+    folder.mkdir(exist_ok=True)
+    (spec := folder / "spec.json").write_text(json.dumps({"model": str(model), "options": EXACT | options}))
+    command = [sys.executable, "-m", "tests.integrations.vllm.offline", spec]
+    with (log := folder / "log").open("w") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=file, stderr=file, text=True)
+
+    def ask(*rounds: list[dict], max_tokens: int = 16) -> list[list[dict]]:
+        (asked := folder / f"{time.monotonic_ns()}").write_text(
+            json.dumps({"rounds": rounds, "max_tokens": max_tokens})
+        )
+        with contextlib.suppress(BrokenPipeError):
+            print(asked, file=process.stdin, flush=True)
+        _await(asked.with_suffix(".answers").exists, process, log)
+        return json.loads(asked.with_suffix(".answers").read_text())
+
+    try:
+        yield ask
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+
+
 @pytest.fixture
 def ask_offline(tmp_path):
-    """Ask a model several rounds of requests in one process: see offline.py."""
+    """Ask a model several rounds of requests, of an engine that ends with that."""
 
     def ask(model: Path, *rounds: list[dict], max_tokens: int = 16, **options) -> list[list[dict]]:
-        spec, answers = tmp_path / "spec.json", tmp_path / "answers.json"
-        asked = {"model": str(model), "options": EXACT | options, "rounds": rounds, "max_tokens": max_tokens}
-        spec.write_text(json.dumps(asked))
-        run_python("-m", "tests.integrations.vllm.offline", spec, answers)
-        return json.loads(answers.read_text())
+        with engine(tmp_path / "engine", model, **options) as asked:
+            return asked(*rounds, max_tokens=max_tokens)
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def ask_tiny(prepared, tmp_path_factory):
+    """Ask the bundled model of an engine that stays, with `SERVER` as its settings."""
+    with engine(tmp_path_factory.mktemp("tiny"), prepared, mm_processor_kwargs=SERVER) as ask:
+        yield ask
 
 
 def run_python(*arguments, code: int = 0) -> str:
@@ -110,7 +143,7 @@ def serving(log: Path, checkpoint: Path, tokens: int | str, *options: str, **env
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        _await(address, process, log)
+        _await(lambda: _is_up(address), process, log)
         yield address
     finally:
         process.send_signal(signal.SIGTERM)
@@ -121,16 +154,20 @@ def serving(log: Path, checkpoint: Path, tokens: int | str, *options: str, **env
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _await(address: str, process: subprocess.Popen, log: Path) -> None:
-    """Wait until the server answers. Fails, with the end of its log, if it ends or takes more than minutes."""
-    end = time.monotonic() + 600
+def _await(is_there: Callable[[], object], process: subprocess.Popen, log: Path) -> None:
+    """Wait until something is there. Fails, with the end of a log, if the process ends or it takes many minutes."""
+    end = time.monotonic() + 900
     while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail(f"the server did not start:\n{log.read_text()[-4000:]}")
+        if is_there():
+            return
+        time.sleep(0.2)
+    pytest.fail(f"vLLM does not answer:\n{log.read_text()[-4000:]}")
+
+
+def _is_up(address: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+        return True
+    return False
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Ask vLLM's `LLM` in a process of its own: `python -m tests.integrations.vllm.offline SPEC ANSWERS`, both JSON."""
+"""vLLM's `LLM` in a process of its own, which `conftest.engine` starts and asks."""
 
 import json
 import os
@@ -19,12 +19,22 @@ def metadata(frames: np.ndarray) -> dict:
     return said | {"video_backend": "none", "do_sample_frames": False}
 
 
-def main(spec: Path, answers: Path) -> None:
+def main(spec: Path) -> None:
+    """An engine, and the answers to what the files say whose names come by standard input, a line each."""
     asked = json.loads(spec.read_text())
     llm = LLM(asked["model"], **asked["options"])
-    sampling = SamplingParams(temperature=0, max_tokens=asked["max_tokens"])
+    for line in sys.stdin:
+        file = Path(line.strip())
+        answers = answer(llm, **json.loads(file.read_text()))
+        (part := file.with_suffix(".part")).write_text(json.dumps(answers))
+        part.rename(file.with_suffix(".answers"))
+
+
+def answer(llm: LLM, rounds: list[list[dict]], max_tokens: int) -> list[list[dict]]:
+    """What is said to each request of each round, a round at a time."""
+    sampling = SamplingParams(temperature=0, max_tokens=max_tokens)
     completions = []
-    for requests in asked["rounds"]:
+    for requests in rounds:
         prompts = []
         for request in requests:
             images = [Image.open(image).convert("RGB") for image in request["images"]]
@@ -43,8 +53,8 @@ def main(spec: Path, answers: Path) -> None:
                 for output in llm.generate(prompts, sampling, use_tqdm=False)
             ]
         )
-    answers.write_text(json.dumps(completions))
+    return completions
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(Path(sys.argv[1]))

@@ -12,6 +12,7 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from llava.integrations.transformers import pruned
 from tests.conftest import picture
@@ -20,13 +21,19 @@ from tests.integrations.vllm.offline import metadata
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
            "<|video_pad|>")  # fmt: skip
 END, _, TURN, OPEN, CLOSE, IMAGE, VIDEO = range(len(SPECIAL))
+NAMES = {"start_image_token": SPECIAL[OPEN], "end_image_token": SPECIAL[CLOSE],
+         "context_image_token": SPECIAL[IMAGE], "video_token": SPECIAL[VIDEO]}  # fmt: skip
 QWEN_TOKENS = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": OPEN,
                "vision_end_token_id": CLOSE}  # fmt: skip
 LETTERS = [chr(code) for code in range(32, 127)]
 TEXT = {"vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 32,
         "num_attention_heads": 2, "num_key_value_heads": 1, "bos_token_id": None, "eos_token_id": END,
         "tie_word_embeddings": False, "max_position_embeddings": 4096}  # fmt: skip
+QWEN2 = {name: value for name, value in TEXT.items() if name != "head_dim"} | {"model_type": "qwen2"}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+TILE = 16  # tokens of an InternVL's, or of a crop of those with a grid
+GRID = [[56, 112], [112, 56], [112, 112], [56, 168], [168, 112]]
+TILES = {"size": {"height": 112, "width": 112}, "crop_to_patches": True, "max_patches": 4}
 SIDES = {"min_pixels": 56 * 56, "max_pixels": 40 * 28 * 28}
 NEW = 12
 IMAGE_TEXT = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -57,21 +64,52 @@ def _qwen3_vl():
     return transformers.Qwen3VLConfig(vision_config=vision, text_config=text, **QWEN_TOKENS)
 
 
+EXPERTS = {"moe_intermediate_size": 96, "num_experts": 4, "num_experts_per_tok": 2}
+
+
 def _qwen3_vl_moe():
     vision = _qwen3_vl().vision_config.to_dict()
-    text = {**TEXT, "rope_parameters": {**ROPE, "mrope_interleaved": True}, "moe_intermediate_size": 96,
-            "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": True}  # fmt: skip
+    text = {**TEXT, "rope_parameters": {**ROPE, "mrope_interleaved": True}, **EXPERTS,
+            "norm_topk_prob": True}  # fmt: skip
     return transformers.Qwen3VLMoeConfig(vision_config=vision, text_config=text, **QWEN_TOKENS)
 
 
-def _qwen3_5():
+def _qwen3_5(name: str = "Qwen3_5Config", **more):
     vision = _qwen3_vl().vision_config.to_dict()
     del vision["deepstack_visual_indexes"], vision["model_type"]
     rope = {**ROPE, "mrope_interleaved": True, "partial_rotary_factor": 0.5, "mrope_section": [2, 3, 3]}
     linear = {"linear_key_head_dim": 32, "linear_value_head_dim": 32, "linear_num_key_heads": 2,
               "linear_num_value_heads": 2, "layer_types": ["full_attention"] * 2}  # fmt: skip
-    text = {**TEXT, **linear, "rope_parameters": rope}
-    return transformers.Qwen3_5Config(vision_config=vision, text_config=text, **QWEN_TOKENS)
+    text = {**TEXT, **linear, "rope_parameters": rope, **more}
+    return getattr(transformers, name)(vision_config=vision, text_config=text, **QWEN_TOKENS)
+
+
+def _qwen3_5_moe():
+    return _qwen3_5("Qwen3_5MoeConfig", shared_expert_intermediate_size=96, **EXPERTS)
+
+
+def _internvl():
+    vision = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "image_size": [112, 112], "patch_size": [14, 14], "use_qk_norm": True}  # fmt: skip
+    return transformers.InternVLConfig(
+        vision_config=vision, text_config=QWEN2, image_token_id=IMAGE, image_seq_length=TILE, tie_word_embeddings=False
+    )
+
+
+def _unpadded(name: str, vision: dict, text: dict, **more):
+    given = {"image_token_index": IMAGE, "image_grid_pinpoints": GRID, "image_seq_length": TILE, **more}
+    vision |= {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
+    return getattr(transformers, f"{name}Config")(vision_config=vision, text_config=text, **given)
+
+
+def _llava_next():
+    vision = {"model_type": "clip_vision_model", "num_hidden_layers": 3, "projection_dim": 64}
+    return _unpadded("LlavaNext", vision, {**TEXT, "model_type": "llama"}, vision_feature_layer=-2)
+
+
+def _llava_onevision():
+    vision = {"model_type": "siglip_vision_model", "num_hidden_layers": 2, "vision_use_head": False}
+    return _unpadded("LlavaOnevision", vision, QWEN2, video_token_index=VIDEO)
 
 
 @dataclass(frozen=True)
@@ -82,7 +120,12 @@ class RandomHost:
     config: Callable
     processor: str
     pixels: dict = field(default_factory=lambda: SIDES)
+    sizes: list | None = None  # of the pictures that it is asked about, (height, width); None for any
     spread: float = 0.25  # of the weights: so wide that no selection hangs on the last bits
+
+    @property
+    def has_videos(self) -> bool:
+        return self.processor != "LlavaNext"
 
     @property
     def architecture(self) -> str:
@@ -96,6 +139,12 @@ HOSTS = {
     "qwen3_vl": RandomHost("Qwen3VLForConditionalGeneration", _qwen3_vl, "Qwen3VL"),
     "qwen3_vl_moe": RandomHost("Qwen3VLMoeForConditionalGeneration", _qwen3_vl_moe, "Qwen3VL"),
     "qwen3_5": RandomHost("Qwen3_5ForConditionalGeneration", _qwen3_5, "Qwen3VL"),
+    "qwen3_5_moe": RandomHost("Qwen3_5MoeForConditionalGeneration", _qwen3_5_moe, "Qwen3VL"),
+    "internvl": RandomHost("InternVLForConditionalGeneration", _internvl, "InternVL", TILES),
+    "llava_next": RandomHost("LlavaNextForConditionalGeneration", _llava_next, "LlavaNext", sizes=GRID),
+    "llava_onevision": RandomHost(
+        "LlavaOnevisionForConditionalGeneration", _llava_onevision, "LlavaOnevision", sizes=GRID
+    ),
 }
 
 
@@ -108,7 +157,7 @@ def make(host: RandomHost, folder: Path) -> Path:
             parameter.data.normal_(std=host.spread)
     model.generation_config = transformers.GenerationConfig(eos_token_id=END)
     model.save_pretrained(folder)
-    if hasattr(model.config.get_text_config(), "num_experts"):  # which the published files have the other way round
+    if host.name == "Qwen3VLMoeForConditionalGeneration":  # which the published files have the other way round
         weights = load_file(file := folder / "model.safetensors")
         turned = {name: value.mT.contiguous() if ".experts." in name else value for name, value in weights.items()}
         save_file(turned, file, {"format": "pt"})
@@ -127,8 +176,24 @@ def processor(host: RandomHost):
         eos_token=SPECIAL[END],
         pad_token=SPECIAL[END],
         additional_special_tokens=list(SPECIAL),
+        model_specific_special_tokens=NAMES if host.processor == "InternVL" else {},
         chat_template=CHAT_TEMPLATE,
     )
+    if host.processor == "InternVL":
+        images = transformers.GotOcr2ImageProcessor(**host.pixels)
+        videos = transformers.InternVLVideoProcessor(size=host.pixels["size"])
+        return transformers.InternVLProcessor(images, tokenizer, videos, TILE, chat_template=CHAT_TEMPLATE)
+    if host.sizes:
+        fitted = {"size": {"height": 56, "width": 56}, "image_grid_pinpoints": GRID}
+        given = {"chat_template": CHAT_TEMPLATE, "image_token": SPECIAL[IMAGE]}
+        if host.processor == "LlavaNext":
+            given |= {"num_additional_image_tokens": 1}  # [CLS]
+            images = transformers.LlavaNextImageProcessor(**fitted, crop_size=fitted["size"])
+            return transformers.LlavaNextProcessor(images, tokenizer, 14, "default", **given)
+        images = transformers.LlavaOnevisionImageProcessor(**fitted)
+        videos = transformers.LlavaOnevisionVideoProcessor(size=fitted["size"])
+        given |= {"num_image_tokens": TILE, "vision_feature_select_strategy": "full", "video_token": SPECIAL[VIDEO]}
+        return transformers.LlavaOnevisionProcessor(images, tokenizer, videos, **given)
     more = {
         "patch_size": 14,
         "temporal_patch_size": 2,
@@ -151,23 +216,30 @@ CHAT_TEMPLATE = (
 )
 
 
-def requests(folder: Path, number: int, seed: int = 0) -> list[dict]:
-    """Questions about pictures of random sizes, as `offline` takes them, mostly about one, some about two or none."""
+def requests(folder: Path, number: int, seed: int = 0, sizes: list | None = None) -> list[dict]:
+    """Questions about pictures of random sizes, as `offline` takes them, mostly about one, some about two or none.
+
+    `sizes` are (height, width) that they may have, once, twice or three times.
+    """
     folder.mkdir(exist_ok=True)
     draw, made = random.Random(seed), []
     for i in range(number):
         count = {3: 2, 5: 3, 6: 0}.get(i % 16, 1)
         files = [str(folder / f"{seed}_{i}_{j}.png") for j in range(count)]
         for j, file in enumerate(files):
-            picture(draw.randrange(40, 420), draw.randrange(40, 420), seed=1000 * seed + 8 * i + j).save(file)
+            width, height = draw.randrange(40, 420), draw.randrange(40, 420)
+            if sizes:
+                times, (height, width) = draw.randrange(1, 4), draw.choice(sizes)
+                height, width = times * height, times * width
+            picture(width, height, seed=1000 * seed + 8 * i + j).save(file)
         words = "".join(draw.choices("abcdefgh ", k=draw.randrange(3, 20)))
         made.append({"prompt": f"Look: {IMAGE_TEXT * count}{words}?", "images": files})
     return made
 
 
-def video_requests(folder: Path, number: int) -> list[dict]:
+def video_requests(folder: Path, number: int, sizes: list | None = None) -> list[dict]:
     """Questions about a video of some frames and a picture."""
-    draw, made = np.random.default_rng(0), requests(folder, number, seed=1)
+    draw, made = np.random.default_rng(0), requests(folder, number, 1, sizes)
     for i, request in enumerate(made):
         frames, height, width = draw.integers((3, 60, 60), (8, 200, 200))
         np.save(file := folder / f"{i}.npy", draw.integers(0, 255, (frames, height, width, 3), dtype=np.uint8))
@@ -202,10 +274,12 @@ class Truth:
         return self.processor(text=[request["prompt"]], images=images or None, return_tensors="pt", **shown)
 
     def prompt_tokens(self, request: dict, share: float) -> int:
-        """How long a prompt about pictures is of which a share is kept: counted from their grids."""
+        """How long a prompt about pictures is of which a share is kept: counted from their grids, or tiles."""
         inputs = self.inputs(request)
-        length = inputs["input_ids"].shape[1]
-        for grid in inputs.get("image_grid_thw", []):
-            patches = int(grid.prod()) // 4
-            length -= patches - max(1, int(share * patches + 0.5))
-        return length
+        if "image_grid_thw" in inputs:
+            each = (inputs["image_grid_thw"].prod(dim=1) // 4).tolist()
+        elif "image_sizes" in inputs:
+            each = [TILE] * sum(image_size_to_num_patches(size, GRID, 56) for size in inputs["image_sizes"])
+        else:
+            each = [TILE] * len(inputs.get("pixel_values", ()))
+        return inputs["input_ids"].shape[1] - sum(number - max(1, int(share * number + 0.5)) for number in each)

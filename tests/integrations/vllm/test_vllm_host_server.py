@@ -64,6 +64,18 @@ def test_answers_are_prunes(address, truth, tmp_path):
     assert ask_all(address, [chat(request) for request in asked], 8) == said(truth, asked, 0.25)
 
 
+@pytest.mark.skipif(PROMPTS <= 16, reason="VLLM_PROMPTS=200 asks every host over HTTP, each of a server of its own")
+@pytest.mark.parametrize("name", [name for name in HOSTS if name != "qwen3_vl"])
+def test_answers_of_every_host_are_prunes(name, tmp_path):
+    folder = make(HOSTS[name], tmp_path / "random")
+    asked = requests(tmp_path / "pictures", PROMPTS, sizes=HOSTS[name].sizes)
+    options = ("--no-enable-prefix-caching",) if name.startswith("qwen3_5") else ()  # as in test_vllm_hosts
+    with serving(tmp_path / "server.log", folder, 0.25, *options) as address:
+        assert ask_all(address, [chat(request) for request in asked], 8) == said(
+            Truth(HOSTS[name], folder), asked, 0.25
+        )
+
+
 def test_nothing_is_lost_under_load(address, truth, tmp_path):
     """32 clients, 50 requests each, of several shares on the same pictures."""
     asked = requests(tmp_path, 10, seed=2)
@@ -108,11 +120,19 @@ REFUSED = [
     (("--enable-lora", "--enable-tower-connector-lora"), "--enable-tower-connector-lora cannot be combined"),
     (("--mm-processor-kwargs", '{"visual_token_num": 2.5}'), "visual_token_num must be an integer or a share"),
     (("--mm-processor-kwargs", '{"pruning_method": "fastv"}'), "the pruning method fastv cannot work in vLLM"),
+    (("--mm-processor-kwargs", '{"pruning_method": "visionzip"}'), "the pruning method visionzip cannot work in vLLM"),
+    (("--mm-processor-kwargs", '{"budget_per": "image"}'), "budget_per: vLLM must know"),
 ]
 
 
-def test_what_does_not_go_together_is_refused_at_the_start(folder):
+def test_what_does_not_go_together_is_refused_at_the_start(folder, tmp_path):
     """All in one process, since vLLM takes seconds to import."""
+    other = HOSTS["internvl"]
+    model = ("--model", str(make(other, tmp_path / "other")), "--hf-overrides")
+    overrides = {"architectures": [other.architecture]}
+    shared = (*model, json.dumps(overrides), "--mm-processor-kwargs", '{"visual_token_num": 9, "budget_per": "image"}')
+    of_first_layer = (*model, json.dumps(overrides | {"vision_feature_layer": 1}))
+    refused = [*REFUSED, (of_first_layer, "vision_feature_layer cannot be combined with pruned pictures: vLLM's")]
     code = """
 import json, sys
 from vllm.engine.arg_utils import EngineArgs
@@ -128,10 +148,10 @@ for options in json.loads(sys.argv[1]):
 """
     overrides = json.dumps({"architectures": [HOSTS["qwen3_vl"].architecture]})
     fixed = ("--model", str(folder), "--hf-overrides", overrides, "--dtype", "float32", "--block-size", "32")
-    asked = json.dumps([[*fixed, *options] for options in [(), *(options for options, _ in REFUSED)]])
+    asked = json.dumps([[*fixed, *options] for options in [(), shared, *(options for options, _ in refused)]])
     done = subprocess.run([sys.executable, "-c", code, asked], cwd=ROOT, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(("refused: ", "taken"))]
-    assert len(lines) == 1 + len(REFUSED), done.stderr[-3000:]
-    assert lines[0] == "taken"
-    wrong = [(line, reason) for line, (_, reason) in zip(lines[1:], REFUSED) if reason not in line]
+    assert len(lines) == 2 + len(refused), done.stderr[-3000:]
+    assert lines[:2] == ["taken"] * 2
+    wrong = [(line, reason) for line, (_, reason) in zip(lines[2:], refused) if reason not in line]
     assert not wrong

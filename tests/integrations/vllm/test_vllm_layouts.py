@@ -37,10 +37,10 @@ def asked(tmp_path):
     return made
 
 
-def own_ids(checkpoint, asked, visual_token_num: int, **config) -> list[list[int]]:
+def own_ids(checkpoint, asked, settings: Settings, **config) -> list[list[int]]:
     """The package's greedy answers as token ids."""
     loaded = load(checkpoint, **config)
-    loaded[1].pruning = Settings(visual_token_num)
+    loaded[1].pruning = settings
     return [ask(loaded, [prompt], [image], NEW)[0] for _, image, prompt in asked]
 
 
@@ -72,7 +72,7 @@ def test_a_random_checkpoint(version, language_model, config, tmp_path, ask_offl
     prepare(str(checkpoint), tmp_path / "prepared", "vicuna_v1", config)
     tokens = {"visual_token_num": 12}
     (completions,) = ask_offline(tmp_path / "prepared", as_requests(asked), max_tokens=NEW, mm_processor_kwargs=tokens)
-    assert [completion["ids"] for completion in completions] == own_ids(checkpoint, asked, 12, **config)
+    assert [completion["ids"] for completion in completions] == own_ids(checkpoint, asked, Settings(12), **config)
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two ranks need two cores")
@@ -80,12 +80,12 @@ def test_two_ranks(tmp_path, ask_offline, random_checkpoint, asked, monkeypatch)
     """Each rank has half of the tower's heads; what is kept and said stays the same."""
     checkpoint = random_checkpoint("v1.6", "llama")
     prepare(str(checkpoint), tmp_path / "prepared", "vicuna_v1", SPATIAL)
-    methods = [{"pruning_method": method} for method in ("vispruner", "visionzip", "divprune")]
-    requests = [each | {"settings": settings} for settings in methods for each in as_requests(asked)]
+    methods = ("vispruner", "visionzip", "divprune")
+    requests = [each | {"settings": {"pruning_method": name}} for name in methods for each in as_requests(asked)]
     options = {"max_tokens": NEW, "mm_processor_kwargs": {"visual_token_num": 12}}
-    (alone,) = ask_offline(tmp_path / "prepared", requests, **options)
+    own = [own_ids(checkpoint, asked, Settings(12, pruning_method=name), **SPATIAL) for name in methods]
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")  # a core for each rank, not a NUMA node
     (together,) = ask_offline(
         tmp_path / "prepared", requests, **options, tensor_parallel_size=2, distributed_executor_backend="mp"
     )
-    assert [completion["ids"] for completion in together] == [completion["ids"] for completion in alone]
+    assert [completion["ids"] for completion in together] == [ids for each in own for ids in each]

@@ -38,7 +38,7 @@ USED = {  # in a module, or in a class of it: methods, their parameters, and att
     "vllm.model_executor.layers.linear": "LinearBase _cpu_skip_gemm_dispatch",
     f"{INTERFACES}:SupportsMultiModal": "get_placeholder_str embed_multimodal embed_input_ids is_multimodal "
     "multimodal_embeddings configure_mm_token_handling _mark_tower_model _mark_language_model",
-    f"{UTILS}:WeightsMapper": "orig_to_new_regex",
+    f"{UTILS}:WeightsMapper": "orig_to_new_regex __or__",
     f"{UTILS}:AutoWeightsLoader": "load_weights mapper",
     UTILS: "vllm_config hf_config prefix",
     f"{LOADER}:DefaultModelLoader": "Source secondary_weights",
@@ -81,6 +81,36 @@ USED = {  # in a module, or in a class of it: methods, their parameters, and att
     f"{MODELS}.qwen3_vl_moe": "Qwen3VLMoeProcessingInfo Qwen3VLMoeForConditionalGeneration",
     f"{MODELS}.qwen3_5": "Qwen3_5ProcessingInfo Qwen3_5MoeProcessingInfo Qwen3_5ForConditionalGeneration "
     "Qwen3_5MoeForConditionalGeneration",
+    f"{MODELS}.interns1": "InternS1ProcessingInfo InternS1MultiModalProcessor InternS1DummyInputsBuilder "
+    "InternVLProcessor",
+    f"{MODELS}.interns1:InternS1ForConditionalGeneration": "vision_tower extract_feature num_image_token "
+    "downsample_ratio pixel_values pixel_values_videos image_num_patches video_num_patches config",
+    f"{MODELS}.interns1:InternS1MultiModalProcessor": "_finalize_hf_mm_data image_seq_length select_token_id "
+    "image_num_patches video_num_patches image video",
+    f"{MODELS}.interns1_vit:InternS1VisionModel": "encoder",
+    f"{MODELS}.interns1_vit:InternS1VisionEncoder": "layer",
+    f"{MODELS}.interns1_vit:InternS1VisionLayer": "attention",
+    f"{MODELS}.interns1_vit:InternSdpaAttention": "attn head_dim scale",
+    f"{MODELS}.registry": "InternVLForConditionalGeneration interns1",
+    f"{PROCESSOR}:PromptUpdateDetails": "full is_embed",
+    f"{MODELS}.llava_next": "LlavaNextProcessingInfo LlavaNextMultiModalProcessor",
+    f"{MODELS}.llava_next:LlavaNextProcessingInfo": "_get_num_unpadded_features original_height original_width "
+    "npatches num_patch_height num_patch_width get_vision_encoder_info get_patch_grid_length",
+    f"{MODELS}.llava_next:LlavaNextForConditionalGeneration": "vision_tower select_layers multi_modal_projector "
+    "_merge_image_patch_embeddings strategy config pixel_values image_sizes hf_to_vllm_mapper",
+    f"{MODELS}.llava": "LlavaDummyInputsBuilder",
+    f"{MODELS}.llava_onevision": "LlavaOnevisionProcessingInfo LlavaOnevisionMultiModalProcessor "
+    "LlavaOnevisionDummyInputsBuilder",
+    f"{MODELS}.llava_onevision:LlavaOnevisionProcessingInfo": "_get_num_frame_tokens image_width image_height "
+    "_get_num_unpadded_features",
+    f"{MODELS}.llava_onevision:LlavaOnevisionForConditionalGeneration": "vision_tower multi_modal_projector "
+    "_merge_image_patch_embeddings image_newline strategy _image_pixels_to_features apply_pooling config "
+    "pixel_values pixel_values_videos image_sizes hf_to_vllm_mapper",
+    f"{MODELS}.siglip:SiglipVisionModel": "vision_model",
+    f"{MODELS}.siglip:SiglipVisionTransformer": "encoder",
+    f"{MODELS}.siglip:SiglipEncoder": "layers",
+    f"{MODELS}.siglip:SiglipEncoderLayer": "self_attn",
+    f"{MODELS}.siglip:SiglipAttention": "attn head_dim scale tp_size",
     f"{PROCESSOR}:BaseMultiModalProcessor.hosts": "get_dummy_inputs _postprocess_hf_mm_data mm_inputs processed_data "
     "_get_cache_missing_processor_kwargs mm_is_cached",
     f"{CONTEXT}:InputProcessingContext.hosts": "get_merged_mm_kwargs model_config tokenizer",

@@ -139,6 +139,28 @@ def test_a_tower_of_frames_serves_the_methods_that_choose_patches_by_what_it_giv
                 read_budget({"pruning_method": method}, tower=frames)
 
 
+TILES = Tower(("importance", "grid", "pixels", "projected"), merges=False, shares_budgets=True)
+
+
+@pytest.mark.parametrize(("share", "tiles", "number"), [(0.25, 4, 64), (0.3, 3, 58), (0.001, 5, 1), (1.0, 2, 128)])
+def test_tiles_of_a_picture_share_a_budget(share, tiles, number):
+    budget = read_budget({"visual_token_num": share, "budget_per": "image"}, tower=TILES)
+    settings = budget.settings_for(64, tiles)
+    assert settings == Settings(number, budget_per="image") == unpack(pack(settings))
+    assert settings.kept(64, tiles) == number
+
+
+def test_who_cannot_choose_of_all_tiles_is_refused(tmp_path):
+    (file := tmp_path / "mine.py").write_text(
+        "def select(views, settings):\n    assert views.features.shape[1] == 64, 'one tile'\n"
+        "    return views.keep(views.importance.argsort()[:, : settings.visual_token_num])\n"
+    )
+    own = {"pruning_method": str(file), "visual_token_num": 4}
+    assert read_budget({}, own, TILES).settings.budget_per == "crop"
+    with pytest.raises(InputError, match=r"mine\.py cannot work in vLLM: .*one tile"):
+        read_budget({"budget_per": "image"}, own, TILES)
+
+
 @pytest.mark.parametrize(
     ("code", "cause"),
     [

@@ -3,10 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from transformers import BatchFeature
+from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.processing import BaseProcessingInfo, InputProcessingContext, ProcessorInputs
 
-from llava.integrations.vllm.settings import ServedBudget, Tower, own_settings, read_budget
+from llava.integrations.vllm.settings import ServedBudget, own_settings, pack, read_budget, tower_of
 from llava.pruning.settings import NAMES
+
+MODALITIES = ("image", "video")
+PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+PATCHES_TOGETHER = 2**14  # of pictures that are encoded at once: vLLM counts the tokens that are kept
 
 
 class WithoutSettings(InputProcessingContext):
@@ -20,8 +27,6 @@ class WithoutSettings(InputProcessingContext):
 class PrunedInfo(BaseProcessingInfo):
     """Comes before a model's own ProcessingInfo."""
 
-    tower: Tower
-
     def __init__(self, ctx: InputProcessingContext) -> None:
         super().__init__(WithoutSettings(ctx.model_config, ctx.tokenizer))
 
@@ -31,14 +36,45 @@ class PrunedInfo(BaseProcessingInfo):
 
     def budget(self, given: Mapping[str, object]) -> ServedBudget:
         """That of a request with these `mm_processor_kwargs`. Raises InputError: vLLM tells the client."""
-        return read_budget(own_settings(given), self.server_settings, self.tower)
+        return read_budget(own_settings(given), self.server_settings, tower_of(self.get_hf_config()))
 
 
 class PrunedProcessor:
-    """Comes before a model's own MultiModalProcessor."""
+    """Comes before a model's own MultiModalProcessor. Its pictures have `image_pruning` or `video_pruning` too."""
+
+    def crops(self, modality: str, data: BatchFeature) -> list[tuple[int, int]]:
+        """For each picture the patches of one of its crops, or frames, and how many of these may share a budget."""
+        raise NotImplementedError
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         """The largest pictures, unpruned: a request may ask for more tokens than the server's own settings keep."""
         inputs = super().get_dummy_inputs(*args, **kwargs)
         inputs.hf_processor_mm_kwargs = {**inputs.hf_processor_mm_kwargs, "visual_token_num": None}
         return inputs
+
+    def _get_cache_missing_processor_kwargs(
+        self, inputs: ProcessorInputs, mm_is_cached: Mapping[str, list[bool]]
+    ) -> Mapping[str, object]:
+        """A video's own options may be merged here, less the settings."""
+        options = super()._get_cache_missing_processor_kwargs(inputs, mm_is_cached)
+        return {**options, **own_settings(inputs.hf_processor_mm_kwargs)}
+
+    def _postprocess_hf_mm_data(
+        self,
+        mm_inputs: Mapping[str, object],
+        hf_processor_mm_kwargs: Mapping[str, object],
+        processed_data: BatchFeature,
+    ) -> BatchFeature:
+        """Adds each picture's settings: one row of `pack`, in which a share has become a number."""
+        data = super()._postprocess_hf_mm_data(mm_inputs, hf_processor_mm_kwargs, processed_data)
+        budget = self.info.budget(hf_processor_mm_kwargs)
+        for modality in MODALITIES:
+            if rows := [pack(budget.settings_for(*crops)) for crops in self.crops(modality, data)]:
+                data[f"{modality}_pruning"] = torch.stack(rows)
+        return data
+
+    def _get_mm_fields_config(
+        self, hf_inputs: BatchFeature, hf_processor_mm_kwargs: Mapping[str, object]
+    ) -> Mapping[str, MultiModalFieldConfig]:
+        own = {f"{name}_pruning": MultiModalFieldConfig.batched(name, keep_on_cpu=True) for name in MODALITIES}
+        return {**super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs), **own}

@@ -8,18 +8,12 @@ from dataclasses import replace
 
 import torch
 from transformers import BatchFeature
-from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItem, MultiModalKwargsItems
+from vllm.multimodal.inputs import MultiModalKwargsItem, MultiModalKwargsItems
 from vllm.multimodal.parse import MultiModalDataItems
-from vllm.multimodal.processing import ProcessorInputs, PromptUpdate
+from vllm.multimodal.processing import PromptUpdate
 
-from llava.integrations.vllm.hosts.base import PrunedInfo, PrunedProcessor
-from llava.integrations.vllm.settings import Tower, own_settings, pack, unpack
-
-MODALITIES = ("image", "video")
-
-
-class GridInfo(PrunedInfo):
-    tower = Tower(("importance", "grid", "pixels", "projected"), merges=False)
+from llava.integrations.vllm.hosts.base import PrunedProcessor
+from llava.integrations.vllm.settings import unpack
 
 
 class GridProcessor(PrunedProcessor):
@@ -30,33 +24,9 @@ class GridProcessor(PrunedProcessor):
         """How many patches become a token."""
         return self.info.get_hf_config().vision_config.spatial_merge_size ** 2
 
-    def _get_cache_missing_processor_kwargs(
-        self, inputs: ProcessorInputs, mm_is_cached: Mapping[str, list[bool]]
-    ) -> Mapping[str, object]:
-        """A video's own options may be merged here, less the settings."""
-        options = super()._get_cache_missing_processor_kwargs(inputs, mm_is_cached)
-        return {**options, **own_settings(inputs.hf_processor_mm_kwargs)}
-
-    def _postprocess_hf_mm_data(
-        self,
-        mm_inputs: Mapping[str, object],
-        hf_processor_mm_kwargs: Mapping[str, object],
-        processed_data: BatchFeature,
-    ) -> BatchFeature:
-        """Adds each picture's settings: one row of `pack`, in which a share has become a number."""
-        data = super()._postprocess_hf_mm_data(mm_inputs, hf_processor_mm_kwargs, processed_data)
-        budget = self.info.budget(hf_processor_mm_kwargs)
-        for modality in MODALITIES:
-            if len(grids := data.get(f"{modality}_grid_thw", ())):
-                patches = (grids[:, 1] * grids[:, 2] // self._merged).tolist()
-                data[f"{modality}_pruning"] = torch.stack([pack(budget.settings_for(number)) for number in patches])
-        return data
-
-    def _get_mm_fields_config(
-        self, hf_inputs: BatchFeature, hf_processor_mm_kwargs: Mapping[str, object]
-    ) -> Mapping[str, MultiModalFieldConfig]:
-        own = {f"{name}_pruning": MultiModalFieldConfig.batched(name, keep_on_cpu=True) for name in MODALITIES}
-        return {**super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs), **own}
+    def crops(self, modality: str, data: BatchFeature) -> list[tuple[int, int]]:
+        grids = data.get(f"{modality}_grid_thw", ())
+        return [(height * width // self._merged, 1) for _, height, width in map(torch.Tensor.tolist, grids)]
 
     def _get_prompt_updates(
         self,

@@ -8,7 +8,6 @@ Shapes: n kept tokens of a picture, F frames, N tokens of a frame, D channels of
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -19,15 +18,13 @@ from vllm.model_executor.models.interfaces import MultiModalEmbeddings
 from vllm.multimodal.inputs import MultiModalFeatureSpec
 from vllm.sequence import IntermediateTensors
 
-from llava.integrations.vllm.hosts.grids import MODALITIES
-from llava.integrations.vllm.settings import own_settings, unpack
-from llava.integrations.vllm.tower import mean_over_ranks, use_plain_kernels
+from llava.integrations.vllm.hosts.base import MODALITIES, PATCHES_TOGETHER, PIXELS
+from llava.integrations.vllm.settings import choose, own_settings, unpack
+from llava.integrations.vllm.tower import mean_over_ranks, use_plain_kernels, watching
 from llava.model.encode import encodes_one_by_one
-from llava.pruning import PruningError, Views, keep_patches, select
+from llava.pruning import Views, keep_patches
 from llava.pruning.importance import received
 
-_PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
-_PATCHES_TOGETHER = 2**14  # of pictures that are encoded at once: vLLM counts the tokens that are kept
 _BASE, _DIGITS = 128, 6
 
 
@@ -67,15 +64,15 @@ class PrunedMRoPE:
         return tuple(kept for modality in MODALITIES for kept in self._embed(modality, kwargs))
 
     def _embed(self, modality: str, given: dict) -> Iterator[torch.Tensor]:
-        pixels, grids = given.get(_PIXELS[modality]), given.get(f"{modality}_grid_thw")
+        pixels, grids = given.get(PIXELS[modality]), given.get(f"{modality}_grid_thw")
         if pixels is None:
             return
         pixels = pixels.split(grids.prod(dim=1).tolist())
         times = [self.time_between(modality, given, i) for i in range(len(grids))]
         for batch in self._batches([len(part) for part in pixels]):
-            with self._watch() as watched:
+            with watching(self.visual.blocks[-1].attn.attn) as watched:
                 tokens = self._run_tower(modality, torch.cat(pixels[batch]), grids[batch])
-            queries, keys = (part.split(list(map(len, pixels[batch]))) for part in watched)
+            queries, keys = (part[0].split(list(map(len, pixels[batch]))) for part in watched)
             rows = given[f"{modality}_pruning"][batch]
             for i, row in enumerate(rows):
                 importance = partial(self._importance, queries[i], keys[i], grids[batch][i].tolist())
@@ -85,30 +82,16 @@ class PrunedMRoPE:
         """Pictures that are encoded at once, of these numbers of patches."""
         start, number = 0, 0
         for i, own in enumerate(patches):
-            if i > start and (self.encodes_one_by_one or number + own > _PATCHES_TOGETHER):
+            if i > start and (self.encodes_one_by_one or number + own > PATCHES_TOGETHER):
                 yield slice(start, i)
                 start, number = i, 0
             number += own
         yield slice(start, len(patches))
 
     def _run_tower(self, modality: str, pixels: torch.Tensor, grids: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        name = _PIXELS[modality]
+        name = PIXELS[modality]
         given = {"type": name, name: pixels, f"{modality}_grid_thw": grids}
         return getattr(self, f"_process_{modality}_input")(given)
-
-    @contextmanager
-    def _watch(self) -> Iterator[list[torch.Tensor]]:
-        """Note queries and keys of the tower's last layer, of this rank's heads: (patches, heads, head width)."""
-        watched: list[torch.Tensor] = []
-
-        def note(module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-            watched[:] = kwargs["query"][0], kwargs["key"][0]
-
-        handle = self.visual.blocks[-1].attn.attn.register_forward_pre_hook(note, with_kwargs=True)
-        try:
-            yield watched
-        finally:
-            handle.remove()
 
     def _importance(self, queries: torch.Tensor, keys: torch.Tensor, grid: list[int]) -> torch.Tensor:
         """(F, N) float32: the attention that a token's patches receive, mean over the queries of a frame and heads."""
@@ -149,13 +132,7 @@ class PrunedMRoPE:
             projected=features,
             grid=torch.tensor([[height, width]] * frames),
         )
-        patches = select(views, settings).patches
-        expected = settings.kept(height * width)
-        if patches.shape[1] != expected:  # the prompt has so many placeholders
-            raise PruningError(
-                f"the pruning method {settings.pruning_method} must return {expected} visual tokens of each frame for "
-                f"vLLM, not {patches.shape[1]}"
-            )
+        patches = choose(views, settings).patches
         times = (torch.arange(frames, device=patches.device) * time).long()
         steps = torch.stack([times[:, None].expand_as(patches), patches // width, patches % width], dim=-1)
         digits = torch.cat([steps // _BASE, steps % _BASE], dim=-1).to(tokens)

@@ -4,11 +4,12 @@ import torch
 from vllm.model_executor.models import qwen2_5_vl as own
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from llava.integrations.vllm.hosts.grids import GridInfo, GridProcessor
+from llava.integrations.vllm.hosts.base import PrunedInfo
+from llava.integrations.vllm.hosts.grids import GridProcessor
 from llava.integrations.vllm.hosts.qwen2_vl import FramesInARow
 
 
-class Info(GridInfo, own.Qwen2_5_VLProcessingInfo):
+class Info(PrunedInfo, own.Qwen2_5_VLProcessingInfo):
     pass
 
 

@@ -3,7 +3,8 @@
 from vllm.model_executor.models import qwen2_vl as own
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from llava.integrations.vllm.hosts.grids import GridInfo, GridProcessor
+from llava.integrations.vllm.hosts.base import PrunedInfo
+from llava.integrations.vllm.hosts.grids import GridProcessor
 from llava.integrations.vllm.hosts.mrope import PrunedMRoPE
 
 
@@ -18,7 +19,7 @@ class FramesInARow(PrunedMRoPE):
         return per_second * (1.0 if seconds is None else float(seconds[index]))
 
 
-class Info(GridInfo, own.Qwen2VLProcessingInfo):
+class Info(PrunedInfo, own.Qwen2VLProcessingInfo):
     pass
 
 

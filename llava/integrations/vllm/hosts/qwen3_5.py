@@ -4,16 +4,16 @@ from vllm.model_executor.models import qwen3_5 as own
 from vllm.model_executor.models.qwen3_vl import Qwen3VLDummyInputsBuilder
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from llava.integrations.vllm.hosts.grids import GridInfo
+from llava.integrations.vllm.hosts.base import PrunedInfo
 from llava.integrations.vllm.hosts.mrope import PrunedMRoPE
 from llava.integrations.vllm.hosts.qwen3_vl import Processor
 
 
-class Info(GridInfo, own.Qwen3_5ProcessingInfo):
+class Info(PrunedInfo, own.Qwen3_5ProcessingInfo):
     pass
 
 
-class MoeInfo(GridInfo, own.Qwen3_5MoeProcessingInfo):
+class MoeInfo(PrunedInfo, own.Qwen3_5MoeProcessingInfo):
     pass
 
 

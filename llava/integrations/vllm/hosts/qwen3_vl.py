@@ -6,11 +6,12 @@ Behind a token's own channels are those that enter the first layers of the langu
 from vllm.model_executor.models import qwen3_vl as own
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from llava.integrations.vllm.hosts.grids import GridInfo, GridProcessor
+from llava.integrations.vllm.hosts.base import PrunedInfo
+from llava.integrations.vllm.hosts.grids import GridProcessor
 from llava.integrations.vllm.hosts.mrope import PrunedMRoPE
 
 
-class Info(GridInfo, own.Qwen3VLProcessingInfo):
+class Info(PrunedInfo, own.Qwen3VLProcessingInfo):
     pass
 
 

@@ -4,12 +4,12 @@ from vllm.model_executor.models import qwen3_vl_moe as own
 from vllm.model_executor.models.qwen3_vl import Qwen3VLDummyInputsBuilder
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from llava.integrations.vllm.hosts.grids import GridInfo
+from llava.integrations.vllm.hosts.base import PrunedInfo
 from llava.integrations.vllm.hosts.mrope import PrunedMRoPE
 from llava.integrations.vllm.hosts.qwen3_vl import Processor
 
 
-class Info(GridInfo, own.Qwen3VLMoeProcessingInfo):
+class Info(PrunedInfo, own.Qwen3VLMoeProcessingInfo):
     pass
 
 
