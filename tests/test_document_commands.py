@@ -38,6 +38,7 @@ NOT_RUN = {
     "llava bench --shape qwen2.5-vl-7b": "11 GB and a quarter of an hour on a CPU",
     "bash scripts/benchmarks/gpu_report.sh": "needs a GPU: tests/bench/test_gpu_report.py",
     "python -m scripts.benchmarks.selection --tower": "takes minutes on a CPU",
+    "python -m scripts.benchmarks.selection --importance": "takes minutes on a CPU",
     "python -m scripts.benchmarks.rounding_spread": "takes minutes on a CPU",
     "python -m scripts.benchmarks.cluster_size": "takes a quarter of an hour on a CPU",
     "MODEL=lmsys": "needs the training data",
