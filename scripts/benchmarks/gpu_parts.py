@@ -27,6 +27,7 @@ from llava.pruning.kernels.greedy import farthest, most_covering, most_voluminou
 from llava.pruning.method import NONE
 from llava.pruning.methods.vispruner import cosine_similarity_matrix
 from scripts.benchmarks import gpu_throughput
+from scripts.benchmarks.importance_cost import importances
 from scripts.benchmarks.method_cost import methods
 from scripts.benchmarks.selection_cost import selections, take_turns, towers
 
@@ -191,6 +192,20 @@ def selection(lab: Lab) -> dict:
     columns = [_column(""), *(_column(f"batch {batch}") for batch in batches)]
     note = f"The selection of {number} of {patches} patches with {channels} channels by each method, milliseconds"
     return {"columns": columns, "rows": [[name, *times] for name, times in found.items()], "note": note}
+
+
+@torch.inference_mode()
+def importance(lab: Lab) -> dict:
+    """What the importance costs where there is no [CLS], alongside the tower and one call of its attention."""
+    rows, batches = [], (1, 2) if lab.is_tiny else (1, 8)
+    for tower in ("siglip-tiny",) if lab.is_tiny else ("siglip-so400m-384", "qwen2.5-vl"):
+        for batch in batches:
+            times = _medians(lab, importances(tower, batch, lab.device))
+            share = round(100 * times["importance"] / times["tower"], 1)
+            rows.append([tower, batch, times["tower"], [times["importance"], share], *list(times.values())[2:]])
+    headings = ("tower", "batch", "tower", "importance", "of it `received`", "plain PyTorch", "one SDPA call")
+    columns = [_column(each, TIME if each == "importance" else None) for each in headings]
+    return {"columns": columns, "rows": rows, "note": "The importance of patches without [CLS], milliseconds"}
 
 
 def equal(lab: Lab, precision: str, is_compiled: bool = False) -> dict:

@@ -53,7 +53,8 @@ Parts = tuple[Callable, nn.Module, int, int, Rotation | None]  # the tower, its 
 
 def _siglip(name: str, batch: int, device: torch.device, dtype: torch.dtype) -> Parts:
     config = SiglipVisionConfig(patch_size=14, num_attention_heads=16, vision_use_head=False, **SIGLIP[name])
-    tower = SiglipVisionModel(config).to(device, dtype).eval()
+    with device:
+        tower = SiglipVisionModel(config).to(dtype).eval()
     pixels = torch.randn(batch, 3, config.image_size, config.image_size).to(device, dtype)
     attention = next(module for module in reversed([*tower.modules()]) if hasattr(module, "k_proj"))
     return partial(tower, pixels), attention, (config.image_size // 14) ** 2, config.hidden_size, None
@@ -62,7 +63,8 @@ def _siglip(name: str, batch: int, device: torch.device, dtype: torch.dtype) -> 
 def _qwen(batch: int, device: torch.device, dtype: torch.dtype) -> Parts:
     config = Qwen2_5_VLVisionConfig(**HOSTS["Qwen2.5-VL-7B"].vision)
     config._attn_implementation = "sdpa"
-    tower = Qwen2_5_VisionTransformerPretrainedModel(config).to(device, dtype).eval()
+    with device:
+        tower = Qwen2_5_VisionTransformerPretrainedModel(config).to(dtype).eval()
     pixels = torch.randn(batch * SIDE**2, 3 * 2 * config.patch_size**2).to(device, dtype)
     grids = torch.tensor([[1, SIDE, SIDE]] * batch, device=device)
     angles = torch.rand(SIDE**2, config.hidden_size // config.num_heads, device=device)
