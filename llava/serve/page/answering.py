@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from llava.errors import InputError
 from llava.pruning import Settings
 from llava.pruning.method import NONE
 from llava.serve.page.transcript import Answer, Column, Exchange, Figures
-from llava.serve.page.visitors import Visitor, Visitors
+from llava.serve.page.visitors import Visitor
 from llava.serve.queue import Place, Queue
 
 if TYPE_CHECKING:
@@ -27,10 +27,15 @@ class Answering:
     """
 
     def __init__(
-        self, model: LocalModel | None, server: VllmServer | None, patches: int, queue: Queue, visitors: Visitors
+        self,
+        model: LocalModel | None,
+        server: VllmServer | None,
+        patches: int,
+        queue: Queue,
+        answered: Callable[[], None],
     ) -> None:
-        """As `Service` has them: `patches` is N of a crop."""
-        self._model, self._server, self._patches, self._queue, self._visitors = model, server, patches, queue, visitors
+        """As `Service` has them, `patches` is N of a crop; `answered` is called at the end of each turn."""
+        self._model, self._server, self._patches, self._queue, self._answered = model, server, patches, queue, answered
 
     def exchange(
         self, visitor: Visitor, exchange: Exchange, pruning: Settings, options: dict | None, compare: bool, again: bool
@@ -41,7 +46,7 @@ class Answering:
         """
         with self._place() as place:
             yield from self._exchange(visitor, place, exchange, pruning, options, compare, again)
-            self._visitors.limit_caches()
+            self._answered()
 
     def columns(
         self, visitor: Visitor, question: str, columns: Iterable[Column], options: dict | None
@@ -54,7 +59,7 @@ class Answering:
                 with self._place() as place:
                     for _ in self._column(visitor, place, question, column, options):
                         yield column
-                    self._visitors.limit_caches()
+                    self._answered()
             except ValueError as error:  # InputError is one
                 column.error = error
             yield column

@@ -68,7 +68,9 @@ class Service:
         self.settings = replace(settings, visual_token_num=number)
         self.methods = tuple(dict.fromkeys([*METHOD_NAMES, settings.pruning_method]))
         self.queue, self.visitors = Queue(), Visitors()
-        self._answering = Answering(model, server, self.patches, self.queue, self.visitors)
+        self._answering = Answering(
+            model, server, self.patches, self.queue, answered=lambda: self.visitors.limit_caches()
+        )
 
     @property
     def takes_settings(self) -> bool:
