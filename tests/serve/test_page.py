@@ -233,7 +233,7 @@ def test_a_page_of_another_site_may_not_read_what_gradio_says(service_of, tmp_pa
 
 def test_every_column_has_a_control_for_every_setting_and_unpruned_is_one_of_its_choices(service_of):
     service = service_of()
-    beginnings = first_settings(service)
+    beginnings = first_settings(service, service.settings)
     assert len(beginnings) == 4 and len({str(own) for own in beginnings}) == 4
     assert beginnings[0] == service.settings and "none" in [own.pruning_method for own in beginnings]
     for i, begin in enumerate(beginnings):

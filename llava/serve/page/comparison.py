@@ -30,9 +30,8 @@ LEAST, MOST = 2, 4  # columns
 _OTHERS = (NONE, "divprune", VISPRUNER, "random")  # methods that columns begin with, after the page's own
 
 
-def first_settings(service: Service) -> list[Settings]:
-    """The settings that the columns begin with: other methods, or where a server keeps to its own, other budgets."""
-    own = service.settings
+def first_settings(service: Service, own: Settings) -> list[Settings]:
+    """The settings that the columns begin with: `own`, and other methods, or with a server other budgets."""
     if service.server is None:
         methods = [own.pruning_method, *(name for name in _OTHERS if name != own.pruning_method)]
         return [replace(own, pruning_method=name) for name in methods[:MOST]]
@@ -53,9 +52,10 @@ class Comparison:
         self.examples = example_buttons()
         self.notice = notice_of_text("compare-notice", "compare-question")
         self.shown = gr.State(list(range(LEAST)))  # the columns that are on the page
+        self.has_begun = gr.State(False)  # whether it was looked at
         self.columns, self.removes, self.settings, self.results = [], [], [], []
         with gr.Row(elem_id="comparison"):
-            for i, begin in enumerate(first_settings(service)):
+            for i, begin in enumerate(first_settings(service, service.settings)):
                 self._add_column(i, begin)
         with gr.Row(elem_id="compare-more", elem_classes="more"):
             self.add = gr.Button("Add a column", size="sm", min_width=60, elem_id="compare-add")
@@ -64,12 +64,9 @@ class Comparison:
     def _add_column(self, i: int, begin: Settings) -> None:
         with gr.Column(min_width=200, visible=i < LEAST, elem_classes="column", elem_id=f"column-{i}") as column:
             self.settings.append(column_controls(self.service, begin, i))
-            drawn = plain_html(
-                elem_classes="kept",
-                visible=self.service.model is not None,
-                elem_id=f"kept-{i}",
-            )
-            notice = plain_html(elem_id=f"notice-{i}")
+            with gr.Column(elem_classes="chosen", min_width=0):
+                drawn = plain_html(elem_id=f"kept-{i}", visible=self.service.model is not None)
+                notice = plain_html(elem_id=f"notice-{i}", elem_classes="beside")
             said = plain_html(elem_id=f"said-{i}")
             self.removes.append(
                 gr.Button("Remove this column", size="sm", visible=False, elem_id=f"remove-{i}", elem_classes="remove")
@@ -99,8 +96,13 @@ class Comparison:
             **QUEUED,
         )
 
-    def connect(self, asked: gr.events.Dependency) -> None:
-        """Connect the rest; `asked` is what `connect_asking` has returned."""
+    def connect(self, asked: gr.events.Dependency, tab: gr.Tab, settings: Sequence[gr.components.Component]) -> None:
+        """Connect the rest; `asked` is what `connect_asking` has returned.
+
+        The columns begin with the `settings` of the conversation, when the `tab` is opened for the first time.
+        """
+        begun = [self.has_begun, *self.all_settings]
+        tab.select(self._begin, [self.has_begun, *settings], begun, preprocess=False, **IMMEDIATE)
         self.stop.click(self._stop, None, self.all_results, cancels=asked, **IMMEDIATE)
         every = [self.shown, self.add, *self.columns, *self.removes]
         added = self.add.click(self._add, self.shown, every, **IMMEDIATE)
@@ -125,6 +127,19 @@ class Comparison:
                 preprocess=False,
                 **IMMEDIATE,
             )
+
+    def _begin(self, has_begun: bool, *chosen: object) -> list:
+        nothing = [KEEP] * len(self.all_settings)
+        if has_begun:
+            return [True, *nothing]
+        try:
+            columns = first_settings(self.service, self._pruning(chosen))
+        except ValueError:  # which is said beside these settings; the columns then keep to the page's own
+            return [False, *nothing]
+        updates = []
+        for values in (list(vars(begin).values()) for begin in columns):
+            updates += [update | {"value": value} for update, value in zip(self._fit(*values), values)]
+        return [True, *updates]
 
     def _ask(
         self, request: gr.Request, shown: list[int], question: str, temperature: object, length: object, *chosen: object

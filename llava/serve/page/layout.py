@@ -80,7 +80,7 @@ class _Page:
                 with gr.Column(scale=3, min_width=300, elem_id="results"), gr.Tabs():
                     with gr.Tab("Ask", elem_id="ask-tab"):
                         self.conversation = Conversation(service, self.settings, self.answering, self.settings_notice)
-                    with gr.Tab("Compare", elem_id="compare-tab", visible=service.takes_settings):
+                    with gr.Tab("Compare", elem_id="compare-tab", visible=service.takes_settings) as self.compare_tab:
                         self.comparison = Comparison(service)
             self._connect()
 
@@ -154,7 +154,7 @@ class _Page:
             for button in part.examples:
                 button.click(None, button, [part.question, part.notice], js="text => [text, '']")
         self.conversation.connect(asked)
-        self.comparison.connect(compared)
+        self.comparison.connect(compared, self.compare_tab, settings)
         self.blocks.unload(self._forget)
         gr.Timer(2).tick(lambda: _queue_html(self.service), None, self.queue, **IMMEDIATE)
 

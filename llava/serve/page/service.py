@@ -217,7 +217,7 @@ class Service:
         sheet, most = self.model.sheet(encoded), float(importance.max())
         drawn = drawing.draw_importance(sheet, importance, f"A heat map: {title} of each patch")
         legend = drawing.importance_legend(most) + drawing.padding_legend(sheet)
-        return drawing.panel(title, "of each patch", drawn, legend)
+        return drawing.panel(title, "", drawn, legend)
 
     def transcript(self, key: str) -> Shown:
         """HTML of a visitor's conversation, and of what the last answers took."""
