@@ -133,10 +133,12 @@ class Comparison:
         if has_begun:
             return [True, *nothing]
         try:
-            columns = first_settings(self.service, self._pruning(chosen))
+            own = self._pruning(chosen)
         except ValueError:  # which is said beside these settings; the columns then keep to the page's own
             return [False, *nothing]
-        updates = []
+        if own == self.service.settings:  # as they are already
+            return [True, *nothing]
+        updates, columns = [], first_settings(self.service, own)
         for values in (list(vars(begin).values()) for begin in columns):
             updates += [update | {"value": value} for update, value in zip(self._fit(*values), values)]
         return [True, *updates]
