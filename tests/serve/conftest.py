@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,7 @@ from llava.serve.page.service import Service
 from llava.serve.page.transcript import Exchange
 from tests.conftest import picture
 from tests.inference.conftest import encoded, watch  # noqa: F401
+from tests.serve.visits import Visit, serving
 
 GREEDY = {"do_sample": False, "max_new_tokens": 7}
 SIXTEEN = Settings(16)
@@ -140,3 +142,40 @@ def picture_file(tmp_path):
     path = tmp_path / "picture.png"
     picture(200, 150, 1).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where the command that `served` is of has its temporary files."""
+    return tmp_path_factory.mktemp("serving")
+
+
+@pytest.fixture(scope="session")
+def served(folder):
+    """The address of the page of the bundled model, and the processor seconds until it answered."""
+    with serving(folder, "--device", "cpu") as (_, address, seconds):
+        yield address, seconds
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: see scripts/test_web.sh")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=os.environ["BROWSER"], args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, served):
+    """visit(...) -> a new visitor's page. No visitor's page may have asked another host for anything."""
+    visits = []
+
+    def begin(**options) -> Visit:
+        visits.append(Visit(browser, served[0], **options))
+        return visits[-1]
+
+    yield begin
+    for each in visits:
+        each.context.close()
+        assert not [url for url in each.asked_for if not url.startswith((each.address, "data:", "blob:"))]

@@ -1,151 +1,19 @@
 """The page in a real browser, as a visitor uses it, from the command on."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 import time
 import urllib.request
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, picture
+from tests.conftest import picture
+from tests.serve.visits import Visit, in_browser, model_taken, serving
 
 pytest.importorskip("gradio", reason="the extra demo is not installed: see scripts/test_web.sh")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: see scripts/test_web.sh")
-pytestmark = [
-    pytest.mark.skipif(not os.environ.get("BROWSER"), reason="BROWSER names no browser"),
-    pytest.mark.slow,
-]
-WAIT = 30_000  # milliseconds
-
-
-@contextmanager
-def serving(folder: Path, *options: str):
-    """The command's process, its address, and the seconds of one core that it took until it answered."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
-    command = [sys.executable, "-m", "llava.serve.web", "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=folder, text=True) as process:
-        try:
-            address = process.stdout.readline().strip()
-            with urllib.request.urlopen(address, timeout=60) as response:
-                assert response.status == 200
-            took = psutil.Process(process.pid).cpu_times()
-            yield process, address, took.user + took.system
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where the command has its temporary files."""
-    return tmp_path_factory.mktemp("serving")
-
-
-@pytest.fixture(scope="module")
-def served(folder):
-    with serving(folder, "--device", "cpu") as (_, address, seconds):
-        yield address, seconds
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=os.environ["BROWSER"], args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """One visitor's page, and every address that it asked for."""
-
-    def __init__(self, browser, address: str, path: str = "", **options) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
-        self.context.set_default_timeout(WAIT)
-        self.page, self.asked_for, self.address = self.context.new_page(), [], address
-        self.page.on("request", lambda request: self.asked_for.append(request.url))
-        self.page.on("websocket", lambda socket: self.asked_for.append(socket.url))
-        self.page.goto(address + path)
-        self.page.wait_for_selector("#kept svg.sheet, #kept .nothing-drawn")
-
-    def ask(self, question: str) -> None:
-        """Ask, and wait for the answers' end."""
-        before = self.page.locator("#talk .exchange").count()
-        self.page.fill("#question textarea, #question input", question)
-        self.page.click("#ask")
-        self.page.wait_for_function(
-            f"document.querySelectorAll('#talk .exchange').length > {before} "
-            "&& !document.querySelector('#talk .running') && document.querySelector('#figures table')"
-        )
-
-    def answers(self) -> list[str]:
-        """Those to the last question, the pruned one first."""
-        return self.page.locator("#talk .exchange").first.locator(".answer .said").all_inner_texts()
-
-    def kept(self, name: str) -> int:
-        """How many patches are outlined as such."""
-        paths = self.page.locator(f"#kept path.{name}").all()
-        return sum(path.get_attribute("d").count("M") for path in paths)
-
-    def wait_for_kept(self, number: int) -> None:
-        self.page.wait_for_function(
-            "n => [...document.querySelectorAll('#kept path.kept')]"
-            ".reduce((sum, path) => sum + path.getAttribute('d').split('M').length - 1, 0) == n",
-            arg=number,
-        )
-
-    def outlined(self, place: str) -> int:
-        """How many patches are outlined there."""
-        return sum(path.get_attribute("d").count("M") for path in self.page.locator(f"{place} path.kept").all())
-
-    def choose(self, method: str, control: str = "#pruning_method") -> None:
-        self.page.click(f"{control} input")
-        self.page.get_by_role("option", name=method, exact=True).click()
-
-    def notice(self, text: str, place: str = "#notice") -> None:
-        """Wait for a message beside the question, or beside another place; empty waits for its end."""
-        self.page.wait_for_function(
-            "([place, text]) => { const found = document.querySelector(place + ' .notice');"
-            " return text ? found && found.innerText.includes(text) && found.offsetHeight : !found }",
-            arg=[place, text],
-        )
-
-    def upload(self, file: Path) -> None:
-        self.page.set_input_files("#upload input[type=file]", file)
-
-    def wait_for_marked(self, *numbers: int) -> None:
-        """Wait until these of the gallery's pictures are marked, and no other."""
-        self.page.wait_for_function(
-            "numbers => String(numbers) == String([...document.querySelectorAll('#gallery .thumbnail-item')]"
-            ".flatMap((item, i) => item.classList.contains('selected') ? [i] : []))",
-            arg=numbers,
-        )
-
-    def figure(self, row: str) -> list[str]:
-        """The cells of a row of the figures."""
-        cells = self.page.locator("#figures tr", has=self.page.locator(f"th:text-is('{row}')")).locator("td").all()
-        return [cell.inner_text() for cell in cells]
-
-
-@pytest.fixture
-def visit(browser, served):
-    visits = []
-
-    def begin(**options) -> Visit:
-        visits.append(Visit(browser, served[0], **options))
-        return visits[-1]
-
-    yield begin
-    for each in visits:
-        each.context.close()
-        assert not [url for url in each.asked_for if not url.startswith((each.address, "data:", "blob:"))]
+pytest.importorskip("playwright", reason="playwright is not installed: see scripts/test_web.sh")
+pytestmark = in_browser
 
 
 def test_the_bundled_model_answers_within_ten_seconds_of_the_command(served, tmp_path):
@@ -272,18 +140,6 @@ def test_visitors_with_other_budgets_and_pictures_do_not_disturb_each_other(visi
     assert first.kept("kept") == 16
 
 
-@contextmanager
-def model_taken(address: str):
-    """Somebody else's answer that goes on until the end."""
-    message = {"messages": [{"role": "user", "content": "Hi"}], "stream": True, "temperature": 100, "max_tokens": 1900}
-    headers = {"Content-Type": "application/json"}
-    asked = urllib.request.Request(f"{address}/v1/chat/completions", json.dumps(message).encode(), headers)
-    with urllib.request.urlopen(asked) as stream:
-        for _ in range(4):
-            stream.readline()
-        yield
-
-
 def test_who_waits_sees_so_in_place_of_the_answer_and_stop_while_something_runs(visit, served):
     page = visit()
     assert not page.page.locator("#stop").is_visible()
@@ -309,44 +165,6 @@ def test_a_new_conversation_forgets(visit):
     page.page.wait_for_selector("#talk .empty")
     page.ask("What does the sign say?")
     assert page.answers() == ["park"]
-
-
-def test_methods_are_compared_beside_each_other(visit, served):
-    page = visit()
-    page.page.get_by_role("tab", name="Compare").click()
-    page.choose("cdpruner", "#pruning_method-1")
-    page.page.locator("#kept-1 .nothing-drawn", has_text="drawn with the answer").wait_for()
-    page.choose("unpruned", "#pruning_method-1")
-    page.page.get_by_role("button", name="What color is the ring?").last.click()
-    page.page.click("#compare-ask")
-    for i, number, share in ((0, "16", "11 %"), (1, "144", "100 %")):
-        column = page.page.locator(f"#column-{i}")
-        column.locator(".answer.done").wait_for()
-        assert column.locator(".said").inner_text() == "brown"
-        assert column.locator("tr", has_text="Visual tokens").locator("td").inner_text().split(" ", 1) == [
-            number,
-            share,
-        ]
-        assert column.locator("tr", has_text="KV cache").is_visible()
-    assert page.outlined("#kept-0") == 16
-    page.page.click("#compare-add")
-    page.page.fill("#visual_token_num-2 input[type=number]", "9")
-    page.page.keyboard.press("Tab")
-    page.choose("cdpruner", "#pruning_method-2")
-    with model_taken(served[0]):
-        page.page.click("#compare-ask")
-        page.page.locator("#said-0", has_text="You are next.").wait_for()
-        page.page.locator("#said-2", has_text="After the answer beside it.").wait_for()
-        page.page.click("#compare-stop")
-        page.page.locator("#said-2", has_text="stopped").wait_for()
-    page.page.click("#compare-ask")
-    page.page.locator("#said-2 .answer.done").wait_for()
-    page.page.wait_for_selector("#kept-2 path.kept")
-    assert page.outlined("#kept-2") == 9
-    page.page.click("#remove-0")
-    page.page.locator("#column-0").wait_for(state="hidden")
-    assert page.page.locator("#comparison .column:visible").count() == 2
-    assert not page.page.locator("#remove-1").is_visible()
 
 
 def test_what_a_question_chooses_is_drawn_with_its_answer(visit):
@@ -407,50 +225,6 @@ def test_what_is_said_is_never_run(visit):
     assert page.page.title() == "VisPruner"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_is_cut_off(visit, width, scheme):
-    page = visit(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.page.check("#compare input")
-    page.ask("What does the sign say?")
-    assert page.page.evaluate("document.documentElement.scrollWidth") == width
-    for name in ("#kept svg.sheet", "#heat svg.sheet", "#ask", "#figures table"):
-        box = page.page.locator(name).bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width
-        assert box["height"] > 20
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_patches_slider_and_question_are_in_one_view_of_a_phone(visit, scheme):
-    width, height = 390, 844
-    page = visit(viewport={"width": width, "height": height}, color_scheme=scheme)
-    page.ask("What does the sign say?")
-    page.page.evaluate("window.scrollTo(0, 0)")
-    slider = "#visual_token_num input[type=range]"
-    for name in ("#kept svg.sheet", "#kept .legend", slider, "#question textarea, #question input", "#ask"):
-        box = page.page.locator(name).first.bounding_box()
-        assert box["y"] >= 0
-        assert box["y"] + box["height"] <= height, name
-    page.page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-    box = page.page.locator(slider).bounding_box()
-    assert 0 <= box["y"] < 100  # it stays
-    assert not page.page.locator("#pruning_method").is_visible()
-    page.page.click("#fold summary")
-    page.choose("divprune")
-    page.page.wait_for_function("!document.querySelector('#kept path.important')")
-
-
-def test_the_heat_map_is_as_opaque_as_its_legend(visit):
-    page = visit()
-    parts = "#heat image.heat, #heat .scale i"
-    opacities = f"[...document.querySelectorAll('{parts}')].map(part => getComputedStyle(part).opacity)"
-    assert len(set(page.page.evaluate(opacities))) == 1
-    for value in ("1", "0.25"):
-        page.page.locator("#heat input.opacity").fill(value)
-        assert page.page.evaluate(opacities) == [value] * 2
-
-
 def test_crops_are_drawn_as_crops(browser, checkpoints, tmp_path):
     options = ("--model-path", str(checkpoints("v1.6")), "--device", "cpu", "--max_new_tokens", "4")
     with serving(tmp_path, *options) as (_, address, _):
@@ -500,19 +274,3 @@ def test_nothing_is_left_when_the_command_ends(tmp_path):
         process.terminate()
         process.wait(30)
         assert not list(tmp_path.glob("llava-web-*"))
-
-
-def test_the_documents_picture_of_the_page_is_made_by_a_script(tmp_path):
-    output = tmp_path / "folder" / "web.png"
-    done = subprocess.run(
-        [sys.executable, "-m", "docs.examples.draw_page", "--output", output],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{output}\n", "")
-    shown = np.asarray(Image.open(output).convert("RGB"))
-    assert shown.shape[1] == 1500
-    for colour in ((214, 40, 27), (29, 95, 214)):  # outlines of what is kept
-        assert (shown == colour).all(axis=-1).sum() > 1000

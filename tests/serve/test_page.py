@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 
 from llava.pruning import MethodError, Settings
 from llava.serve.page.comparison import first_settings
-from llava.serve.page.controls import column_controls, fitting_controls, setting_controls
+from llava.serve.page.controls import column_controls, fitting_controls, notice_of_error, setting_controls
 from llava.serve.page.events import Uploads
-from llava.serve.page.layout import _notice, _Page
+from llava.serve.page.layout import _Page
 from llava.serve.page.service import Service
 from llava.serve.web import make_app
 from tests.serve.conftest import GREEDY
@@ -114,7 +114,7 @@ def test_a_method_of_the_server_s_own_that_fails_is_a_sentence_and_in_the_log(
     with pytest.raises(MethodError) as failed:
         service.draw_kept("me", pruning)
     assert re.search(
-        r"The pruning method .*mine\.py .*: ValueError: bad \(line \d of mine\.py\)", _notice(failed.value)
+        r"The pruning method .*mine\.py .*: ValueError: bad \(line \d of mine\.py\)", notice_of_error(failed.value)
     )
     assert "raise ValueError('bad')\n" in caplog.text
     assert service.draw_kept("me", Settings(4))
@@ -128,7 +128,7 @@ def test_a_new_picture_is_not_shown_under_the_patches_of_the_former_one(
     page.service.take_picture("me", picture_file, "picture.png")
     for number, is_drawn in ((16, True), (0, False)):
         values = (asdict(Settings(16)) | {"visual_token_num": number}).values()
-        _, picture, kept, heat, notice = page._draw_all(visitor, *values)
+        _, picture, kept, heat, notice = page.conversation.draw_all(visitor, *values)
         assert ('class="kept' in kept, "at least 1" in notice) == (is_drawn, not is_drawn)
         assert "picture.png, 200 × 150" in picture
         assert "heat" in heat
@@ -233,7 +233,7 @@ def test_a_page_of_another_site_may_not_read_what_gradio_says(service_of, tmp_pa
 
 def test_every_column_has_a_control_for_every_setting_and_unpruned_is_one_of_its_choices(service_of):
     service = service_of()
-    beginnings = first_settings(service)
+    beginnings = first_settings(service, service.settings)
     assert len(beginnings) == 4 and len({str(own) for own in beginnings}) == 4
     assert beginnings[0] == service.settings and "none" in [own.pruning_method for own in beginnings]
     for i, begin in enumerate(beginnings):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import Field, fields
 
 import gradio as gr
 
-from llava.pruning import PruningError, Settings, load_method, method_label
+from llava.pruning import MethodError, PruningError, Settings, load_method, method_label
 from llava.pruning.method import NONE, method_summary
 from llava.pruning.settings import NAMES
 from llava.serve.page.samples import QUESTIONS
 from llava.serve.page.service import Service
+from llava.serve.page.transcript import notice_html
 
+logger = logging.getLogger(__name__)
+KEEP = gr.skip()  # as an output: stays as it is
+QUEUED = {"show_progress": "hidden", "api_visibility": "private"}  # events that may wait in Gradio's queue
+IMMEDIATE = {"queue": False, **QUEUED}  # events that must not
 UNPRUNED = "unpruned"  # what the method `none` is called here
 
 
@@ -77,6 +83,25 @@ def notice_of_text(elem_id: str, edited: str) -> gr.HTML:
     return gr.HTML(elem_id=elem_id, elem_classes="beside", apply_default_css=False, js_on_load=goes)
 
 
+def plain_html(value: str = "", **options) -> gr.HTML:
+    """HTML without Gradio's own style."""
+    return gr.HTML(value, apply_default_css=False, **options)
+
+
+def no_event(why: str) -> gr.Error:
+    """The error for what no browser sends, which Gradio does not log."""
+    return gr.Error(why, print_exception=False)
+
+
+def notice_of_error(error: ValueError) -> str:
+    """An error as a sentence on the page; the log has the traceback of a user's pruning method."""
+    if isinstance(error, MethodError):
+        logger.error("a pruning method failed", exc_info=error)
+    text = " ".join(str(error).split())
+    is_name = "_" in text.partition(" ")[0]
+    return notice_html(text if is_name else text[:1].upper() + text[1:])
+
+
 def _control(
     field: Field, service: Service, begin: Settings, elem_id: str, is_short: bool = False
 ) -> gr.components.Component:
@@ -115,7 +140,7 @@ def _is_offered(name: str, service: Service, chosen: str) -> bool:
 def fitting_controls(service: Service, *values: object) -> list:
     """How the controls change with the settings that were chosen, in the order of the fields."""
     chosen = dict(zip(NAMES, values, strict=True))
-    updates, is_read = dict.fromkeys(NAMES, gr.skip()), True
+    updates, is_read = dict.fromkeys(NAMES, KEEP), True
     if chosen["pruning_method"] in service.methods:  # a visitor who names another file or module must not have it run
         with suppress(PruningError):  # of a user's file; the drawing says what is wrong
             method = load_method(chosen["pruning_method"])

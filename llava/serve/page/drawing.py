@@ -180,11 +180,8 @@ def importance_legend(most: float) -> str:
     """HTML of the heat map's colours, from none to the importance `most`, a share of 1, and how opaque they are."""
     colours = ", ".join(f"rgb{tuple(map(int, colour))}" for colour in heat_colours(np.linspace(0, 1, 33)))
     bar = f'<span class="scale"><i style="background:linear-gradient(to right, {colours})"></i></span>'
-    opacity = (
-        '<label class="key">Opacity <input class="opacity" type="range" min="0" max="1" step="0.05" value="0.8" '
-        "oninput=\"this.closest('.panel').style.setProperty('--opacity', this.value)\"></label>"
-    )
-    return f'<span class="key">0 {bar} {100 * most:.1f} %</span>{opacity}'
+    slider = '<input class="opacity" type="range" min="0" max="1" step="0.05" value="0.8">'  # page.js listens to it
+    return f'<span class="key">0 {bar} {100 * most:.1f} %</span><label class="key">Opacity {slider}</label>'
 
 
 def padding_legend(sheet: Sheet) -> str:

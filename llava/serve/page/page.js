@@ -1,4 +1,5 @@
-// What Gradio does not do: copy an answer, and put the link to these settings into the address and the clipboard.
+// What Gradio does not do: copy an answer, put the link to these settings into the address and the clipboard, and keep
+// the heat map's opacity from one picture to the next.
 (() => {
   function copy(text) {
     if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
@@ -23,6 +24,17 @@
     const button = event.target.closest && event.target.closest("button.copy");
     if (button && button.textContent === "Copy") copyAndSay(button.previousElementSibling.innerText, button);
   });
+
+  let opacity = ""; // as the visitor has set it
+  document.addEventListener("input", (event) => {
+    if (!event.target.matches?.("input.opacity")) return;
+    opacity = event.target.value;
+    document.documentElement.style.setProperty("--opacity", opacity);
+  });
+  new MutationObserver(() => {
+    const control = opacity && document.querySelector("input.opacity");
+    if (control && control.value !== opacity) control.value = opacity; // of a new map
+  }).observe(document, { childList: true, subtree: true });
 
   window.llavaLink = (query) => {
     if (!query) return; // the settings were refused

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,24 +14,16 @@ from llava.pruning import PruningError, Settings, method_label
 from llava.pruning.method import METHOD_NAMES, NONE
 from llava.pruning.settings import CROP, IMAGE
 from llava.serve.page import drawing
+from llava.serve.page.answering import Answering
 from llava.serve.page.selection_view import why_not_drawn
-from llava.serve.page.transcript import (
-    Answer,
-    Column,
-    Comparison,
-    Exchange,
-    Figures,
-    figures_html,
-    transcript_html,
-)
+from llava.serve.page.transcript import Answer, Column, Comparison, Exchange, figures_html, transcript_html
 from llava.serve.page.visitors import Visitor, Visitors
 from llava.serve.page.vllm_server import SETTINGS
-from llava.serve.queue import Place, Queue
+from llava.serve.queue import Queue
 from llava.serve.texts import refuse_endless
 from llava.vision.pictures import check_pixels, read_picture
 
 if TYPE_CHECKING:
-    from llava.model.encode import Encoded
     from llava.serve.page.local_model import LocalModel
     from llava.serve.page.selection_view import Chosen
     from llava.serve.page.vllm_server import VllmServer
@@ -77,6 +68,9 @@ class Service:
         self.settings = replace(settings, visual_token_num=number)
         self.methods = tuple(dict.fromkeys([*METHOD_NAMES, settings.pruning_method]))
         self.queue, self.visitors = Queue(), Visitors()
+        self._answering = Answering(
+            model, server, self.patches, self.queue, answered=lambda: self.visitors.limit_caches()
+        )
 
     @property
     def takes_settings(self) -> bool:
@@ -223,7 +217,7 @@ class Service:
         sheet, most = self.model.sheet(encoded), float(importance.max())
         drawn = drawing.draw_importance(sheet, importance, f"A heat map: {title} of each patch")
         legend = drawing.importance_legend(most) + drawing.padding_legend(sheet)
-        return drawing.panel(title, "of each patch", drawn, legend)
+        return drawing.panel(title, "", drawn, legend)
 
     def transcript(self, key: str) -> Shown:
         """HTML of a visitor's conversation, and of what the last answers took."""
@@ -253,10 +247,14 @@ class Service:
         visitor = self._visitor_who_asks(key, question)
         if again:  # of one that has its answer
             visitor.stop()
-        with self._place() as place:
-            for _ in self._answer(visitor, place, question.strip(), pruning, compare, options, again):
-                yield self.transcript(key)
-            self.visitors.limit_caches()
+        exchange = Exchange(
+            question.strip(),
+            Answer(self._label(pruning)),
+            Answer(f"all {self.patches} tokens", is_asked=False),
+        )
+        compare = compare and self.takes_settings
+        for _ in self._answering.exchange(visitor, exchange, pruning, options, compare, again):
+            yield self.transcript(key)
 
     def compare(
         self, key: str, question: str, columns: dict[int, Settings], options: dict | None = None
@@ -274,17 +272,7 @@ class Service:
         visitor.comparison = Comparison(question.strip(), new)
         yield from new.values()
         try:
-            for column in new.values():
-                if not column.answer.is_asked:
-                    break
-                try:
-                    with self._place() as place:
-                        for _ in self._answer_column(visitor, place, question.strip(), column, options):
-                            yield column
-                        self.visitors.limit_caches()
-                except ValueError as error:  # InputError is one
-                    column.error = error
-                yield column
+            yield from self._answering.columns(visitor, question.strip(), new.values(), options)
         finally:
             for column in new.values():
                 column.answer.is_asked &= column.answer.is_done
@@ -306,94 +294,6 @@ class Service:
             return "Queue: the server's"
         length = len(self.queue)
         return f"Queue: {length - 1} waiting, 1 answering" if length else "Queue: empty"
-
-    def _place(self) -> AbstractContextManager[Place | None]:
-        """A place in the queue; None for a server, which answers many at once, and has a queue of its own."""
-        return self.queue.enter() if self.server is None else nullcontext()
-
-    def _wait(self, place: Place | None, answer: Answer) -> Iterator[None]:
-        """Until it is an answer's turn, or nobody asks for it any more."""
-        while place is not None and answer.is_asked and not place.wait(0.5):
-            before = place.before
-            answer.waiting = "You are next." if before == 1 else f"Waiting: {before} before you."
-            yield
-        answer.waiting = ""
-
-    def _answer_column(
-        self, visitor: Visitor, place: Place | None, question: str, column: Column, options: dict | None
-    ) -> Iterator[None]:
-        """Fill in a column of a comparison."""
-        yield from self._wait(place, column.answer)
-        chat, encoded = visitor.open_chat(), visitor.encoded
-        pieces = chat.stream(question, column.pruning, options)
-        yield from self._fill(column.answer, pieces, encoded, column.pruning)
-        if column.answer.is_done:
-            column.unpruned, column.kept = chat.unpruned_figures(), chat.kept
-
-    def _answer(
-        self,
-        visitor: Visitor,
-        place: Place | None,
-        question: str,
-        pruning: Settings,
-        compare: bool,
-        options: dict | None,
-        again: bool,
-    ) -> Iterator[None]:
-        """Add the exchange to the conversation and fill it in; one that has no answer in the end is taken out again."""
-        every = f"all {self.patches} tokens"
-        exchange = Exchange(question, Answer(self._label(pruning)), Answer(every, is_asked=False))
-        if again and visitor.exchanges:
-            *visitor.exchanges, exchange.former = visitor.exchanges
-        again = exchange.former is not None
-        visitor.exchanges = [*visitor.exchanges, exchange]
-        try:
-            yield from self._wait(place, exchange.pruned)
-            chat, encoded = visitor.chat, visitor.encoded
-            pieces = chat.stream(question, pruning, options, again)
-            yield from self._fill(exchange.pruned, pieces, encoded, pruning)
-        finally:
-            if not exchange.pruned.is_done:
-                visitor.take_back(exchange)
-        if not exchange.pruned.is_done:  # it was stopped
-            return
-        exchange.former, exchange.unpruned.figures = None, chat.unpruned_figures()
-        if compare and self.takes_settings:
-            exchange.unpruned.is_asked = True
-            whole = replace(pruning, visual_token_num=self.patches, pruning_method=NONE)
-            try:
-                yield from self._fill(exchange.unpruned, chat.stream_unpruned(question, options), encoded, whole)
-            except InputError as error:
-                exchange.unpruned.text = f"This cannot be answered without pruning: {error}."
-            finally:
-                exchange.unpruned.is_done = True
-        yield
-
-    def _fill(
-        self,
-        answer: Answer,
-        pieces: Generator[str, None, tuple[str, Figures]],
-        encoded: Encoded | None,
-        pruning: Settings,
-    ) -> Iterator[None]:
-        """Add the pieces of an answer as they come, and in the end what it took, unless it is stopped."""
-        with closing(pieces):
-            if answer.is_asked:
-                yield
-            while answer.is_asked:
-                try:
-                    answer.text += next(pieces)
-                except StopIteration as end:
-                    answer.text, figures = end.value
-                    break
-                yield
-            else:
-                return
-        is_counted = self.server is not None and self.server.pruning.is_known and figures.prompt_tokens is not None
-        if is_counted and encoded is not None:
-            visual = self.model.count_visual_tokens(encoded, pruning)
-            figures = replace(figures, **self.model.arithmetic(figures.prompt_tokens, visual, pruning))
-        answer.figures, answer.is_done = figures, True
 
     def _label(self, pruning: Settings) -> str:
         """What an answer with these settings is called."""
