@@ -12,6 +12,7 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from llava.integrations.transformers import pruned
@@ -219,7 +220,7 @@ CHAT_TEMPLATE = (
 def requests(folder: Path, number: int, seed: int = 0, sizes: list | None = None) -> list[dict]:
     """Questions about pictures of random sizes, as `offline` takes them, mostly about one, some about two or none.
 
-    `sizes` are (height, width) that they may have, once, twice or three times.
+    `sizes` are (height, width) that they may have, once, twice or three times, where they fill the crops then too.
     """
     folder.mkdir(exist_ok=True)
     draw, made = random.Random(seed), []
@@ -229,12 +230,18 @@ def requests(folder: Path, number: int, seed: int = 0, sizes: list | None = None
         for j, file in enumerate(files):
             width, height = draw.randrange(40, 420), draw.randrange(40, 420)
             if sizes:
-                times, (height, width) = draw.randrange(1, 4), draw.choice(sizes)
-                height, width = times * height, times * width
+                height, width = draw.choice(_filling(sizes))
             picture(width, height, seed=1000 * seed + 8 * i + j).save(file)
         words = "".join(draw.choices("abcdefgh ", k=draw.randrange(3, 20)))
         made.append({"prompt": f"Look: {IMAGE_TEXT * count}{words}?", "images": files})
     return made
+
+
+def _filling(sizes: list) -> list[tuple[int, int]]:
+    """Once, twice and three times each size, but for those that another grid would take with padding."""
+    larger = [(times * height, times * width) for times in (1, 2, 3) for height, width in sizes]
+    grids = [select_best_resolution(size, sizes) for size in larger]
+    return [size for size, grid in zip(larger, grids, strict=True) if size[0] * grid[1] == size[1] * grid[0]]
 
 
 def video_requests(folder: Path, number: int, sizes: list | None = None) -> list[dict]:
