@@ -44,7 +44,7 @@ def test_methods_are_compared_beside_each_other(visit, served):
         page.page.locator("#said-2", has_text="After the answer beside it.").wait_for()
         page.page.click("#compare-stop")
         page.page.locator("#said-2", has_text="stopped").wait_for()
-    page.page.click("#compare-ask")
+    page.click_until("#compare-ask", "!document.querySelector('#said-2').textContent.includes('stopped')")
     page.page.locator("#said-2 .answer.done").wait_for()
     page.page.wait_for_selector("#kept-2 path.kept")
     assert page.outlined("#kept-2") == 9

@@ -49,21 +49,25 @@ class Visit:
         self.page.goto(address + path)
         self.page.wait_for_selector("#kept svg.sheet, #kept .nothing-drawn")
 
-    def ask(self, question: str) -> None:
-        """Ask, and wait for the answers' end."""
+    def click_until(self, button: str, seen: str) -> None:
+        """Click until JavaScript's condition holds: Gradio takes no click while what was stopped is still ending."""
         from playwright.sync_api import TimeoutError as TakesLonger  # where it is missing these tests are skipped
 
+        self.page.click(button)
+        try:
+            self.page.wait_for_function(seen, timeout=WAIT / 3)
+        except TakesLonger:
+            self.page.click(button)
+            self.page.wait_for_function(seen)
+
+    def ask(self, question: str) -> None:
+        """Ask, and wait for the answers' end."""
         before = self.page.locator("#talk .exchange").count()
         self.page.fill("#question textarea, #question input", question)
-        self.page.click("#ask")
-        more = f"document.querySelectorAll('#talk .exchange').length > {before}"
-        try:
-            self.page.wait_for_function(more, timeout=WAIT / 3)
-        except TakesLonger:  # Gradio takes no click while what was stopped a moment ago is still ending
-            self.page.fill("#question textarea, #question input", question)
-            self.page.click("#ask")
+        self.click_until("#ask", f"document.querySelectorAll('#talk .exchange').length > {before}")
         self.page.wait_for_function(
-            f"{more} && !document.querySelector('#talk .running') && document.querySelector('#figures table')"
+            f"document.querySelectorAll('#talk .exchange').length > {before} "
+            "&& !document.querySelector('#talk .running') && document.querySelector('#figures table')"
         )
 
     def answers(self) -> list[str]:
