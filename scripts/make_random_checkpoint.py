@@ -93,8 +93,9 @@ def make_checkpoint(
     torch.manual_seed(0)
     folder, clip_folder = parent / f"llava-{version}-{language_model}-tiny-random", parent / "clip-vit-tiny-random"
     make_folder(folder)
+    clip = random_clip()  # also where it is there, so that the random numbers of what follows are the same
     if not clip_folder.exists():
-        write_clip(clip_folder)
+        write_clip(clip_folder, clip)
     special = write_qwen_tokenizer(folder) if language_model == "qwen" else write_llama_tokenizer(folder)
     values = LANGUAGE_MODEL | LLAVA | VERSIONS[version] | special | config
     cls = find_family(None, ARCHITECTURES[language_model]).causal_lm
@@ -153,12 +154,12 @@ def clip_weights(source: CLIPVisionModel | Path) -> dict[str, torch.Tensor]:
     return {f"vision_model.{key.removeprefix('vision_model.')}": tensor for key, tensor in source.state_dict().items()}
 
 
-def write_clip(folder: Path) -> None:
-    """Write the folder of a CLIP vision tower, with CLIP's side of texts."""
+def write_clip(folder: Path, model: CLIPVisionModel | None = None) -> None:
+    """Write the folder of a CLIP vision tower, a random one if None, with CLIP's side of texts."""
     import torch
 
     make_folder(folder)
-    model = random_clip()
+    model = random_clip() if model is None else model
     text_config, text_weights = write_clip_texts(folder)
     own = {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModel"], "text_config": text_config}
     write_json(folder / "config.json", own | CLIP)

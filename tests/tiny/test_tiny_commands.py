@@ -4,7 +4,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
+from llava.checkpoints.weight_files import read_weights
 from llava.errors import InputError
 from tests.conftest import ROOT, load_script
 from tests.recipes import assert_refused, run_python
@@ -81,3 +83,13 @@ def test_the_making_explains_itself_and_takes_no_arguments():
     assert explained.stdout.startswith("Make the bundled model and benchmarks: bash playground/tiny/make.sh\n")
     assert explained.stdout.endswith("(playground).\n")
     assert_refused(refused, "it takes no arguments")
+
+
+def test_a_random_checkpoint_is_the_same_beside_another(tmp_path):
+    make, folders = load_script("make_random_checkpoint").make_checkpoint, [tmp_path / "alone", tmp_path / "beside"]
+    for folder in folders:
+        folder.mkdir()
+    make(folders[1], "v1.6", "qwen")
+    alone, beside = (read_weights(make(folder, "v1.5")) for folder in folders)
+    assert alone.keys() == beside.keys()
+    assert all(torch.equal(alone[name], beside[name]) for name in alone)
