@@ -1,14 +1,30 @@
-"""What all hosts share: a request's settings are read here, and transformers' processor never sees them."""
+"""What all hosts share: a request's settings are read here, and transformers' processor never sees them.
 
-from collections.abc import Mapping
+Shapes: n kept tokens of a picture, D channels of a token.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers import BatchFeature
-from vllm.multimodal.inputs import MultiModalFieldConfig
-from vllm.multimodal.processing import BaseProcessingInfo, InputProcessingContext, ProcessorInputs
+from vllm.config import VllmConfig
+from vllm.model_executor.models.interfaces import MultiModalEmbeddings
+from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItem, MultiModalKwargsItems
+from vllm.multimodal.parse import MultiModalDataItems
+from vllm.multimodal.processing import (
+    BaseProcessingInfo,
+    InputProcessingContext,
+    ProcessorInputs,
+    PromptUpdate,
+    PromptUpdateDetails,
+)
 
-from llava.integrations.vllm.settings import ServedBudget, own_settings, pack, read_budget, tower_of
+from llava.integrations.vllm.settings import ServedBudget, own_settings, pack, read_budget, tower_of, unpack
+from llava.integrations.vllm.tower import use_plain_kernels
+from llava.model.encode import encodes_one_by_one
+from llava.pruning import Settings
 from llava.pruning.settings import NAMES
 
 MODALITIES = ("image", "video")
@@ -46,6 +62,10 @@ class PrunedProcessor:
         """For each picture the patches of one of its crops, or frames, and how many of these may share a budget."""
         raise NotImplementedError
 
+    def settings_of(self, modality: str, item: MultiModalKwargsItem) -> Settings:
+        """Those of a picture that is processed already."""
+        return unpack(item[f"{modality}_pruning"].data, self.info.server_settings)
+
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         """The largest pictures, unpruned: a request may ask for more tokens than the server's own settings keep."""
         inputs = super().get_dummy_inputs(*args, **kwargs)
@@ -78,3 +98,57 @@ class PrunedProcessor:
     ) -> Mapping[str, MultiModalFieldConfig]:
         own = {f"{name}_pruning": MultiModalFieldConfig.batched(name, keep_on_cpu=True) for name in MODALITIES}
         return {**super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs), **own}
+
+
+class ShorteningProcessor(PrunedProcessor):
+    """Its prompts are vLLM's own, with as many placeholders of a picture as are kept."""
+
+    def shortened(
+        self, modality: str, whole: list[int] | PromptUpdateDetails, item: MultiModalKwargsItem
+    ) -> list[int] | PromptUpdateDetails:
+        """What stands for a picture in a prompt, of `whole`, which stands for it unpruned."""
+        raise NotImplementedError
+
+    def _get_prompt_updates(
+        self,
+        mm_items: MultiModalDataItems,
+        hf_processor_mm_kwargs: Mapping[str, object],
+        out_mm_kwargs: MultiModalKwargsItems,
+    ) -> Sequence[PromptUpdate]:
+        updates = super()._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
+        return [self._with_shortened(update, out_mm_kwargs.get(update.modality, ())) for update in updates]
+
+    def _with_shortened(self, update: PromptUpdate, items: Sequence[MultiModalKwargsItem]) -> PromptUpdate:
+        def replacement(index: int) -> list[int] | PromptUpdateDetails:
+            return self.shortened(update.modality, update.replacement(index), items[index])
+
+        return replace(update, replacement=replacement)
+
+
+class PrunedModel:
+    """Comes before a model's own class.
+
+    Attributes:
+        tower_name: of the attribute that has the vision tower.
+        server_settings: those that the server was started with.
+        encodes_one_by_one: whether its pictures pass the tower one after another.
+    """
+
+    tower_name = "vision_tower"
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        model = vllm_config.model_config
+        self.server_settings = own_settings(model.multimodal_config.mm_processor_kwargs)
+        self.encodes_one_by_one = encodes_one_by_one(model.dtype, training=False)
+        if self.encodes_one_by_one:
+            use_plain_kernels(getattr(self, self.tower_name))
+
+    def embed_pictures(self, modality: str, given: dict) -> Iterator[torch.Tensor]:
+        """The kept tokens (n, D) of each picture of a modality, of which some are `given`."""
+        raise NotImplementedError
+
+    def embed_multimodal(self, **kwargs: object) -> MultiModalEmbeddings:
+        """The kept tokens (n, D) of each picture."""
+        given = [modality for modality in MODALITIES if kwargs.get(PIXELS[modality]) is not None]
+        return tuple(kept for modality in given for kept in self.embed_pictures(modality, kwargs))

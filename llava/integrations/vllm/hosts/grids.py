@@ -13,7 +13,6 @@ from vllm.multimodal.parse import MultiModalDataItems
 from vllm.multimodal.processing import PromptUpdate
 
 from llava.integrations.vllm.hosts.base import PrunedProcessor
-from llava.integrations.vllm.settings import unpack
 
 
 class GridProcessor(PrunedProcessor):
@@ -44,6 +43,5 @@ class GridProcessor(PrunedProcessor):
     def _with_kept_grid(self, modality: str, item: MultiModalKwargsItem) -> MultiModalKwargsItem:
         grid = item[name := f"{modality}_grid_thw"]
         frames, height, width = grid.data.tolist()
-        settings = unpack(item[f"{modality}_pruning"].data, self.info.server_settings)
-        kept = settings.kept(height * width // self._merged)
+        kept = self.settings_of(modality, item).kept(height * width // self._merged)
         return MultiModalKwargsItem({**item, name: replace(grid, data=torch.tensor([frames, self._merged, kept]))})

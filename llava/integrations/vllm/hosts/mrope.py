@@ -18,30 +18,25 @@ from vllm.model_executor.models.interfaces import MultiModalEmbeddings
 from vllm.multimodal.inputs import MultiModalFeatureSpec
 from vllm.sequence import IntermediateTensors
 
-from llava.integrations.vllm.hosts.base import MODALITIES, PATCHES_TOGETHER, PIXELS
-from llava.integrations.vllm.settings import choose, own_settings, unpack
-from llava.integrations.vllm.tower import mean_over_ranks, use_plain_kernels, watching
-from llava.model.encode import encodes_one_by_one
+from llava.integrations.vllm.hosts.base import PATCHES_TOGETHER, PIXELS, PrunedModel
+from llava.integrations.vllm.settings import choose, unpack
+from llava.integrations.vllm.tower import mean_over_ranks, watching
 from llava.pruning import Views, keep_patches
 from llava.pruning.importance import received
 
 _BASE, _DIGITS = 128, 6
 
 
-class PrunedMRoPE:
+class PrunedMRoPE(PrunedModel):
     """Comes before a model's own class."""
 
+    tower_name = "visual"
     supports_mm_device_do_normalize = False  # methods read pixels, and to the last bit: see `random`
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        model = vllm_config.model_config
-        self.server_settings = own_settings(model.multimodal_config.mm_processor_kwargs)
         steps = torch.zeros(3, vllm_config.scheduler_config.max_num_batched_tokens, dtype=torch.long)
         self.register_buffer("steps", steps, persistent=False)  # a place of its own, for CUDA graphs
-        self.encodes_one_by_one = encodes_one_by_one(model.dtype, training=False)
-        if self.encodes_one_by_one:
-            use_plain_kernels(self.visual)
 
     # What differs between hosts
 
@@ -59,14 +54,9 @@ class PrunedMRoPE:
 
     # From pixels to kept tokens
 
-    def embed_multimodal(self, **kwargs: object) -> MultiModalEmbeddings:
+    def embed_pictures(self, modality: str, given: dict) -> Iterator[torch.Tensor]:
         """The kept tokens of each picture, (n, D + 6)."""
-        return tuple(kept for modality in MODALITIES for kept in self._embed(modality, kwargs))
-
-    def _embed(self, modality: str, given: dict) -> Iterator[torch.Tensor]:
-        pixels, grids = given.get(PIXELS[modality]), given.get(f"{modality}_grid_thw")
-        if pixels is None:
-            return
+        pixels, grids = given[PIXELS[modality]], given[f"{modality}_grid_thw"]
         pixels = pixels.split(grids.prod(dim=1).tolist())
         times = [self.time_between(modality, given, i) for i in range(len(grids))]
         for batch in self._batches([len(part) for part in pixels]):

@@ -9,25 +9,18 @@ Shapes: K crops of a picture, the whole picture first, N patches of each, D chan
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch.nn.functional import pad
 from transformers import BatchFeature
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
-from vllm.config import VllmConfig
-from vllm.model_executor.models.interfaces import MultiModalEmbeddings
 from vllm.model_executor.models.utils import WeightsMapper
-from vllm.multimodal.inputs import MultiModalKwargsItem, MultiModalKwargsItems
-from vllm.multimodal.parse import MultiModalDataItems
-from vllm.multimodal.processing import PromptUpdate
+from vllm.multimodal.inputs import MultiModalKwargsItem
 
 from llava.errors import InputError
-from llava.integrations.vllm.hosts.base import MODALITIES, PIXELS, PrunedInfo, PrunedProcessor
-from llava.integrations.vllm.settings import choose, own_settings, unpack
-from llava.integrations.vllm.tower import use_plain_kernels
-from llava.model.encode import encodes_one_by_one
+from llava.integrations.vllm.hosts.base import PIXELS, PrunedInfo, PrunedModel, ShorteningProcessor
+from llava.integrations.vllm.settings import choose, unpack
 from llava.pruning import Views
 
 # What transformers saves has names that the published files and vLLM have not.
@@ -63,7 +56,7 @@ class UnpaddedInfo(PrunedInfo):
             )
 
 
-class UnpaddedProcessor(PrunedProcessor):
+class UnpaddedProcessor(ShorteningProcessor):
     """Puts as many placeholders into a prompt as its settings keep of all crops of an image, or frames of a video."""
 
     def crops(self, modality: str, data: BatchFeature) -> list[tuple[int, int]]:
@@ -94,35 +87,14 @@ class UnpaddedProcessor(PrunedProcessor):
         patches, number = crops
         return patches * number - unpack(row, self.info.server_settings).kept(patches, number)
 
-    def _get_prompt_updates(
-        self,
-        mm_items: MultiModalDataItems,
-        hf_processor_mm_kwargs: Mapping[str, object],
-        out_mm_kwargs: MultiModalKwargsItems,
-    ) -> Sequence[PromptUpdate]:
-        """vLLM's own, less the placeholders of tokens that are dropped."""
-        updates = super()._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
-        return [self._shortened(update, out_mm_kwargs.get(update.modality, ())) for update in updates]
-
-    def _shortened(self, update: PromptUpdate, items: Sequence[MultiModalKwargsItem]) -> PromptUpdate:
-        name = update.modality
-
-        def replacement(index: int) -> list[int]:
-            data, whole = items[index].get_data(), update.replacement(index)
-            return whole[: len(whole) - self._dropped(data[f"{name}_pruning"], self._crops_of(name, data[_SAYS[name]]))]
-
-        return replace(update, replacement=replacement)
+    def shortened(self, modality: str, whole: list[int], item: MultiModalKwargsItem) -> list[int]:
+        data = item.get_data()
+        crops = self._crops_of(modality, data[_SAYS[modality]])
+        return whole[: len(whole) - self._dropped(data[f"{modality}_pruning"], crops)]
 
 
-class Unpadded:
+class Unpadded(PrunedModel):
     """Comes before a model's own class."""
-
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        model = vllm_config.model_config
-        self.server_settings = own_settings(model.multimodal_config.mm_processor_kwargs)
-        if encodes_one_by_one(model.dtype, training=False):
-            use_plain_kernels(self.vision_tower)
 
     # What differs between hosts
 
@@ -140,14 +112,9 @@ class Unpadded:
 
     # From pixels to kept tokens
 
-    def embed_multimodal(self, **kwargs: object) -> MultiModalEmbeddings:
-        """The kept tokens of each picture, (n, D)."""
-        return tuple(kept for modality in MODALITIES for kept in self._embed(modality, kwargs))
-
-    def _embed(self, modality: str, given: dict) -> Iterator[torch.Tensor]:
-        if (pictures := given.get(PIXELS[modality])) is None:
-            return
-        for i, (pixels, row) in enumerate(zip(pictures, given[f"{modality}_pruning"], strict=True)):
+    def embed_pictures(self, modality: str, given: dict) -> Iterator[torch.Tensor]:
+        pictures, rows = given[PIXELS[modality]], given[f"{modality}_pruning"]
+        for i, (pixels, row) in enumerate(zip(pictures, rows, strict=True)):
             if modality == "video":
                 yield self.embed_video(pixels, row)
             else:
