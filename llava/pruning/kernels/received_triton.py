@@ -47,6 +47,25 @@ def _part(vectors, row, number, stride, FIRST: tl.constexpr, SIZE: tl.constexpr,
 
 
 @triton.jit
+def _own_rows(vectors, row, number, stride, MAIN: tl.constexpr, REST: tl.constexpr, WIDTH: tl.constexpr):
+    """The two parts of a program's own vectors; where there is one, it is there twice."""
+    main = _part(vectors, row, number, stride, 0, MAIN, WIDTH)
+    rest = main
+    if REST > 0:
+        rest = _part(vectors, row, number, stride, MAIN, REST, WIDTH)
+    return main, rest
+
+
+@triton.jit
+def _whose(heads, patches, OWN: tl.constexpr):
+    """The crop, the head and the number of the map that a program has a part of, and its rows (OWN,) there."""
+    number = tl.cdiv(patches, OWN)
+    attention_map = (tl.program_id(0) // number).to(tl.int64)
+    row = tl.program_id(0) % number * OWN + tl.arange(0, OWN)
+    return attention_map // heads, attention_map % heads, attention_map, row
+
+
+@triton.jit
 def _products(main, rest, vectors, row, number, stride, MAIN: tl.constexpr, REST: tl.constexpr, WIDTH: tl.constexpr):
     """(OWN, OTHERS) float32: of the vectors at hand, in two parts, and those of other rows."""
     others = _part(vectors, row, number, stride, 0, MAIN, WIDTH)
@@ -81,16 +100,10 @@ def _normalisers(
     OTHERS: tl.constexpr,
 ):
     LOWEST: tl.constexpr = -3e38  # not -inf, of which two have no difference
-    number = tl.cdiv(patches, OWN)
-    attention_map = (tl.program_id(0) // number).to(tl.int64)
-    crop, head = attention_map // heads, attention_map % heads
+    crop, head, attention_map, row = _whose(heads, patches, OWN)
     queries += crop * crop_of_queries + head * head_of_queries
     keys += crop * crop_of_keys + head * head_of_keys
-    row = tl.program_id(0) % number * OWN + tl.arange(0, OWN)
-    main = _part(queries, row, patches, row_of_queries, 0, MAIN, WIDTH)
-    rest = main
-    if REST > 0:
-        rest = _part(queries, row, patches, row_of_queries, MAIN, REST, WIDTH)
+    main, rest = _own_rows(queries, row, patches, row_of_queries, MAIN, REST, WIDTH)
     highest = tl.full((OWN,), LOWEST, tl.float32)
     total = tl.zeros((OWN,), tl.float32)
     for start in range(0, patches, OTHERS):
@@ -134,16 +147,10 @@ def _sums(
     OWN: tl.constexpr,
     OTHERS: tl.constexpr,
 ):
-    number = tl.cdiv(patches, OWN)
-    attention_map = (tl.program_id(0) // number).to(tl.int64)
-    crop, head = attention_map // heads, attention_map % heads
+    crop, head, attention_map, row = _whose(heads, patches, OWN)
     queries += crop * crop_of_queries + head * head_of_queries
     keys += crop * crop_of_keys + head * head_of_keys
-    row = tl.program_id(0) % number * OWN + tl.arange(0, OWN)
-    main = _part(keys, row, patches, row_of_keys, 0, MAIN, WIDTH)
-    rest = main
-    if REST > 0:
-        rest = _part(keys, row, patches, row_of_keys, MAIN, REST, WIDTH)
+    main, rest = _own_rows(keys, row, patches, row_of_keys, MAIN, REST, WIDTH)
     total = tl.zeros((OWN,), tl.float32)
     for start in range(0, patches, OTHERS):
         other = start + tl.arange(0, OTHERS)
