@@ -15,6 +15,7 @@ from llava.serve.page.controls import (
     IMMEDIATE,
     KEEP,
     QUEUED,
+    chosen_settings,
     column_controls,
     example_buttons,
     fitting_controls,
@@ -133,7 +134,7 @@ class Comparison:
         if has_begun:
             return [True, *nothing]
         try:
-            own = self._pruning(chosen)
+            own = chosen_settings(self.service, chosen)
         except ValueError:  # which is said beside these settings; the columns then keep to the page's own
             return [False, *nothing]
         if own == self.service.settings:  # as they are already
@@ -154,7 +155,7 @@ class Comparison:
             for i, values in self._by_column(shown, chosen).items():
                 results[3 * i : 3 * i + 3] = [KEEP, "", ""]
                 try:
-                    columns[i] = self._pruning(values)
+                    columns[i] = chosen_settings(self.service, values)
                 except ValueError as error:
                     results[3 * i + 1] = notice_of_error(error)
             drawn = set()
@@ -194,7 +195,7 @@ class Comparison:
     def _draw(self, i: int, key: str, values: Sequence) -> tuple:
         """The drawing of a column, and its error."""
         try:
-            return self.service.draw_column(key, i, self._pruning(values)), ""
+            return self.service.draw_column(key, i, chosen_settings(self.service, values)), ""
         except ValueError as error:
             return KEEP, notice_of_error(error)
 
@@ -217,9 +218,6 @@ class Comparison:
             for i, column in comparison.columns.items():
                 results[3 * i + 2] = column_html(column)
         return results
-
-    def _pruning(self, values: Sequence) -> Settings:
-        return self.service.pruning(**dict(zip(NAMES, values, strict=True)))
 
     def _by_column(self, shown: list[int], chosen: Sequence) -> dict[int, Sequence]:
         """The values of the settings of each column that is on the page."""

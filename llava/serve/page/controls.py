@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import Field, fields
 
@@ -72,6 +73,11 @@ def answer_controls(service: Service) -> list[gr.components.Component]:
             elem_id="max_new_tokens",
         ),
     ]
+
+
+def chosen_settings(service: Service, values: Sequence) -> Settings:
+    """The settings that these values of the controls say. Raises ValueError for an invalid one."""
+    return service.pruning(**dict(zip(NAMES, values, strict=True)))
 
 
 def notice_of_text(elem_id: str, edited: str) -> gr.HTML:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import gradio as gr
 
 from llava.errors import InputError
-from llava.pruning import PruningError, Settings
-from llava.pruning.settings import NAMES
+from llava.pruning import PruningError
 from llava.serve.page.controls import (
     IMMEDIATE,
     KEEP,
     QUEUED,
+    chosen_settings,
     example_buttons,
     no_event,
     notice_of_error,
@@ -151,7 +151,7 @@ class Conversation:
         """As an answer comes: conversation, figures, notice, drawing, the settings' notice, whether it was asked."""
         key, kept = request.session_hash, KEEP
         try:
-            pruning, options = self._pruning(chosen), self.service.decoding(temperature, length)
+            pruning, options = chosen_settings(self.service, chosen), self.service.decoding(temperature, length)
         except ValueError as error:  # InputError is one
             yield *self.service.transcript(key), "", KEEP, notice_of_error(error), False
             return
@@ -171,7 +171,7 @@ class Conversation:
     def _link(self, request: gr.Request, temperature: object, length: object, *chosen: object) -> tuple:
         """The query of the link to what was chosen, or why there is none."""
         try:
-            pruning = self._pruning(chosen)
+            pruning = chosen_settings(self.service, chosen)
             self.service.decoding(temperature, length)
         except ValueError as error:
             return "", notice_of_error(error)
@@ -179,13 +179,9 @@ class Conversation:
         scene = self.service.visitors.get(request.session_hash).scene
         return query_of(self.service, pruning, answering, scene), KEEP
 
-    def _pruning(self, chosen: Sequence) -> Settings:
-        """The settings of the controls' values. Raises ValueError for an invalid one."""
-        return self.service.pruning(**dict(zip(NAMES, chosen, strict=True)))
-
     def _draw(self, request: gr.Request, *chosen: object) -> tuple:
         try:
-            return self.service.draw_kept(request.session_hash, self._pruning(chosen)), ""
+            return self.service.draw_kept(request.session_hash, chosen_settings(self.service, chosen)), ""
         except ValueError as error:
             return KEEP, notice_of_error(error)
 
