@@ -131,9 +131,8 @@ def prefill(model, job: Job, pruning: Settings) -> tuple[float, EmbeddedPrompts]
     sizes, question = job.image_sizes, job.question
     prompts = model.embed_prompts(job.input_ids, None, None, job.pixels, sizes, "left", pruning, question)
     options = {"is_visual": prompts.is_visual, "pruning": pruning, "use_cache": True, "logits_to_keep": 1}
-    given = {"inputs_embeds": prompts.inputs_embeds, "attention_mask": prompts.attention_mask}
-    given["position_ids"] = prompts.positions()
     whole = Prompts(prompts.inputs_embeds, prompts.attention_mask, prompts.positions(), None)
+    given = {"inputs_embeds": whole.embeds, "attention_mask": whole.mask, "position_ids": whole.positions}
 
     def run() -> None:
         new = job.answer_tokens

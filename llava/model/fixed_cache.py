@@ -21,11 +21,10 @@ from llava.model.graphs import Graphs, Recorded, plain_mode
 from llava.pruning.kv_cache import CACHE
 from llava.pruning.methods.fastv import run_layers
 
-PROMPT = (
-    64,
-    8,
-)  # prompts have multiples of 64, and of an eighth of the next power of two: 64 128 ... 512 640 ... 1024 1280
-WHOLE = 256, 4  # with their answers fewer lengths: each has a step of its own
+# Of `padded_length`: prompts have 64 128 ... 512 640 ... 1024 1280 tokens, and with their answers fewer lengths, since
+# each has a step of its own.
+PROMPT = 64, 8
+WHOLE = 256, 4
 MOST_CACHES = 4  # that are kept, each with its graphs
 MOST_TOKENS = 8192  # B x P that are recorded; more keep a GPU busy by themselves
 DECODERS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")  # that are layers between embeddings and a norm

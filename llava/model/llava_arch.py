@@ -75,9 +75,8 @@ class LlavaMetaModel:
         return prune_decoder(self, inputs_embeds, **kwargs)
 
 
-class LlavaMetaForCausalLM(
-    QuestionViews, PruningDefaults, RecordsGraphs
-):  # [VisPruner] visual_token_num, important_ratio
+# [VisPruner] visual_token_num, important_ratio
+class LlavaMetaForCausalLM(QuestionViews, PruningDefaults, RecordsGraphs):
     """Mixin that adds image input to a causal language model: from pixels and ids to embedded prompts."""
 
     _has_warned = False  # of rounded pixels

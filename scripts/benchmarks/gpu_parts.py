@@ -84,11 +84,6 @@ class Lab:
             torch.cuda.empty_cache()
 
 
-def set_compiled(model, is_compiled: bool) -> None:
-    """Whether a model's answers are compiled, as `--compile_decoding` has them."""
-    model.compile_decoding = is_compiled
-
-
 def _tiny(shape: Shape | HostShape) -> Shape | HostShape:
     if isinstance(shape, Shape):
         small = {"vision_width": 32, "vision_layers": 3, "vision_heads": 2, "image_size": 168, "width": 48}
@@ -227,7 +222,7 @@ def _bundled(
 ) -> list[str]:
     """The bundled model's answers to the first `number` questions of a bundled benchmark."""
     loaded, folder = _load(device, precision), BUNDLED / "data" / "scenes" / benchmark
-    set_compiled(loaded.model, is_compiled)
+    loaded.model.records = is_compiled
     questions = read_question_file(next(folder.glob("*.jsonl")), folder / BENCHMARKS[benchmark].pictures)[:number]
     options, pruning = {"do_sample": False, "max_new_tokens": 16}, Settings(tokens)
     if not is_compiled:
@@ -254,7 +249,7 @@ def answer(lab: Lab, shape: str, attention: str, batch: int, tokens: tuple[int, 
         own.image_size, crops, own.grid, PROMPT, model, lab.answer(ANSWER), 2 if lab.is_tiny and batch > 1 else batch
     )
     settings = [Settings(pruning_method=NONE), *map(Settings, tokens)]
-    set_compiled(model, attention == "compiled")
+    model.records = attention == "compiled"
     found = measure(model, job, settings, lab.rounds, lab.warmup)
     rows = []
     for row in found:
@@ -302,7 +297,7 @@ def throughput(lab: Lab, shape: str, budget: int | None) -> dict:
     """Requests a second through the package's HTTP API, at several numbers of clients."""
     model, own = lab.model(shape), lab.shape(shape)
     model.set_attn_implementation("sdpa")
-    set_compiled(model, False)
+    model.records = False
     pruning = Settings(budget) if budget else Settings(pruning_method=NONE)
     tokens, requests = SERVED_ANSWER, {1: 2, 2: 3} if lab.is_tiny else {1: 8, 8: 16, 32: 32}  # of so many clients
     asked, rows = gpu_throughput.bodies(max(requests.values()), own.image_size, tokens), []

@@ -191,12 +191,12 @@ def run_vllm(job: Job) -> dict:
 
     requests = make_requests(job.questions, job.conv_mode, CheckedFolder.read(job.folder).config)
     asked = [(request.prompt, str(question.image)) for request, question in zip(requests, job.questions)]
-    settings = {"visual_token_num": job.pruning.visual_token_num, "important_ratio": job.pruning.important_ratio}
     with tempfile.TemporaryDirectory() as folder:
         served, spec, answers = (Path(folder) / name for name in ("served", "spec.json", "answers.json"))
         prepare(job.folder, served, job.conv_mode)
         options = {"model": str(served), "dtype": "float32" if job.device == "cpu" else "float16"}
-        write_json(spec, {"options": options, "settings": settings, "asked": asked, "max_tokens": job.max_new_tokens})
+        given = {"options": options, "settings": vars(job.pruning), "asked": asked}
+        write_json(spec, given | {"max_tokens": job.max_new_tokens})
         command = [job.vllm_python, "-m", "scripts.benchmarks.vllm_way", str(spec), str(answers)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
         start = time.perf_counter()
