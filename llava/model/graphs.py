@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.utils import output_capturing
 
 from llava.errors import one_line
 
@@ -149,7 +150,7 @@ class Recorded:
     def _fused(self, function: Callable) -> Callable[[], Any] | None:
         """The function by Inductor, recorded; None, with a warning, where that fails."""
         try:
-            fused = torch.compile(function, fullgraph=True, dynamic=False)
+            fused = torch.compile(_unwatched(function), fullgraph=True, dynamic=False)
             fused(*self._inputs)
             return self._recorded(fused)
         except Exception as error:  # no compiler, or one of the very many errors that Inductor has
@@ -158,6 +159,25 @@ class Recorded:
             logger.debug("the error comes from here", exc_info=error)
             logger.warning("compile: steps are recorded without Inductor, which failed: %s", one_line(error))
             return None
+
+
+def _unwatched(function: Callable) -> Callable:
+    """The same function, of which transformers collects no states.
+
+    Its hooks stay where hidden states or attentions were asked for once. They ask a context variable whether somebody
+    collects, which Dynamo cannot trace unless the variable was set in what it traces.
+    """
+    collector = getattr(output_capturing, "_active_collector", None)
+    if collector is None:
+        return function
+
+    def run(*arguments: torch.Tensor) -> Any:
+        token = collector.set(None)
+        result = function(*arguments)
+        collector.reset(token)
+        return result
+
+    return run
 
 
 def _copied(value: Any) -> Any:
