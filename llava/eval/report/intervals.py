@@ -21,7 +21,6 @@ from llava.eval.report.score_table import (
     Shares,
     Table,
     columns_of,
-    noted,
 )
 from llava.pruning.method import NONE, VISPRUNER
 from llava.tables import markdown_table, write_csv
@@ -269,11 +268,8 @@ def _share(column: Column, rows: list[Setting], table: Mapping[Setting, Cell], d
 
 def asked_the_same(*cells: Cell) -> bool:
     """Whether runs noted the same questions and pictures, as far as they noted them."""
-    for name in ("question_file", "images"):
-        values = {noted(run.folder, "settings", name) for cell in cells for run in cell.runs}
-        if len(values - {None}) > 1:
-            return False
-    return True
+    every = zip(*{run.shown for cell in cells for run in cell.runs})
+    return all(len(set(values) - {None}) <= 1 for values in every)
 
 
 def _words(setting: Setting) -> str:

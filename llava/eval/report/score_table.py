@@ -89,12 +89,13 @@ class Setting:
 
 
 class Run(NamedTuple):
-    """A folder of merged answers."""
+    """A folder of merged answers; `shown` is what it says of its questions and pictures, None where it says nothing."""
 
     benchmark: str
     split: str
     setting: Setting
     folder: Path
+    shown: tuple[str | None, str | None]
 
     @property
     def asked(self) -> int | None:
@@ -126,7 +127,7 @@ class Cell(NamedTuple):
     """A figure of the run in `folder`; its interval (low, high) and how it compares, where these are known.
 
     `mark` compares it with the reference's; `alike` are the plain methods from which it cannot be told. Of several
-    seeds the figure is the mean of those in `seeds`, and `folder` the first one's.
+    seeds the figure is the mean of those in `seeds`, and `folder` the first one's. `shown` is its run's.
     """
 
     value: float
@@ -135,6 +136,7 @@ class Cell(NamedTuple):
     mark: str = ""
     alike: tuple[str, ...] = ()
     seeds: tuple["Cell", ...] = ()
+    shown: tuple[str | None, str | None] = (None, None)
 
     @classmethod
     def of_seeds(cls, cells: Iterable["Cell"]) -> "Cell":
@@ -222,7 +224,8 @@ def read_run(benchmark: str, folder: Path) -> Run:
     )
     if is_blind:  # all of whose budgets are the same
         setting = replace(setting, ratio="", suffix="")
-    return Run(benchmark, split, setting, folder)
+    shown = noted(folder, "settings", "question_file"), noted(folder, "settings", "images")
+    return Run(benchmark, split, setting, folder, shown)
 
 
 def _method_of(name: str, noted: object) -> str:
@@ -302,7 +305,7 @@ def collect(runs: list[Run], names: list[str]) -> tuple[Table, list[tuple[Run, P
         split = run.split if len(splits[run.benchmark]) > 1 else ""
         for headline, value in found.items():
             seeds = found_cells[rows[run.setting]].setdefault(Column(run.benchmark, headline, split), {})
-            cell = seeds.setdefault(run.setting.seed, Cell(value, run.folder))
+            cell = seeds.setdefault(run.setting.seed, Cell(value, run.folder, shown=run.shown))
             if cell.value != value:
                 wrong.append(f"{run.folder} and {cell.folder} are the same row, with another {headline.heading}")
     table = {
