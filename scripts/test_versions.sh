@@ -41,7 +41,7 @@ check() {
     shift 3
     [ -x "$python" ] || python3 -m venv "$ROOT/.venv-$name"
     # The other packages are those of constraints.txt, less those that follow torch and transformers.
-    grep -vE '^(torch|triton|transformers|tokenizers|huggingface_hub|networkx|sympy|numpy|sentencepiece)==' constraints.txt >"$ROOT/.venv-$name/constraints.txt"
+    grep -vE '^(torch|triton|transformers|tokenizers|huggingface_hub|networkx|sympy|numpy|sentencepiece|peft)==' constraints.txt >"$ROOT/.venv-$name/constraints.txt"
     echo "--- $name: $torch, $others ---"
     "$python" -m pip install --quiet --upgrade "$torch"
     # shellcheck disable=SC2086 # several requirements

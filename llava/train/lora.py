@@ -3,13 +3,16 @@
 Hu et al., "LoRA", arXiv 2106.09685; Dettmers et al., "QLoRA", arXiv 2305.14314. peft puts the adapters into the model.
 """
 
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from packaging.version import Version
 from safetensors.torch import save_file
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.integrations import peft
 
 from llava.checkpoints.weight_files import StateDict
 from llava.errors import InputError
@@ -21,11 +24,15 @@ _ADAPTER = ".default."  # the name of the adapter, which the files leave out
 
 
 def require_packages(args: TrainingArguments) -> None:
-    """Raise InputError, naming the extra, for a package that LoRA or QLoRA needs and that is not installed."""
+    """Raise InputError, naming the extra, for a package that LoRA or QLoRA needs and that is missing or too old."""
     if args.lora_enable and not find_spec("peft"):
         raise InputError(NEEDS_PEFT)
     if args.bits != 16 and not find_spec("bitsandbytes"):
         raise InputError(f"--bits {args.bits} needs bitsandbytes: pip install -e '.[quant]'")
+    if args.lora_enable and Version(here := version("peft")) < Version(peft.MIN_PEFT_VERSION):
+        raise InputError(
+            f"LoRA needs peft {peft.MIN_PEFT_VERSION} with transformers {version('transformers')}, not peft {here}"
+        )
 
 
 def quantization(args: TrainingArguments, dtype: torch.dtype) -> dict:

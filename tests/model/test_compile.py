@@ -150,7 +150,9 @@ def test_a_step_by_inductor_gives_the_same_answers(recorded, caplog):
     model.records = False
     expected = ask(llava, PROMPTS[:1], ALIKE[:1])
     ids, given = inputs_of(llava, PROMPTS[:1], ALIKE[:1])
-    model.generate(ids, **given, max_new_tokens=2, output_hidden_states=True, return_dict_in_generate=True)  # leaves hooks
+    model.generate(
+        ids, **given, max_new_tokens=2, output_hidden_states=True, return_dict_in_generate=True
+    )  # leaves hooks
     model.records = True
     model.graphs.recorder.fuses, model.graphs.recorder.record = True, None
     torch._dynamo.reset()

@@ -2,11 +2,14 @@
 
 import json
 from collections import Counter
+from importlib.metadata import version
 
 import pytest
 import torch
+from packaging.version import Version
 from safetensors.torch import load_file
 from transformers import TrainerCallback
+from transformers.integrations import peft
 
 from llava.checkpoints.weight_files import read_weights
 from llava.errors import InputError
@@ -21,6 +24,8 @@ LORA = {"lora_enable": True, "lora_r": 16, "lora_alpha": 32, "mm_projector_lr": 
 @pytest.fixture
 def needs_peft():
     pytest.importorskip("peft", reason="LoRA needs peft (the extra `lora`)")
+    if Version(version("peft")) < Version(peft.MIN_PEFT_VERSION):
+        pytest.skip(f"transformers {version('transformers')} needs peft {peft.MIN_PEFT_VERSION}")
 
 
 def written(folder) -> dict[str, torch.Tensor]:
@@ -106,6 +111,13 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(command, monkeypatc
     monkeypatch.setattr("llava.train.lora.find_spec", lambda name: None if name == package else True)
     with pytest.raises(InputError, match=rf"needs {package}: pip install -e '\.\[{extra}\]'"):
         train(command("stage2", lora_enable=True, **options))
+
+
+def test_a_peft_that_transformers_does_not_take_is_named(command, monkeypatch):
+    pytest.importorskip("peft", reason="LoRA needs peft (the extra `lora`)")
+    monkeypatch.setattr(peft, "MIN_PEFT_VERSION", "99.0")
+    with pytest.raises(InputError, match=r"^LoRA needs peft 99\.0 with transformers 5\.[0-9.]+, not peft 0\.[0-9.]+$"):
+        train(command("stage2", lora_enable=True))
 
 
 @pytest.mark.slow
