@@ -53,6 +53,8 @@ def close(pixels: torch.Tensor, plainly: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_pixels_of_a_clip_processor_are_upstream_s(name):
+    if name == "AutoImageProcessor" and type(AutoImageProcessor).__name__ == "DummyObject":
+        pytest.skip("this release of transformers has no AutoImageProcessor without torchvision")
     processor = CLIPS[name]()
     for width, height in SIZES:
         drawn = plain_inputs.drawing(width, height)
